@@ -1,0 +1,376 @@
+//! What passes between the node's state machine and its shell.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
+use byway_wire::{ChannelId, NodeId, NodeInstance, RelayUrl, TicketSecret};
+
+/// One UDP socket of the node, numbered by the shell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SocketId(pub u16);
+
+/// A relay the node knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelayId(pub u32);
+
+/// One attempt to reach a relay over one carrier and, if it succeeds, the link. Numbered by the node, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// One peer instance (or, on a client that has not heard of it yet, the node it dials). Numbered by the node, never
+/// reused; the shell derives the peer's virtual address from it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId(pub u32);
+
+/// What carries a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Carrier {
+    /// QUIC control, plain relay data beside it.
+    Udp,
+    /// WebSocket over TLS.
+    Tls,
+}
+
+/// Which carriers a node may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinkMode {
+    /// UDP, and TLS where UDP does not work.
+    #[default]
+    Auto,
+    /// UDP only.
+    Udp,
+    /// TLS only.
+    Tls,
+}
+
+/// One way for datagrams to reach a peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Way {
+    /// From a local socket straight to an address.
+    Direct {
+        /// The local socket.
+        socket: SocketId,
+        /// The peer's address, canonical.
+        remote: SocketAddr,
+    },
+    /// Through a channel on a link.
+    Channel {
+        /// The link.
+        link: LinkId,
+        /// Its carrier.
+        carrier: Carrier,
+        /// The channel.
+        channel: ChannelId,
+    },
+}
+
+/// What kind of path a way is, best first (the tier of design section 6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PathKind {
+    /// Straight between the nodes.
+    Direct,
+    /// Through a relay's UDP link.
+    RelayUdp,
+    /// Through a relay's TLS link.
+    RelayTls,
+}
+
+impl Way {
+    /// The way's kind.
+    pub fn kind(&self) -> PathKind {
+        match self {
+            Way::Direct { .. } => PathKind::Direct,
+            Way::Channel {
+                carrier: Carrier::Udp,
+                ..
+            } => PathKind::RelayUdp,
+            Way::Channel {
+                carrier: Carrier::Tls,
+                ..
+            } => PathKind::RelayTls,
+        }
+    }
+}
+
+/// A datagram the shell must send (STUN, probes). Data never comes this way.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// Where to. Over a channel the shell adds the relay-data header.
+    pub way: Way,
+    /// The datagram.
+    pub data: Bytes,
+}
+
+/// Where a peer's data goes: the shell keeps the latest as a lock-free snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Rises with each change of `primary`; congestion control starts a path's own state on it.
+    pub epoch: u32,
+    /// Where data goes. None: hold the first datagrams and hand them to [`crate::node::Node::send_first`].
+    pub primary: Option<Way>,
+    /// The validated path that takes over; the relay channel while direct.
+    pub standby: Option<Way>,
+    /// Send every datagram on the standby too (suspicion; the node bounds how long).
+    pub duplicate: bool,
+    /// The smallest datagram size proven on primary and standby, in bytes; larger MTU probes are not to be sent.
+    pub max_datagram: u16,
+}
+
+/// Why a route changed; for people and for counters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum RouteReason {
+    /// The first path of the tunnel.
+    First,
+    /// A better path was validated.
+    Better,
+    /// The primary stopped answering.
+    Failover,
+    /// The primary is suspected: datagrams are duplicated.
+    Suspected,
+    /// The primary answered again.
+    Cleared,
+    /// The link under the path went away.
+    LinkLost,
+    /// Only standby or size changed.
+    Standby,
+    /// No path is left; the tunnel waits.
+    NoPath,
+}
+
+/// What congestion control saw of a tunnel, read by the shell at every wake-up while the tunnel is active.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowSample {
+    /// Ack-eliciting bytes in flight.
+    pub in_flight: u64,
+    /// When the oldest send that no later acknowledgement has answered happened; none when nothing waits.
+    pub waiting_since: Option<Instant>,
+    /// When an acknowledgement of such bytes last arrived.
+    pub last_ack: Option<Instant>,
+    /// Smoothed round-trip time; zero when unknown.
+    pub srtt: Duration,
+    /// Round-trip time variation.
+    pub rttvar: Duration,
+    /// Bytes sent, acknowledged and lost since the tunnel began.
+    pub sent: u64,
+    /// Acknowledged bytes.
+    pub acked: u64,
+    /// Lost bytes.
+    pub lost: u64,
+}
+
+/// A local socket and the addresses at which it can be reached on its host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalSocket {
+    /// Which.
+    pub id: SocketId,
+    /// The port it is bound to.
+    pub port: u16,
+    /// True if it can send to IPv4 destinations.
+    pub v4: bool,
+    /// True if it can send to IPv6 destinations.
+    pub v6: bool,
+    /// Addresses of the host's interfaces that reach it.
+    pub addrs: Vec<IpAddr>,
+}
+
+/// A link came up: the shell authenticated both ends, control messages may flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkUp {
+    /// Round trip measured while connecting, if known.
+    pub rtt: Option<Duration>,
+    /// For a UDP carrier: the socket and the relay's address, by which its datagrams are known.
+    pub udp: Option<(SocketId, SocketAddr)>,
+    /// For a TLS carrier: the relay saw another TLS exporter than we did.
+    pub intercepted: bool,
+}
+
+/// Why a dial failed or a link ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The relay's name has no address.
+    #[error("the relay's name does not resolve: {0}")]
+    Resolve(String),
+    /// Nobody answers there.
+    #[error("no answer from the relay")]
+    TimedOut,
+    /// The transport broke.
+    #[error("the connection to the relay broke: {0}")]
+    Broken(String),
+    /// The relay's certificate is not the pinned one, or not valid for its name.
+    #[error("the relay's certificate is not the expected one: {0}")]
+    Certificate(String),
+    /// The relay refused this node.
+    #[error("the relay refused: {0:?} ({1})")]
+    Refused(RefuseReason, String),
+    /// The relay did not keep to the protocol.
+    #[error("the relay does not keep to the protocol: {0}")]
+    Protocol(String),
+    /// The local side hung up.
+    #[error("hung up")]
+    HungUp,
+}
+
+/// Why a peer could not be reached, or is no longer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// No relay of the ticket could be reached; the last error of each.
+    #[error("no relay could be reached")]
+    NoRelay(Vec<(RelayUrl, LinkError)>),
+    /// A relay was reached, and the peer is not connected to it.
+    #[error("the peer is not connected to any of its relays")]
+    Offline,
+    /// The peer, or a relay, refuses us.
+    #[error("not allowed: {0:?}")]
+    NotAllowed(CloseReason),
+    /// The peer is there but did not answer in time.
+    #[error("the peer did not answer")]
+    TimedOut,
+    /// Another process answers under the peer's key: the one this tunnel led to is gone.
+    #[error("the peer restarted")]
+    Restarted,
+}
+
+/// What the shell must carry out or pass on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Connect a carrier; answer with `Node::handle_dialed`.
+    Dial {
+        /// To be used in the answer.
+        link: LinkId,
+        /// The relay.
+        relay: RelayId,
+        /// Its URL; the shell resolves it.
+        url: RelayUrl,
+        /// Addresses known from a ticket, to be tried when the name does not resolve (or is slow to).
+        addrs: Vec<SocketAddr>,
+        /// How.
+        carrier: Carrier,
+    },
+    /// End a dial or a link; no answer needed.
+    HangUp {
+        /// Which.
+        link: LinkId,
+    },
+    /// Send a control message on a link.
+    Control {
+        /// Which.
+        link: LinkId,
+        /// What.
+        message: Control,
+    },
+    /// A link was admitted by its relay (`Welcome`).
+    LinkReady {
+        /// Which.
+        link: LinkId,
+        /// Its relay.
+        relay: RelayId,
+        /// Its carrier.
+        carrier: Carrier,
+        /// Where the relay sees us.
+        observed: SocketAddr,
+    },
+    /// A ready link ended; the node dials again by itself.
+    LinkLost {
+        /// Which.
+        link: LinkId,
+        /// Its relay.
+        relay: RelayId,
+        /// Why.
+        error: LinkError,
+    },
+    /// A peer instance opened a channel to us and was authorised: make a virtual address for it.
+    PeerIncoming {
+        /// The node's name for it.
+        peer: PeerId,
+        /// Who it says it is; the tunnel's TLS proves it.
+        id: NodeInstance,
+    },
+    /// The instance of a dialled peer became known.
+    PeerKnown {
+        /// Which.
+        peer: PeerId,
+        /// Who.
+        id: NodeInstance,
+    },
+    /// A dialled peer cannot be reached (before its first route), or an established one was given up.
+    PeerFailed {
+        /// Which.
+        peer: PeerId,
+        /// Why.
+        error: PeerError,
+    },
+    /// Where the peer's data goes from now on.
+    Route {
+        /// Which.
+        peer: PeerId,
+        /// The new route.
+        route: Route,
+        /// Why.
+        reason: RouteReason,
+    },
+    /// A datagram for the tunnel that came by a control message (the first flight).
+    Deliver {
+        /// From whom.
+        peer: PeerId,
+        /// The datagram.
+        data: Bytes,
+    },
+    /// Send the last datagrams again, on the primary and on the standby, then make the tunnel say something
+    /// (suspicion, a switch, waking up).
+    Replay {
+        /// Of which peer.
+        peer: PeerId,
+    },
+    /// Call `Node::handle_flow` at the next activity of this peer: its evidence timer sleeps while nothing is sent.
+    WatchFlow {
+        /// Which.
+        peer: PeerId,
+    },
+    /// The network report changed.
+    Report(std::sync::Arc<crate::discovery::NatReport>),
+    /// Our candidates changed.
+    Candidates(Vec<byway_wire::signal::Candidate>),
+    /// This agent instance was replaced by a newer one.
+    Replaced,
+}
+
+/// A peer to dial.
+#[derive(Clone, Debug)]
+pub struct PeerTarget {
+    /// The node.
+    pub node: NodeId,
+    /// Its relays, with addresses known for their names.
+    pub relays: Vec<(RelayUrl, Vec<SocketAddr>)>,
+    /// The ticket's secret, if any.
+    pub secret: Option<TicketSecret>,
+}
+
+/// Who may open tunnels to this node. Empty and not `anyone`: nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Nodes admitted by their key.
+    pub nodes: std::collections::BTreeSet<NodeId>,
+    /// Holders of these secrets are admitted.
+    pub secrets: Vec<TicketSecret>,
+    /// Anyone is admitted (for programs with authorisation of their own inside the tunnel).
+    pub anyone: bool,
+}
+
+/// The node's settings; the defaults are the design's.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// As agent or as client.
+    pub role: Role,
+    /// Which carriers links may use.
+    pub links: LinkMode,
+    /// False: never probe, never offer candidates; relay paths only (`--no-direct`).
+    pub direct: bool,
+    /// Who may open tunnels to us.
+    pub admission: Admission,
+}

@@ -1,0 +1,127 @@
+//! What passes between the relay's state machine and its shell.
+
+use std::net::SocketAddr;
+
+use byway_wire::relay::control::{Control, RefuseReason};
+use byway_wire::{ChannelId, NodeId};
+
+/// One authenticated connection of a node, numbered by the shell, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// A link whose node proved its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkInfo {
+    /// The key that was proved (by TLS on a UDP link, by `Prove` on a TLS link).
+    pub node: NodeId,
+    /// Where data for it goes.
+    pub egress: Egress,
+    /// Where the node comes from, as we see it.
+    pub observed: SocketAddr,
+}
+
+/// Where data for one side of a channel goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Egress {
+    /// As a plain datagram to this address; data is accepted from this address only.
+    Udp(SocketAddr),
+    /// In a frame of this TLS link; data is accepted from this link only.
+    Tls(LinkId),
+}
+
+/// One of a channel's two sides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Side {
+    /// Who opened it.
+    Opener,
+    /// Who was called.
+    Target,
+}
+
+/// What the forwarding table of the shell must hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TableUpdate {
+    /// A new channel with both sides bound.
+    Insert {
+        /// Which.
+        channel: ChannelId,
+        /// The opener's side.
+        opener: Egress,
+        /// The target's side.
+        target: Egress,
+    },
+    /// One side moved.
+    Bind {
+        /// Which.
+        channel: ChannelId,
+        /// Which side.
+        side: Side,
+        /// Where it is now.
+        egress: Egress,
+    },
+    /// The channel ended.
+    Remove {
+        /// Which.
+        channel: ChannelId,
+    },
+}
+
+/// What the shell must carry out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Send a control message.
+    Send {
+        /// On which link.
+        link: LinkId,
+        /// What.
+        message: Control,
+    },
+    /// Send `Control::Refused`, then close the link.
+    Disconnect {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: RefuseReason,
+        /// For a person.
+        detail: String,
+    },
+    /// Keep the forwarding table.
+    Table(TableUpdate),
+    /// For the log: one line about something that happened (a node came or left, a channel opened or ended).
+    Audit(Audit),
+}
+
+/// What an operator wants to know afterwards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Audit {
+    /// A node said hello and was welcomed.
+    Linked {
+        /// Its link.
+        link: LinkId,
+        /// Its key.
+        node: NodeId,
+    },
+    /// A link ended.
+    Unlinked {
+        /// Its link.
+        link: LinkId,
+        /// Its key.
+        node: NodeId,
+    },
+    /// A channel was opened.
+    Opened {
+        /// Which.
+        channel: ChannelId,
+        /// By whom.
+        opener: NodeId,
+        /// To whom.
+        target: NodeId,
+    },
+    /// A channel ended.
+    Ended {
+        /// Which.
+        channel: ChannelId,
+    },
+}

@@ -1,0 +1,297 @@
+//! Control messages between node and relay: protobuf, at most [`MAX_FRAME`] bytes each.
+//!
+//! These are the parsed, checked messages; the protobuf structs behind them are private. Unknown fields are skipped;
+//! an unknown message decodes to [`Control::Unknown`] and is ignored, unless marked critical, which is an error.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::cookie::Cookie;
+use super::{ChannelId, RelayUrl};
+use crate::id::NodeId;
+use crate::record::SignedRecord;
+
+/// Longest control message, in bytes (design section 12); a longer one closes the link.
+pub const MAX_FRAME: usize = 16 * 1024;
+/// Most datagrams that ride inside [`Open`], and the most bytes of them together.
+pub const MAX_FIRST: usize = 4;
+/// Most bytes of the datagrams inside [`Open`] together.
+pub const MAX_FIRST_BYTES: usize = 6 * 1024;
+/// The protocol version spoken here.
+pub const VERSION: u32 = 1;
+
+/// What a node comes as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Accepts tunnels: of two instances the newest wins.
+    Agent,
+    /// Opens tunnels: several instances of one key are normal.
+    Client,
+}
+
+/// Relay to node, first message on a TLS link: prove your key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Challenge {
+    /// The relay's name.
+    pub relay: String,
+    /// The relay's region.
+    pub region: String,
+    /// Fresh random bytes.
+    pub nonce: [u8; 32],
+}
+/// Node to relay, first message on a TLS link: a signature ([`crate::key::Purpose::LinkProof`]) over
+/// [`Prove::signed_bytes`]. On a UDP link, TLS itself proves the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Prove {
+    /// Whose key.
+    pub node: NodeId,
+    /// The node's own fresh random bytes.
+    pub nonce: [u8; 32],
+    /// The TLS exporter (label `EXPORTER-byway-link`) as the node sees it; another one at the relay means that someone
+    /// between ends TLS.
+    pub exporter: [u8; 32],
+    /// Over [`Prove::signed_bytes`].
+    pub signature: [u8; 64],
+}
+impl Prove {
+    /// What is signed: relay, region, both nonces, exporter; each with its length.
+    pub fn signed_bytes(challenge: &Challenge, nonce: &[u8; 32], exporter: &[u8; 32]) -> Vec<u8> {
+        let _ = (challenge, nonce, exporter);
+        unimplemented!()
+    }
+}
+
+/// Node to relay: who I am. [`Open`]s may follow in the same flight.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    /// Protocol versions the node speaks, best first.
+    pub versions: Vec<u32>,
+    /// As agent or as client.
+    pub role: Role,
+    /// The node's record; its key must be the one the link authenticated.
+    pub record: SignedRecord,
+    /// Admission token, where the relay asks for one.
+    pub token: Option<String>,
+}
+/// Relay to node: admitted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// The version chosen.
+    pub version: u32,
+    /// The relay's name.
+    pub relay: String,
+    /// The relay's region.
+    pub region: String,
+    /// Names this session in logs.
+    pub session: u64,
+    /// Where the node comes from, as the relay sees it.
+    pub observed: SocketAddr,
+    /// Most channels the node may have here.
+    pub max_channels: u32,
+    /// Longest payload the relay forwards, in bytes.
+    pub max_datagram: u32,
+    /// The relay's clock, seconds since the Unix epoch.
+    pub time: u64,
+}
+/// Opener to relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Open {
+    /// Chosen at random by the opener.
+    pub channel: ChannelId,
+    /// To whom.
+    pub peer: NodeId,
+    /// [`crate::TicketSecret::open_proof`].
+    pub proof: Option<[u8; 32]>,
+    /// The first datagrams of the tunnel; at most [`MAX_FIRST`] and [`MAX_FIRST_BYTES`].
+    pub first: Vec<Bytes>,
+}
+/// Relay to opener: the peer is here and was told.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Which.
+    pub channel: ChannelId,
+    /// The peer's record.
+    pub record: SignedRecord,
+    /// The peer's address as the relay sees it (attested).
+    pub observed: SocketAddr,
+}
+/// Relay to peer: someone opened a channel.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Which.
+    pub channel: ChannelId,
+    /// The opener's record.
+    pub record: SignedRecord,
+    /// The opener's address as the relay sees it (attested).
+    pub observed: SocketAddr,
+    /// As in [`Open`].
+    pub proof: Option<[u8; 32]>,
+    /// As in [`Open`].
+    pub first: Vec<Bytes>,
+}
+/// Why a channel ended or did not begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// A side is done with it.
+    Done,
+    /// The peer is not connected to this relay.
+    Offline,
+    /// The peer refuses the opener.
+    NotAllowed,
+    /// The id is in use; choose another.
+    ChannelInUse,
+    /// Opening to oneself.
+    SelfOpen,
+    /// Too many channels, or too many unanswered opens.
+    Limit,
+    /// The peer left.
+    PeerGone,
+    /// No such channel.
+    NoSuchChannel,
+    /// A reason from a newer version.
+    Unknown,
+}
+/// Why a relay ends a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RefuseReason {
+    /// No version in common.
+    Version,
+    /// The record is not of the key that connected, or malformed.
+    Identity,
+    /// No token, or one that does not admit.
+    NotAdmitted,
+    /// Too many links.
+    Limit,
+    /// The node did not keep to the protocol.
+    Protocol,
+    /// A newer instance of the same agent took over.
+    Replaced,
+    /// The relay is shutting down.
+    Shutdown,
+    /// A reason from a newer version.
+    Unknown,
+}
+/// Node to relay: the cookie that came to my new address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rebind {
+    /// As received.
+    pub cookie: Cookie,
+}
+
+/// Every control message.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Control {
+    /// See [`Challenge`].
+    Challenge(Challenge),
+    /// See [`Prove`].
+    Prove(Prove),
+    /// See [`Hello`].
+    Hello(Hello),
+    /// See [`Welcome`].
+    Welcome(Welcome),
+    /// Relay to node, last message: the link ends.
+    Refused {
+        /// Why.
+        reason: RefuseReason,
+        /// For a person; at most 256 bytes.
+        detail: String,
+    },
+    /// See [`Open`].
+    Open(Open),
+    /// See [`Opened`].
+    Opened(Opened),
+    /// See [`Incoming`].
+    Incoming(Incoming),
+    /// Peer to relay: the open is answered (no longer counts as unanswered).
+    Accept {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Either way: a channel ended, or was refused.
+    Closed {
+        /// Which.
+        channel: ChannelId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Node to relay: move my side of the channel to the link this comes on (make before break).
+    Attach {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Relay to node: the side moved; or [`Control::Closed`] if it could not.
+    Attached {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Either way: a sealed signal for the other side of the channel ([`crate::signal`]).
+    Signal {
+        /// Which.
+        channel: ChannelId,
+        /// Sealed.
+        sealed: Bytes,
+    },
+    /// See [`Rebind`].
+    Rebind(Rebind),
+    /// Relay to node: all channels of the link are bound to this address now.
+    Rebound {
+        /// The new address.
+        observed: SocketAddr,
+    },
+    /// Either way: answer with the same token.
+    Ping {
+        /// Any.
+        token: u64,
+    },
+    /// The answer.
+    Pong {
+        /// The ping's.
+        token: u64,
+    },
+    /// Node to relay, or relay to a peer with a channel: a newer record.
+    Record(SignedRecord),
+    /// Relay to node: leave in time.
+    GoingAway {
+        /// Milliseconds until the relay stops.
+        deadline_ms: u32,
+        /// Where to go instead.
+        alternates: Vec<RelayUrl>,
+    },
+    /// A message of a newer version, not marked critical: ignored.
+    Unknown,
+}
+
+/// Why bytes are not a control message: the other side is to blame, the link closes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Longer than [`MAX_FRAME`].
+    #[error("control message longer than {MAX_FRAME} bytes")]
+    TooLong,
+    /// Not protobuf, or a field is missing or out of range; names the message and the field.
+    #[error("malformed control message: {0}")]
+    Malformed(&'static str),
+    /// A message of a newer version that must be understood.
+    #[error("a critical control message of a newer version")]
+    Critical,
+}
+
+impl Control {
+    /// The protobuf body, without a length.
+    pub fn encode(&self) -> Bytes {
+        unimplemented!()
+    }
+    /// Reads a body.
+    pub fn decode(body: Bytes) -> Result<Self, ControlError> {
+        let _ = body;
+        unimplemented!()
+    }
+    /// The message's name, for logs.
+    pub fn name(&self) -> &'static str {
+        unimplemented!()
+    }
+}

@@ -1,0 +1,10 @@
+//! Between a node and a relay (design section 7).
+
+pub mod control;
+pub mod cookie;
+pub mod data;
+pub mod frame;
+mod url;
+
+pub use data::ChannelId;
+pub use url::{Pin, RelayUrl, RelayUrlError};
