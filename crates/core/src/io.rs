@@ -305,6 +305,22 @@ pub enum Event {
         /// Why.
         error: PeerError,
     },
+    /// The peer's datagrams may come in by this way: an authenticated probe came by it, or a channel to the peer was
+    /// opened on it (say so as soon as `Open` is sent or `Incoming` admitted). The shell maps the source to the peer;
+    /// QUIC from sources it does not know is dropped. Primary and standby of a [`Event::Route`] are known without it.
+    WayKnown {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        way: Way,
+    },
+    /// The way is no longer the peer's. Ways of a peer that was closed or failed are forgotten without it.
+    WayForgotten {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        way: Way,
+    },
     /// Where the peer's data goes from now on.
     Route {
         /// Which.
