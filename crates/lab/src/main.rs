@@ -1,0 +1,61 @@
+//! `byway-lab [NAME...]`: plays scenarios of the laboratory for a person to watch.
+
+use std::process::exit;
+
+use byway_lab::{harness, scenario, tool};
+
+const HELP: &str = "\
+Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs root.
+
+    byway-lab list              what there is, and what cannot run here
+    byway-lab NAME...           plays those whose names contain NAME
+    byway-lab all               plays all of them
+
+The programs are taken from target/release (or BYWAY_BIN_DIR):
+    cargo build --release -p byway-cli -p byway-relay
+
+    BYWAY_LAB_SIZE=1GiB         size of bulk transfers (32MiB)
+    BYWAY_LAB_KEEP=1            keeps the files of each world in the temporary directory
+    BYWAY_LAB_VERBOSE=1         runs the programs with -v
+";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["help" | "-h" | "--help", ..] => print!("{HELP}"),
+        ["tool", ..] => {
+            if let Err(error) = tool::main(&args[1..]) {
+                eprintln!("{error:#}");
+                exit(1);
+            }
+        }
+        ["list"] => {
+            for scenario in scenario::all() {
+                match scenario.obstacle() {
+                    None => println!("{}", scenario.name),
+                    Some(why) => println!("{}   (cannot run here: {why})", scenario.name),
+                }
+            }
+        }
+        patterns => {
+            let chosen: Vec<_> = scenario::all()
+                .into_iter()
+                .filter(|s| patterns.iter().any(|p| *p == "all" || s.name.contains(p)))
+                .collect();
+            if chosen.is_empty() {
+                eprintln!(
+                    "no scenario has {} in its name; `byway-lab list` shows all",
+                    words.join(" or ")
+                );
+                exit(2);
+            }
+            let failed = chosen.iter().filter(|s| !harness::play(s)).count();
+            println!(
+                "{} played, {failed} of them failed or could not run",
+                chosen.len()
+            );
+            exit(i32::from(failed > 0));
+        }
+    }
+}

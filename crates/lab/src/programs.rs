@@ -1,0 +1,170 @@
+//! The programs of a world: where they are, how each is started, and when it is ready.
+
+mod byway;
+mod coturn;
+mod sshd;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+pub use byway::{Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, pongs, start_ping};
+pub use coturn::{PORT as COTURN_PORT, coturn};
+pub use sshd::{Sshd, on_client, ssh_tools};
+
+use crate::netns::Namespace;
+use crate::process::{Finished, Running};
+use crate::tool::{body_sha256, sha256_of};
+use crate::world::{Place, World};
+
+/// Programs are ready in milliseconds; this is for a machine that is busy building.
+pub const READY: Duration = Duration::from_secs(15);
+
+/// Where a tool is: on the path or where daemons live.
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Where one of Byway's own programs is (whether or not it is there): `BYWAY_BIN_DIR`, or the release
+/// directory beside the build that this program is of.
+pub fn binary(name: &str) -> PathBuf {
+    if let Some(dir) = env::var_os("BYWAY_BIN_DIR") {
+        return PathBuf::from(dir).join(name);
+    }
+    let exe = env::current_exe().unwrap_or_default();
+    // Every target directory of cargo's carries this tag.
+    let target = exe
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    target
+        .unwrap_or(Path::new("target"))
+        .join("release")
+        .join(name)
+}
+
+/// The size of bulk transfers: 32 MiB, or `BYWAY_LAB_SIZE` (`1GiB`, `100MiB`, or bytes).
+pub fn bulk_size() -> Result<u64> {
+    match env::var("BYWAY_LAB_SIZE") {
+        Ok(text) => parse_size(&text),
+        Err(_) => Ok(32 << 20),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64> {
+    let (digits, shift) = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)]
+        .into_iter()
+        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|digits| (digits, shift)))
+        .unwrap_or((text, 0));
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .with_context(|| format!("{text:?} is not a size such as 1GiB"))?;
+    number
+        .checked_shl(shift)
+        .filter(|n| n >> shift == number)
+        .with_context(|| format!("{text:?} is too much"))
+}
+
+/// Starts one of the laboratory's own tools: this very program, called differently.
+pub fn tool(namespace: &Namespace, name: &str, args: &[String]) -> Result<Running> {
+    let mut command = namespace.command(env::current_exe()?);
+    command.arg("tool").arg(name).args(args);
+    Running::start(name, &mut command)
+}
+
+/// Starts a web server on a place's loopback and public addresses. Returns its URL.
+pub fn web(place: &Place, port: u16) -> Result<(Running, String)> {
+    let server = tool(&place.namespace, "web", &[format!("0.0.0.0:{port}")])?;
+    server.first_line("readiness", READY)?;
+    Ok((server, format!("http://{}:{port}", place.addr)))
+}
+
+/// Starts a download into a file of the world's.
+pub fn start_curl(
+    world: &World,
+    place: &Place,
+    url: &str,
+    file: &str,
+    args: &[&str],
+) -> Result<Running> {
+    let mut command = place.namespace.command("curl");
+    command.args(["-q", "-sS", "--fail", "--noproxy", "*", "--max-time", "600"]);
+    command
+        .args(args)
+        .arg("-o")
+        .arg(world.dir().join(file))
+        .arg(url);
+    Running::start("curl", &mut command)
+}
+
+/// Downloads `url`, whose last part is the size, and compares the checksum.
+pub fn curl(
+    world: &World,
+    place: &Place,
+    url: &str,
+    file: &str,
+    args: &[&str],
+    deadline: Duration,
+) -> Result<Finished> {
+    let done = start_curl(world, place, url, file, args)?
+        .finish(deadline)?
+        .success()?;
+    check_body(world, url, file)?;
+    Ok(done)
+}
+
+/// Compares what was downloaded from `url` with what the web server sends.
+pub fn check_body(world: &World, url: &str, file: &str) -> Result<()> {
+    let size: u64 = url
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .context("the URL must end in a size")?;
+    let got = sha256_of(&world.dir().join(file))?;
+    ensure!(
+        got == body_sha256(size),
+        "{size} bytes of {url} arrived changed"
+    );
+    Ok(())
+}
+
+/// A command with nothing of the caller's own settings for these programs, and a home inside the world.
+fn with_clean_home(mut command: Command, home: &Path) -> Command {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("BYWAY_")
+            || text.starts_with("XDG_")
+            || text.to_ascii_lowercase().ends_with("_proxy")
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .env("HOME", home)
+        .env("NO_COLOR", "1")
+        .env_remove("SSH_AUTH_SOCK");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_units_and_nonsense_is_refused() {
+        assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
+        assert_eq!(parse_size("100 MiB").unwrap(), 100 << 20);
+        assert_eq!(parse_size("4096").unwrap(), 4096);
+        for bad in ["", "GiB", "much", "-1", "99999999999GiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Byway's own programs, driven by their command-line contract alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{READY, binary, with_clean_home};
+use crate::process::{Finished, Running, poll};
+use crate::world::{Place, World};
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its URL with its pin, as it printed it.
+    pub url: String,
+    /// The process.
+    pub process: Running,
+}
+
+impl Relay {
+    /// Starts an open relay on the relay's host: 443 and 3478, TCP and UDP.
+    pub fn start(world: &World) -> Result<Self> {
+        Self::start_at(
+            world,
+            &[
+                world.relay.at(443).to_string(),
+                world.relay.at(3478).to_string(),
+            ],
+        )
+    }
+
+    /// Starts an open relay on the relay's host, at these addresses.
+    pub fn start_at(world: &World, listen: &[String]) -> Result<Self> {
+        let home = home(world, "relay")?;
+        let mut command =
+            with_clean_home(world.relay.namespace.command(binary("byway-relay")), &home);
+        command.current_dir(&home).args(["serve", "--open"]);
+        for addr in listen {
+            command.args(["--listen", addr]);
+        }
+        let process = Running::start("byway-relay", &mut command)?;
+        let url = process.first_line("readiness", READY)?;
+        ensure!(
+            url.starts_with("https://") && url.contains('#'),
+            "the relay's first line is no URL with a pin: {url}"
+        );
+        Ok(Self { url, process })
+    }
+}
+
+/// Options of a command that makes a tunnel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// `--no-direct`.
+    pub no_direct: bool,
+    /// `--link`.
+    pub link: Option<&'static str>,
+}
+
+impl Options {
+    /// As arguments.
+    pub fn args(self) -> Vec<&'static str> {
+        let mut args = Vec::new();
+        if self.no_direct {
+            args.push("--no-direct");
+        }
+        if let Some(link) = self.link {
+            args.extend(["--link", link]);
+        }
+        args
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Where its ticket is.
+    pub ticket: PathBuf,
+    /// The process.
+    pub process: Running,
+}
+
+impl Agent {
+    /// Starts an agent and waits for its ticket, which it writes once it is linked.
+    pub fn start(world: &World, relay_url: &str, options: Options, args: &[&str]) -> Result<Self> {
+        let mut agent = Self::start_unlinked(world, relay_url, options, args)?;
+        agent.linked()?;
+        Ok(agent)
+    }
+
+    /// Starts an agent and does not wait.
+    pub fn start_unlinked(
+        world: &World,
+        relay_url: &str,
+        options: Options,
+        args: &[&str],
+    ) -> Result<Self> {
+        let ticket = world.dir().join("ticket");
+        let _ = fs::remove_file(&ticket);
+        let mut command = byway(world, &world.agent, "agent")?;
+        command
+            .arg("agent")
+            .args(["--relay", relay_url])
+            .args(["--key", "agent.key", "--json"]);
+        command
+            .arg("--ticket-file")
+            .arg(&ticket)
+            .args(options.args())
+            .args(args);
+        let process = Running::start("byway agent", &mut command)?;
+        Ok(Self { ticket, process })
+    }
+
+    /// Waits for its ticket.
+    pub fn linked(&mut self) -> Result<()> {
+        let (ticket, process) = (&self.ticket, &mut self.process);
+        poll("ticket of the agent", READY, || {
+            if let Ok(text) = fs::read_to_string(ticket)
+                && !text.trim().is_empty()
+            {
+                return Ok(Some(()));
+            }
+            if !process.is_running() {
+                bail!("the agent ended before it wrote a ticket");
+            }
+            Ok(None)
+        })
+    }
+
+    /// `@ticket-file`, as a PEER argument.
+    pub fn peer(&self) -> String {
+        format!("@{}", self.ticket.display())
+    }
+}
+
+/// A running `byway forward`.
+#[derive(Debug)]
+pub struct Forward {
+    /// The local end.
+    pub url: String,
+    /// The process.
+    pub process: Running,
+}
+
+impl Forward {
+    /// Forwards a port of the client's to the same port of the agent's loopback.
+    pub fn start(world: &World, peer: &str, port: u16, options: Options) -> Result<Self> {
+        let mut command = byway(world, &world.client, "client")?;
+        command
+            .args([
+                "forward",
+                peer,
+                &format!("127.0.0.1:{port}:127.0.0.1:{port}"),
+            ])
+            .args(options.args());
+        let process = Running::start("byway forward", &mut command)?;
+        process.first_line("listening", READY)?;
+        Ok(Self {
+            url: format!("http://127.0.0.1:{port}"),
+            process,
+        })
+    }
+}
+
+/// One line of `byway ping --json`.
+#[derive(Clone, Debug)]
+pub struct Pong {
+    /// When it was printed, from the program's start.
+    pub at: Duration,
+    /// Its number.
+    pub seq: u64,
+    /// The round trip.
+    pub rtt_ms: f64,
+    /// `direct`, `relay_udp` or `relay_tls`.
+    pub kind: String,
+    /// The other end of the path.
+    pub remote: Option<String>,
+}
+
+/// Pings until the given number of answers, or until direct. Fails unless the program ends 0.
+pub fn ping(world: &World, peer: &str, options: Options, args: &[&str]) -> Result<Vec<Pong>> {
+    pongs(
+        &start_ping(world, peer, options, args)?
+            .finish(Duration::from_secs(60))?
+            .success()?,
+    )
+}
+
+/// Starts pinging.
+pub fn start_ping(world: &World, peer: &str, options: Options, args: &[&str]) -> Result<Running> {
+    let mut command = byway(world, &world.client, "client")?;
+    command
+        .args(["ping", peer, "--json"])
+        .args(options.args())
+        .args(args);
+    Running::start("byway ping", &mut command)
+}
+
+/// The answers among a ping's lines; an unanswered one has no `rtt_ms` and is left out.
+pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
+    let mut pongs = Vec::new();
+    for line in done
+        .lines
+        .iter()
+        .filter(|l| l.from == crate::process::Stream::Out)
+    {
+        let json: Value =
+            serde_json::from_str(&line.text).with_context(|| format!("not JSON: {}", line.text))?;
+        let Some(rtt_ms) = json["rtt_ms"].as_f64() else {
+            continue;
+        };
+        pongs.push(Pong {
+            at: line.at,
+            seq: json["seq"].as_u64().context("a ping without seq")?,
+            rtt_ms,
+            kind: json["path"]["kind"]
+                .as_str()
+                .context("a ping without path.kind")?
+                .to_owned(),
+            remote: json["path"]["remote"].as_str().map(str::to_owned),
+        });
+    }
+    Ok(pongs)
+}
+
+/// `byway netcheck --json`.
+pub fn netcheck(world: &World, place: &Place, args: &[&str]) -> Result<Value> {
+    let mut command = byway(world, place, "netcheck")?;
+    command.args(["netcheck", "--json"]).args(args);
+    let done = Running::run("byway netcheck", &mut command, Duration::from_secs(30))?.success()?;
+    serde_json::from_str(&done.stdout())
+        .with_context(|| format!("not one JSON object: {}", done.stdout()))
+}
+
+/// The `byway` command on a place, with a home of its own.
+pub fn byway(world: &World, place: &Place, role: &str) -> Result<Command> {
+    let home = home(world, role)?;
+    let mut command = with_clean_home(place.namespace.command(binary("byway")), &home);
+    // Port mapping has a scenario of its own; elsewhere there is no gateway that answers it.
+    command
+        .current_dir(&home)
+        .env("BYWAY_NO_PORT_MAPPING", "true");
+    if std::env::var_os("BYWAY_LAB_VERBOSE").is_some() {
+        command.env("RUST_LOG", "debug");
+    }
+    Ok(command)
+}
+
+fn home(world: &World, role: &str) -> Result<PathBuf> {
+    let dir: &Path = world.dir();
+    let home = dir.join(format!("home-{role}"));
+    fs::create_dir_all(&home)?;
+    Ok(home)
+}

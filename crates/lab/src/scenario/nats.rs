@@ -1,0 +1,268 @@
+//! The laboratory checked first: are its NATs what they claim to be? Small UDP tools judge, not Byway.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::NAMESPACES;
+use crate::NatKind;
+use crate::harness::{Scenario, say};
+use crate::process::Running;
+use crate::programs;
+use crate::tool::Observation;
+use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "nat::an_open_host_has_no_mapping_and_no_filter",
+        needs: NAMESPACES,
+        run: open,
+    },
+    Scenario {
+        name: "nat::a_port_restricted_cone_maps_by_source_and_filters_by_port",
+        needs: NAMESPACES,
+        run: restricted,
+    },
+    Scenario {
+        name: "nat::a_symmetric_nat_gives_each_destination_a_random_port",
+        needs: NAMESPACES,
+        run: symmetric,
+    },
+    Scenario {
+        name: "nat::blocked_udp_stays_inside_while_tcp_passes",
+        needs: NAMESPACES,
+        run: blocked,
+    },
+    Scenario {
+        name: "nat::two_port_restricted_cones_can_be_crossed",
+        needs: NAMESPACES,
+        run: punch_restricted,
+    },
+    Scenario {
+        name: "nat::a_stray_packet_before_the_punch_does_not_spoil_it",
+        needs: NAMESPACES,
+        run: punch_late,
+    },
+    Scenario {
+        name: "nat::two_symmetric_nats_cannot_be_crossed_by_one_socket_each",
+        needs: NAMESPACES,
+        run: punch_symmetric,
+    },
+    Scenario {
+        name: "nat::nothing_is_left_of_a_world_that_ended_in_a_panic",
+        needs: NAMESPACES,
+        run: panic_leaves_nothing,
+    },
+];
+
+const QUICK: Duration = Duration::from_secs(20);
+
+fn open() -> Result<()> {
+    let seen = observe(NatKind::Open)?;
+    ensure!(
+        seen.mapped
+            .iter()
+            .flatten()
+            .all(|a| a.ip() == CLIENT_PUBLIC && a.port() == seen.local_port),
+        "{seen:?}"
+    );
+    // The fifth is another host, which cannot answer for the first.
+    ensure!(
+        seen.passed == [true, true, true, true, false],
+        "everything should come through: {seen:?}"
+    );
+    Ok(())
+}
+
+fn restricted() -> Result<()> {
+    let seen = observe(NatKind::PortRestricted)?;
+    ensure!(
+        seen.mapped
+            .iter()
+            .all(|a| *a == seen.mapped[0] && a.is_some_and(|a| a.ip() == CLIENT_PUBLIC)),
+        "{seen:?}"
+    );
+    ensure!(
+        seen.passed == [true, false, false, false, false],
+        "only the address and port spoken to may answer: {seen:?}"
+    );
+    Ok(())
+}
+
+fn symmetric() -> Result<()> {
+    let seen = observe(NatKind::Symmetric)?;
+    let mut ports: Vec<u16> = seen.mapped.iter().flatten().map(|a| a.port()).collect();
+    ensure!(
+        ports.len() == 5,
+        "every reflector should have answered: {seen:?}"
+    );
+    ensure!(
+        !ports.contains(&seen.local_port),
+        "no port may be preserved: {seen:?}"
+    );
+    ports.sort_unstable();
+    // Random ports collide or follow each other once in thousands of runs; a pattern does always.
+    ensure!(
+        ports.windows(2).all(|w| w[1] - w[0] > 1),
+        "ports must differ and not count up: {seen:?}"
+    );
+    ensure!(
+        seen.passed == [true, false, false, false, false],
+        "{seen:?}"
+    );
+    Ok(())
+}
+
+fn blocked() -> Result<()> {
+    let world = World::new(NatKind::UdpBlocked, NatKind::Open)?;
+    let seen = ask(&world)?;
+    ensure!(
+        seen.mapped.iter().all(Option::is_none) && seen.passed.iter().all(|p| !p),
+        "{seen:?}"
+    );
+    let (_web, url) = programs::web(&world.relay, 8080)?;
+    programs::curl(
+        &world,
+        &world.client,
+        &format!("{url}/1000"),
+        "small",
+        &[],
+        QUICK,
+    )?;
+    Ok(())
+}
+
+fn punch_restricted() -> Result<()> {
+    ensure!(
+        punch(NatKind::PortRestricted, NatKind::PortRestricted, false)?,
+        "two cones must be crossable"
+    );
+    ensure!(
+        punch(NatKind::Open, NatKind::PortRestricted, false)?,
+        "an open host and a cone must be crossable"
+    );
+    Ok(())
+}
+
+fn punch_late() -> Result<()> {
+    ensure!(
+        punch(NatKind::PortRestricted, NatKind::PortRestricted, true)?,
+        "stray packets must leave no trace"
+    );
+    Ok(())
+}
+
+fn punch_symmetric() -> Result<()> {
+    ensure!(
+        !punch(NatKind::Symmetric, NatKind::Symmetric, false)?,
+        "two symmetric NATs must not be crossable"
+    );
+    ensure!(
+        !punch(NatKind::Symmetric, NatKind::PortRestricted, false)?,
+        "nor a symmetric one and a cone"
+    );
+    Ok(())
+}
+
+fn panic_leaves_nothing() -> Result<()> {
+    let name = std::thread::spawn(|| {
+        let name = std::sync::Mutex::new(String::new());
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let Ok(world) = World::new(NatKind::PortRestricted, NatKind::Open) else {
+                return;
+            };
+            if let Ok(mut name) = name.lock() {
+                *name = world.dir().to_string_lossy().into_owned();
+            }
+            let _web = programs::web(&world.agent, 8080);
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }));
+        name.into_inner().unwrap_or_default()
+    })
+    .join()
+    .unwrap_or_default();
+    ensure!(!name.is_empty(), "the world was not built");
+    ensure!(
+        !std::path::Path::new(&name).exists(),
+        "its directory is still there"
+    );
+    let world = name.rsplit('/').next().unwrap_or_default().to_owned();
+    let left = std::fs::read_dir("/run/netns")?.flatten().filter(|e| {
+        e.file_name()
+            .to_string_lossy()
+            .starts_with(&format!("{world}-"))
+    });
+    ensure!(left.count() == 0, "its namespaces are still there");
+    Ok(())
+}
+
+/// What five reflecting sockets on three addresses show of the client's NAT.
+fn observe(kind: NatKind) -> Result<Observation> {
+    ask(&World::new(kind, NatKind::Open)?)
+}
+
+fn ask(world: &World) -> Result<Observation> {
+    // The same address with another port first, then another address of the same host, then another host.
+    let one: Vec<String> = [
+        (STUN_1[0], 7001),
+        (STUN_1[0], 7002),
+        (STUN_1[1], 7001),
+        (STUN_1[1], 7002),
+    ]
+    .iter()
+    .map(|(ip, port)| format!("{ip}:{port}"))
+    .collect();
+    let two = format!("{STUN_2}:7001");
+    let reflector = programs::tool(&world.stun_1.namespace, "reflect", &one)?;
+    let second = programs::tool(
+        &world.stun_2.namespace,
+        "reflect",
+        std::slice::from_ref(&two),
+    )?;
+    reflector.first_line("readiness", QUICK)?;
+    second.first_line("readiness", QUICK)?;
+    let mut args = vec!["0.0.0.0:0".to_owned()];
+    args.extend(one);
+    args.push(two);
+    let observer = programs::tool(&world.client.namespace, "observe", &args)?;
+    let seen = Observation::parse(&observer.first_line("observation", QUICK)?)?;
+    say(format!("{seen:?}"));
+    Ok(seen)
+}
+
+/// Whether one socket behind each NAT gets across. With `stray`, the client's packets have been hitting the
+/// agent's router for a while before the agent sends its first.
+fn punch(client: NatKind, agent: NatKind, stray: bool) -> Result<bool> {
+    let world = World::new(client, agent)?;
+    let reflector_at = format!("{}:7001", STUN_1[0]);
+    let reflector = programs::tool(
+        &world.stun_1.namespace,
+        "reflect",
+        std::slice::from_ref(&reflector_at),
+    )?;
+    reflector.first_line("readiness", QUICK)?;
+    let file = |name: &str| world.dir().join(name).to_string_lossy().into_owned();
+    let puncher =
+        |place: &crate::Place, own: &str, peer: &str, head_start: &str| -> Result<Running> {
+            programs::tool(
+                &place.namespace,
+                "punch",
+                &[
+                    reflector_at.clone(),
+                    file(own),
+                    file(peer),
+                    head_start.to_owned(),
+                ],
+            )
+        };
+    let a = puncher(&world.client, "a", "b", "0")?;
+    let b = puncher(&world.agent, "b", "a", if stray { "300" } else { "0" })?;
+    let a = a.finish(QUICK)?.success()?;
+    let b = b.finish(QUICK)?.success()?;
+    say(format!(
+        "{client} to {agent}: {} / {}",
+        a.stdout().trim(),
+        b.stdout().trim()
+    ));
+    Ok(a.stdout().trim() == "crossed" && b.stdout().trim() == "crossed")
+}

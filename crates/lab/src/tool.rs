@@ -1,0 +1,25 @@
+//! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
+//! check that a NAT is what it claims, a hole puncher, and a web server with a known body.
+
+mod punch;
+mod reflect;
+mod web;
+
+use anyhow::{Context, Result, bail};
+
+pub use reflect::Observation;
+pub use web::{body_sha256, sha256_of};
+
+/// Runs `tool ARGS`.
+pub fn main(args: &[String]) -> Result<()> {
+    let (name, rest) = args
+        .split_first()
+        .context("which tool? reflect, observe, punch, web")?;
+    match name.as_str() {
+        "reflect" => reflect::reflect(rest),
+        "observe" => reflect::observe(rest),
+        "punch" => punch::punch(rest),
+        "web" => web::serve(rest),
+        other => bail!("no tool {other}"),
+    }
+}

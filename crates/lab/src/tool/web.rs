@@ -1,0 +1,121 @@
+//! `web ADDR`: a web server with bodies that are known beforehand. `GET /N` has a body of N bytes; its
+//! checksum is [`body_sha256`]. Prints `ready` when it listens.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result};
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+/// Large enough that one write is many packets.
+const BLOCK: usize = 256 * 1024;
+
+pub(super) fn serve(args: &[String]) -> Result<()> {
+    let addr = args.first().context("web ADDR")?;
+    let listener = TcpListener::bind(addr).with_context(|| format!("binding {addr}"))?;
+    println!("ready");
+    for stream in listener.incoming().flatten() {
+        thread::spawn(move || {
+            // The other end may close at any time; that is its right.
+            let _ = answer(&stream);
+        });
+    }
+    Ok(())
+}
+
+fn answer(stream: &TcpStream) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().transpose()?.unwrap_or_default();
+    while lines.next().transpose()?.is_some_and(|l| !l.is_empty()) {}
+    let size = request
+        .split(' ')
+        .nth(1)
+        .and_then(|path| path.trim_start_matches('/').parse::<u64>().ok());
+    let mut stream = stream;
+    let Some(size) = size else {
+        return stream.write_all(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+    };
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    )?;
+    Body::new(size).each(|part| stream.write_all(part))
+}
+
+/// The SHA-256 of a body of that size, in hexadecimal.
+pub fn body_sha256(size: u64) -> String {
+    let mut hash = Sha256::new();
+    let done: Result<(), ()> = Body::new(size).each(|part| {
+        hash.update(part);
+        Ok(())
+    });
+    debug_assert!(done.is_ok());
+    HEXLOWER.encode(&hash.finalize())
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BLOCK];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(HEXLOWER.encode(&hash.finalize()));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+/// Bytes that no compression shortens and of which no two blocks are alike, so that a block lost, doubled or
+/// out of place changes the checksum.
+struct Body {
+    block: Vec<u8>,
+    left: u64,
+}
+
+impl Body {
+    fn new(size: u64) -> Self {
+        // xorshift64*: any noise will do, as long as it is the same everywhere.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut block = Vec::with_capacity(BLOCK);
+        while block.len() < BLOCK {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            block.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+        }
+        Self { block, left: size }
+    }
+
+    fn each<E>(mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        while self.left > 0 {
+            self.block[..8].copy_from_slice(&self.left.to_le_bytes());
+            let n = usize::try_from(self.left).unwrap_or(BLOCK).min(BLOCK);
+            take(&self.block[..n])?;
+            self.left -= n as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_different_sizes_differ_and_the_same_size_is_the_same() {
+        assert_eq!(body_sha256(1_000_000), body_sha256(1_000_000));
+        assert_ne!(body_sha256(1_000_000), body_sha256(1_000_001));
+        assert_eq!(
+            body_sha256(0),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! One small internet, and where things are in it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::nat::NatKind;
+use crate::netns::{Namespace, Scratch, cable, unique};
+
+/// The relay's address.
+pub const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// A second relay's address, where nothing listens unless a scenario starts it.
+pub const RELAY_2: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
+/// The first STUN server's two addresses (RFC 5780 asks for two).
+pub const STUN_1: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(203, 0, 113, 21),
+    Ipv4Addr::new(203, 0, 113, 22),
+];
+/// The second STUN server's address.
+pub const STUN_2: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 23);
+/// A public address that no host has.
+pub const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
+/// What the client's site looks like from outside.
+pub const CLIENT_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 65);
+/// What the agent's site looks like from outside.
+pub const AGENT_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// A host and its addresses.
+#[derive(Debug)]
+pub struct Place {
+    /// Where its programs run.
+    pub namespace: Namespace,
+    /// Its own address.
+    pub addr: Ipv4Addr,
+    /// The address others see.
+    pub public: Ipv4Addr,
+    /// The router before it, if any.
+    pub router: Option<Namespace>,
+}
+
+impl Place {
+    /// An address and port on this host.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.addr), port)
+    }
+
+    /// Bytes sent and received by the host since the world began, by way. GSO super-packets count whole.
+    pub fn traffic(&self) -> Result<Traffic> {
+        Ok(Traffic {
+            relay_udp: self.namespace.counter("relay_udp")?,
+            relay_tcp: self.namespace.counter("relay_tcp")?,
+            direct: self.namespace.counter("direct")?,
+        })
+    }
+
+    /// From now on the router silently drops UDP between this site and that address, both ways.
+    pub fn cut_udp(&self, other: Ipv4Addr) -> Result<()> {
+        let router = self
+            .router
+            .as_ref()
+            .context("only a routed site can be cut")?;
+        router.nft(&format!(
+            "add rule inet filter cut ip saddr {other} meta l4proto udp drop\n\
+             add rule inet filter cut ip daddr {other} meta l4proto udp drop\n"
+        ))
+    }
+
+    /// Takes back every [`Place::cut_udp`].
+    pub fn mend(&self) -> Result<()> {
+        self.router
+            .as_ref()
+            .context("only a routed site can be mended")?
+            .nft("flush chain inet filter cut\n")
+    }
+}
+
+/// Bytes by way, both directions added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// UDP with the relay's host.
+    pub relay_udp: u64,
+    /// TCP with the relay's host.
+    pub relay_tcp: u64,
+    /// UDP with the other site.
+    pub direct: u64,
+}
+
+impl Traffic {
+    /// What was added since an earlier reading.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            relay_udp: self.relay_udp - earlier.relay_udp,
+            relay_tcp: self.relay_tcp - earlier.relay_tcp,
+            direct: self.direct - earlier.direct,
+        }
+    }
+}
+
+/// Two sites, a relay's host and two STUN servers' hosts. See the crate's documentation for the picture.
+#[derive(Debug)]
+pub struct World {
+    /// The relay's host.
+    pub relay: Place,
+    /// The first STUN server's host, with two addresses.
+    pub stun_1: Place,
+    /// The second STUN server's host.
+    pub stun_2: Place,
+    /// The client's host.
+    pub client: Place,
+    /// The agent's host.
+    pub agent: Place,
+    // After the places, so that they are dropped first.
+    _internet: Namespace,
+    scratch: Scratch,
+}
+
+impl World {
+    /// Builds one, with the client and the agent behind these NATs.
+    pub fn new(client: NatKind, agent: NatKind) -> Result<Self> {
+        let name = unique();
+        let scratch = Scratch::create(&name)?;
+        let internet = Namespace::create(&name, "internet")?;
+        internet.ip("link add br0 type bridge\nlink set br0 up\n")?;
+        let relay = public_host(&name, &internet, "relay", &[RELAY, RELAY_2])?;
+        let stun_1 = public_host(&name, &internet, "stun1", &STUN_1)?;
+        let stun_2 = public_host(&name, &internet, "stun2", &[STUN_2])?;
+        let client = site(&name, &internet, "client", client, CLIENT_PUBLIC, 1)?;
+        let agent = site(&name, &internet, "agent", agent, AGENT_PUBLIC, 2)?;
+        Ok(Self {
+            relay,
+            stun_1,
+            stun_2,
+            client,
+            agent,
+            _internet: internet,
+            scratch,
+        })
+    }
+
+    /// A directory for files, gone with the world.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+/// A host on the public segment.
+fn public_host(world: &str, internet: &Namespace, role: &str, addrs: &[Ipv4Addr]) -> Result<Place> {
+    let namespace = Namespace::create(world, role)?;
+    attach(internet, &namespace, "eth0", role, addrs)?;
+    watch(&namespace)?;
+    Ok(Place {
+        namespace,
+        addr: addrs[0],
+        public: addrs[0],
+        router: None,
+    })
+}
+
+/// A site: a host, and its router unless it is open.
+fn site(
+    world: &str,
+    internet: &Namespace,
+    role: &str,
+    kind: NatKind,
+    public: Ipv4Addr,
+    net: u8,
+) -> Result<Place> {
+    let Some(rules) = kind.rules() else {
+        return public_host(world, internet, role, &[public]);
+    };
+    let router = Namespace::create(world, &format!("{role}-router"))?;
+    attach(internet, &router, "wan0", role, &[public])?;
+    let namespace = Namespace::create(world, role)?;
+    cable(&namespace, "eth0", &router, "lan0")?;
+    router.ip(&format!(
+        "addr add 10.{net}.0.1/24 dev lan0\nlink set lan0 up\n"
+    ))?;
+    router.sysctl("net.ipv4.ip_forward", "1")?;
+    router.nft(&rules)?;
+    namespace.ip(&format!(
+        "addr add 10.{net}.0.2/24 dev eth0\nlink set eth0 up\nroute add default via 10.{net}.0.1\n"
+    ))?;
+    watch(&namespace)?;
+    Ok(Place {
+        namespace,
+        addr: Ipv4Addr::new(10, net, 0, 2),
+        public,
+        router: Some(router),
+    })
+}
+
+/// Plugs a namespace into the public segment.
+fn attach(
+    internet: &Namespace,
+    namespace: &Namespace,
+    interface: &str,
+    role: &str,
+    addrs: &[Ipv4Addr],
+) -> Result<()> {
+    let port = format!("p-{role}");
+    cable(namespace, interface, internet, &port)?;
+    internet.ip(&format!("link set {port} master br0\nlink set {port} up\n"))?;
+    let mut batch = String::new();
+    for addr in addrs {
+        batch.push_str(&format!("addr add {addr}/24 dev {interface}\n"));
+    }
+    batch.push_str(&format!("link set {interface} up\n"));
+    namespace.ip(&batch)
+}
+
+/// Counters on a host, by way: the judge of which path bytes took. Sites are 203.0.113.64/26 from outside.
+fn watch(host: &Namespace) -> Result<()> {
+    let mut rules = String::from(
+        "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter direct {}\n",
+    );
+    for (hook, dir) in [("input", "saddr"), ("output", "daddr")] {
+        rules.push_str(&format!(
+            " chain {hook} {{ type filter hook {hook} priority filter; policy accept;\n\
+             ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto udp counter name relay_udp\n\
+             ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto tcp counter name relay_tcp\n\
+             ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n }}\n"
+        ));
+    }
+    rules.push_str("}\n");
+    host.nft(&rules)
+}
