@@ -1,1 +1,4 @@
-//! Placeholder.
+//! wip
+pub mod net;
+pub mod rng;
+pub mod trace;
