@@ -1,4 +1,7 @@
 //! The forwarding decision: pure, shared by the relay's shards and by the simulation.
+//!
+//! Data of a channel goes from one end to the other, and only if it comes from where that end is bound. Whoever knows a
+//! channel's number but is not bound to it can send nothing through it.
 
 use std::net::SocketAddr;
 
@@ -24,6 +27,15 @@ pub enum Decision {
 
 /// Decides for one run of datagrams of one channel.
 pub fn decide(opener: Egress, target: Egress, source: Source) -> Decision {
-    let _ = (opener, target, source);
-    unimplemented!()
+    let from = match source {
+        Source::Udp(addr) => Egress::Udp(addr),
+        Source::Tls(link) => Egress::Tls(link),
+    };
+    if from == opener {
+        Decision::Forward(target)
+    } else if from == target {
+        Decision::Forward(opener)
+    } else {
+        Decision::Unbound
+    }
 }

@@ -38,6 +38,16 @@ pub enum Side {
     Target,
 }
 
+impl Side {
+    /// The one at the far end.
+    pub fn other(self) -> Self {
+        match self {
+            Side::Opener => Side::Target,
+            Side::Target => Side::Opener,
+        }
+    }
+}
+
 /// What the forwarding table of the shell must hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableUpdate {
@@ -86,8 +96,16 @@ pub enum Event {
         /// For a person.
         detail: String,
     },
-    /// Keep the forwarding table.
+    /// Keep the forwarding table. Which link an end is bound to: [`crate::Relay::bound_link`].
     Table(TableUpdate),
+    /// The address at which a UDP link's node is known to receive; none once the link is gone. Echoes on channel 0 go
+    /// to such addresses only.
+    Source {
+        /// Which link.
+        link: LinkId,
+        /// Where its node is.
+        addr: Option<SocketAddr>,
+    },
     /// For the log: one line about something that happened (a node came or left, a channel opened or ended).
     Audit(Audit),
 }
@@ -109,6 +127,15 @@ pub enum Audit {
         link: LinkId,
         /// Its key.
         node: NodeId,
+    },
+    /// A link was refused, or ended for the node's fault.
+    Refused {
+        /// Its link.
+        link: LinkId,
+        /// Its key.
+        node: NodeId,
+        /// Why.
+        reason: RefuseReason,
     },
     /// A channel was opened.
     Opened {

@@ -1,0 +1,310 @@
+//! Links and sessions: who is here.
+//!
+//! A link is known from the moment its node proved its key; it becomes part of a session by `Hello`. The first link of
+//! a (node, instance) makes the session; it ends when it has neither a link nor an end of a channel.
+//!
+//! *The newest agent wins.* A restarted agent comes back before anyone noticed that its old process is dead, so of two
+//! agent instances of one node the one with the newer record stays (epoch, then seq, then instance, so that every relay
+//! decides alike). The older one is told `Replaced`, its channels end, and it backs off.
+//!
+//! *A process beyond its limit loses its oldest link*, because after roaming the old ones are dead and nobody knows it
+//! yet. A node beyond its limit over all processes is refused, or two processes could push each other out for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use byway_wire::relay::control::{
+    CloseReason, Control, Hello, RefuseReason, Role, VERSION, Welcome,
+};
+use byway_wire::{ChannelId, Instance, NodeId, NodeInstance, SignedRecord};
+
+use crate::channels::LINGER;
+use crate::io::*;
+use crate::relay::Relay;
+use crate::timers::Timer;
+
+/// From a proved key to `Hello` (design section 12).
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A link whose node proved its key.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) info: LinkInfo,
+    /// Whose it is; none before `Hello`.
+    pub(crate) session: Option<NodeInstance>,
+    /// The ends bound to it.
+    pub(crate) ends: BTreeSet<(ChannelId, Side)>,
+}
+
+/// A node instance that is here, or may come back.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) role: Role,
+    pub(crate) record: SignedRecord,
+    pub(crate) links: BTreeSet<LinkId>,
+    pub(crate) channels: BTreeSet<ChannelId>,
+    /// Its opens without an answer, by target.
+    pub(crate) unanswered: BTreeMap<NodeId, u32>,
+    /// How many of its opens wait for an absent peer.
+    pub(crate) awaiting: u32,
+    /// A record newer than the one last passed on waits for its turn.
+    pub(crate) record_pending: bool,
+}
+
+impl Session {
+    /// The link for what the relay has to say: the latest, because a node that makes another one has found a better.
+    pub(crate) fn main_link(&self) -> Option<LinkId> {
+        self.links.last().copied()
+    }
+}
+
+impl Relay {
+    pub(crate) fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
+        if self.links.contains_key(&id) {
+            return; // Link numbers are the shell's, and it does not use one twice.
+        }
+        self.counters.links += 1;
+        let count = self.links_of.entry(info.node).or_default();
+        *count += 1;
+        let too_many = *count > self.config.max_links_per_node;
+        self.links.insert(
+            id,
+            Link {
+                info,
+                session: None,
+                ends: BTreeSet::new(),
+            },
+        );
+        if let Egress::Udp(addr) = info.egress {
+            self.events.push_back(Event::Source {
+                link: id,
+                addr: Some(addr),
+            });
+        }
+        self.timers.arm(Timer::Hello(id), now + HELLO_DEADLINE);
+        if too_many {
+            self.counters.refused_links += 1;
+            self.refuse(now, id, RefuseReason::Limit, "too many links of this node");
+        } else if self.going_away {
+            self.counters.refused_shutdown += 1;
+            self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
+        }
+    }
+
+    pub(crate) fn hello(&mut self, now: Instant, unix_time: u64, id: LinkId, hello: Hello) {
+        let Some(info) = self.links.get(&id).map(|l| l.info) else {
+            return;
+        };
+        if !hello.versions.contains(&VERSION) {
+            self.counters.refused_version += 1;
+            let detail = format!("this relay speaks version {VERSION}");
+            return self.refuse(now, id, RefuseReason::Version, &detail);
+        }
+        if hello.record.node() != info.node {
+            self.counters.refused_identity += 1;
+            let detail = "the record is not of the key that connected";
+            return self.refuse(now, id, RefuseReason::Identity, detail);
+        }
+        if !self.config.admission.admits(unix_time, &hello) {
+            self.counters.refused_admission += 1;
+            let detail = "this relay does not admit this node";
+            return self.refuse(now, id, RefuseReason::NotAdmitted, detail);
+        }
+        let me = hello.record.record().id;
+        if self.sessions.get(&me).is_some_and(|s| s.role != hello.role) {
+            return self.violation(now, id, "another role than on the first link");
+        }
+        if hello.role == Role::Agent && !self.take_over(now, me, &hello.record) {
+            self.counters.refused_replaced += 1;
+            let detail = "a newer instance of this agent is here";
+            return self.refuse(now, id, RefuseReason::Replaced, detail);
+        }
+        self.make_room(now, me);
+        self.welcome(unix_time, id, info, me, hello.role, &hello.record);
+        self.record(now, me, hello.record);
+        if hello.role == Role::Agent {
+            self.serve_awaited(now, me.node);
+        }
+    }
+
+    /// Makes way for `me`, if it is the newest instance of its node. False if the one that is here is newer.
+    fn take_over(&mut self, now: Instant, me: NodeInstance, record: &SignedRecord) -> bool {
+        let before = self.agents.get(&me.node).map(|&instance| NodeInstance {
+            node: me.node,
+            instance,
+        });
+        if let Some(before) = before.filter(|b| *b != me) {
+            let newer = self
+                .sessions
+                .get(&before)
+                .is_none_or(|s| age(record) > age(&s.record));
+            if !newer {
+                return false;
+            }
+            self.replace(now, before);
+        }
+        true
+    }
+
+    /// Sends an older agent instance away and ends its channels.
+    fn replace(&mut self, now: Instant, old: NodeInstance) {
+        let Some(session) = self.sessions.get(&old) else {
+            return;
+        };
+        let channels: Vec<ChannelId> = session.channels.iter().copied().collect();
+        let links: Vec<LinkId> = session.links.iter().copied().collect();
+        for channel in channels {
+            self.end_channel_for(channel, old, CloseReason::PeerGone);
+        }
+        for link in links {
+            self.counters.refused_replaced += 1;
+            let detail = "a newer instance of this agent took over";
+            self.refuse(now, link, RefuseReason::Replaced, detail);
+        }
+        self.reap(old);
+    }
+
+    /// Ends the oldest link of a process that is about to have too many.
+    fn make_room(&mut self, now: Instant, me: NodeInstance) {
+        while let Some(oldest) = self
+            .sessions
+            .get(&me)
+            .filter(|s| s.links.len() >= self.config.max_links_per_instance as usize)
+            .and_then(|s| s.links.first().copied())
+        {
+            self.counters.refused_links += 1;
+            let detail = "too many links of this process; the oldest goes";
+            self.refuse(now, oldest, RefuseReason::Limit, detail);
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        unix_time: u64,
+        id: LinkId,
+        info: LinkInfo,
+        me: NodeInstance,
+        role: Role,
+        record: &SignedRecord,
+    ) {
+        self.timers.disarm(Timer::Hello(id));
+        if let Some(link) = self.links.get_mut(&id) {
+            link.session = Some(me);
+        }
+        let session = self.sessions.entry(me).or_insert_with(|| Session {
+            role,
+            record: record.clone(),
+            links: BTreeSet::new(),
+            channels: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
+            awaiting: 0,
+            record_pending: false,
+        });
+        session.links.insert(id);
+        if role == Role::Agent {
+            self.agents.insert(me.node, me.instance);
+        }
+        self.counters.welcomed += 1;
+        let welcome = Welcome {
+            version: VERSION,
+            relay: self.config.name.clone(),
+            region: self.config.region.clone(),
+            session: self.draw_session_number(),
+            observed: info.observed,
+            max_channels: self.config.max_channels,
+            max_datagram: self.config.max_datagram,
+            time: unix_time,
+        };
+        self.send(id, Control::Welcome(welcome));
+        self.audit(Audit::Linked {
+            link: id,
+            node: info.node,
+        });
+    }
+
+    /// The node did not keep to the protocol.
+    pub(crate) fn violation(&mut self, now: Instant, link: LinkId, detail: &str) {
+        if self.links.contains_key(&link) {
+            self.counters.refused_protocol += 1;
+            self.refuse(now, link, RefuseReason::Protocol, detail);
+        }
+    }
+
+    /// Ends a link and tells its node why. The caller counts.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        reason: RefuseReason,
+        detail: &str,
+    ) {
+        let Some(node) = self.links.get(&link).map(|l| l.info.node) else {
+            return;
+        };
+        self.events.push_back(Event::Disconnect {
+            link,
+            reason,
+            detail: detail.to_owned(),
+        });
+        self.audit(Audit::Refused { link, node, reason });
+        self.link_down(now, link);
+    }
+
+    pub(crate) fn link_down(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
+        let node = link.info.node;
+        self.timers.disarm(Timer::Hello(id));
+        if let Some(count) = self.links_of.get_mut(&node) {
+            *count -= 1;
+            if *count == 0 {
+                self.links_of.remove(&node);
+            }
+        }
+        if matches!(link.info.egress, Egress::Udp(_)) {
+            self.events.push_back(Event::Source {
+                link: id,
+                addr: None,
+            });
+        }
+        for (channel, side) in link.ends {
+            if let Some(end) = self
+                .channels
+                .get_mut(&channel)
+                .and_then(|c| c.end_mut(side))
+            {
+                end.link = None;
+                self.timers.arm(Timer::Linger(channel, side), now + LINGER);
+            }
+        }
+        if let Some(me) = link.session {
+            if let Some(session) = self.sessions.get_mut(&me) {
+                session.links.remove(&id);
+            }
+            self.audit(Audit::Unlinked { link: id, node });
+            self.reap(me);
+        }
+    }
+
+    /// Forgets a session that has nothing left.
+    pub(crate) fn reap(&mut self, me: NodeInstance) {
+        let done = self
+            .sessions
+            .get(&me)
+            .is_some_and(|s| s.links.is_empty() && s.channels.is_empty());
+        if done {
+            self.sessions.remove(&me);
+            self.timers.disarm(Timer::Record(me));
+            if self.agents.get(&me.node) == Some(&me.instance) {
+                self.agents.remove(&me.node);
+            }
+        }
+    }
+}
+
+/// What decides which of two agent instances is newer.
+fn age(record: &SignedRecord) -> (u64, u64, Instance) {
+    let r = record.record();
+    (r.epoch, r.seq, r.id.instance)
+}

@@ -1,0 +1,9 @@
+//! The relay's rules, each with the case in which it refuses, in the order of a link's life.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
+mod bench;
+mod channels;
+mod links;
+mod opens;
+mod random;
+mod relayed;
