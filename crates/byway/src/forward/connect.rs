@@ -1,0 +1,205 @@
+//! Connects an agent to a target: resolve, check, race.
+//!
+//! A name's addresses are tried as RFC 8305 advises: the next one starts when the one before failed or has not answered
+//! for 250 ms, and the first connection wins. `localhost` means both loopback addresses whatever the resolver says,
+//! because servers of many tools listen on one of them only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use byway_wire::tunnel::{Refusal, Refused};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+
+use super::policy::{LOOPBACK, TargetPolicy, is_localhost, parse_ip};
+
+/// Resolving and connecting together. Shorter than a person's patience, longer than three lost SYNs (1 + 2 + 4 s).
+const DEADLINE: Duration = Duration::from_secs(10);
+/// RFC 8305, section 5: "Connection Attempt Delay ... recommended value is 250 milliseconds".
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses tried of one name.
+const MAX_ADDRS: usize = 8;
+
+/// A connection to the target, or the refusal the client is told.
+pub(super) async fn connect(
+    policy: &TargetPolicy,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream, Refused> {
+    let attempt = async {
+        let addrs = resolve(policy, host, port).await?;
+        race(addrs)
+            .await
+            .map_err(|error| refused(&error, host, port))
+    };
+    match tokio::time::timeout(DEADLINE, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(Refused {
+            reason: Refusal::TimedOut,
+            detail: format!(
+                "{} did not answer within {} s",
+                display(host, port),
+                DEADLINE.as_secs()
+            ),
+        }),
+    }
+}
+
+/// The addresses of the target that the policy allows; at least one.
+async fn resolve(policy: &TargetPolicy, host: &str, port: u16) -> Result<Vec<SocketAddr>, Refused> {
+    let denied = || Refused {
+        reason: Refusal::Denied,
+        detail: format!(
+            "the agent does not allow {}; on the agent: --allow {}",
+            display(host, port),
+            display(host, port)
+        ),
+    };
+    if !policy.may_resolve(host, port) {
+        return Err(denied());
+    }
+    let found: Vec<SocketAddr> = if let Some(ip) = parse_ip(host) {
+        vec![SocketAddr::new(ip, port)]
+    } else if is_localhost(host) {
+        LOOPBACK
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, port))
+            .collect()
+    } else {
+        match tokio::net::lookup_host((host, port)).await {
+            Ok(addrs) => addrs.collect(),
+            // Whether an unlisted name exists is not the client's business.
+            Err(_) if !policy.names(host) => return Err(denied()),
+            Err(_) => Vec::new(),
+        }
+    };
+    if found.is_empty() && policy.names(host) {
+        return Err(Refused {
+            reason: Refusal::Unreachable,
+            detail: format!("the agent cannot resolve {host}"),
+        });
+    }
+    let allowed: Vec<_> = found
+        .into_iter()
+        .filter(|addr| policy.permits(host, *addr))
+        .take(MAX_ADDRS)
+        .collect();
+    if allowed.is_empty() {
+        return Err(denied());
+    }
+    Ok(allowed)
+}
+
+/// The first connection that stands, or the most telling failure.
+async fn race(addrs: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addrs.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure: Option<io::Error> = None;
+    attempts.extend(waiting.next().map(TcpStream::connect));
+    loop {
+        tokio::select! {
+            Some(result) = attempts.next() => match result {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    if failure.as_ref().is_none_or(|known| rank(&error) < rank(known)) {
+                        failure = Some(error);
+                    }
+                    attempts.extend(waiting.next().map(TcpStream::connect));
+                }
+            },
+            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {
+                attempts.extend(waiting.next().map(TcpStream::connect));
+            }
+            else => {
+                return Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()));
+            }
+        }
+    }
+}
+
+/// Which failure tells most: that a host answered "no" says more than that another has no route.
+fn rank(error: &io::Error) -> u8 {
+    match reason(error) {
+        Refusal::Exhausted => 0,
+        Refusal::Refused => 1,
+        Refusal::TimedOut => 2,
+        _ => 3,
+    }
+}
+
+fn reason(error: &io::Error) -> Refusal {
+    // ENFILE and EMFILE have no ErrorKind of their own.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Refusal::Refused,
+        io::ErrorKind::TimedOut => Refusal::TimedOut,
+        io::ErrorKind::OutOfMemory => Refusal::Exhausted,
+        _ => match error.raw_os_error() {
+            Some(ENFILE | EMFILE) => Refusal::Exhausted,
+            _ => Refusal::Unreachable,
+        },
+    }
+}
+
+fn refused(error: &io::Error, host: &str, port: u16) -> Refused {
+    let reason = reason(error);
+    let detail = match reason {
+        Refusal::Refused => format!("nothing listens on {} at the agent", display(host, port)),
+        Refusal::Exhausted => "the agent has no free file descriptors".to_owned(),
+        Refusal::TimedOut => format!("{} did not answer", display(host, port)),
+        _ => format!("{}: {error}", display(host, port)),
+    };
+    Refused { reason, detail }
+}
+
+fn display(host: &str, port: u16) -> String {
+    match parse_ip(host) {
+        Some(ip) => SocketAddr::new(ip, port).to_string(),
+        None => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_name_tries_both_families() {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let policy = TargetPolicy::loopback();
+        let stream = connect(&policy, "localhost", port).await.unwrap();
+        assert!(stream.peer_addr().unwrap().is_ipv6());
+        let refused = connect(&policy, "127.0.0.1", port).await.unwrap_err();
+        assert_eq!(refused.reason, Refusal::Refused);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_allowed_is_denied_without_a_lookup() {
+        let policy = TargetPolicy::loopback().allow("example.test:80").unwrap();
+        let denied = connect(&policy, "other.test", 80).await.unwrap_err();
+        assert_eq!(denied.reason, Refusal::Denied);
+        let denied = connect(&policy, "127.0.0.1", 80).await.unwrap_err();
+        assert_eq!(denied.reason, Refusal::Denied);
+        assert!(denied.detail.contains("--allow 127.0.0.1:80"));
+    }
+
+    #[tokio::test]
+    async fn a_listed_name_that_does_not_resolve_is_unreachable() {
+        let policy = TargetPolicy::loopback().allow("byway.invalid:80").unwrap();
+        let refused = connect(&policy, "byway.invalid", 80).await.unwrap_err();
+        assert_eq!(refused.reason, Refusal::Unreachable, "{}", refused.detail);
+    }
+
+    #[tokio::test]
+    async fn an_unlisted_name_tells_nothing_about_its_existence() {
+        let policy = TargetPolicy::loopback().allow("10.0.0.0/8:80").unwrap();
+        let refused = connect(&policy, "byway.invalid", 80).await.unwrap_err();
+        assert_eq!(refused.reason, Refusal::Denied, "{}", refused.detail);
+    }
+}
