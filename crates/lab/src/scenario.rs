@@ -1,13 +1,43 @@
 //! The scenarios, by group.
 
+mod errors;
+mod failover;
+mod interop;
+mod matrix;
 mod nats;
+mod openssh;
+
+use std::time::Duration;
 
 use crate::harness::{Need, Scenario};
 
 /// Every scenario, the laboratory's own checks first: if a NAT is not what it claims, nothing later means much.
 pub fn all() -> Vec<Scenario> {
-    [nats::SCENARIOS].concat()
+    [
+        nats::SCENARIOS,
+        matrix::SCENARIOS,
+        failover::SCENARIOS,
+        openssh::SCENARIOS,
+        interop::SCENARIOS,
+        errors::SCENARIOS,
+    ]
+    .concat()
 }
 
 /// What a scenario with nothing but namespaces needs.
 const NAMESPACES: &[Need] = &[Need::Namespaces];
+
+/// What most need: namespaces and Byway's programs.
+const PROGRAMS: &[Need] = &[Need::Namespaces, Need::Binaries];
+
+/// The same and curl.
+const WITH_CURL: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("curl", "curl")];
+
+/// For a short exchange: thousands of the laboratory's round trips, and room for a busy machine.
+const SHORT: Duration = Duration::from_secs(20);
+
+/// For a bulk transfer, of 1 GiB too.
+const LONG: Duration = Duration::from_secs(300);
+
+/// The port of the agent's web server.
+const WEB_PORT: u16 = 8080;

@@ -1,11 +1,12 @@
 //! coturn as a STUN server.
 
+use std::fs;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
 use super::{READY, find_tool};
-use crate::process::Running;
+use crate::process::{Running, poll};
 use crate::world::{Place, World};
 
 /// The port it listens on; the RFC 5780 alternate is the next one.
@@ -41,9 +42,13 @@ pub fn coturn(world: &World, place: &Place, addrs: &[Ipv4Addr]) -> Result<Runnin
         .arg("--userdb")
         .arg(world.dir().join(format!("turndb-{}", addrs[0])));
     let process = Running::start("coturn", &mut command)?;
-    let last = format!("{}:{PORT}", addrs[addrs.len() - 1]);
-    process.wait_for("UDP listener", READY, |l| {
-        (l.text.contains("UDP listener opened on") && l.text.contains(&last)).then_some(())
-    })?;
+    for addr in addrs {
+        // The kernel's own table says when a socket is there, in hexadecimal and the machine's byte order.
+        let bound = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(addr.octets()));
+        poll("listening coturn", READY, || {
+            let table = fs::read_to_string(format!("/proc/{}/net/udp", process.pid()))?;
+            Ok(table.contains(&bound).then_some(()))
+        })?;
+    }
     Ok(process)
 }

@@ -1,0 +1,179 @@
+//! Every kind of NAT against every other: which path a tunnel ends up on, that its first byte never waits for
+//! the direct path, and that what it carries arrives unchanged.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{SHORT, WEB_PORT, WITH_CURL};
+use crate::NatKind::{self, Open, PortRestricted, Symmetric, UdpBlocked};
+use crate::harness::{Scenario, say};
+use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
+use crate::world::{AGENT_PUBLIC, Traffic, World};
+
+macro_rules! pairs {
+    ($($name:literal $client:ident $agent:ident $way:ident;)*) => {
+        pub(super) const SCENARIOS: &[Scenario] = &[$(Scenario {
+            name: $name,
+            needs: WITH_CURL,
+            run: || pair($client, $agent, Way::$way),
+        }),*];
+    };
+}
+
+pairs! {
+    "matrix::open_to_open_goes_direct" Open Open Direct;
+    "matrix::open_to_restricted_goes_direct" Open PortRestricted Direct;
+    "matrix::open_to_symmetric_goes_direct" Open Symmetric Direct;
+    "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked AgentTls;
+    "matrix::restricted_to_open_goes_direct" PortRestricted Open Direct;
+    "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted Direct;
+    "matrix::restricted_to_symmetric_keeps_a_path" PortRestricted Symmetric Any;
+    "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked AgentTls;
+    "matrix::symmetric_to_open_goes_direct" Symmetric Open Direct;
+    "matrix::symmetric_to_restricted_keeps_a_path" Symmetric PortRestricted Any;
+    "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric UdpLink;
+    "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked AgentTls;
+    "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open ClientTls;
+    "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted ClientTls;
+    "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric ClientTls;
+    "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked BothTls;
+}
+
+/// Which way the bytes must go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Direct,
+    /// Through the relay by UDP on both sides; the direct path cannot come up.
+    UdpLink,
+    ClientTls,
+    AgentTls,
+    BothTls,
+    /// Through the relay at first, and direct if someone guesses a port.
+    Any,
+}
+
+/// The size of each download: large beside all probes and handshakes.
+const SIZE: u64 = 4 << 20;
+
+fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
+    let world = World::new(client, agent)?;
+    let relay = Relay::start(&world)?;
+    let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
+    let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
+    say("relay and agent are up");
+
+    let pongs = match way {
+        Way::Direct => programs::ping(
+            &world,
+            &agent.peer(),
+            Options::default(),
+            &["--until-direct"],
+        )?,
+        _ => programs::ping(&world, &agent.peer(), Options::default(), &["-c", "5"])?,
+    };
+    first_byte_did_not_wait(&pongs)?;
+    let last = pongs.last().context("no answer at all")?;
+    match way {
+        Way::Direct => {
+            ensure!(
+                last.kind == "direct",
+                "the last answer came by {}",
+                last.kind
+            );
+            if let Some(remote) = &last.remote {
+                ensure!(
+                    remote.starts_with(&AGENT_PUBLIC.to_string()),
+                    "the direct path leads to {remote}"
+                );
+            }
+        }
+        Way::Any => {}
+        Way::UdpLink | Way::AgentTls | Way::ClientTls | Way::BothTls => {
+            ensure!(
+                pongs.iter().all(|p| p.kind != "direct"),
+                "a direct path here is impossible: {pongs:?}"
+            );
+            let tls = matches!(way, Way::ClientTls | Way::BothTls);
+            let own = if tls { "relay_tls" } else { "relay_udp" };
+            // With the agent on TLS a client may name its own link or the worst of the channel.
+            let ok = |p: &Pong| p.kind == own || (way == Way::AgentTls && p.kind == "relay_tls");
+            ensure!(
+                pongs.iter().all(ok),
+                "every answer should have come by {own}: {pongs:?}"
+            );
+        }
+    }
+
+    let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
+    // Twice: the first over whatever there is, the second over what has come of it.
+    let url = format!("{}/{SIZE}", forward.url);
+    programs::curl(&world, &world.client, &url, "first", &[], SHORT)?;
+    if way == Way::Direct {
+        wait_until_direct(&world, &forward.url)?;
+    }
+    let (client_before, agent_before) = (world.client.traffic()?, world.agent.traffic()?);
+    programs::curl(&world, &world.client, &url, "second", &[], SHORT)?;
+    let client = world.client.traffic()?.since(client_before);
+    let agent = world.agent.traffic()?.since(agent_before);
+    say(format!(
+        "the second download: client {client:?}, agent {agent:?}"
+    ));
+    way.judge(client, agent)
+}
+
+impl Way {
+    /// Compares with what the hosts' counters saw of a download.
+    fn judge(self, client: Traffic, agent: Traffic) -> Result<()> {
+        let (on_client, on_agent) = match self {
+            Self::Direct => (client.direct, agent.direct),
+            Self::UdpLink => (client.relay_udp, agent.relay_udp),
+            Self::ClientTls => (client.relay_tcp, agent.relay_udp),
+            Self::AgentTls => (client.relay_udp, agent.relay_tcp),
+            Self::BothTls => (client.relay_tcp, agent.relay_tcp),
+            Self::Any => return Ok(()),
+        };
+        ensure!(
+            on_client >= SIZE && on_agent >= SIZE,
+            "the bytes should have gone {self:?}: {client:?} / {agent:?}"
+        );
+        Ok(())
+    }
+}
+
+/// The first answer must have come through the relay: nobody waited for a direct path.
+fn first_byte_did_not_wait(pongs: &[Pong]) -> Result<()> {
+    let first = pongs.first().context("no answer at all")?;
+    ensure!(
+        first.kind.starts_with("relay_"),
+        "the first answer came by {}: it waited for the direct path",
+        first.kind
+    );
+    let direct = pongs.iter().find(|p| p.kind == "direct");
+    say(format!(
+        "first answer after {:.1} ms by {}, direct {}",
+        first.at.as_secs_f64() * 1e3,
+        first.kind,
+        direct.map_or("never".to_owned(), |d| format!(
+            "after {:.1} ms",
+            d.at.as_secs_f64() * 1e3
+        ))
+    ));
+    Ok(())
+}
+
+/// Downloads a little at a time until the bytes go directly.
+pub(super) fn wait_until_direct(world: &World, base_url: &str) -> Result<()> {
+    const PROBE: u64 = 100_000;
+    crate::process::poll("download that went directly", SHORT, || {
+        let before = world.client.traffic()?;
+        programs::curl(
+            world,
+            &world.client,
+            &format!("{base_url}/{PROBE}"),
+            "probe",
+            &[],
+            SHORT,
+        )?;
+        let moved = world.client.traffic()?.since(before);
+        Ok((moved.direct > PROBE && moved.relay_udp + moved.relay_tcp < PROBE / 2).then_some(()))
+    })
+}
