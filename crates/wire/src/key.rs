@@ -1,5 +1,8 @@
 //! Secret keys, and what they sign (design section 4). Secrets are zeroized on drop and never shown.
 
+use ed25519_dalek::Signer;
+use hkdf::Hkdf;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::id::NodeId;
@@ -11,6 +14,20 @@ pub enum Purpose {
     Record,
     /// The proof of key possession on a TLS link ([`crate::relay::control::Prove`]).
     LinkProof,
+}
+
+impl Purpose {
+    /// What stands in front of every signed message. The zero ends it, so no label is another's beginning.
+    pub const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Record => b"byway record v1\0",
+            Self::LinkProof => b"byway link proof v1\0",
+        }
+    }
+    /// Label and message, as they are signed.
+    pub(crate) fn labelled(self, message: &[u8]) -> Vec<u8> {
+        [self.label(), message].concat()
+    }
 }
 
 /// The bytes are not a usable public key.
@@ -33,6 +50,12 @@ pub enum KeyError {
 #[error("signature does not verify")]
 pub struct BadSignature;
 
+/// DER in front of an Ed25519 seed: version 0, OID 1.3.101.112, the seed as an OCTET STRING within one (RFC 8410
+/// section 7). Version 0 (no public key behind it) is what every TLS library reads.
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
 /// A node's Ed25519 signing key.
 #[derive(Clone)]
 pub struct SecretKey(ed25519_dalek::SigningKey);
@@ -44,25 +67,32 @@ impl SecretKey {
     }
     /// The 32 secret bytes, for storing.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        unimplemented!()
+        Zeroizing::new(self.0.to_bytes())
     }
     /// The public half.
     pub fn node_id(&self) -> NodeId {
-        unimplemented!()
+        NodeId::of(&self.0.verifying_key())
     }
     /// Signs `message` for `purpose`.
     pub fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 64] {
-        let _ = (purpose, message);
-        unimplemented!()
+        self.0.sign(&purpose.labelled(message)).to_bytes()
     }
     /// The key as PKCS#8 DER, which TLS libraries read.
     pub fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
-        unimplemented!()
+        let seed = self.to_bytes();
+        let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + seed.len()));
+        der.extend_from_slice(&PKCS8_PREFIX);
+        der.extend_from_slice(seed.as_slice());
+        der
     }
     /// Derives an independent 32-byte secret for `label` by HKDF-SHA256 (reset keys, connection-id keys).
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
-        let _ = label;
-        unimplemented!()
+        let seed = self.to_bytes();
+        let mut out = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, seed.as_slice())
+            .expand_multi_info(&[b"byway derive v1\0", label.as_bytes()], out.as_mut())
+            .expect("32 bytes are fewer than the 255 blocks HKDF can give");
+        out
     }
 }
 
@@ -77,7 +107,20 @@ impl ProbeSecret {
     }
     /// The public half, published in the node's record.
     pub fn public(&self) -> ProbePublic {
-        unimplemented!()
+        ProbePublic(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+}
+
+impl ProbeSecret {
+    /// The Diffie-Hellman secret shared with `public`; none if it is all zero (RFC 7748 section 6.1), as a point of
+    /// small order makes it whoever asks.
+    pub(crate) fn agree(&self, public: &ProbePublic) -> Option<Zeroizing<[u8; 32]>> {
+        let shared = self
+            .0
+            .diffie_hellman(&x25519_dalek::PublicKey::from(public.0));
+        shared
+            .was_contributory()
+            .then(|| Zeroizing::new(shared.to_bytes()))
     }
 }
 
@@ -88,5 +131,10 @@ pub struct ProbePublic(pub [u8; 32]);
 impl std::fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretKey(..)")
+    }
+}
+impl std::fmt::Debug for ProbeSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProbeSecret(..)")
     }
 }

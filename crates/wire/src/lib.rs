@@ -19,6 +19,15 @@
 //!
 //! `docs/protocol.md` draws every format byte by byte.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        reason = "a test that cannot go on should fail at once"
+    )
+)]
+
+mod addr;
 pub mod demux;
 pub mod fragment;
 pub mod id;
@@ -29,6 +38,7 @@ pub mod record;
 pub mod relay;
 pub mod signal;
 pub mod stun;
+mod text;
 pub mod ticket;
 pub mod tunnel;
 

@@ -5,14 +5,19 @@
 //! target are answered with a [`StreamReply`] before any byte of the target's. Nobody waits: greeting, header and
 //! application bytes may leave in one flight, and the agent holds streams until the greeting is verified.
 
+mod convert;
+
 use std::str::FromStr;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::record::SignedRecord;
+use crate::text;
 
 /// Longest message inside a tunnel, in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
+/// Longest text for a person in a refusal, in bytes.
+pub const MAX_DETAIL: usize = 256;
 
 /// The first message of each side.
 #[derive(Clone, Debug)]
@@ -39,6 +44,21 @@ pub enum CloseCode {
     Replaced = 4,
 }
 
+impl CloseCode {
+    /// The code of a QUIC application close; none for one of a newer version.
+    pub fn from_code(code: u64) -> Option<Self> {
+        [
+            Self::Done,
+            Self::Protocol,
+            Self::NotAllowed,
+            Self::Shutdown,
+            Self::Replaced,
+        ]
+        .into_iter()
+        .find(|known| *known as u64 == code)
+    }
+}
+
 /// Where a forwarded stream ends.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
@@ -57,16 +77,33 @@ pub enum Target {
 #[error("not a target: write PORT, HOST:PORT or [IPV6]:PORT with a port from 1 to 65535")]
 pub struct TargetError;
 
+impl Target {
+    /// A TCP target, checked: the host is an address (IPv6 without brackets) or a DNS name, the port is not 0. Both come
+    /// out in their canonical form, so that policies compare like with like.
+    pub fn tcp(host: &str, port: u16) -> Result<Self, TargetError> {
+        let host = text::parse_host(host)
+            .filter(|_| port != 0)
+            .ok_or(TargetError)?;
+        Ok(Self::Tcp { host, port })
+    }
+}
 impl std::fmt::Display for Target {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } => text::write_authority(f, host, *port),
+        }
     }
 }
 /// `PORT` means 127.0.0.1.
 impl FromStr for Target {
     type Err = TargetError;
-    fn from_str(_s: &str) -> Result<Self, TargetError> {
-        unimplemented!()
+    fn from_str(s: &str) -> Result<Self, TargetError> {
+        if let Some(port) = text::parse_port(s) {
+            return Self::tcp("127.0.0.1", port);
+        }
+        let (host, port) = text::split_authority(s).ok_or(TargetError)?;
+        let port = port.and_then(text::parse_port).ok_or(TargetError)?;
+        Self::tcp(host, port)
     }
 }
 
@@ -125,6 +162,9 @@ pub enum Refusal {
     /// Too many streams or files.
     #[error("the agent is out of resources")]
     Exhausted,
+    /// A reason from a newer version.
+    #[error("refused")]
+    Unknown,
 }
 
 /// Why a message inside a tunnel is refused: the peer is to blame.
@@ -141,40 +181,19 @@ pub enum MessageError {
 
 /// A message inside a tunnel: encodes itself with its length in front.
 pub trait Message: Sized {
-    /// Appends length and body.
+    /// Appends length and body. Texts longer than their limits are cut.
     fn encode(&self, out: &mut BytesMut);
     /// Reads a body (without the length).
     fn decode(body: Bytes) -> Result<Self, MessageError>;
-}
-impl Message for Greeting {
-    fn encode(&self, _out: &mut BytesMut) {
-        unimplemented!()
-    }
-    fn decode(_body: Bytes) -> Result<Self, MessageError> {
-        unimplemented!()
-    }
-}
-impl Message for StreamHeader {
-    fn encode(&self, _out: &mut BytesMut) {
-        unimplemented!()
-    }
-    fn decode(_body: Bytes) -> Result<Self, MessageError> {
-        unimplemented!()
-    }
-}
-impl Message for StreamReply {
-    fn encode(&self, _out: &mut BytesMut) {
-        unimplemented!()
-    }
-    fn decode(_body: Bytes) -> Result<Self, MessageError> {
-        unimplemented!()
-    }
 }
 
 /// Bytes of the length in front of a message: big endian, so that a reader needs no loop.
 pub const LENGTH_PREFIX: usize = 4;
 /// Reads the length prefix; refuses more than [`MAX_MESSAGE`].
 pub fn decode_length(prefix: [u8; LENGTH_PREFIX]) -> Result<usize, MessageError> {
-    let _ = prefix;
-    unimplemented!()
+    let length = u32::from_be_bytes(prefix) as usize;
+    if length > MAX_MESSAGE {
+        return Err(MessageError::TooLong);
+    }
+    Ok(length)
 }

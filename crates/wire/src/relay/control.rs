@@ -18,6 +18,16 @@ pub const MAX_FRAME: usize = 16 * 1024;
 pub const MAX_FIRST: usize = 4;
 /// Most bytes of the datagrams inside [`Open`] together.
 pub const MAX_FIRST_BYTES: usize = 6 * 1024;
+/// Longest name of a relay or a region, in bytes: as much as a person reads.
+pub const MAX_NAME: usize = 64;
+/// Longest text for a person, in bytes.
+pub const MAX_DETAIL: usize = 256;
+/// Longest admission token, in bytes: with the record and the frame's other fields it still fits [`MAX_FRAME`].
+pub const MAX_TOKEN: usize = 8 * 1024;
+/// Most versions a [`Hello`] may list: one is spoken, and the next while both are about.
+pub const MAX_VERSIONS: usize = 16;
+/// Most relays a [`Control::GoingAway`] may name; further ones are ignored.
+pub const MAX_ALTERNATES: usize = 8;
 /// The protocol version spoken here.
 pub const VERSION: u32 = 1;
 
@@ -57,13 +67,25 @@ pub struct Prove {
 impl Prove {
     /// What is signed: relay, region, both nonces, exporter; each with its length.
     pub fn signed_bytes(challenge: &Challenge, nonce: &[u8; 32], exporter: &[u8; 32]) -> Vec<u8> {
-        let _ = (challenge, nonce, exporter);
-        unimplemented!()
+        let parts: [&[u8]; 5] = [
+            challenge.relay.as_bytes(),
+            challenge.region.as_bytes(),
+            &challenge.nonce,
+            nonce,
+            exporter,
+        ];
+        let mut out = Vec::with_capacity(256);
+        for part in parts {
+            // Four bytes of length, so that no two different challenges give the same bytes.
+            out.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            out.extend_from_slice(part);
+        }
+        out
     }
 }
 
 /// Node to relay: who I am. [`Open`]s may follow in the same flight.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hello {
     /// Protocol versions the node speaks, best first.
     pub versions: Vec<u32>,
@@ -73,6 +95,17 @@ pub struct Hello {
     pub record: SignedRecord,
     /// Admission token, where the relay asks for one.
     pub token: Option<String>,
+}
+/// A token admits whoever shows it, so it is not shown.
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello")
+            .field("versions", &self.versions)
+            .field("role", &self.role)
+            .field("record", &self.record)
+            .field("token", &self.token.as_ref().map(|_| ".."))
+            .finish()
+    }
 }
 /// Relay to node: admitted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -281,17 +314,29 @@ pub enum ControlError {
 }
 
 impl Control {
-    /// The protobuf body, without a length.
-    pub fn encode(&self) -> Bytes {
-        unimplemented!()
-    }
-    /// Reads a body.
-    pub fn decode(body: Bytes) -> Result<Self, ControlError> {
-        let _ = body;
-        unimplemented!()
-    }
     /// The message's name, for logs.
     pub fn name(&self) -> &'static str {
-        unimplemented!()
+        match self {
+            Self::Challenge(_) => "Challenge",
+            Self::Prove(_) => "Prove",
+            Self::Hello(_) => "Hello",
+            Self::Welcome(_) => "Welcome",
+            Self::Refused { .. } => "Refused",
+            Self::Open(_) => "Open",
+            Self::Opened(_) => "Opened",
+            Self::Incoming(_) => "Incoming",
+            Self::Accept { .. } => "Accept",
+            Self::Closed { .. } => "Closed",
+            Self::Attach { .. } => "Attach",
+            Self::Attached { .. } => "Attached",
+            Self::Signal { .. } => "Signal",
+            Self::Rebind(_) => "Rebind",
+            Self::Rebound { .. } => "Rebound",
+            Self::Ping { .. } => "Ping",
+            Self::Pong { .. } => "Pong",
+            Self::Record(_) => "Record",
+            Self::GoingAway { .. } => "GoingAway",
+            Self::Unknown => "Unknown",
+        }
     }
 }

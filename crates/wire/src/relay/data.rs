@@ -28,6 +28,7 @@ impl ChannelId {
 
 /// Splits a relay-data datagram; none if it is not one (wrong first byte, or shorter than a header).
 pub fn decode(datagram: &[u8]) -> Option<(ChannelId, &[u8])> {
-    let _ = datagram;
-    unimplemented!()
+    let (header, payload) = datagram.split_first_chunk::<HEADER_LEN>()?;
+    let bits = u64::from_be_bytes(*header);
+    (bits >> 56 == 0x80).then_some((ChannelId::from_u64(bits), payload))
 }

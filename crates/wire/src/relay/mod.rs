@@ -1,9 +1,11 @@
 //! Between a node and a relay (design section 7).
 
 pub mod control;
+mod convert;
 pub mod cookie;
 pub mod data;
 pub mod frame;
+mod proto;
 mod url;
 
 pub use data::ChannelId;

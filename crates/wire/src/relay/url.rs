@@ -2,9 +2,26 @@
 
 use std::str::FromStr;
 
+use crate::text;
+
+/// The port of a URL that names none: the one that firewalls let through.
+const DEFAULT_PORT: u16 = 443;
+
 /// The SHA-256 of a relay certificate's SubjectPublicKeyInfo; shown as 52 characters of base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pin(pub [u8; 32]);
+
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&text::base32(&self.0))
+    }
+}
+impl FromStr for Pin {
+    type Err = RelayUrlError;
+    fn from_str(s: &str) -> Result<Self, RelayUrlError> {
+        text::key_from_base32(s).map(Self).ok_or(RelayUrlError::Pin)
+    }
+}
 
 /// Where a relay is, and how its certificate is known: by the pin if there is one, else by WebPKI.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,8 +55,11 @@ pub enum RelayUrlError {
 impl RelayUrl {
     /// Puts a URL together; the host is a name or an address (IPv6 without brackets).
     pub fn new(host: &str, port: u16, pin: Option<Pin>) -> Result<Self, RelayUrlError> {
-        let _ = (host, port, pin);
-        unimplemented!()
+        if port == 0 {
+            return Err(RelayUrlError::Port);
+        }
+        let host = text::parse_host(host).ok_or(RelayUrlError::Host)?;
+        Ok(Self { host, port, pin })
     }
     /// Name or address; IPv6 without brackets.
     pub fn host(&self) -> &str {
@@ -54,9 +74,15 @@ impl RelayUrl {
         self.pin
     }
 }
+/// Always with the port, so that a text can be pasted where one is wanted.
 impl std::fmt::Display for RelayUrl {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("https://")?;
+        text::write_authority(f, &self.host, self.port)?;
+        match &self.pin {
+            Some(pin) => write!(f, "#{pin}"),
+            None => Ok(()),
+        }
     }
 }
 impl std::fmt::Debug for RelayUrl {
@@ -66,7 +92,25 @@ impl std::fmt::Debug for RelayUrl {
 }
 impl FromStr for RelayUrl {
     type Err = RelayUrlError;
-    fn from_str(_s: &str) -> Result<Self, RelayUrlError> {
-        unimplemented!()
+    fn from_str(s: &str) -> Result<Self, RelayUrlError> {
+        let rest = match s.split_at_checked("https://".len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https://") => rest,
+            _ => return Err(RelayUrlError::Scheme),
+        };
+        let (rest, pin) = match rest.split_once('#') {
+            Some((rest, pin)) => (rest, Some(pin.parse()?)),
+            None => (rest, None),
+        };
+        // A lone slash is what a browser's address bar adds.
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?']) {
+            return Err(RelayUrlError::Path);
+        }
+        let (host, port) = text::split_authority(authority).ok_or(RelayUrlError::Host)?;
+        let port = match port {
+            Some(port) => text::parse_port(port).ok_or(RelayUrlError::Port)?,
+            None => DEFAULT_PORT,
+        };
+        Self::new(host, port, pin)
     }
 }
