@@ -41,3 +41,7 @@ const LONG: Duration = Duration::from_secs(300);
 
 /// The port of the agent's web server.
 const WEB_PORT: u16 = 8080;
+
+/// Each site's access delay, one way: 20 ms round trip between the sites, direct or relayed, 10 ms to the relay.
+/// Near enough to a region's, and long beside what a busy machine adds.
+const ACCESS: Duration = Duration::from_millis(5);

@@ -1,6 +1,7 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
-//! check that a NAT is what it claims, a hole puncher, and a web server with a known body.
+//! check that a NAT is what it claims, a hole puncher, a web server with a known body, and a switch with delay.
 
+mod delay;
 mod punch;
 mod reflect;
 mod web;
@@ -14,8 +15,9 @@ pub use web::{body_sha256, sha256_of};
 pub fn main(args: &[String]) -> Result<()> {
     let (name, rest) = args
         .split_first()
-        .context("which tool? reflect, observe, punch, web")?;
+        .context("which tool? delay, observe, punch, reflect, web")?;
     match name.as_str() {
+        "delay" => delay::switch(rest),
         "reflect" => reflect::reflect(rest),
         "observe" => reflect::observe(rest),
         "punch" => punch::punch(rest),

@@ -3,10 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use crate::nat::NatKind;
 use crate::netns::{Namespace, Scratch, cable, unique};
+use crate::process::Running;
+use crate::programs;
 
 /// The relay's address.
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -111,17 +115,26 @@ pub struct World {
     /// The agent's host.
     pub agent: Place,
     // After the places, so that they are dropped first.
-    _internet: Namespace,
+    _internet: Internet,
     scratch: Scratch,
 }
 
 impl World {
-    /// Builds one, with the client and the agent behind these NATs.
+    /// Builds one, with the client and the agent behind these NATs, and no delay but the machine's own.
     pub fn new(client: NatKind, agent: NatKind) -> Result<Self> {
+        Self::build(client, agent, Duration::ZERO)
+    }
+
+    /// Builds one in which each site's access takes this long one way. Four times that is the round trip
+    /// between the sites, direct or through the relay; twice that from a site to the relay.
+    pub fn with_delay(client: NatKind, agent: NatKind, access: Duration) -> Result<Self> {
+        Self::build(client, agent, access)
+    }
+
+    fn build(client: NatKind, agent: NatKind, access: Duration) -> Result<Self> {
         let name = unique();
         let scratch = Scratch::create(&name)?;
-        let internet = Namespace::create(&name, "internet")?;
-        internet.ip("link add br0 type bridge\nlink set br0 up\n")?;
+        let internet = Internet::create(&name, access)?;
         let relay = public_host(&name, &internet, "relay", &[RELAY, RELAY_2])?;
         let stun_1 = public_host(&name, &internet, "stun1", &STUN_1)?;
         let stun_2 = public_host(&name, &internet, "stun2", &[STUN_2])?;
@@ -145,9 +158,9 @@ impl World {
 }
 
 /// A host on the public segment.
-fn public_host(world: &str, internet: &Namespace, role: &str, addrs: &[Ipv4Addr]) -> Result<Place> {
+fn public_host(world: &str, internet: &Internet, role: &str, addrs: &[Ipv4Addr]) -> Result<Place> {
     let namespace = Namespace::create(world, role)?;
-    attach(internet, &namespace, "eth0", role, addrs)?;
+    internet.attach(&namespace, "eth0", role, addrs)?;
     watch(&namespace)?;
     Ok(Place {
         namespace,
@@ -160,7 +173,7 @@ fn public_host(world: &str, internet: &Namespace, role: &str, addrs: &[Ipv4Addr]
 /// A site: a host, and its router unless it is open.
 fn site(
     world: &str,
-    internet: &Namespace,
+    internet: &Internet,
     role: &str,
     kind: NatKind,
     public: Ipv4Addr,
@@ -170,7 +183,7 @@ fn site(
         return public_host(world, internet, role, &[public]);
     };
     let router = Namespace::create(world, &format!("{role}-router"))?;
-    attach(internet, &router, "wan0", role, &[public])?;
+    internet.attach(&router, "wan0", role, &[public])?;
     let namespace = Namespace::create(world, role)?;
     cable(&namespace, "eth0", &router, "lan0")?;
     router.ip(&format!(
@@ -190,23 +203,67 @@ fn site(
     })
 }
 
-/// Plugs a namespace into the public segment.
-fn attach(
-    internet: &Namespace,
-    namespace: &Namespace,
-    interface: &str,
-    role: &str,
-    addrs: &[Ipv4Addr],
-) -> Result<()> {
-    let port = format!("p-{role}");
-    cable(namespace, interface, internet, &port)?;
-    internet.ip(&format!("link set {port} master br0\nlink set {port} up\n"))?;
-    let mut batch = String::new();
-    for addr in addrs {
-        batch.push_str(&format!("addr add {addr}/24 dev {interface}\n"));
+/// The public segment: a bridge, or a switch of our own with delays where the kernel has no netem.
+#[derive(Debug)]
+struct Internet {
+    // Before the namespace, so that it is ended first.
+    switch: Option<Running>,
+    namespace: Namespace,
+}
+
+impl Internet {
+    fn create(world: &str, access: Duration) -> Result<Self> {
+        let namespace = Namespace::create(world, "internet")?;
+        if access.is_zero() {
+            namespace.ip("link add br0 type bridge\nlink set br0 up\n")?;
+            return Ok(Self {
+                switch: None,
+                namespace,
+            });
+        }
+        let delay = access.as_micros();
+        let ports = [
+            "relay=0".into(),
+            "stun1=0".into(),
+            "stun2=0".into(),
+            format!("client={delay}"),
+            format!("agent={delay}"),
+        ];
+        let switch = programs::tool(&namespace, "delay", &ports)?;
+        switch.first_line("readiness", programs::READY)?;
+        Ok(Self {
+            switch: Some(switch),
+            namespace,
+        })
     }
-    batch.push_str(&format!("link set {interface} up\n"));
-    namespace.ip(&batch)
+
+    /// Plugs a namespace into the segment.
+    fn attach(
+        &self,
+        namespace: &Namespace,
+        interface: &str,
+        role: &str,
+        addrs: &[Ipv4Addr],
+    ) -> Result<()> {
+        let port = format!("p-{role}");
+        cable(namespace, interface, &self.namespace, &port)?;
+        if self.switch.is_none() {
+            self.namespace
+                .ip(&format!("link set {port} master br0\nlink set {port} up\n"))?;
+        } else {
+            // A bridge of two joins the cable and the switch's port.
+            self.namespace.ip(&format!(
+                "link add b-{role} type bridge\nlink set {port} master b-{role}\nlink set t-{role} master b-{role}\n\
+                 link set b-{role} up\nlink set {port} up\nlink set t-{role} up\n"
+            ))?;
+        }
+        let mut batch = String::new();
+        for addr in addrs {
+            batch.push_str(&format!("addr add {addr}/24 dev {interface}\n"));
+        }
+        batch.push_str(&format!("link set {interface} up\n"));
+        namespace.ip(&batch)
+    }
 }
 
 /// Counters on a host, by way: the judge of which path bytes took. Sites are 203.0.113.64/26 from outside.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::matrix::wait_until_direct;
-use super::{LONG, SHORT, WEB_PORT, WITH_CURL};
+use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
 use crate::process::{Running, poll};
@@ -47,7 +47,7 @@ struct Scene {
 
 /// A forward that is direct already.
 fn direct_forward() -> Result<Scene> {
-    let world = World::new(PortRestricted, PortRestricted)?;
+    let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (web, _) = programs::web(&world.agent, WEB_PORT)?;
     let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;

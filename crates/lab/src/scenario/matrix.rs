@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{SHORT, WEB_PORT, WITH_CURL};
+use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::{self, Open, PortRestricted, Symmetric, UdpBlocked};
 use crate::harness::{Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
@@ -55,7 +55,7 @@ enum Way {
 const SIZE: u64 = 4 << 20;
 
 fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
-    let world = World::new(client, agent)?;
+    let world = World::with_delay(client, agent, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
     let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;

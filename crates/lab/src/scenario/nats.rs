@@ -49,6 +49,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: punch_symmetric,
     },
     Scenario {
+        name: "nat::the_delay_between_sites_is_what_was_asked",
+        needs: NAMESPACES,
+        run: delay,
+    },
+    Scenario {
         name: "nat::nothing_is_left_of_a_world_that_ended_in_a_panic",
         needs: NAMESPACES,
         run: panic_leaves_nothing,
@@ -161,6 +166,56 @@ fn punch_symmetric() -> Result<()> {
         !punch(NatKind::Symmetric, NatKind::PortRestricted, false)?,
         "nor a symmetric one and a cone"
     );
+    Ok(())
+}
+
+fn delay() -> Result<()> {
+    let world = World::with_delay(
+        NatKind::PortRestricted,
+        NatKind::Open,
+        Duration::from_millis(5),
+    )?;
+    let (_web, url) = programs::web(&world.agent, 8080)?;
+    // The handshake is one round trip of 20 ms, the answer another.
+    let args = ["-w", "%{time_connect} %{time_starttransfer}"];
+    programs::curl(
+        &world,
+        &world.client,
+        &format!("{url}/1000"),
+        "first",
+        &args,
+        QUICK,
+    )?;
+    let done = programs::curl(
+        &world,
+        &world.client,
+        &format!("{url}/1000"),
+        "second",
+        &args,
+        QUICK,
+    )?;
+    let times: Vec<f64> = done
+        .stdout()
+        .split_whitespace()
+        .filter_map(|t| t.parse().ok())
+        .collect();
+    say(format!(
+        "connected after {} s, first byte after {} s",
+        times[0], times[1]
+    ));
+    ensure!(
+        (0.020..0.030).contains(&times[0]) && (0.040..0.060).contains(&times[1]),
+        "{times:?}"
+    );
+    let bulk = programs::curl(
+        &world,
+        &world.client,
+        &format!("{url}/50000000"),
+        "bulk",
+        &[],
+        QUICK,
+    )?;
+    say(format!("50 MB in {:.2} s", bulk.took.as_secs_f64()));
     Ok(())
 }
 
