@@ -9,6 +9,7 @@
 //! | [`id`], [`key`] | who a node is: `NodeId`, `Instance`, signing and probe keys |
 //! | [`demux`] | what a datagram is, by its first byte (design section 3) |
 //! | [`stun`] | STUN binding requests and answers (RFC 8489) through `stun-rs` |
+//! | [`classic_stun`] | the binding requests of clients older than the magic cookie (RFC 3489) |
 //! | [`pair`] | the symmetric keys of two node instances, and the replay window |
 //! | [`probe`] | `0x81`: path probes |
 //! | [`signal`] | sealed messages between two nodes, carried by a relay |
@@ -28,6 +29,7 @@
 )]
 
 mod addr;
+pub mod classic_stun;
 pub mod demux;
 pub mod fragment;
 pub mod id;
