@@ -1,0 +1,245 @@
+//! What the node says, done.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use byway_core::io::{
+    Event, LinkError, LinkId, LinkUp, PeerError, PeerId, Route, RouteReason, Way,
+};
+use byway_wire::relay::control::Control;
+use byway_wire::tunnel::CloseCode;
+use tokio::sync::mpsc;
+
+use super::link_table::LinkEntry;
+use super::{Driver, Input, Peer, UNUSED};
+use crate::links::Dial;
+use crate::socket::Injected;
+use crate::tunnel::{PathInfo, TunnelClosed, close_code};
+
+/// Control messages that may wait for one link. A node with a thousand peers sends each a few at a reconnection; a link
+/// that lags farther behind is broken.
+const CONTROL_QUEUE: usize = 4096;
+
+impl Driver {
+    pub(super) fn carry_out(&mut self, event: Event) {
+        match event {
+            Event::Dial {
+                link,
+                relay,
+                url,
+                addrs,
+                carrier,
+            } => {
+                tracing::debug!(link = link.0, %url, ?carrier, "dial");
+                self.note_relay(relay, &url);
+                let (control, messages) = mpsc::channel(CONTROL_QUEUE);
+                let task = self.link_tasks.spawn(self.links.clone().run(Dial {
+                    link,
+                    url,
+                    addrs,
+                    carrier,
+                    control: messages,
+                }));
+                let entry = LinkEntry {
+                    relay,
+                    control,
+                    task,
+                    up: false,
+                };
+                self.link_table.insert(link, entry);
+            }
+            Event::HangUp { link } => self.hang_up(link),
+            Event::Control { link, message } => self.say(link, message),
+            Event::LinkReady {
+                link,
+                relay,
+                carrier,
+                observed,
+            } => {
+                tracing::debug!(link = link.0, ?carrier, %observed, "link ready");
+                self.link_table.ready(relay, link, carrier, observed);
+                self.publish_links();
+            }
+            Event::LinkLost { link, relay, error } => {
+                tracing::debug!(link = link.0, %error, "link lost");
+                self.link_table.failed(relay, link, &error);
+                self.publish_links();
+            }
+            Event::PeerIncoming { peer, id } => {
+                let now = Instant::now();
+                self.add_peer(now, peer, id.node, false);
+                self.unused.insert(peer, now + UNUSED);
+            }
+            Event::PeerKnown { peer, id } => {
+                tracing::debug!(peer = peer.0, node = %id.node.short(), "peer known");
+            }
+            Event::PeerFailed { peer, error } => self.peer_failed(peer, error),
+            Event::WayKnown { peer, way } => self.socket.tables.learn(peer, way),
+            Event::WayForgotten { peer, way } => self.socket.tables.unlearn(peer, way),
+            Event::Route {
+                peer,
+                route,
+                reason,
+            } => self.route(peer, &route, reason),
+            Event::Deliver { peer, data } => {
+                let segment = data.len();
+                let injected = Injected {
+                    peer,
+                    data,
+                    segment,
+                };
+                if self.socket.inject().try_send(injected).is_err() {
+                    self.socket.counters.spilled.add();
+                }
+            }
+            Event::Replay { peer } => {
+                if let Some(peer) = self.shared.peer(peer) {
+                    self.replay(&peer);
+                }
+            }
+            Event::WatchFlow { peer } => {
+                if let Some(peer) = self.shared.peer(peer) {
+                    peer.route.want_flow();
+                }
+            }
+            Event::Report(report) => {
+                self.shared.report.send_replace(report);
+            }
+            Event::Candidates(candidates) => {
+                self.shared.addresses.send_replace(candidates);
+            }
+            Event::Replaced => {
+                tracing::warn!("a newer process with this node's key took over");
+            }
+            // An event of a later version of the node: nothing depends on it.
+            other => tracing::debug!(?other, "unknown event"),
+        }
+    }
+
+    fn say(&mut self, link: LinkId, message: Control) {
+        let Some(entry) = self.link_table.get(link) else {
+            return;
+        };
+        tracing::trace!(link = link.0, name = message.name(), "control out");
+        if let Err(mpsc::error::TrySendError::Full(_)) = entry.control.try_send(message) {
+            entry.task.abort();
+            let error = LinkError::Broken("the relay takes no control messages".to_owned());
+            self.input(Input::LinkLost(link, error));
+        }
+    }
+
+    /// Ends a dial at once; a link after what was said has been sent.
+    fn hang_up(&mut self, link: LinkId) {
+        if let Some(entry) = self.link_table.remove(link)
+            && !entry.up
+        {
+            entry.task.abort();
+        }
+    }
+
+    pub(super) fn dialed(&mut self, link: LinkId, result: Result<&LinkUp, &LinkError>) {
+        match result {
+            Ok(_) => self.link_table.set_up(link),
+            Err(error) => {
+                tracing::debug!(link = link.0, %error, "dial failed");
+                self.link_ended(link, error);
+            }
+        }
+    }
+
+    pub(super) fn link_ended(&mut self, link: LinkId, error: &LinkError) {
+        if let Some(entry) = self.link_table.remove(link) {
+            self.link_table.failed(entry.relay, link, error);
+            self.publish_links();
+        }
+    }
+
+    /// Order matters: congestion control knows of a switch before the first datagram goes there, and what comes from a
+    /// new way is the peer's before it is told to come.
+    fn route(&mut self, id: PeerId, route: &Route, reason: RouteReason) {
+        let Some(peer) = self.shared.peer(id) else {
+            return;
+        };
+        let now = Instant::now();
+        let old = peer.route.current();
+        let old_primary = old.primary.as_ref().map(|leg| leg.way);
+        let switched = old_primary.is_some() && route.primary != old_primary;
+        if switched {
+            peer.route.counters.add_switch();
+        }
+        if reason == RouteReason::Failover
+            && let Some(since) = peer.sample(now).waiting_since
+        {
+            peer.route.counters.note_stall(now - since);
+        }
+        for way in [route.primary, route.standby].into_iter().flatten() {
+            self.socket.tables.learn(id, way);
+        }
+        if let Some(primary) = route.primary {
+            peer.switch(now, primary);
+        }
+        let snapshot = peer.route.update(route, &self.socket.tables);
+        tracing::debug!(peer = id.0, ?reason, ?route, "route");
+
+        let primary = snapshot.primary.as_ref();
+        let relay = match route.primary {
+            Some(Way::Channel { link, .. }) => self
+                .link_table
+                .relay(link)
+                .map(|status| status.relay.clone()),
+            _ => None,
+        };
+        peer.path.send_if_modified(|info| {
+            let new = PathInfo {
+                kind: primary.map_or(info.kind, |leg| leg.way.kind()),
+                remote: primary.and_then(|leg| leg.via.remote()),
+                relay,
+                reason,
+                since: if switched || old_primary.is_none() {
+                    now
+                } else {
+                    info.since
+                },
+                suspected: route.duplicate,
+            };
+            // A new standby is no news to those who watch the path in use.
+            let news = reason != RouteReason::Standby
+                || (new.kind, new.remote, new.suspected)
+                    != (info.kind, info.remote, info.suspected);
+            if news {
+                *info = new;
+            }
+            news
+        });
+    }
+
+    fn replay(&self, peer: &Arc<Peer>) {
+        self.socket.replay(&peer.route);
+        for live in peer.tunnels() {
+            // Empty: it belongs to no flow, and makes the other side acknowledge something.
+            let _ = live.connection.send_datagram(Bytes::new());
+        }
+    }
+
+    fn peer_failed(&mut self, id: PeerId, error: PeerError) {
+        tracing::debug!(peer = id.0, %error, "peer failed");
+        let Some(peer) = self.shared.peer(id) else {
+            return;
+        };
+        let verdict = match &error {
+            PeerError::Restarted => TunnelClosed::Reset,
+            PeerError::NotAllowed(_) => TunnelClosed::NotAllowed,
+            // No way leads there any more.
+            _ => TunnelClosed::TimedOut,
+        };
+        peer.failure.send_replace(Some(error));
+        for live in peer.tunnels() {
+            let _ = live.verdict.set(verdict.clone());
+            live.connection.close(close_code(CloseCode::Done), b"");
+        }
+        if !peer.is_leased() {
+            self.unused.insert(id, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The driver's links: their tasks, and what is shown of each relay.
+
+use std::collections::BTreeMap;
+
+use byway_core::io::{Carrier, LinkError, LinkId, RelayId};
+use byway_wire::RelayUrl;
+use byway_wire::relay::control::Control;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::endpoint::LinkStatus;
+
+/// A dial or a link.
+#[derive(Debug)]
+pub(super) struct LinkEntry {
+    pub(super) relay: RelayId,
+    pub(super) control: mpsc::Sender<Control>,
+    pub(super) task: AbortHandle,
+    pub(super) up: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct LinkTable {
+    links: BTreeMap<LinkId, LinkEntry>,
+    relays: BTreeMap<RelayId, LinkStatus>,
+    /// The link that serves each relay.
+    ready: BTreeMap<RelayId, LinkId>,
+}
+
+impl LinkTable {
+    /// True if the relay is new.
+    pub(super) fn note_relay(&mut self, relay: RelayId, url: &RelayUrl) -> bool {
+        let new = !self.relays.contains_key(&relay);
+        self.relays.entry(relay).or_insert_with(|| LinkStatus {
+            relay: url.clone(),
+            carrier: None,
+            observed: None,
+            error: None,
+        });
+        new
+    }
+
+    pub(super) fn insert(&mut self, link: LinkId, entry: LinkEntry) {
+        self.links.insert(link, entry);
+    }
+
+    pub(super) fn get(&self, link: LinkId) -> Option<&LinkEntry> {
+        self.links.get(&link)
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<LinkEntry> {
+        self.links.remove(&link)
+    }
+
+    pub(super) fn set_up(&mut self, link: LinkId) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.up = true;
+        }
+    }
+
+    /// A relay admitted us on this link.
+    pub(super) fn ready(
+        &mut self,
+        relay: RelayId,
+        link: LinkId,
+        carrier: Carrier,
+        observed: std::net::SocketAddr,
+    ) {
+        self.ready.insert(relay, link);
+        if let Some(status) = self.relays.get_mut(&relay) {
+            status.carrier = Some(carrier);
+            status.observed = Some(observed);
+            status.error = None;
+        }
+    }
+
+    /// A dial failed or a link ended. What is shown changes only if no other link serves the relay.
+    pub(super) fn failed(&mut self, relay: RelayId, link: LinkId, error: &LinkError) {
+        match self.ready.get(&relay) {
+            Some(serving) if *serving != link => return,
+            _ => self.ready.remove(&relay),
+        };
+        if let Some(status) = self.relays.get_mut(&relay) {
+            status.carrier = None;
+            status.observed = None;
+            status.error = Some(error.to_string());
+        }
+    }
+
+    pub(super) fn relay(&self, link: LinkId) -> Option<&LinkStatus> {
+        self.relays.get(&self.links.get(&link)?.relay)
+    }
+
+    pub(super) fn statuses(&self) -> Vec<LinkStatus> {
+        self.relays.values().cloned().collect()
+    }
+}

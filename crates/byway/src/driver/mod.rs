@@ -1,0 +1,302 @@
+//! The driver: one task that owns the node's state machine, feeds it, and carries out what it says.
+//!
+//! It handles control events only - dials, control messages, probes, timers. Data never passes here: the socket reads the
+//! routes that the driver leaves in its tables. Between events it sleeps until the node's next timer; an idle endpoint
+//! wakes only for its keep-alives.
+//!
+//! [`Input`] is everything that comes in besides what the data path hands over ([`ToDriver`]). Links wait when the
+//! driver lags behind; datagrams are dropped and counted.
+
+mod carry_out;
+mod interfaces;
+mod link_table;
+mod peer;
+mod shared;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use byway_core::io::{LinkError, LinkId, LinkUp, PeerId, PeerTarget, RelayId};
+use byway_core::node::Node;
+use byway_wire::relay::control::Control;
+use byway_wire::{NodeId, RelayUrl};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::links::Links;
+use crate::socket::{Socket, ToDriver};
+use interfaces::Interfaces;
+use link_table::LinkTable;
+pub(crate) use peer::{Lease, Live, Peer};
+pub(crate) use shared::Shared;
+
+/// Control inputs that may wait before links have to.
+pub(crate) const INPUT_QUEUE: usize = 256;
+/// Inputs taken at once before timers and output have their turn.
+const BATCH: usize = 64;
+/// How long a peer without a tunnel is kept: another tunnel to it starts at once, and the last words of the old one
+/// still find their way.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a client that was let in has to complete its handshake.
+const UNUSED: Duration = Duration::from_secs(30);
+
+/// What comes to the driver.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A dial ended.
+    Dialed(LinkId, Result<LinkUp, LinkError>),
+    /// A control message came.
+    Control(LinkId, Control),
+    /// An established link ended.
+    LinkLost(LinkId, LinkError),
+    /// Reach a node; a peer that is still held is used again unless `fresh`.
+    Connect {
+        target: PeerTarget,
+        fresh: bool,
+        reply: oneshot::Sender<Lease>,
+    },
+    /// A STUN server's name was resolved.
+    StunServer(String, SocketAddr),
+    /// Run discovery again.
+    Refresh,
+}
+
+/// The queues into the driver.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) datagrams: mpsc::Receiver<ToDriver>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    node: Node,
+    socket: Arc<Socket>,
+    shared: Arc<Shared>,
+    interfaces: Interfaces,
+    links: Links,
+    link_table: LinkTable,
+    link_tasks: JoinSet<()>,
+    /// Dropping the driver's own sender would not matter: peers hold clones.
+    release: mpsc::UnboundedSender<PeerId>,
+    released: mpsc::UnboundedReceiver<PeerId>,
+    /// Peers without a lease, and until when they are kept.
+    unused: BTreeMap<PeerId, Instant>,
+}
+
+impl Driver {
+    pub(crate) fn new(node: Node, shared: Arc<Shared>, links: Links) -> Self {
+        let (release, released) = mpsc::unbounded_channel();
+        Self {
+            node,
+            socket: Arc::clone(&links.socket),
+            shared,
+            interfaces: Interfaces::new(),
+            links,
+            link_table: LinkTable::default(),
+            link_tasks: JoinSet::new(),
+            release,
+            released,
+            unused: BTreeMap::new(),
+        }
+    }
+
+    /// A relay to keep a link to.
+    pub(crate) fn add_relay(&mut self, url: RelayUrl, addrs: Vec<SocketAddr>) {
+        let relay = self.node.add_relay(Instant::now(), url.clone(), addrs);
+        self.note_relay(relay, &url);
+    }
+
+    /// Runs until the endpoint drops it.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        self.sockets_changed();
+        loop {
+            self.flows();
+            self.drain();
+            let wake = self.next_wake();
+            if let Some((at, why)) = wake {
+                tracing::trace!(why, "timer");
+                timer.as_mut().reset(at.into());
+            }
+            tokio::select! {
+                biased;
+                Some(input) = inputs.inputs.recv() => {
+                    self.input(input);
+                    for _ in 0..BATCH {
+                        let Ok(input) = inputs.inputs.try_recv() else { break };
+                        self.input(input);
+                    }
+                }
+                () = &mut timer, if wake.is_some() => {
+                    let now = Instant::now();
+                    self.node.handle_timeout(now);
+                    self.close_unused(now);
+                }
+                Some(peer) = self.released.recv() => self.lease_ended(peer),
+                Some(message) = inputs.datagrams.recv() => {
+                    self.datagram(message);
+                    for _ in 0..BATCH {
+                        let Ok(message) = inputs.datagrams.try_recv() else { break };
+                        self.datagram(message);
+                    }
+                }
+                () = self.interfaces.changed() => self.sockets_changed(),
+                Some(_) = self.link_tasks.join_next() => {}
+                else => return,
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Dialed(link, result) => {
+                self.dialed(link, result.as_ref());
+                self.node.handle_dialed(now, link, result);
+            }
+            Input::Control(link, message) => {
+                tracing::trace!(link = link.0, name = message.name(), "control in");
+                self.node.handle_control(now, link, message);
+            }
+            Input::LinkLost(link, error) => {
+                self.link_ended(link, &error);
+                self.node.handle_link_lost(now, link, error);
+            }
+            Input::Connect {
+                target,
+                fresh,
+                reply,
+            } => {
+                let lease = self.connect(now, target, fresh);
+                // If nobody waits any more, the lease ends here.
+                let _ = reply.send(lease);
+            }
+            Input::StunServer(label, addr) => self.node.add_stun_server(now, label, addr),
+            Input::Refresh => self.node.refresh(now),
+        }
+    }
+
+    fn datagram(&mut self, message: ToDriver) {
+        let now = Instant::now();
+        match message {
+            ToDriver::Datagram { way, to, data } => self.node.handle_datagram(now, way, to, &data),
+            ToDriver::First { peer, data } => self.node.send_first(now, peer, data),
+            ToDriver::FlowActive(peer) => self.flow(now, peer),
+        }
+    }
+
+    /// A client that connects twice to one node shares the peer: both sides know an instance by one address only.
+    fn connect(&mut self, now: Instant, target: PeerTarget, fresh: bool) -> Lease {
+        if !fresh {
+            let peers = self.shared.peers();
+            let held = peers
+                .values()
+                .find(|peer| peer.dialled && peer.node == target.node && !peer.has_failed());
+            if let Some(peer) = held {
+                self.unused.remove(&peer.id);
+                return peer.lease();
+            }
+        }
+        let node = target.node;
+        let id = self.node.connect(now, target);
+        self.add_peer(now, id, node, true).lease()
+    }
+
+    fn add_peer(&mut self, now: Instant, id: PeerId, node: NodeId, dialled: bool) -> Arc<Peer> {
+        let peer = Peer::new(now, id, node, dialled, self.release.clone());
+        self.socket.tables.insert_peer(Arc::clone(&peer.route));
+        self.shared.peers().insert(id, Arc::clone(&peer));
+        peer
+    }
+
+    fn lease_ended(&mut self, peer: PeerId) {
+        self.unused.insert(peer, Instant::now() + LINGER);
+    }
+
+    /// Closes peers that nobody used for their time.
+    fn close_unused(&mut self, now: Instant) {
+        let due: Vec<PeerId> = self
+            .unused
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for id in due {
+            self.unused.remove(&id);
+            let leased = self.shared.peer(id).is_none_or(|peer| peer.is_leased());
+            if !leased {
+                self.shared.peers().remove(&id);
+                self.node.close_peer(now, id);
+                self.socket.tables.remove_peer(id);
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<(Instant, &'static str)> {
+        let unused = self
+            .unused
+            .values()
+            .min()
+            .map(|until| (*until, "unused peers"));
+        [self.node.poll_timeout(), unused]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// Shows the node the evidence it watches.
+    fn flows(&mut self) {
+        let now = Instant::now();
+        for peer in self.node.watched_flows() {
+            self.flow(now, peer);
+        }
+    }
+
+    fn flow(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.shared.peer(id) {
+            self.node.handle_flow(now, id, peer.sample(now));
+        }
+    }
+
+    fn sockets_changed(&mut self) {
+        let sockets = self.interfaces.local_sockets(self.socket.bound());
+        tracing::debug!(?sockets, "local sockets");
+        self.node.handle_sockets(Instant::now(), sockets);
+    }
+
+    /// Carries out everything the node has to say.
+    fn drain(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(transmit) = self.node.poll_transmit() {
+                self.socket.send_control(transmit.way, &transmit.data);
+                idle = false;
+            }
+            while let Some(event) = self.node.poll_event() {
+                self.carry_out(event);
+                idle = false;
+            }
+            if idle {
+                break;
+            }
+        }
+        let record = self.node.record();
+        if **self.shared.record.load() != *record {
+            self.shared.record.store(Arc::new(record.clone()));
+        }
+    }
+
+    fn note_relay(&mut self, relay: RelayId, url: &RelayUrl) {
+        if self.link_table.note_relay(relay, url) {
+            self.publish_links();
+        }
+    }
+
+    fn publish_links(&self) {
+        self.shared.links.send_replace(self.link_table.statuses());
+    }
+}

@@ -1,0 +1,209 @@
+//! A peer as driver, endpoint and tunnels share it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use byway_congestion::FlowMonitor;
+use byway_core::io::{FlowSample, PathKind, PeerError, PeerId, RouteReason, Way};
+use byway_wire::NodeId;
+use tokio::sync::{mpsc, watch};
+
+use crate::socket::PeerRoute;
+use crate::tunnel::{PathInfo, TunnelClosed};
+
+/// A peer instance, or the node a client dials.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) node: NodeId,
+    /// We dialled it, rather than it us.
+    pub(crate) dialled: bool,
+    pub(crate) route: Arc<PeerRoute>,
+    pub(crate) path: watch::Sender<PathInfo>,
+    /// Why the node gave the peer up.
+    pub(crate) failure: watch::Sender<Option<PeerError>>,
+    leases: AtomicUsize,
+    released: mpsc::UnboundedSender<PeerId>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where data goes now, for controllers that are built later.
+    primary: Option<Way>,
+    /// One for each QUIC connection, owned by its congestion controller.
+    monitors: Vec<Weak<FlowMonitor>>,
+    tunnels: Vec<Live>,
+}
+
+/// An established tunnel.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: quinn::Connection,
+    pub(crate) verdict: Arc<OnceLock<TunnelClosed>>,
+}
+
+/// Keeps a peer. Its tunnels and the attempts to open one hold leases; when none is left, the driver closes the peer.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Peer>);
+
+impl Lease {
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.0.leases.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // If the driver is gone, so is the peer.
+            let _ = self.0.released.send(self.0.id);
+        }
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(
+        now: Instant,
+        id: PeerId,
+        node: NodeId,
+        dialled: bool,
+        released: mpsc::UnboundedSender<PeerId>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            node,
+            dialled,
+            route: Arc::new(PeerRoute::new(id)),
+            path: watch::Sender::new(PathInfo {
+                kind: PathKind::RelayUdp,
+                remote: None,
+                relay: None,
+                reason: RouteReason::NoPath,
+                since: now,
+                suspected: false,
+            }),
+            failure: watch::Sender::new(None),
+            leases: AtomicUsize::new(0),
+            released,
+            state: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
+        self.leases.fetch_add(1, Ordering::AcqRel);
+        Lease(Arc::clone(self))
+    }
+
+    pub(crate) fn is_leased(&self) -> bool {
+        self.leases.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    /// For the congestion controller of one more connection.
+    pub(crate) fn new_monitor(&self, now: Instant) -> Arc<FlowMonitor> {
+        let monitor = Arc::new(FlowMonitor::new(now));
+        let mut state = self.state();
+        if let Some(primary) = &state.primary {
+            monitor.switch(now, primary);
+        }
+        state.monitors.retain(|monitor| monitor.strong_count() > 0);
+        state.monitors.push(Arc::downgrade(&monitor));
+        monitor
+    }
+
+    /// Data goes along `way` from now on: congestion control must know before the first datagram does.
+    pub(crate) fn switch(&self, now: Instant, way: Way) {
+        let mut state = self.state();
+        state.primary = Some(way);
+        for monitor in state.monitors.iter().filter_map(Weak::upgrade) {
+            monitor.switch(now, &way);
+        }
+    }
+
+    /// What congestion control sees, all connections to the peer together. They share the path, so the one that was
+    /// answered last tells most about it.
+    pub(crate) fn sample(&self, now: Instant) -> FlowSample {
+        let state = self.state();
+        let samples: Vec<FlowSample> = state
+            .monitors
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|monitor| monitor.sample(now))
+            .collect();
+        merge(&samples)
+    }
+
+    pub(crate) fn add_tunnel(&self, live: Live) {
+        self.state().tunnels.push(live);
+    }
+
+    pub(crate) fn remove_tunnel(&self, connection: &quinn::Connection) {
+        let stable = connection.stable_id();
+        self.state()
+            .tunnels
+            .retain(|live| live.connection.stable_id() != stable);
+    }
+
+    pub(crate) fn tunnels(&self) -> Vec<Live> {
+        self.state().tunnels.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn merge(samples: &[FlowSample]) -> FlowSample {
+    let latest = samples
+        .iter()
+        .filter(|sample| sample.in_flight > 0)
+        .max_by_key(|sample| sample.last_ack)
+        .or_else(|| samples.iter().max_by_key(|sample| sample.last_ack));
+    let Some(latest) = latest else {
+        return FlowSample::default();
+    };
+    let sum = |field: fn(&FlowSample) -> u64| samples.iter().map(field).sum();
+    FlowSample {
+        in_flight: sum(|sample| sample.in_flight),
+        sent: sum(|sample| sample.sent),
+        acked: sum(|sample| sample.acked),
+        lost: sum(|sample| sample.lost),
+        ..*latest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_two_connections_the_one_answered_last_is_the_evidence() {
+        let now = Instant::now();
+        let stuck = FlowSample {
+            in_flight: 10,
+            waiting_since: Some(now),
+            sent: 10,
+            ..FlowSample::default()
+        };
+        let alive = FlowSample {
+            in_flight: 5,
+            last_ack: Some(now + Duration::from_secs(1)),
+            sent: 7,
+            acked: 2,
+            ..FlowSample::default()
+        };
+        let merged = merge(&[stuck, alive]);
+        assert_eq!(merged.waiting_since, None);
+        assert_eq!(merged.in_flight, 15);
+        assert_eq!(merged.sent, 17);
+        assert_eq!(merge(&[stuck]).waiting_since, Some(now));
+        assert_eq!(merge(&[]), FlowSample::default());
+    }
+}

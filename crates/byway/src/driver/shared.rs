@@ -1,0 +1,44 @@
+//! What the driver shows to the endpoint's callers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use byway_core::discovery::NatReport;
+use byway_core::io::PeerId;
+use byway_wire::SignedRecord;
+use byway_wire::signal::Candidate;
+use tokio::sync::watch;
+
+use super::peer::Peer;
+use crate::endpoint::LinkStatus;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The node's own record, for greetings.
+    pub(crate) record: ArcSwap<SignedRecord>,
+    pub(crate) links: watch::Sender<Vec<LinkStatus>>,
+    pub(crate) addresses: watch::Sender<Vec<Candidate>>,
+    pub(crate) report: watch::Sender<Arc<NatReport>>,
+    peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(record: SignedRecord) -> Self {
+        Self {
+            record: ArcSwap::from_pointee(record),
+            links: watch::Sender::new(Vec::new()),
+            addresses: watch::Sender::new(Vec::new()),
+            report: watch::Sender::new(Arc::default()),
+            peers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
+        self.peers().get(&id).cloned()
+    }
+
+    pub(super) fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

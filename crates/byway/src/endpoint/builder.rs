@@ -1,0 +1,272 @@
+//! Settings of an endpoint, and its start.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use byway_core::io::{Admission, Config, LinkMode};
+use byway_core::node::{Identity, Node};
+use byway_wire::relay::control::Role;
+use byway_wire::{RelayUrl, SecretKey};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::quic::{self, Quic};
+use super::{BindError, Endpoint, accept, epoch};
+use crate::driver::{Driver, INPUT_QUEUE, Input, Inputs, Shared};
+use crate::links::Links;
+use crate::socket::Socket;
+use crate::tls;
+
+/// The largest UDP payload by default: with 8 bytes of relay header and 48 of IPv6 and UDP it makes 1,500.
+const MAX_DATAGRAM: u16 = 1444;
+/// QUIC's smallest, and the largest of a 9,000-byte network (design section 6).
+const DATAGRAM_RANGE: std::ops::RangeInclusive<u16> = 1200..=8952;
+
+/// Settings of an endpoint; every one has a default that works.
+#[derive(Debug)]
+#[must_use = "an endpoint starts with `bind`"]
+pub struct Builder {
+    key: Option<SecretKey>,
+    relays: Vec<RelayUrl>,
+    stun_servers: Vec<String>,
+    admission: Option<Admission>,
+    links: LinkMode,
+    direct: bool,
+    bind: Vec<SocketAddr>,
+    max_datagram: u16,
+    epoch_file: Option<PathBuf>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            key: None,
+            relays: Vec::new(),
+            stun_servers: Vec::new(),
+            admission: None,
+            links: LinkMode::default(),
+            direct: true,
+            bind: Vec::new(),
+            max_datagram: MAX_DATAGRAM,
+            epoch_file: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The node's key; a fresh one otherwise.
+    pub fn secret_key(mut self, key: SecretKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+    /// A relay to keep a link to. Give an agent at least one.
+    pub fn relay(mut self, url: RelayUrl) -> Self {
+        if !self.relays.contains(&url) {
+            self.relays.push(url);
+        }
+        self
+    }
+    /// Another STUN server, `host:port`; relays are asked anyway.
+    pub fn stun_server(mut self, host_port: impl Into<String>) -> Self {
+        self.stun_servers.push(host_port.into());
+        self
+    }
+    /// Accept tunnels from those whom `admission` admits.
+    pub fn accept(mut self, admission: Admission) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+    /// Which carriers links may use; [`LinkMode::Auto`] otherwise.
+    pub fn links(mut self, mode: LinkMode) -> Self {
+        self.links = mode;
+        self
+    }
+    /// False: never leave the relay; true otherwise.
+    pub fn direct(mut self, direct: bool) -> Self {
+        self.direct = direct;
+        self
+    }
+    /// Bind here rather than to any address and port; may be called once for IPv4 and once for IPv6. If it is called,
+    /// only what it names is bound.
+    pub fn bind_addr(mut self, addr: SocketAddr) -> Self {
+        self.bind.push(addr);
+        self
+    }
+    /// Largest UDP payload QUIC may search for, in bytes, 1,200-8,952; 1,444 otherwise.
+    pub fn max_datagram(mut self, bytes: u16) -> Self {
+        self.max_datagram = bytes;
+        self
+    }
+    /// A file that keeps the node's epoch between starts (design section 4); the wall clock alone otherwise.
+    pub fn epoch_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.epoch_file = Some(path.into());
+        self
+    }
+
+    /// Binds sockets and starts the node. Call it within a tokio runtime; the node's tasks run there.
+    pub async fn bind(self) -> Result<Endpoint, BindError> {
+        self.check()?;
+        let seed = random()?;
+        warm_up();
+        let key = Arc::new(match self.key {
+            Some(key) => key,
+            None => {
+                let bytes = random()?;
+                SecretKey::from_bytes(&bytes)
+            }
+        });
+        let epoch = epoch::next(self.epoch_file.as_deref()).map_err(|error| {
+            let file = self.epoch_file.clone().unwrap_or_default();
+            BindError::Setting(format!("epoch file {}: {error}", file.display()))
+        })?;
+
+        let (socket, datagrams) = bind_sockets(&self.bind, self.max_datagram)?;
+        let quic = Arc::new(Quic::new(&key, self.max_datagram).map_err(BindError::Setting)?);
+        let endpoint_config =
+            quic::endpoint_config(&key, self.max_datagram).map_err(BindError::Setting)?;
+        let server = self.admission.as_ref().map(|_| quic.endpoint_server());
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
+            endpoint_config,
+            server,
+            Arc::clone(&socket) as _,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .map_err(|error| BindError::Setting(error.to_string()))?;
+
+        let config = Config {
+            role: if self.admission.is_some() {
+                Role::Agent
+            } else {
+                Role::Client
+            },
+            links: self.links,
+            direct: self.direct,
+            admission: self.admission.clone().unwrap_or_default(),
+        };
+        let identity = Identity {
+            key: Arc::clone(&key),
+            epoch,
+        };
+        let node = Node::new(Instant::now(), config, identity, *seed);
+        let shared = Arc::new(Shared::new(node.record().clone()));
+        let (input, inputs) = mpsc::channel(INPUT_QUEUE);
+        let links = Links {
+            socket: Arc::clone(&socket),
+            quic: quinn.clone(),
+            key: Arc::clone(&key),
+            driver: input.clone(),
+        };
+        let mut driver = Driver::new(node, Arc::clone(&shared), links);
+        for url in &self.relays {
+            driver.add_relay(url.clone(), literal_addr(url).into_iter().collect());
+        }
+
+        let mut tasks = vec![tokio::spawn(driver.run(Inputs { inputs, datagrams })).abort_handle()];
+        for server in self.stun_servers {
+            tasks.push(tokio::spawn(resolve_stun(server, input.clone())).abort_handle());
+        }
+        let (accepted, accepting) = mpsc::channel(accept::QUEUE);
+        if let Some(admission) = &self.admission {
+            let acceptor = accept::Acceptor {
+                quinn: quinn.clone(),
+                quic: Arc::clone(&quic),
+                shared: Arc::clone(&shared),
+                admission: Arc::new(admission.clone()),
+                accepted,
+            };
+            tasks.push(tokio::spawn(acceptor.run()).abort_handle());
+        }
+        Ok(Endpoint::assemble(super::Inner {
+            node: key.node_id(),
+            relays: self.relays,
+            secret: self
+                .admission
+                .and_then(|admission| admission.secrets.into_iter().next()),
+            socket,
+            quinn,
+            quic,
+            shared,
+            input,
+            accepting: tokio::sync::Mutex::new(accepting),
+            tasks,
+        }))
+    }
+
+    fn check(&self) -> Result<(), BindError> {
+        let (least, most) = DATAGRAM_RANGE.into_inner();
+        if !DATAGRAM_RANGE.contains(&self.max_datagram) {
+            return Err(BindError::Setting(format!(
+                "the largest datagram must be from {least} to {most} bytes, not {}",
+                self.max_datagram
+            )));
+        }
+        for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
+            if self.bind.iter().filter(|addr| family(addr)).count() > 1 {
+                return Err(BindError::Setting(
+                    "give at most one IPv4 and one IPv6 address to bind to".to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One socket for IPv4 and one for IPv6, unless told otherwise. A host without one of the families has one socket.
+fn bind_sockets(
+    asked: &[SocketAddr],
+    max_datagram: u16,
+) -> Result<(Arc<Socket>, mpsc::Receiver<crate::socket::ToDriver>), BindError> {
+    let failed = |(addr, source)| BindError::Socket { addr, source };
+    if !asked.is_empty() {
+        return Socket::bind(asked, max_datagram).map_err(failed);
+    }
+    let any: [SocketAddr; 2] = [
+        (Ipv4Addr::UNSPECIFIED, 0).into(),
+        (Ipv6Addr::UNSPECIFIED, 0).into(),
+    ];
+    Socket::bind(&any, max_datagram)
+        .or_else(|_| Socket::bind(&any[..1], max_datagram))
+        .or_else(|_| Socket::bind(&any[1..], max_datagram))
+        .map_err(failed)
+}
+
+/// A relay named by its address needs no resolver.
+fn literal_addr(url: &RelayUrl) -> Option<SocketAddr> {
+    let ip = url.host().parse::<IpAddr>().ok()?;
+    Some(SocketAddr::new(ip.to_canonical(), url.port()))
+}
+
+/// Resolves a STUN server's name, again and again until it works: the network may not be up yet.
+async fn resolve_stun(server: String, driver: mpsc::Sender<Input>) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match tokio::net::lookup_host(&server).await {
+            Ok(addrs) => {
+                for addr in addrs {
+                    let input = Input::StunServer(server.clone(), addr);
+                    if driver.send(input).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+            Err(error) => tracing::debug!(%server, %error, "STUN server does not resolve"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(300));
+    }
+}
+
+fn random() -> Result<Zeroizing<[u8; 32]>, BindError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| BindError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// The first use of the TLS library's generator takes tens of milliseconds, which the first tunnel should not pay.
+fn warm_up() {
+    let mut bytes = [0; 1];
+    let _ = tls::provider().secure_random.fill(&mut bytes);
+}

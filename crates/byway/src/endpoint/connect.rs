@@ -1,0 +1,123 @@
+//! Opening a tunnel.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use byway_core::io::PeerTarget;
+use byway_wire::Ticket;
+use tokio::sync::oneshot;
+
+use super::{ConnectError, Inner, tunnels};
+use crate::driver::{Input, Lease};
+use crate::socket::Virtual;
+use crate::tls;
+use crate::tunnel::{Tunnel, greeting};
+
+/// From asking to an authenticated tunnel: a dial over TLS after one over UDP failed, a relay that waits 2 s for an
+/// absent agent, a handshake with losses.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(super) async fn connect(inner: &Inner, ticket: &Ticket) -> Result<Tunnel, ConnectError> {
+    if ticket.relays.is_empty() {
+        return Err(ConnectError::NoRelay);
+    }
+    let began = Instant::now();
+    let attempt = async {
+        let (lease, used_before) = lease(inner, ticket, false).await?;
+        match open(inner, ticket, lease, began).await {
+            // A peer that was kept from an earlier tunnel may be gone without our knowledge.
+            Err(_) if used_before => {
+                let (lease, _) = self::lease(inner, ticket, true).await?;
+                open(inner, ticket, lease, began).await
+            }
+            result => result,
+        }
+    };
+    match tokio::time::timeout(DEADLINE, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::TimedOut(DEADLINE)),
+    }
+}
+
+/// A hold on the peer; true if it was there before.
+async fn lease(inner: &Inner, ticket: &Ticket, fresh: bool) -> Result<(Lease, bool), ConnectError> {
+    let target = PeerTarget {
+        node: ticket.node,
+        relays: ticket
+            .relays
+            .iter()
+            .map(|relay| (relay.url.clone(), relay.addrs.clone()))
+            .collect(),
+        secret: ticket.secret.clone(),
+    };
+    let (reply, answer) = oneshot::channel();
+    inner
+        .input
+        .send(Input::Connect {
+            target,
+            fresh,
+            reply,
+        })
+        .await
+        .map_err(|_| ConnectError::Closed)?;
+    let lease = answer.await.map_err(|_| ConnectError::Closed)?;
+    let used_before = lease.peer().route.current().primary.is_some();
+    Ok((lease, used_before))
+}
+
+async fn open(
+    inner: &Inner,
+    ticket: &Ticket,
+    lease: Lease,
+    began: Instant,
+) -> Result<Tunnel, ConnectError> {
+    let peer = Arc::clone(lease.peer());
+    let connecting = inner
+        .quinn
+        .connect_with(
+            inner.quic.connect(&peer),
+            Virtual::Peer(peer.id).to_addr(),
+            &ticket.node.server_name(),
+        )
+        .map_err(|error| match error {
+            quinn::ConnectError::EndpointStopping => ConnectError::Closed,
+            other => ConnectError::Handshake(other.to_string()),
+        })?;
+    let mut failure = peer.failure.subscribe();
+    let given_up = async {
+        match failure.wait_for(Option::is_some).await {
+            Ok(error) => error.clone(),
+            Err(_) => None,
+        }
+    };
+    let connection = tokio::select! {
+        biased;
+        error = given_up => return Err(match error {
+            Some(error) => ConnectError::from_peer(error, ticket, began.elapsed()),
+            None => ConnectError::Closed,
+        }),
+        result = connecting => {
+            result.map_err(|error| ConnectError::from_connection(&error, began.elapsed()))?
+        }
+    };
+    // The server name pinned it; this costs nothing and fails closed.
+    if tls::proved_node(&connection) != Ok(ticket.node) {
+        return Err(ConnectError::Handshake(
+            "the agent proved another key than the ticket's".to_owned(),
+        ));
+    }
+    let own = (**inner.shared.record.load()).clone();
+    let greeted = greeting::greet_as_client(&connection, own, ticket.secret.as_ref())
+        .await
+        .map_err(|error| match connection.close_reason() {
+            Some(reason) => ConnectError::from_connection(&reason, began.elapsed()),
+            None => ConnectError::Handshake(error.to_string()),
+        })?;
+    // Nobody waits for the agent's greeting; if it refuses, the tunnel says so.
+    tokio::spawn(greeted.record(ticket.node));
+    Ok(tunnels::establish(
+        connection,
+        lease,
+        Arc::new(OnceLock::new()),
+    ))
+}

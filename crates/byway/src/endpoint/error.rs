@@ -1,0 +1,205 @@
+//! Why things fail, in words a person can act on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use byway_core::io::{LinkError, PeerError};
+use byway_wire::Ticket;
+use byway_wire::relay::control::{CloseReason, RefuseReason};
+
+use super::LinkStatus;
+use crate::tunnel::TunnelClosed;
+
+/// Why an endpoint could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// A socket could not be opened.
+    #[error("cannot open a UDP socket on {addr}: {source}")]
+    Socket {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system gave no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Random(String),
+    /// A setting is out of its range.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// Why a tunnel could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The ticket names no relay.
+    #[error("the ticket names no relay, so there is no way to reach the agent")]
+    NoRelay,
+    /// No relay could be reached. Each with the reason.
+    #[error("no relay could be reached: {0}")]
+    RelayUnreachable(String),
+    /// The agent is not connected to any of its relays.
+    #[error("the agent is offline: it is not connected to {0}")]
+    Offline(String),
+    /// The agent or the relay refuses us.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// The agent did not answer in time.
+    #[error("the agent did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The TLS or QUIC handshake failed.
+    #[error("the tunnel's handshake failed: {0}")]
+    Handshake(String),
+    /// The endpoint is closed.
+    #[error("this endpoint is closed")]
+    Closed,
+}
+
+impl ConnectError {
+    /// The node gave the peer up before the tunnel stood.
+    pub(super) fn from_peer(error: PeerError, ticket: &Ticket, waited: Duration) -> Self {
+        match error {
+            PeerError::NoRelay(failed) => {
+                let refused = failed.iter().find_map(|(url, error)| match error {
+                    LinkError::Refused(reason, detail) => Some(format!(
+                        "the relay {url} refuses this node: {}",
+                        refusal(*reason, detail)
+                    )),
+                    _ => None,
+                });
+                match refused {
+                    Some(text) => Self::NotAllowed(text),
+                    None => Self::RelayUnreachable(
+                        failed
+                            .iter()
+                            .map(|(url, error)| format!("{url}: {error}"))
+                            .collect::<Vec<_>>()
+                            .join("; "),
+                    ),
+                }
+            }
+            PeerError::Offline => {
+                let relays: Vec<String> = ticket
+                    .relays
+                    .iter()
+                    .map(|relay| relay.url.to_string())
+                    .collect();
+                Self::Offline(relays.join(" or "))
+            }
+            PeerError::NotAllowed(reason) => Self::NotAllowed(closing(reason).to_owned()),
+            PeerError::TimedOut => Self::TimedOut(waited),
+            PeerError::Restarted => {
+                Self::Handshake("the agent restarted meanwhile; try again".to_owned())
+            }
+            other => Self::Handshake(other.to_string()),
+        }
+    }
+
+    /// The connection ended before the tunnel stood.
+    pub(super) fn from_connection(error: &quinn::ConnectionError, waited: Duration) -> Self {
+        match TunnelClosed::from_connection(error) {
+            TunnelClosed::NotAllowed => {
+                Self::NotAllowed("the agent does not allow this client".to_owned())
+            }
+            TunnelClosed::TimedOut => Self::TimedOut(waited),
+            TunnelClosed::Local => Self::Closed,
+            other => Self::Handshake(other.to_string()),
+        }
+    }
+
+    /// No link came up.
+    pub(super) fn from_links(links: &[LinkStatus], waited: Duration) -> Self {
+        if links.is_empty() {
+            return Self::RelayUnreachable("no relay is configured".to_owned());
+        }
+        Self::RelayUnreachable(
+            links
+                .iter()
+                .map(|link| match &link.error {
+                    Some(error) => format!("{}: {error}", link.relay),
+                    None => format!("{}: no answer within {waited:?}", link.relay),
+                })
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
+    }
+}
+
+fn closing(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::NotAllowed => {
+            "the agent does not know this client's key and the ticket's secret is not its own (was the ticket withdrawn?)"
+        }
+        CloseReason::SelfOpen => "the ticket is of this very node",
+        CloseReason::Limit => "too many attempts to open a tunnel at once; try again in a moment",
+        CloseReason::ChannelInUse
+        | CloseReason::Done
+        | CloseReason::Offline
+        | CloseReason::PeerGone
+        | CloseReason::NoSuchChannel => "the relay closed the channel",
+        _ => "the relay refuses, for a reason this version does not know",
+    }
+}
+
+fn refusal(reason: RefuseReason, detail: &str) -> String {
+    let reason = match reason {
+        RefuseReason::Version => "it speaks another version of the protocol; upgrade",
+        RefuseReason::Identity => "it does not believe this node's identity",
+        RefuseReason::NotAdmitted => "it asks for a token that admits this node",
+        RefuseReason::Limit => "this node has too many links to it",
+        RefuseReason::Protocol => "it found a fault in what this node said",
+        RefuseReason::Replaced => "a newer process with this node's key took over",
+        RefuseReason::Shutdown => "it is shutting down",
+        _ => "for a reason this version does not know",
+    };
+    if detail.is_empty() {
+        reason.to_owned()
+    } else {
+        // Text from the relay: not to be trusted with a terminal.
+        format!("{reason} ({})", detail.escape_debug())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use byway_wire::{RelayUrl, SecretKey};
+
+    use super::*;
+
+    fn ticket() -> Ticket {
+        Ticket {
+            node: SecretKey::from_bytes(&[1; 32]).node_id(),
+            relays: vec![byway_wire::ticket::TicketRelay {
+                url: url(),
+                addrs: Vec::new(),
+            }],
+            secret: None,
+            name: None,
+        }
+    }
+    fn url() -> RelayUrl {
+        RelayUrl::new("relay.test", 443, None).unwrap()
+    }
+
+    #[test]
+    fn errors_name_the_relay_and_the_reason() {
+        let text =
+            |error| ConnectError::from_peer(error, &ticket(), Duration::from_secs(1)).to_string();
+        assert!(text(PeerError::Offline).contains("https://relay.test"));
+        let unreachable = PeerError::NoRelay(vec![(url(), LinkError::TimedOut)]);
+        let unreachable = text(unreachable);
+        assert!(unreachable.contains("relay.test") && unreachable.contains("no answer"));
+        let refused = PeerError::NoRelay(vec![(
+            url(),
+            LinkError::Refused(RefuseReason::NotAdmitted, "no \x1b token".to_owned()),
+        )]);
+        let refused = text(refused);
+        assert!(
+            refused.contains("token") && !refused.contains('\x1b'),
+            "{refused}"
+        );
+        assert!(text(PeerError::NotAllowed(CloseReason::NotAllowed)).contains("ticket"));
+    }
+}

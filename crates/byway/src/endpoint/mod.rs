@@ -1,0 +1,203 @@
+//! The endpoint: one node of this process.
+//!
+//! It is put together here from the parts that do the work: the socket beneath quinn ([`crate::socket`]), the driver that
+//! owns the node's state machine ([`crate::driver`]), the links it dials ([`crate::links`]), and quinn itself, which
+//! carries tunnels and UDP links alike on one set of sockets.
+
+mod accept;
+mod builder;
+mod connect;
+mod epoch;
+mod error;
+mod quic;
+mod tunnels;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use byway_core::discovery::NatReport;
+use byway_core::io::Carrier;
+use byway_wire::signal::Candidate;
+use byway_wire::ticket::TicketRelay;
+use byway_wire::tunnel::CloseCode;
+use byway_wire::{NodeId, RelayUrl, Ticket, TicketSecret};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::driver::{Input, Shared};
+use crate::socket::Socket;
+use crate::tunnel::{Tunnel, close_code};
+pub use builder::Builder;
+pub use error::{BindError, ConnectError};
+
+/// How long peers have to hear that the endpoint closes.
+const CLOSE: Duration = Duration::from_secs(1);
+/// Discovery gives up after 3 s (design section 5).
+const DISCOVERY: Duration = Duration::from_millis(3200);
+/// Addresses a ticket keeps beside a relay's name.
+const TICKET_ADDRS: usize = 4;
+
+/// One node of this process. Cheap to clone; the node ends when [`Endpoint::close`] is called or the last clone drops.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeId,
+    relays: Vec<RelayUrl>,
+    /// Goes into tickets.
+    secret: Option<TicketSecret>,
+    socket: Arc<Socket>,
+    quinn: quinn::Endpoint,
+    quic: Arc<quic::Quic>,
+    shared: Arc<Shared>,
+    input: mpsc::Sender<Input>,
+    accepting: tokio::sync::Mutex<mpsc::Receiver<Tunnel>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.quinn.close(close_code(CloseCode::Shutdown), b"");
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// The state of a link to a relay, for showing.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct LinkStatus {
+    /// The relay.
+    pub relay: RelayUrl,
+    /// `udp` or `tls` while up.
+    pub carrier: Option<Carrier>,
+    /// Our address as the relay sees it.
+    pub observed: Option<SocketAddr>,
+    /// Why it is not up.
+    pub error: Option<String>,
+}
+
+impl Endpoint {
+    /// Settings for a new endpoint.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn assemble(inner: Inner) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Who this node is.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// Waits until at least one of its relays is linked; errs with the reason when none is within `deadline`.
+    pub async fn online(&self, deadline: Duration) -> Result<(), ConnectError> {
+        let mut links = self.links();
+        let linked = links.wait_for(|links| links.iter().any(|link| link.carrier.is_some()));
+        match tokio::time::timeout(deadline, linked).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(_)) => return Err(ConnectError::Closed),
+            Err(_) => {}
+        }
+        Err(ConnectError::from_links(&links.borrow(), deadline))
+    }
+
+    /// A ticket for this node: its key, its relays, and the first secret of its admission.
+    ///
+    /// The secret admits whoever holds the ticket: show it to nobody else.
+    pub fn ticket(&self, name: Option<&str>) -> Ticket {
+        let sources = self.inner.socket.tables.relay_addrs();
+        Ticket {
+            node: self.inner.node,
+            relays: self
+                .inner
+                .relays
+                .iter()
+                .map(|url| TicketRelay {
+                    url: url.clone(),
+                    addrs: if url.host().parse::<std::net::IpAddr>().is_ok() {
+                        Vec::new()
+                    } else {
+                        let port = url.port();
+                        let of_relay = sources.iter().copied().filter(|addr| addr.port() == port);
+                        of_relay.take(TICKET_ADDRS).collect()
+                    },
+                })
+                .collect(),
+            secret: self.inner.secret.clone(),
+            name: name.map(str::to_owned),
+        }
+    }
+
+    /// Opens a tunnel. Returns as soon as the tunnel is encrypted and authenticated, over whatever path came first.
+    pub async fn connect(&self, ticket: &Ticket) -> Result<Tunnel, ConnectError> {
+        connect::connect(&self.inner, ticket).await
+    }
+
+    /// The next tunnel a client opened; none when the endpoint is closed, or accepts none.
+    pub async fn accept(&self) -> Option<Tunnel> {
+        self.inner.accepting.lock().await.recv().await
+    }
+
+    /// The links to relays.
+    pub fn links(&self) -> watch::Receiver<Vec<LinkStatus>> {
+        self.inner.shared.links.subscribe()
+    }
+
+    /// Our own candidates.
+    pub fn addresses(&self) -> watch::Receiver<Vec<Candidate>> {
+        self.inner.shared.addresses.subscribe()
+    }
+
+    /// What is known of the network.
+    pub fn nat_report(&self) -> watch::Receiver<Arc<NatReport>> {
+        self.inner.shared.report.subscribe()
+    }
+
+    /// Runs discovery to its end (at most 3 s) and returns its report.
+    pub async fn discover(&self) -> Arc<NatReport> {
+        let mut reports = self.nat_report();
+        let before = reports.borrow_and_update().generation;
+        if self.inner.input.send(Input::Refresh).await.is_ok() {
+            let settled = reports.wait_for(|report| {
+                report.generation != before
+                    && !report.servers.is_empty()
+                    && report
+                        .servers
+                        .iter()
+                        .all(|server| server.mapped.is_some() || server.fault.is_some())
+            });
+            // If it does not settle, what is known by then is the answer.
+            let _ = tokio::time::timeout(DISCOVERY, settled).await;
+        }
+        let report = reports.borrow();
+        Arc::clone(&report)
+    }
+
+    /// Closes all tunnels and links and waits until peers were told (at most 1 s).
+    pub async fn close(&self) {
+        let inner = &self.inner;
+        inner
+            .quinn
+            .close(close_code(CloseCode::Shutdown), b"shutting down");
+        // A silent peer must not hold up the end.
+        let _ = tokio::time::timeout(CLOSE, inner.quinn.wait_idle()).await;
+        for task in &inner.tasks {
+            task.abort();
+        }
+    }
+
+    /// Counts of what the socket dropped and why, by name; for diagnosis.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.inner.socket.counters.nonzero()
+    }
+}

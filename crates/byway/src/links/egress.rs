@@ -1,0 +1,152 @@
+//! What waits to be written to a TLS link: bounded in bytes and in age (design section 7).
+//!
+//! QUIC above measures and retransmits by itself; a deep queue below it would only add delay that it takes for distance.
+//! So data never blocks: when the queue is full its oldest goes, and what waited longer than 50 ms goes when its turn
+//! comes. Control messages have a lane of their own, in front and never dropped.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, BytesMut};
+use byway_wire::ChannelId;
+use byway_wire::relay::frame::{DATA_HEADER_LEN, data_header};
+use tokio::sync::Notify;
+
+/// Most bytes that wait (design section 12).
+const MAX_BYTES: usize = 256 * 1024;
+/// Oldest age of data when it is written (design section 12).
+const MAX_AGE: Duration = Duration::from_millis(50);
+
+/// The queue of one TLS link.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    relay: SocketAddr,
+    queue: Mutex<Queue>,
+    filled: Notify,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<(Instant, BytesMut)>,
+    bytes: usize,
+}
+
+impl Egress {
+    /// An empty queue of the link to this relay.
+    pub(crate) fn new(relay: SocketAddr) -> Self {
+        Self {
+            relay,
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// The relay's address.
+    pub(crate) fn relay(&self) -> SocketAddr {
+        self.relay
+    }
+
+    /// Queues a batch of datagrams as one data frame.
+    pub(crate) fn push_data(&self, channel: ChannelId, segment: Option<usize>, contents: &[u8]) {
+        let segment = segment.unwrap_or(contents.len());
+        let Ok(segment) = u16::try_from(segment) else {
+            return;
+        };
+        let mut frame = BytesMut::with_capacity(DATA_HEADER_LEN + contents.len());
+        frame.put_slice(&data_header(channel, segment));
+        frame.put_slice(contents);
+        self.push(Instant::now(), frame);
+    }
+
+    fn push(&self, now: Instant, frame: BytesMut) {
+        let Ok(mut queue) = self.queue.lock() else {
+            return;
+        };
+        queue.bytes += frame.len();
+        queue.frames.push_back((now, frame));
+        while queue.bytes > MAX_BYTES {
+            let Some((_, oldest)) = queue.frames.pop_front() else {
+                break;
+            };
+            queue.bytes -= oldest.len();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// The next frame that is not too old, if there is one.
+    pub(crate) fn pop(&self, now: Instant) -> Option<BytesMut> {
+        let mut queue = self.queue.lock().ok()?;
+        while let Some((at, frame)) = queue.frames.pop_front() {
+            queue.bytes -= frame.len();
+            if now.saturating_duration_since(at) <= MAX_AGE {
+                return Some(frame);
+            }
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    }
+
+    /// Waits until something was queued.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Frames dropped for size or age.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn egress() -> Egress {
+        Egress::new("192.0.2.1:443".parse().unwrap())
+    }
+    fn frame(n: u8, len: usize) -> BytesMut {
+        BytesMut::from(&vec![n; len][..])
+    }
+
+    #[test]
+    fn frames_leave_in_order_while_they_are_fresh() {
+        let egress = egress();
+        let now = Instant::now();
+        egress.push(now, frame(1, 10));
+        egress.push(now + Duration::from_millis(40), frame(2, 10));
+        assert_eq!(egress.pop(now + MAX_AGE).unwrap()[0], 1);
+        let later = now + MAX_AGE + Duration::from_millis(1);
+        assert_eq!(egress.pop(later).unwrap()[0], 2);
+        assert_eq!(egress.pop(later), None);
+    }
+
+    #[test]
+    fn what_waited_too_long_is_dropped() {
+        let egress = egress();
+        let now = Instant::now();
+        egress.push(now, frame(1, 10));
+        assert_eq!(egress.pop(now + MAX_AGE + Duration::from_millis(1)), None);
+        assert_eq!(egress.dropped(), 1);
+    }
+
+    #[test]
+    fn a_full_queue_drops_its_oldest() {
+        let egress = egress();
+        let now = Instant::now();
+        for n in 0..5 {
+            egress.push(now, frame(n, 60 * 1024));
+        }
+        let left: Vec<u8> = std::iter::from_fn(|| egress.pop(now))
+            .map(|f| f[0])
+            .collect();
+        assert_eq!(left, [1, 2, 3, 4]);
+        assert_eq!(egress.queue.lock().unwrap().bytes, 0);
+    }
+}

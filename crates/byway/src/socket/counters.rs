@@ -1,0 +1,62 @@
+//! What the socket drops, and why. Relaxed atomics: for showing and for tests, nothing depends on their order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Counts of the socket.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $name: Counter,)+
+        }
+        impl Counters {
+            /// All that are not zero, by name.
+            pub(crate) fn nonzero(&self) -> Vec<(&'static str, u64)> {
+                [$((stringify!($name), self.$name.get())),+]
+                    .into_iter()
+                    .filter(|(_, count)| *count > 0)
+                    .collect()
+            }
+        }
+    };
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    /// So far.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    /// QUIC from an address that no path knows.
+    unknown_source,
+    /// Relay data of a channel that we do not have, or from an address that is no relay of ours.
+    unknown_channel,
+    /// A first byte that means nothing.
+    unknown_kind,
+    /// STUN, probes, cookies and first datagrams that the driver had no room for.
+    driver_full,
+    /// A datagram for a peer or link that is gone.
+    no_route,
+    /// Sends the kernel refused: evidence about a path, never an error for QUIC.
+    send_refused,
+    /// Sends of the driver's (probes, STUN) while the socket buffer was full.
+    send_blocked,
+    /// MTU probes larger than the route carries.
+    probe_too_large,
+    /// Datagrams sent in two parts because their path shrank.
+    fragmented,
+    /// Parts of datagrams whose other part never came.
+    fragment_lost,
+    /// Datagrams for QUIC that found no room to wait.
+    spilled,
+}

@@ -1,0 +1,200 @@
+//! The socket beneath quinn: real UDP sockets and TLS links below, virtual addresses above.
+//!
+//! quinn knows each peer by one address that never changes ([`addr`]); which path carries a datagram is decided here,
+//! for each batch, by reading the peer's route ([`route`], [`tables`]): no lock is taken for data. [`send`] and
+//! [`recv`] are the two directions, [`demux`] tells what a received datagram is.
+//!
+//! The socket never returns an error but `WouldBlock` (quinn would end the connection or the endpoint), and it is
+//! writable only when all its UDP sockets are, because quinn's poller cannot say for which destination it waits.
+
+mod addr;
+mod counters;
+mod demux;
+mod header;
+mod reassemble;
+mod recent;
+mod recv;
+mod route;
+mod send;
+mod tables;
+mod udp;
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use byway_core::io::{PeerId, SocketId, Way};
+use quinn::udp::{RecvMeta, Transmit};
+use tokio::sync::mpsc;
+
+pub(crate) use addr::Virtual;
+pub(crate) use counters::Counters;
+pub(crate) use recv::Injected;
+pub(crate) use route::PeerRoute;
+pub(crate) use tables::Tables;
+use udp::{UdpSocket, Writable};
+
+/// Most segments in one send: 44 x (1,444 + 8) bytes is just below 65,507 (quinn itself stops at 10).
+const MAX_SEGMENTS: usize = 44;
+
+/// Datagrams for the driver that may wait. STUN answers and probes of all peers together are a few hundred in the worst
+/// second; a flood is dropped here and costs nothing above.
+pub(crate) const DRIVER_QUEUE: usize = 512;
+
+/// What the data path hands to the driver.
+#[derive(Debug)]
+pub(crate) enum ToDriver {
+    /// STUN, a probe, a rebind cookie, an echo.
+    Datagram {
+        way: Way,
+        to: Option<IpAddr>,
+        data: Bytes,
+    },
+    /// A datagram of a peer that has no route yet.
+    First { peer: PeerId, data: Bytes },
+    /// A peer whose evidence timer slept sends again.
+    FlowActive(PeerId),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// Indexed by [`SocketId`].
+    udp: Vec<Arc<UdpSocket>>,
+    pub(crate) tables: Tables,
+    pub(crate) counters: Counters,
+    receiving: Mutex<recv::Receiving>,
+    inject: mpsc::Sender<Injected>,
+    driver: mpsc::Sender<ToDriver>,
+    max_receive_segments: usize,
+}
+
+impl Socket {
+    /// Binds one UDP socket to each address, numbered in that order. `max_payload` is the largest QUIC datagram.
+    pub(crate) fn bind(
+        addrs: &[SocketAddr],
+        max_payload: u16,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<ToDriver>), (SocketAddr, io::Error)> {
+        let udp = addrs
+            .iter()
+            .zip(0..)
+            .map(|(addr, id)| {
+                UdpSocket::bind(SocketId(id), *addr)
+                    .map(Arc::new)
+                    .map_err(|error| (*addr, error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let gro = udp
+            .iter()
+            .map(|socket| socket.gro_segments())
+            .max()
+            .unwrap_or(1);
+        let (inject, injected) = mpsc::channel(recv::INJECT_QUEUE);
+        let (driver, to_driver) = mpsc::channel(DRIVER_QUEUE);
+        let socket = Self {
+            udp,
+            tables: Tables::default(),
+            counters: Counters::default(),
+            receiving: Mutex::new(recv::Receiving::new(injected)),
+            inject,
+            driver,
+            // quinn's receive memory is payload x segments x 32; a buffer of the kernel's is never above 64 KiB.
+            max_receive_segments: if max_payload > 1500 { gro.min(8) } else { gro },
+        };
+        Ok((Arc::new(socket), to_driver))
+    }
+
+    /// Where the UDP sockets are bound.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
+        self.udp.iter().map(|socket| (socket.id, socket.addr))
+    }
+
+    /// The socket that reaches destinations of this family.
+    pub(crate) fn for_remote(&self, remote: SocketAddr) -> Option<SocketId> {
+        self.udp
+            .iter()
+            .find(|socket| socket.addr.is_ipv4() == remote.is_ipv4())
+            .map(|socket| socket.id)
+    }
+
+    /// Where datagrams for quinn go that did not come by a UDP socket.
+    pub(crate) fn inject(&self) -> &mpsc::Sender<Injected> {
+        &self.inject
+    }
+
+    /// False: there was no room.
+    pub(crate) fn to_driver(&self, message: ToDriver) -> bool {
+        let sent = self.driver.try_send(message).is_ok();
+        if !sent {
+            self.counters.driver_full.add();
+        }
+        sent
+    }
+}
+
+impl quinn::AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
+        Box::pin(Poller(
+            self.udp
+                .iter()
+                .map(|socket| Writable::new(Arc::clone(socket)))
+                .collect(),
+        ))
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.send_batch(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, bufs, metas)
+    }
+
+    /// Any virtual address: quinn only wants to know that it is IPv6.
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(Virtual::Peer(PeerId(u32::MAX)).to_addr())
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.udp
+            .iter()
+            .map(|socket| socket.gso_segments())
+            .max()
+            .unwrap_or(1)
+            .min(MAX_SEGMENTS)
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.max_receive_segments
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.udp.iter().any(|socket| socket.may_fragment())
+    }
+}
+
+/// Ready when every UDP socket can send.
+struct Poller(Vec<Writable>);
+
+impl std::fmt::Debug for Poller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+impl quinn::UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for socket in &mut self.0 {
+            std::task::ready!(socket.poll(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,107 @@
+//! Joins the two parts of a fragmented datagram (`0x83`). Bounded: parts wait in a small ring, and the oldest leaves.
+
+use std::net::SocketAddr;
+
+use byway_wire::fragment::Fragment;
+
+/// Parts that may wait for their other half. A route fragments only until QUIC notices its smaller MTU.
+const WAITING: usize = 32;
+
+#[derive(Debug, Default)]
+pub(crate) struct Reassembler {
+    waiting: std::collections::VecDeque<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    from: SocketAddr,
+    id: u16,
+    second: bool,
+    payload: Vec<u8>,
+}
+
+/// What came of a part.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// The whole datagram.
+    Whole(Vec<u8>),
+    /// It waits for the other.
+    Waits,
+    /// It waits, and another part had to leave for it.
+    Displaced,
+}
+
+impl Reassembler {
+    /// Takes a part that came from a peer (by its virtual address).
+    pub(crate) fn take(&mut self, from: SocketAddr, part: Fragment<'_>) -> Joined {
+        let other = self.waiting.iter().position(|waiting| {
+            waiting.from == from && waiting.id == part.id && waiting.second != part.second
+        });
+        if let Some(mut other) = other.and_then(|at| self.waiting.remove(at)) {
+            return Joined::Whole(if part.second {
+                other.payload.extend_from_slice(part.payload);
+                other.payload
+            } else {
+                [part.payload, &other.payload].concat()
+            });
+        }
+        let full = self.waiting.len() == WAITING;
+        if full {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Part {
+            from,
+            id: part.id,
+            second: part.second,
+            payload: part.payload.to_vec(),
+        });
+        if full {
+            Joined::Displaced
+        } else {
+            Joined::Waits
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::addr::Virtual;
+    use byway_core::io::PeerId;
+
+    fn part(id: u16, second: bool, payload: &[u8]) -> Fragment<'_> {
+        Fragment {
+            id,
+            second,
+            payload,
+        }
+    }
+
+    #[test]
+    fn parts_join_in_either_order_and_not_across_peers() {
+        let [a, b] = [1, 2].map(|id| Virtual::Peer(PeerId(id)).to_addr());
+        let mut parts = Reassembler::default();
+        assert_eq!(parts.take(a, part(1, false, b"ab")), Joined::Waits);
+        assert_eq!(parts.take(b, part(1, true, b"zz")), Joined::Waits);
+        assert_eq!(parts.take(a, part(2, true, b"gh")), Joined::Waits);
+        assert_eq!(
+            parts.take(a, part(1, true, b"cd")),
+            Joined::Whole(b"abcd".to_vec())
+        );
+        assert_eq!(
+            parts.take(a, part(2, false, b"ef")),
+            Joined::Whole(b"efgh".to_vec())
+        );
+    }
+
+    #[test]
+    fn lonely_parts_do_not_pile_up() {
+        let a = Virtual::Peer(PeerId(1)).to_addr();
+        let mut parts = Reassembler::default();
+        for id in 0..32 {
+            assert_eq!(parts.take(a, part(id, false, b"x")), Joined::Waits);
+        }
+        assert_eq!(parts.take(a, part(99, false, b"x")), Joined::Displaced);
+        assert_eq!(parts.waiting.len(), WAITING);
+    }
+}

@@ -1,0 +1,292 @@
+//! Sending: from quinn's batch for a virtual address to real sends.
+//!
+//! | route | a batch becomes |
+//! |---|---|
+//! | none yet | each datagram goes to the driver, which puts it into `Open` (the first flight) |
+//! | direct | one `sendmsg` with segmentation offload |
+//! | channel on a UDP link | a header in front of each segment, then one `sendmsg` |
+//! | channel on a TLS link | one data frame in the link's bounded queue, which drops by age and never blocks |
+//!
+//! Nothing but `WouldBlock` is ever returned, because quinn ends a connection for any other error: a refused send is
+//! evidence about one path. Nor does it change the socket for others: sizes are checked before the kernel sees them,
+//! and a destination that refuses a batch gets its datagrams one by one from then on.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use byway_core::io::{SocketId, Way};
+use quinn::udp::{EcnCodepoint, Transmit};
+
+use super::addr::Virtual;
+use super::route::{Leg, PeerRoute, Snapshot, Via};
+use super::tables::LinkRoute;
+use super::udp::MAX_PAYLOAD;
+use super::{Socket, ToDriver, header};
+use byway_wire::relay::data::HEADER_LEN;
+
+/// A batch of datagrams of one size, the last possibly shorter.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    contents: &'a [u8],
+    /// None: one datagram.
+    segment: Option<usize>,
+    ecn: Option<EcnCodepoint>,
+}
+
+impl<'a> Batch<'a> {
+    /// One datagram, marked like this batch.
+    fn single<'b>(&self, contents: &'b [u8]) -> Batch<'b> {
+        Batch {
+            contents,
+            segment: None,
+            ecn: self.ecn,
+        }
+    }
+
+    fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.contents
+            .chunks(self.segment.unwrap_or(self.contents.len()).max(1))
+    }
+}
+
+thread_local! {
+    /// Where headers are inserted; reused, because a batch is up to 64 KiB.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Socket {
+    /// quinn sends.
+    pub(super) fn send_batch(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if transmit.contents.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch {
+            contents: transmit.contents,
+            segment: transmit.segment_size.filter(|segment| *segment > 0),
+            ecn: transmit.ecn,
+        };
+        match Virtual::from_addr(transmit.destination) {
+            Some(Virtual::Peer(peer)) => {
+                if let Some(route) = self.tables.peers.pin().get(&peer) {
+                    return self.send_to_peer(route, batch);
+                }
+            }
+            Some(Virtual::Link(link, attempt)) => {
+                if let Some(LinkRoute::Udp { socket, relay }) =
+                    self.tables.links.pin().get(&(link, attempt))
+                {
+                    return self.send_udp(*socket, *relay, batch, None);
+                }
+            }
+            None => {}
+        }
+        self.counters.no_route.add();
+        Ok(())
+    }
+
+    fn send_to_peer(&self, route: &PeerRoute, batch: Batch<'_>) -> io::Result<()> {
+        let snapshot = route.snapshot.load();
+        let Some(primary) = &snapshot.primary else {
+            for datagram in batch.datagrams() {
+                self.to_driver(ToDriver::First {
+                    peer: route.peer(),
+                    data: Bytes::copy_from_slice(datagram),
+                });
+            }
+            return Ok(());
+        };
+        if route.flow_wanted.load(Ordering::Relaxed)
+            && route.flow_wanted.swap(false, Ordering::Relaxed)
+            && !self.to_driver(ToDriver::FlowActive(route.peer()))
+        {
+            route.want_flow();
+        }
+        let datagram = batch.segment.unwrap_or(batch.contents.len());
+        if let Some(segment) = batch.segment
+            && batch.contents.len() > segment
+        {
+            route.segment_in_use.fetch_max(segment, Ordering::Relaxed);
+        }
+        if datagram > snapshot.max_datagram {
+            return self.send_too_large(route, &snapshot, primary, batch);
+        }
+        self.send_by(primary, batch)?;
+        route
+            .counters
+            .add_sent(primary.kind(), batch.contents.len() as u64);
+        route.recent.note(batch.contents, batch.segment);
+        if snapshot.duplicate
+            && let Some(standby) = &snapshot.standby
+        {
+            // The copy is a courtesy: if there is no room for it, QUIC must not send the batch again.
+            let _ = self.send_by(standby, batch);
+            route
+                .counters
+                .add_sent(standby.kind(), batch.contents.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Larger than what was proven on the route. A single datagram of a size that no batch had yet is a probe of
+    /// quinn's MTU search: not sending it is its answer. Anything else is data from before the path shrank; quinn cannot
+    /// be told, so it goes in two parts until quinn's own black-hole detection lowers its MTU.
+    fn send_too_large(
+        &self,
+        route: &PeerRoute,
+        snapshot: &Snapshot,
+        primary: &Leg,
+        batch: Batch<'_>,
+    ) -> io::Result<()> {
+        let in_use = route.segment_in_use.load(Ordering::Relaxed);
+        if batch.segment.is_none() && batch.contents.len() > in_use {
+            self.counters.probe_too_large.add();
+            return Ok(());
+        }
+        for datagram in batch.datagrams() {
+            if datagram.len() <= snapshot.max_datagram || matches!(primary.via, Via::Tls { .. }) {
+                self.send_by(primary, batch.single(datagram))?;
+            } else {
+                let id = route.fragment_id.fetch_add(1, Ordering::Relaxed);
+                for part in byway_wire::fragment::split(id, datagram) {
+                    self.send_by(primary, batch.single(&part))?;
+                }
+                self.counters.fragmented.add();
+            }
+        }
+        route
+            .counters
+            .add_sent(primary.kind(), batch.contents.len() as u64);
+        Ok(())
+    }
+
+    /// Sends the last datagrams again, on primary and standby.
+    pub(crate) fn replay(&self, route: &PeerRoute) {
+        let snapshot = route.snapshot.load();
+        let legs = [&snapshot.primary, &snapshot.standby];
+        for datagram in route.recent.all() {
+            for leg in legs.into_iter().flatten() {
+                let _ = self.send_by(
+                    leg,
+                    Batch {
+                        contents: &datagram,
+                        segment: None,
+                        ecn: None,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Sends a datagram of the driver's: STUN or a probe. If there is no room it is lost, as on any network.
+    pub(crate) fn send_control(&self, way: Way, data: &[u8]) {
+        let Some(via) = self.tables.via(way) else {
+            self.counters.no_route.add();
+            return;
+        };
+        let leg = Leg {
+            way,
+            via,
+            one_by_one: std::sync::Arc::default(),
+        };
+        let sent = self.send_by(
+            &leg,
+            Batch {
+                contents: data,
+                segment: None,
+                ecn: None,
+            },
+        );
+        if sent.is_err() {
+            self.counters.send_blocked.add();
+        }
+    }
+
+    fn send_by(&self, leg: &Leg, batch: Batch<'_>) -> io::Result<()> {
+        match &leg.via {
+            Via::Direct { socket, remote } => self.send_udp(*socket, *remote, batch, Some(leg)),
+            Via::Udp {
+                socket,
+                relay,
+                header,
+            } => SCRATCH.with_borrow_mut(|scratch| {
+                let segment = batch.segment.unwrap_or(batch.contents.len());
+                header::insert(scratch, header, batch.contents, segment);
+                let batch = Batch {
+                    contents: scratch,
+                    segment: batch.segment.map(|segment| segment + HEADER_LEN),
+                    ecn: batch.ecn,
+                };
+                self.send_udp(*socket, *relay, batch, Some(leg))
+            }),
+            Via::Tls { egress, channel } => {
+                egress.push_data(*channel, batch.segment, batch.contents);
+                Ok(())
+            }
+        }
+    }
+
+    /// One or a few `sendmsg`, none above what the kernel takes.
+    fn send_udp(
+        &self,
+        socket: SocketId,
+        remote: SocketAddr,
+        batch: Batch<'_>,
+        leg: Option<&Leg>,
+    ) -> io::Result<()> {
+        let Some(socket) = self.udp.get(usize::from(socket.0)) else {
+            self.counters.no_route.add();
+            return Ok(());
+        };
+        let one_by_one = || leg.is_some_and(|leg| leg.one_by_one.load(Ordering::Relaxed));
+        let segment = batch.segment.unwrap_or(batch.contents.len()).max(1);
+        let per_send = if one_by_one() {
+            1
+        } else {
+            (MAX_PAYLOAD / segment).clamp(1, socket.gso_segments())
+        };
+        for part in batch.contents.chunks(per_send * segment) {
+            let send = |contents: &[u8], segment_size| {
+                socket.send(&Transmit {
+                    destination: remote,
+                    ecn: batch.ecn,
+                    contents,
+                    segment_size,
+                    src_ip: None,
+                })
+            };
+            let batched = part.len() > segment;
+            match send(part, batched.then_some(segment)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                Err(error) if batched && refuses_batches(&error) => {
+                    if let Some(leg) = leg {
+                        leg.one_by_one.store(true, Ordering::Relaxed);
+                    }
+                    for datagram in part.chunks(segment) {
+                        match send(datagram, None) {
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                                return Err(error);
+                            }
+                            Err(_) => self.counters.send_refused.add(),
+                            Ok(()) => {}
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::trace!(%remote, %error, "send refused");
+                    self.counters.send_refused.add();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// EIO and EINVAL: a device or tunnel on the way that cannot segment.
+fn refuses_batches(error: &io::Error) -> bool {
+    // By number: std has no kind for EIO. The same on every Unix.
+    matches!(error.raw_os_error(), Some(5 | 22))
+}

@@ -1,0 +1,230 @@
+//! The tables between quinn's virtual addresses and the world: who is where.
+//!
+//! Written by the driver at control events; read by the socket for every batch, without a lock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use byway_core::io::{Carrier, LinkId, PeerId, SocketId, Way};
+use byway_wire::ChannelId;
+use papaya::HashMap;
+
+use super::addr::Virtual;
+use super::route::{PeerRoute, Via};
+use crate::links::Egress;
+
+/// How data reaches the relay at the other end of a link.
+#[derive(Clone, Debug)]
+pub(crate) enum LinkRoute {
+    /// By plain datagrams.
+    Udp {
+        /// From this socket.
+        socket: SocketId,
+        /// To the relay's address.
+        relay: SocketAddr,
+    },
+    /// In frames.
+    Tls(Arc<Egress>),
+}
+
+/// Where relay data comes in: channels are named by the relay, so their ids mean something only together with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum ChannelSource {
+    /// Plain datagrams from this relay address.
+    Udp(SocketId, SocketAddr),
+    /// Frames of this TLS link.
+    Tls(LinkId),
+}
+
+/// Whose a channel is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChannelEntry {
+    pub(crate) peer: PeerId,
+    pub(crate) link: LinkId,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    pub(super) peers: HashMap<PeerId, Arc<PeerRoute>>,
+    /// One entry for each dial that came so far; a dial of several addresses has one while it races and one after.
+    pub(super) links: HashMap<(LinkId, u16), LinkRoute>,
+    /// What QUIC from a real address belongs to.
+    pub(super) sources: HashMap<(SocketId, SocketAddr), Virtual>,
+    pub(super) channels: HashMap<(ChannelSource, ChannelId), ChannelEntry>,
+}
+
+/// How many entries each table has; all zero when nothing is open.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct TableSizes {
+    pub(crate) peers: usize,
+    pub(crate) links: usize,
+    pub(crate) sources: usize,
+    pub(crate) channels: usize,
+}
+
+impl Tables {
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> TableSizes {
+        TableSizes {
+            peers: self.peers.len(),
+            links: self.links.len(),
+            sources: self.sources.len(),
+            channels: self.channels.len(),
+        }
+    }
+
+    pub(crate) fn insert_peer(&self, route: Arc<PeerRoute>) {
+        self.peers.pin().insert(route.peer(), route);
+    }
+
+    /// Forgets a peer and its ways.
+    pub(crate) fn remove_peer(&self, peer: PeerId) {
+        self.peers.pin().remove(&peer);
+        let virt = Virtual::Peer(peer);
+        self.sources.pin().retain(|_, owner| *owner != virt);
+        self.channels.pin().retain(|_, entry| entry.peer != peer);
+    }
+
+    /// A UDP link's dial begins: QUIC to and from `relay` belongs to it.
+    pub(crate) fn insert_dial(
+        &self,
+        link: LinkId,
+        attempt: u16,
+        socket: SocketId,
+        relay: SocketAddr,
+    ) {
+        self.links
+            .pin()
+            .insert((link, attempt), LinkRoute::Udp { socket, relay });
+        self.sources
+            .pin()
+            .insert((socket, relay), Virtual::Link(link, attempt));
+    }
+
+    /// An attempt of a dial lost the race.
+    pub(crate) fn remove_dial(&self, link: LinkId, attempt: u16) {
+        self.links.pin().remove(&(link, attempt));
+        let virt = Virtual::Link(link, attempt);
+        self.sources.pin().retain(|_, owner| *owner != virt);
+    }
+
+    pub(crate) fn insert_tls(&self, link: LinkId, egress: Arc<Egress>) {
+        self.links.pin().insert((link, 0), LinkRoute::Tls(egress));
+    }
+
+    /// Forgets a link and the channels on it.
+    pub(crate) fn remove_link(&self, link: LinkId) {
+        self.links.pin().retain(|(id, _), _| *id != link);
+        self.sources
+            .pin()
+            .retain(|_, owner| !matches!(owner, Virtual::Link(id, _) if *id == link));
+        self.channels.pin().retain(|_, entry| entry.link != link);
+    }
+
+    fn link(&self, link: LinkId) -> Option<LinkRoute> {
+        self.links
+            .pin()
+            .iter()
+            .find(|((id, _), _)| *id == link)
+            .map(|(_, route)| route.clone())
+    }
+
+    /// What comes in by `way` is the peer's.
+    pub(crate) fn learn(&self, peer: PeerId, way: Way) {
+        match way {
+            Way::Direct { socket, remote } => {
+                self.sources
+                    .pin()
+                    .insert((socket, remote), Virtual::Peer(peer));
+            }
+            Way::Channel { link, channel, .. } => {
+                if let Some(source) = self.channel_source(link) {
+                    self.channels
+                        .pin()
+                        .insert((source, channel), ChannelEntry { peer, link });
+                }
+            }
+        }
+    }
+
+    /// What comes in by `way` is not the peer's any longer.
+    pub(crate) fn unlearn(&self, peer: PeerId, way: Way) {
+        match way {
+            Way::Direct { socket, remote } => {
+                let virt = Virtual::Peer(peer);
+                let sources = self.sources.pin();
+                if sources.get(&(socket, remote)) == Some(&virt) {
+                    sources.remove(&(socket, remote));
+                }
+            }
+            Way::Channel { link, channel, .. } => {
+                let Some(source) = self.channel_source(link) else {
+                    return;
+                };
+                let channels = self.channels.pin();
+                if channels.get(&(source, channel)) == Some(&ChannelEntry { peer, link }) {
+                    channels.remove(&(source, channel));
+                }
+            }
+        }
+    }
+
+    fn channel_source(&self, link: LinkId) -> Option<ChannelSource> {
+        Some(match self.link(link)? {
+            LinkRoute::Udp { socket, relay } => ChannelSource::Udp(socket, relay),
+            LinkRoute::Tls(_) => ChannelSource::Tls(link),
+        })
+    }
+
+    /// How to send by `way`; none if its link is gone.
+    pub(crate) fn via(&self, way: Way) -> Option<Via> {
+        Some(match way {
+            Way::Direct { socket, remote } => Via::Direct { socket, remote },
+            Way::Channel { link, channel, .. } => match self.link(link)? {
+                LinkRoute::Udp { socket, relay } => Via::Udp {
+                    socket,
+                    relay,
+                    header: channel.header(),
+                },
+                LinkRoute::Tls(egress) => Via::Tls { egress, channel },
+            },
+        })
+    }
+
+    /// Addresses of relays that are linked now, for tickets.
+    pub(crate) fn relay_addrs(&self) -> Vec<SocketAddr> {
+        self.links
+            .pin()
+            .values()
+            .map(|route| match route {
+                LinkRoute::Udp { relay, .. } => *relay,
+                LinkRoute::Tls(egress) => egress.relay(),
+            })
+            .collect()
+    }
+
+    /// The peer whose channel this is on a TLS link.
+    pub(crate) fn tls_peer(&self, link: LinkId, channel: ChannelId) -> Option<PeerId> {
+        self.channels
+            .pin()
+            .get(&(ChannelSource::Tls(link), channel))
+            .map(|entry| entry.peer)
+    }
+
+    /// By which way a control datagram came: through a channel if its source is a relay's.
+    pub(super) fn channel_way(
+        &self,
+        source: (SocketId, SocketAddr),
+        channel: ChannelId,
+    ) -> Option<Way> {
+        match self.sources.pin().get(&source) {
+            Some(Virtual::Link(link, _)) => Some(Way::Channel {
+                link: *link,
+                carrier: Carrier::Udp,
+                channel,
+            }),
+            _ => None,
+        }
+    }
+}
