@@ -22,8 +22,25 @@
 //! - `poll_timeout` says when to wake and why. While output is queued it says *now*. A spurious wake-up does nothing.
 //!   `None` means: nothing to do until an input comes. An idle node costs only its keep-alives.
 
+//!
+//! # The parts
+//!
+//! | module | what |
+//! |---|---|
+//! | [`io`] | what passes between node and shell |
+//! | [`node`] | the node itself; composes the others |
+//! | [`discovery`] | STUN servers in, a network report out |
+//! | [`link`] | links to relays: races, redialling, replacing |
+//! | [`path`] | the paths to one peer: candidates, probes, score, failover |
+//! | [`counters`] | what was dropped and refused |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps None has failed"))]
+
+pub mod counters;
+mod cx;
 pub mod discovery;
 pub mod io;
 pub mod link;
 pub mod node;
 pub mod path;
+mod rng;

@@ -1,1 +1,429 @@
-//! Links.
+//! Links: how a node reaches its relays (design section 7).
+//!
+//! # One relay
+//!
+//! A relay is *kept* (an agent's relays: always linked) or *needed* (a client's, while a peer is reached through it, and
+//! half a minute longer, because the next tunnel often goes the same way). Otherwise it is idle and costs nothing.
+//!
+//! Getting a link is a **race**: UDP starts at once; TLS 300 ms later if UDP is not up by then, or as soon as UDP failed.
+//! A carrier that connected is *usable*: `Hello` goes out and the opens that wait go with it in the same flight. The first
+//! carrier that is *welcomed* wins. If the winner is TLS, UDP goes on trying beside it, for UDP is better.
+//!
+//! A UDP link is up for control before it is known to carry data: QUIC and plain datagrams are different traffic to a
+//! firewall. So the node sends a full-size datagram on channel 0, which the relay echoes. The token inside makes the echo
+//! unforgeable off the path. When nothing came back within a second, the link has failed for data and TLS is made
+//! **beside** it. The same test runs again when a path over the link is suspected.
+//!
+//! A better link replaces the one in use **make before break**: it is connected and welcomed (and, for UDP, proven)
+//! first; then the node is told to `Attach` every channel to it; the old link is hung up three seconds later, when what
+//! was on its way has arrived. While on TLS, UDP is tried again every 30 to 60 seconds.
+//!
+//! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s. A refusal that will not go
+//! away by itself (wrong certificate, not admitted) waits a minute; an agent that was *replaced* by a newer instance
+//! waits five.
+//!
+//! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
+//! [`Links::poll`] and moves its channels.
+
+mod backoff;
+mod echo;
+mod race;
+mod relay;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::relay::control::{Control, Hello, RefuseReason, Role, Welcome};
+use byway_wire::{RelayUrl, SignedRecord};
+
+use crate::cx::{Cx, Wake, earliest};
+use crate::io::{Carrier, LinkError, LinkId, LinkMode, LinkUp, RelayId};
+pub(crate) use backoff::is_lasting;
+use echo::EchoTest;
+use relay::{Phase, Relay};
+
+/// How long a client keeps a link nobody needs: the next command or tunnel often goes to the same place.
+const LINGER: Duration = Duration::from_secs(30);
+/// A connect attempt the shell never answered is given up: longer than any handshake limit (design section 12).
+const DIAL_LIMIT: Duration = Duration::from_secs(15);
+/// From a connected carrier to `Welcome` (design section 12).
+const WELCOME_LIMIT: Duration = Duration::from_secs(10);
+/// Most relays a node knows: far more than any directory of regions, and a bound on what `GoingAway` can add.
+const MAX_RELAYS: usize = 256;
+
+/// What happened, for the node to carry on.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Ask the shell to connect.
+    Dial { link: LinkId, relay: RelayId, carrier: Carrier },
+    /// Ask the shell to end it.
+    HangUp { link: LinkId },
+    /// Send a control message.
+    Send { link: LinkId, message: Control },
+    /// Send this payload on channel 0 of a UDP link.
+    Echo { link: LinkId, payload: Bytes },
+    /// Connected, `Hello` is out: opens may follow in the same flight.
+    Usable { link: LinkId },
+    /// Welcomed.
+    Ready { link: LinkId, relay: RelayId, carrier: Carrier, observed: SocketAddr },
+    /// Every channel of `old` is to be attached to `new`.
+    Replace { old: LinkId, new: LinkId },
+    /// A link that was usable is gone.
+    Lost { link: LinkId, relay: RelayId, error: LinkError, welcomed: bool },
+    /// Every carrier allowed failed in this round.
+    RoundFailed { relay: RelayId, error: LinkError },
+    /// A newer instance of this agent took our place.
+    Replaced,
+}
+
+/// One dial, and the link it became.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) relay: RelayId,
+    pub(crate) carrier: Carrier,
+    state: LinkState,
+}
+
+#[derive(Debug)]
+enum LinkState {
+    /// The shell connects.
+    Dialing { until: Instant },
+    /// Connected; `Hello` is out.
+    Greeting { up: LinkUp, until: Instant },
+    /// Welcomed.
+    Ready { up: LinkUp, observed: SocketAddr, proof: Proof },
+}
+
+/// Whether a link is known to carry data.
+#[derive(Debug)]
+enum Proof {
+    Testing(EchoTest),
+    Proven,
+    Failed,
+}
+
+impl Link {
+    /// For a UDP link, the socket and the relay's address.
+    pub(crate) fn udp(&self) -> Option<(crate::io::SocketId, SocketAddr)> {
+        match &self.state {
+            LinkState::Dialing { .. } => None,
+            LinkState::Greeting { up, .. } | LinkState::Ready { up, .. } => up.udp,
+        }
+    }
+    /// Where the relay sees us, once it has said so.
+    pub(crate) fn observed(&self) -> Option<SocketAddr> {
+        match &self.state {
+            LinkState::Ready { observed, .. } => Some(*observed),
+            _ => None,
+        }
+    }
+    fn is_usable(&self) -> bool {
+        !matches!(self.state, LinkState::Dialing { .. })
+    }
+    fn is_ready(&self) -> bool {
+        matches!(self.state, LinkState::Ready { .. })
+    }
+    /// Good enough to replace another: welcomed, and for UDP proven to carry data.
+    fn is_proven(&self) -> bool {
+        matches!(&self.state, LinkState::Ready { proof: Proof::Proven, .. })
+    }
+}
+
+/// All relays and links of a node.
+#[derive(Debug)]
+pub(crate) struct Links {
+    mode: LinkMode,
+    role: Role,
+    record: SignedRecord,
+    relays: BTreeMap<RelayId, Relay>,
+    links: BTreeMap<LinkId, Link>,
+    next_relay: u32,
+    next_link: u64,
+    out: VecDeque<Output>,
+}
+
+impl Links {
+    pub(crate) fn new(mode: LinkMode, role: Role, record: SignedRecord) -> Self {
+        Self {
+            mode,
+            role,
+            record,
+            relays: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_relay: 0,
+            next_link: 1,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// The record changed: later `Hello`s say so, live links are told.
+    pub(crate) fn set_record(&mut self, record: SignedRecord) {
+        for (&link, l) in &self.links {
+            if l.is_usable() {
+                self.out.push_back(Output::Send { link, message: Control::Record(record.clone()) });
+            }
+        }
+        self.record = record;
+    }
+
+    /// Knows a relay from now on; the same URL is the same relay. None when there are too many.
+    pub(crate) fn add(&mut self, url: RelayUrl, addrs: Vec<SocketAddr>, kept: bool) -> Option<RelayId> {
+        if let Some((&id, relay)) = self.relays.iter_mut().find(|(_, r)| r.url == url) {
+            relay.learn(addrs);
+            relay.kept |= kept;
+            return Some(id);
+        }
+        if self.relays.len() >= MAX_RELAYS && !self.forget_one_idle() {
+            return None;
+        }
+        let id = RelayId(self.next_relay);
+        self.next_relay += 1;
+        self.relays.insert(id, Relay::new(url, addrs, kept));
+        Some(id)
+    }
+
+    /// Which relays peers need now, beside those that are kept. Starts races and lets links linger out.
+    /// True if that changed anything.
+    pub(crate) fn set_needed(&mut self, cx: &mut Cx<'_>, needed: &BTreeSet<RelayId>) -> bool {
+        let mut changed = false;
+        let ids: Vec<RelayId> = self.relays.keys().copied().collect();
+        for id in ids {
+            let Some(relay) = self.relays.get_mut(&id) else { continue };
+            let wanted = relay.kept || needed.contains(&id);
+            if wanted {
+                relay.linger_until = None;
+                if matches!(relay.phase, Phase::Idle) {
+                    self.start_race(cx, id);
+                    changed = true;
+                }
+            } else if !matches!(relay.phase, Phase::Idle) && relay.linger_until.is_none() {
+                relay.linger_until = Some(cx.now + LINGER);
+            }
+        }
+        changed
+    }
+
+    pub(crate) fn handle_dialed(&mut self, cx: &mut Cx<'_>, id: LinkId, result: Result<LinkUp, LinkError>) {
+        let Some(link) = self.links.get_mut(&id) else {
+            cx.counters.stale_input += 1;
+            return;
+        };
+        if !matches!(link.state, LinkState::Dialing { .. }) {
+            cx.counters.stale_input += 1;
+            return;
+        }
+        match result {
+            Ok(up) => {
+                link.state = LinkState::Greeting { up, until: cx.now + WELCOME_LIMIT };
+                let relay = link.relay;
+                let hello = Hello {
+                    versions: vec![byway_wire::relay::control::VERSION],
+                    role: self.role,
+                    record: self.record.clone(),
+                    token: None,
+                };
+                self.out.push_back(Output::Send { link: id, message: Control::Hello(hello) });
+                self.on_connected(cx, relay, id);
+                self.out.push_back(Output::Usable { link: id });
+            }
+            Err(error) => self.on_gone(cx, id, error),
+        }
+    }
+
+    pub(crate) fn handle_welcome(&mut self, cx: &mut Cx<'_>, id: LinkId, welcome: &Welcome) {
+        let Some(link) = self.links.get_mut(&id) else {
+            cx.counters.stale_input += 1;
+            return;
+        };
+        let LinkState::Greeting { up, .. } = link.state else {
+            cx.counters.control_unexpected += 1;
+            return;
+        };
+        if welcome.version != byway_wire::relay::control::VERSION {
+            self.hang_up(id);
+            self.on_gone(cx, id, LinkError::Protocol(format!("it chose version {}", welcome.version)));
+            return;
+        }
+        let proof = match link.carrier {
+            Carrier::Udp => Proof::Testing(EchoTest::new(cx)),
+            Carrier::Tls => Proof::Proven,
+        };
+        let observed = canonical(welcome.observed);
+        link.state = LinkState::Ready { up, observed, proof };
+        let (relay, carrier) = (link.relay, link.carrier);
+        self.out.push_back(Output::Ready { link: id, relay, carrier, observed });
+        self.on_welcomed(cx, relay, id);
+        self.run_echo(cx, id);
+    }
+
+    /// The relay refuses; it hangs up behind this.
+    pub(crate) fn handle_refused(&mut self, cx: &mut Cx<'_>, id: LinkId, reason: RefuseReason, detail: String) {
+        if !self.links.contains_key(&id) {
+            cx.counters.stale_input += 1;
+            return;
+        }
+        if reason == RefuseReason::Replaced {
+            self.out.push_back(Output::Replaced);
+        }
+        self.hang_up(id);
+        self.on_gone(cx, id, LinkError::Refused(reason, detail));
+    }
+
+    pub(crate) fn handle_lost(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {
+        if self.links.contains_key(&id) {
+            self.on_gone(cx, id, error);
+        } else {
+            // What we hung up is often reported once more.
+            cx.counters.stale_input += 1;
+        }
+    }
+
+    /// The relay did not keep to the protocol on this link.
+    pub(crate) fn fail(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {
+        self.hang_up(id);
+        self.on_gone(cx, id, error);
+    }
+
+    /// The relay's address for us changed (`Rebound`).
+    pub(crate) fn handle_rebound(&mut self, id: LinkId, addr: SocketAddr) -> bool {
+        match self.links.get_mut(&id).map(|l| &mut l.state) {
+            Some(LinkState::Ready { observed, .. }) => {
+                *observed = canonical(addr);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A datagram on channel 0 came back.
+    pub(crate) fn handle_echo(&mut self, cx: &mut Cx<'_>, id: LinkId, payload: &[u8]) {
+        let Some(Link { state: LinkState::Ready { proof, .. }, relay, .. }) = self.links.get_mut(&id) else {
+            cx.counters.echo_unexpected += 1;
+            return;
+        };
+        match proof {
+            Proof::Testing(test) if test.matches(payload) => {
+                *proof = Proof::Proven;
+                let relay = *relay;
+                self.on_proven(cx, relay, id);
+            }
+            // The second of two echoes of one test.
+            Proof::Proven => {}
+            _ => cx.counters.echo_unexpected += 1,
+        }
+    }
+
+    /// A path over this link is suspected: prove again that it carries data.
+    pub(crate) fn suspect(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.carrier != Carrier::Udp {
+            return;
+        }
+        if let LinkState::Ready { proof: proof @ (Proof::Proven | Proof::Failed), .. } = &mut link.state {
+            *proof = Proof::Testing(EchoTest::new(cx));
+            self.run_echo(cx, id);
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        let due: Vec<LinkId> = self.links.iter().filter(|(_, l)| l.deadline().is_some_and(|t| t.0 <= cx.now)).map(|(&id, _)| id).collect();
+        for id in due {
+            match self.links.get(&id).map(|l| &l.state) {
+                Some(LinkState::Dialing { .. } | LinkState::Greeting { .. }) => {
+                    self.hang_up(id);
+                    self.on_gone(cx, id, LinkError::TimedOut);
+                }
+                Some(LinkState::Ready { .. }) => self.run_echo(cx, id),
+                None => {}
+            }
+        }
+        let due: Vec<RelayId> = self.relays.iter().filter(|(_, r)| r.deadline().is_some_and(|t| t.0 <= cx.now)).map(|(&id, _)| id).collect();
+        for id in due {
+            self.on_relay_due(cx, id);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Wake> {
+        let links = self.links.values().map(Link::deadline);
+        let relays = self.relays.values().map(Relay::deadline);
+        links.chain(relays).fold(None, earliest)
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn get(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(&id)
+    }
+    pub(crate) fn url(&self, relay: RelayId) -> Option<&RelayUrl> {
+        self.relays.get(&relay).map(|r| &r.url)
+    }
+    pub(crate) fn addrs(&self, relay: RelayId) -> &[SocketAddr] {
+        self.relays.get(&relay).map_or(&[], |r| &r.addrs)
+    }
+    /// The link on which opens to this relay go now.
+    pub(crate) fn usable(&self, relay: RelayId) -> Option<LinkId> {
+        let usable = |id: LinkId| self.links.get(&id).is_some_and(Link::is_usable).then_some(id);
+        match &self.relays.get(&relay)?.phase {
+            Phase::Idle | Phase::Resting { .. } => None,
+            Phase::Racing(race) => race.lanes().find_map(usable),
+            Phase::Up { link, .. } => usable(*link),
+        }
+    }
+    /// True if the relay is linked for as long as the node lives.
+    pub(crate) fn is_kept(&self, relay: RelayId) -> bool {
+        self.relays.get(&relay).is_some_and(|r| r.kept)
+    }
+    /// Why the last round failed, if the relay has no link.
+    pub(crate) fn last_error(&self, relay: RelayId) -> Option<&LinkError> {
+        self.relays.get(&relay)?.last_error.as_ref()
+    }
+    /// Where relays see us over UDP: reflexive addresses of the data sockets.
+    pub(crate) fn observed_udp(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links.values().filter(|l| l.carrier == Carrier::Udp).filter_map(Link::observed)
+    }
+
+    /// Sends what the echo test of a link wants to send, and draws the verdict when it is over.
+    fn run_echo(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(Link { state: LinkState::Ready { proof, .. }, relay, .. }) = self.links.get_mut(&id) else { return };
+        let Proof::Testing(test) = proof else { return };
+        let relay = *relay;
+        if test.is_over(cx.now) {
+            *proof = Proof::Failed;
+            self.on_data_failed(cx, relay, id);
+            return;
+        }
+        for payload in test.due(cx.now) {
+            self.out.push_back(Output::Echo { link: id, payload });
+        }
+    }
+
+    /// Removes a link we end ourselves; nothing is reported for it but the hang-up.
+    fn hang_up(&mut self, id: LinkId) {
+        self.out.push_back(Output::HangUp { link: id });
+    }
+
+    /// Drops one relay that nobody keeps or needs.
+    fn forget_one_idle(&mut self) -> bool {
+        let idle = self.relays.iter().find(|(_, r)| !r.kept && matches!(r.phase, Phase::Idle)).map(|(&id, _)| id);
+        idle.is_some_and(|id| self.relays.remove(&id).is_some())
+    }
+}
+
+impl Link {
+    fn deadline(&self) -> Option<Wake> {
+        match &self.state {
+            LinkState::Dialing { until } => Some((*until, "link dial limit")),
+            LinkState::Greeting { until, .. } => Some((*until, "link welcome limit")),
+            LinkState::Ready { proof: Proof::Testing(test), .. } => Some((test.next(), "link echo")),
+            LinkState::Ready { .. } => None,
+        }
+    }
+}
+
+/// IPv4 addresses inside IPv6 are IPv4 addresses.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

@@ -1,1 +1,62 @@
-//! Paths.
+//! Paths: how datagrams reach one peer instance (design section 6).
+//!
+//! # The algorithm
+//!
+//! A tunnel begins on a relay channel and moves when something better has been *proven*. This module keeps all ways to
+//! one peer instance, proves them, ranks them, and says which one carries data.
+//!
+//! **Association.** Both sides know each other's probe key from the signed records a relay forwarded; everything here is
+//! sealed with the keys that follow from them. Each side tells the other, inside its sealed candidates, a random *index*
+//! to be written into probes. A message that does not open, or whose counter was seen before, is counted and changes
+//! nothing.
+//!
+//! **Candidates.** A peer's list is believed as far as its addresses can be a peer's: no multicast, broadcast,
+//! unspecified or link-local addresses, no port 0, loopback only when the peer is on this host, at most 32. For each
+//! address and each local socket of its family there is one direct path. An authenticated ping from an address nobody
+//! named (a NAT chose it) makes one more.
+//!
+//! **Checking.** A direct path is first *searched*: small pings at 0, 25, 50, 100, 200, 400 and 800 ms, then slowly
+//! while the tunnel is in use. Both sides do so at once, so that both NATs open. An address that no relay attests gets
+//! three small pings and no more, so that nobody can aim our probes. Once something came back, pings of 1,200 and of
+//! 1,444 bytes test the *sizes*; an answer is as long as its ping. Then the path is *valid* with the size it proved. A
+//! channel needs no search: its sizes are tested as soon as the peer's index is known, and until that is concluded it
+//! counts as full-size.
+//!
+//! **Choosing.** Each path has a [`Score`]; a [`Policy`] compares. A better tier that is not impaired is taken as soon
+//! as it is valid, at no smaller a size than what is in use; anything else must be better by 5 ms and 20 % (or less
+//! impaired) three times in a row. While the tunnel is active the primary, the standby and up to four other valid paths
+//! are pinged and judged each second. An idle tunnel sends one small ping each 20 seconds on a direct primary, so that
+//! its NAT mapping lives, and does nothing else.
+//!
+//! **Standby.** The best path of the other sort: the relay channel while direct. It costs nothing to keep, the link
+//! under it is kept alive anyway.
+//!
+//! **Suspicion and failover.** Only a missing round trip is evidence: the tunnel's bytes in flight unacknowledged, or a
+//! sealed ping unanswered, for max(2.5 srtt + 4 rttvar, 100 ms). Then the primary is *suspected*: data is duplicated on
+//! the standby, the last datagrams are replayed, the peer is told to do the same, and primary and alternatives are
+//! pinged at the size in use. If an alternative answers and the primary does not within its round trip + 50 ms, data
+//! moves and the loser is quarantined for 10 s, doubling to 10 min. Any answer on the primary clears the suspicion. If
+//! everything is silent nothing is demoted: the network is away, not the path. Pings go on with growing gaps, and the
+//! first answer decides. A primary that keeps answering while the flow stays silent is doubted at growing intervals.
+//!
+//! An idle tunnel whose keep-alive is lost repeats it twice, half a second apart, before it suspects.
+//!
+//! # What comes later
+//!
+//! Spraying for hard NATs is another source of direct paths ([`Paths`] takes any address through one door), port mapping
+//! another [`candidate::Source`], roaming another caller of [`Paths::set_sockets`].
+
+pub(crate) mod candidate;
+mod check;
+mod failover;
+mod measure;
+mod paths;
+mod route;
+mod rtt;
+mod score;
+mod secure;
+mod suspect;
+
+pub(crate) use paths::{Output, Paths};
+pub use score::{BestScore, PathId, Policy, Score, Standing, Verdict, score};
+pub(crate) use secure::Association;

@@ -1,0 +1,25 @@
+//! What every handler needs beside its own state.
+
+use std::time::Instant;
+
+use crate::counters::Counters;
+use crate::rng::Rng;
+
+/// Lent by the node to the part that handles an input.
+#[derive(Debug)]
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Instant,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) counters: &'a mut Counters,
+}
+
+/// A moment to wake up, and why.
+pub(crate) type Wake = (Instant, &'static str);
+
+/// The earlier of two wake-ups.
+pub(crate) fn earliest(a: Option<Wake>, b: Option<Wake>) -> Option<Wake> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}

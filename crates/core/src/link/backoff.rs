@@ -1,0 +1,39 @@
+//! How long to wait before a relay is dialled again.
+
+use std::time::Duration;
+
+use byway_wire::relay::control::RefuseReason;
+
+use crate::io::LinkError;
+use crate::rng::Rng;
+
+/// A relay that restarts is back in well under a second: the first attempts are quick.
+const FIRST: Duration = Duration::from_millis(100);
+/// Few enough attempts that a dead relay costs nothing, often enough that its return is noticed at once.
+const LAST: Duration = Duration::from_secs(10);
+/// Wrong certificate, no admission: only an operator can change that.
+const OPERATOR: Duration = Duration::from_secs(60);
+/// Another instance runs under our key: it must end first.
+const REPLACED: Duration = Duration::from_secs(300);
+
+/// The wait before the next round, after `failures` rounds in a row failed and the last one with `error`.
+pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration {
+    let full = match error {
+        LinkError::Refused(RefuseReason::Replaced, _) => REPLACED,
+        error if is_lasting(error) => OPERATOR,
+        _ => (FIRST * 2u32.saturating_pow(failures.min(16))).min(LAST),
+    };
+    rng.between(full / 2, full)
+}
+
+/// True for an error that another attempt will not cure.
+pub(crate) fn is_lasting(error: &LinkError) -> bool {
+    match error {
+        LinkError::Certificate(_) => true,
+        LinkError::Refused(reason, _) => matches!(
+            reason,
+            RefuseReason::Version | RefuseReason::Identity | RefuseReason::NotAdmitted | RefuseReason::Replaced
+        ),
+        _ => false,
+    }
+}

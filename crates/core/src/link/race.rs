@@ -1,0 +1,294 @@
+//! The transitions of one relay: who starts when, who wins, who replaces whom.
+
+use std::time::Duration;
+
+use super::backoff;
+use super::relay::{Beside, Lane, Phase, Race};
+use super::{DIAL_LIMIT, Link, LinkState, Links, Output};
+use crate::cx::Cx;
+use crate::io::{Carrier, LinkError, LinkId, LinkMode, RelayId};
+
+/// TLS starts this much after UDP: a UDP handshake over a usual round trip is done by then.
+const TLS_AFTER: Duration = Duration::from_millis(300);
+/// When UDP connected in time, TLS still starts this much later unless the relay has welcomed us.
+const TLS_AFTER_CONNECTED: Duration = Duration::from_secs(1);
+/// While on TLS, UDP is tried again this often (design section 7).
+const UPGRADE_MIN: Duration = Duration::from_secs(30);
+const UPGRADE_MAX: Duration = Duration::from_secs(60);
+/// How long a replaced link stays: attaching takes a round trip, and what was under way arrives meanwhile.
+const RETIRE: Duration = Duration::from_secs(3);
+
+impl Links {
+    pub(super) fn start_race(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        let (udp, tls) = match self.mode {
+            LinkMode::Auto => (Lane::At(cx.now), Lane::At(cx.now + TLS_AFTER)),
+            LinkMode::Udp => (Lane::At(cx.now), Lane::Off),
+            LinkMode::Tls => (Lane::Off, Lane::At(cx.now)),
+        };
+        self.race(cx, relay, Race { udp, tls });
+    }
+
+    fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, race: Race) {
+        if let Some(r) = self.relays.get_mut(&relay) {
+            r.phase = Phase::Racing(race);
+        }
+        self.start_due_lanes(cx, relay);
+    }
+
+    fn start_due_lanes(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        for carrier in [Carrier::Udp, Carrier::Tls] {
+            let due = match self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                Some(Phase::Racing(race)) => matches!(race.lane(carrier), Lane::At(at) if *at <= cx.now),
+                _ => false,
+            };
+            if due {
+                let link = self.dial(cx, relay, carrier);
+                if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                    *race.lane(carrier) = Lane::Trying(link);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, cx: &Cx<'_>, relay: RelayId, carrier: Carrier) -> LinkId {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        self.links.insert(id, Link { relay, carrier, state: LinkState::Dialing { until: cx.now + DIAL_LIMIT } });
+        self.out.push_back(Output::Dial { link: id, relay, carrier });
+        id
+    }
+
+    /// Ends a link that lost; channels on it are reported lost too.
+    fn drop_link(&mut self, id: LinkId) {
+        let Some(link) = self.links.remove(&id) else { return };
+        self.hang_up(id);
+        if link.is_usable() {
+            self.out.push_back(Output::Lost {
+                link: id,
+                relay: link.relay,
+                error: LinkError::HungUp,
+                welcomed: link.is_ready(),
+            });
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        let udp = self.links.get(&id).is_some_and(|l| l.carrier == Carrier::Udp);
+        if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+            && udp
+            && matches!(race.tls, Lane::At(_))
+        {
+            race.tls = Lane::At(cx.now + TLS_AFTER_CONNECTED);
+        }
+    }
+
+    pub(super) fn on_welcomed(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        let Some(carrier) = self.links.get(&id).map(|l| l.carrier) else { return };
+        let Some(r) = self.relays.get_mut(&relay) else { return };
+        r.failures = 0;
+        r.last_error = None;
+        match &mut r.phase {
+            Phase::Racing(race) => {
+                let other = match carrier {
+                    Carrier::Udp => &race.tls,
+                    Carrier::Tls => &race.udp,
+                };
+                let other = match other {
+                    Lane::Trying(link) => Some(*link),
+                    _ => None,
+                };
+                let other_usable = other.is_some_and(|o| self.links.get(&o).is_some_and(Link::is_usable));
+                let beside = match (carrier, other) {
+                    // UDP goes on beside TLS: it replaces it when it is good.
+                    (Carrier::Tls, Some(udp)) => Beside::Trying(udp),
+                    (Carrier::Tls, None) => upgrade(cx, self.mode),
+                    // Opens may have gone out on the TLS link: let their answers arrive.
+                    (Carrier::Udp, Some(tls)) if other_usable => {
+                        self.out.push_back(Output::Replace { old: tls, new: id });
+                        Beside::Retiring(tls, cx.now + RETIRE)
+                    }
+                    (Carrier::Udp, _) => Beside::Nothing,
+                };
+                let drop_tls = (carrier == Carrier::Udp && !other_usable).then_some(other).flatten();
+                r.phase = Phase::Up { link: id, beside };
+                if let Some(tls) = drop_tls {
+                    self.drop_link(tls);
+                }
+            }
+            Phase::Up { .. } => self.replace_if_good(cx, relay, id),
+            Phase::Idle | Phase::Resting { .. } => self.drop_link(id),
+        }
+    }
+
+    pub(super) fn on_proven(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        // The link in use proved itself: what was to replace it for its silence is not needed.
+        if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+            && *link == id
+            && let Beside::Trying(other) = *beside
+            && self.links.get(&other).is_some_and(|l| l.carrier == Carrier::Tls)
+        {
+            *beside = Beside::Nothing;
+            self.drop_link(other);
+        }
+        self.replace_if_good(cx, relay, id);
+    }
+
+    /// The link being made beside the one in use takes over once it is good.
+    fn replace_if_good(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        if !self.links.get(&id).is_some_and(Link::is_proven) {
+            return;
+        }
+        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) else { return };
+        if !matches!(beside, Beside::Trying(trying) if *trying == id) {
+            return;
+        }
+        let old = std::mem::replace(link, id);
+        *beside = Beside::Retiring(old, cx.now + RETIRE);
+        self.out.push_back(Output::Replace { old, new: id });
+    }
+
+    /// A UDP link does not carry data.
+    pub(super) fn on_data_failed(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        let mode = self.mode;
+        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) else { return };
+        if *link == id {
+            if mode == LinkMode::Auto && matches!(beside, Beside::Nothing | Beside::TryAt(..)) {
+                let tls = self.dial(cx, relay, Carrier::Tls);
+                if let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                    *beside = Beside::Trying(tls);
+                }
+            }
+        } else if matches!(beside, Beside::Trying(trying) if *trying == id) {
+            *beside = upgrade(cx, mode);
+            self.drop_link(id);
+        }
+    }
+
+    /// A dial failed or a link ended, whoever ended it.
+    pub(super) fn on_gone(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {
+        let Some(gone) = self.links.remove(&id) else { return };
+        let relay = gone.relay;
+        if gone.is_usable() {
+            self.out.push_back(Output::Lost { link: id, relay, error: error.clone(), welcomed: gone.is_ready() });
+        }
+        let Some(r) = self.relays.get_mut(&relay) else { return };
+        r.last_error = Some(error.clone());
+        match &mut r.phase {
+            Phase::Racing(race) => {
+                *race.lane(gone.carrier) = Lane::Failed;
+                if race.is_lost() {
+                    self.rest(cx, relay, error);
+                    return;
+                }
+                // No use in waiting for UDP's head start any more.
+                for carrier in [Carrier::Udp, Carrier::Tls] {
+                    if let Lane::At(at) = race.lane(carrier) {
+                        *at = cx.now;
+                    }
+                }
+                self.start_due_lanes(cx, relay);
+            }
+            Phase::Up { link, beside } if *link == id => match *beside {
+                Beside::Trying(other) => {
+                    let carrier = self.links.get(&other).map_or(Carrier::Tls, |l| l.carrier);
+                    let welcomed = self.links.get(&other).is_some_and(Link::is_ready);
+                    if welcomed {
+                        r.phase = Phase::Up { link: other, beside: Beside::Nothing };
+                        if carrier == Carrier::Tls {
+                            self.plan_upgrade(cx, relay);
+                        }
+                        return;
+                    }
+                    let race = match carrier {
+                        Carrier::Udp => Race { udp: Lane::Trying(other), tls: Lane::At(cx.now + TLS_AFTER) },
+                        Carrier::Tls => Race { udp: Lane::At(cx.now), tls: Lane::Trying(other) },
+                    };
+                    self.race(cx, relay, race);
+                }
+                Beside::Retiring(old, _) => {
+                    self.drop_link(old);
+                    self.rest(cx, relay, error);
+                }
+                Beside::Nothing | Beside::TryAt(..) => self.rest(cx, relay, error),
+            },
+            Phase::Up { link, beside } => {
+                let tls = self.links.get(link).is_some_and(|l| l.carrier == Carrier::Tls);
+                if matches!(*beside, Beside::Trying(b) | Beside::Retiring(b, _) if b == id) {
+                    // Beside UDP, TLS is tried only because UDP carries no data: that need has not gone.
+                    *beside = match (tls, gone.carrier, &*beside) {
+                        (true, ..) => upgrade(cx, self.mode),
+                        (false, Carrier::Tls, Beside::Trying(_)) => {
+                            Beside::TryAt(cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX) / 6, Carrier::Tls)
+                        }
+                        _ => Beside::Nothing,
+                    };
+                }
+            }
+            Phase::Idle | Phase::Resting { .. } => {}
+        }
+    }
+
+    /// Waits before the next round. A link that worked until now is dialled again almost at once.
+    fn rest(&mut self, cx: &mut Cx<'_>, relay: RelayId, error: LinkError) {
+        let Some(r) = self.relays.get_mut(&relay) else { return };
+        let delay = backoff::delay(cx.rng, r.failures, &error);
+        r.failures = r.failures.saturating_add(1);
+        r.phase = Phase::Resting { until: cx.now + delay };
+        self.out.push_back(Output::RoundFailed { relay, error });
+    }
+
+    pub(super) fn on_relay_due(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        let Some(r) = self.relays.get_mut(&relay) else { return };
+        if r.linger_until.is_some_and(|t| t <= cx.now) {
+            r.linger_until = None;
+            r.failures = 0;
+            r.phase = Phase::Idle;
+            let links: Vec<LinkId> = self.links.iter().filter(|(_, l)| l.relay == relay).map(|(&id, _)| id).collect();
+            for id in links {
+                self.drop_link(id);
+            }
+            return;
+        }
+        match &mut r.phase {
+            Phase::Idle => {}
+            Phase::Racing(_) => self.start_due_lanes(cx, relay),
+            Phase::Resting { until } => {
+                if *until <= cx.now {
+                    self.start_race(cx, relay);
+                }
+            }
+            Phase::Up { beside, .. } => match *beside {
+                Beside::TryAt(at, carrier) if at <= cx.now => {
+                    let link = self.dial(cx, relay, carrier);
+                    if let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                        *beside = Beside::Trying(link);
+                    }
+                }
+                Beside::Retiring(old, until) if until <= cx.now => {
+                    *beside = Beside::Nothing;
+                    self.drop_link(old);
+                    self.plan_upgrade(cx, relay);
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// On TLS, UDP will be tried again.
+    fn plan_upgrade(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        let mode = self.mode;
+        if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+            && self.links.get(link).is_some_and(|l| l.carrier == Carrier::Tls)
+        {
+            *beside = upgrade(cx, mode);
+        }
+    }
+}
+
+/// When a node on TLS tries UDP again.
+fn upgrade(cx: &mut Cx<'_>, mode: LinkMode) -> Beside {
+    match mode {
+        LinkMode::Auto => Beside::TryAt(cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX), Carrier::Udp),
+        LinkMode::Udp | LinkMode::Tls => Beside::Nothing,
+    }
+}

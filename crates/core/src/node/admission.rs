@@ -1,0 +1,120 @@
+//! The agent's part: who may come in, and what they get.
+
+use std::time::Instant;
+
+use byway_wire::relay::control::{CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Role};
+
+use super::Node;
+use super::peer::{Channel, ChannelState, MAX_CHANNELS, Peer, Stage};
+use crate::io::{Event, LinkId, PeerError, PeerId};
+
+/// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
+const MAX_PEERS: usize = 4_096;
+
+impl Node {
+    pub(super) fn on_incoming(&mut self, now: Instant, link: LinkId, incoming: Incoming) {
+        let channel = incoming.channel;
+        let peer = match self.admit(now, link, &incoming) {
+            Ok(peer) => peer,
+            Err(reason) => {
+                let count = match reason {
+                    CloseReason::NotAllowed => &mut self.counters.open_refused,
+                    _ => &mut self.counters.open_limited,
+                };
+                *count += 1;
+                self.events.push_back(Event::Control { link, message: Control::Closed { channel, reason } });
+                return;
+            }
+        };
+        let Some(relay) = self.links.get(link).map(|l| l.relay) else { return };
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.channels.push(Channel {
+                id: channel,
+                relay,
+                state: ChannelState::Open { link },
+                previous: None,
+                attested: None,
+            });
+        }
+        self.channels.insert((link, channel), peer);
+        self.tell_way(peer, link, channel, true);
+        self.events.push_back(Event::Control { link, message: Control::Accept { channel } });
+        // Tells the route, so that the answers to what is delivered have a way.
+        self.channel_opened(now, peer, link, channel, incoming.observed);
+        let mut room = MAX_FIRST_BYTES;
+        for data in incoming.first.into_iter().take(MAX_FIRST) {
+            if data.len() > room {
+                self.counters.first_dropped += 1;
+                continue;
+            }
+            room -= data.len();
+            self.events.push_back(Event::Deliver { peer, data });
+        }
+    }
+
+    /// The peer an opener is or becomes. A refused one leaves nothing behind.
+    fn admit(&mut self, now: Instant, link: LinkId, incoming: &Incoming) -> Result<PeerId, CloseReason> {
+        if !self.is_authorised(incoming) {
+            return Err(CloseReason::NotAllowed);
+        }
+        if self.channels.contains_key(&(link, incoming.channel)) || incoming.channel == byway_wire::ChannelId::ECHO {
+            return Err(CloseReason::ChannelInUse);
+        }
+        let content = incoming.record.record();
+        if let Some(&id) = self.incoming.get(&content.id)
+            && let Some(Peer { stage: Stage::Live(live), channels, .. }) = self.peers.get_mut(&id)
+        {
+            if live.record.record().probe_key != content.probe_key {
+                return Err(CloseReason::NotAllowed);
+            }
+            if incoming.record.is_newer_than(&live.record) {
+                live.record = incoming.record.clone();
+            }
+            if channels.len() >= MAX_CHANNELS {
+                // The peer knows which channels it lost: the oldest is the likeliest of them.
+                let oldest = channels[0].id;
+                self.close_channel(id, oldest, CloseReason::Limit);
+            }
+            return Ok(id);
+        }
+        if self.peers.len() >= MAX_PEERS && !self.evict_one() {
+            return Err(CloseReason::Limit);
+        }
+        let live = self.make_live(now, incoming.record.clone()).ok_or(CloseReason::NotAllowed)?;
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        self.indexes.insert(live.paths.own_index(), id);
+        self.incoming.insert(live.id, id);
+        self.events.push_back(Event::PeerIncoming { peer: id, id: live.id });
+        let peer = Peer { node: live.id.node, dial: None, channels: Vec::new(), stage: Stage::Live(Box::new(live)) };
+        self.peers.insert(id, peer);
+        Ok(id)
+    }
+
+    fn is_authorised(&self, incoming: &Incoming) -> bool {
+        let opener = incoming.record.record();
+        if self.config.role != Role::Agent || opener.id.node == self.id.node {
+            return false;
+        }
+        let admission = &self.config.admission;
+        let proved = incoming.proof.as_ref().is_some_and(|proof| {
+            // Every secret is tried, so that the time says nothing about which one fits.
+            let fits = |s: &byway_wire::TicketSecret| {
+                s.verify_open_proof(opener.id, &opener.probe_key, self.id.node, proof)
+            };
+            admission.secrets.iter().fold(false, |found, secret| found | fits(secret))
+        });
+        proved || admission.anyone || admission.nodes.contains(&opener.id.node)
+    }
+
+    /// Makes room by forgetting a peer that dialled us and has neither a path nor a channel.
+    fn evict_one(&mut self) -> bool {
+        let lost = self.peers.iter().find(|(_, p)| {
+            p.dial.is_none() && !p.has_channel() && matches!(&p.stage, Stage::Live(live) if !live.paths.has_primary())
+        });
+        let Some(id) = lost.map(|(&id, _)| id) else { return false };
+        self.counters.peer_evicted += 1;
+        self.fail_peer(id, PeerError::TimedOut);
+        true
+    }
+}

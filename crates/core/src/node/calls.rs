@@ -1,0 +1,311 @@
+//! The opener's part: trying relays, sending `Open` with the first flight, and what can become of it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::relay::control::{CloseReason, Control, MAX_FIRST, MAX_FIRST_BYTES, Open, Opened};
+use byway_wire::{ChannelId, NodeInstance, SignedRecord};
+
+use super::Node;
+use super::peer::{Calling, Channel, ChannelState, Dial, Live, Peer, Stage};
+use crate::cx::Cx;
+use crate::io::{Event, LinkError, LinkId, PeerError, PeerId, PeerTarget, RelayId};
+use crate::link::is_lasting;
+use crate::path::{Association, Paths};
+
+/// From `connect` to the first route, or a `PeerFailed`.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Each further relay of a ticket is tried this much after the one before (design section 7).
+const NEXT_RELAY_AFTER: Duration = Duration::from_millis(300);
+/// On a warm link `Open` waits this long for the tunnel's first datagram, which follows `connect` in microseconds...
+const FIRST_WITHIN: Duration = Duration::from_millis(50);
+/// ...and this long for the rest of the flight: a ClientHello with a post-quantum key takes two datagrams.
+const FLIGHT_WITHIN: Duration = Duration::from_millis(1);
+/// A relay that answers nothing to `Open` for this long is not waited for alone.
+pub(super) const SECOND_RELAY_AFTER: Duration = Duration::from_secs(1);
+/// An unanswered `Open` is given up; a relay answers at the latest after the 2 s it waits for an absent peer.
+pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// Rounds in which every carrier failed before a relay counts as unreachable.
+const ROUNDS: u32 = 2;
+/// Random 56-bit ids do not collide; a relay that says so this often lies.
+const COLLISIONS: u8 = 3;
+/// Most relays of one ticket that are tried.
+pub(super) const MAX_RELAYS: usize = 8;
+/// Lost channels are opened anew after this long, doubling.
+const REOPEN: Duration = Duration::from_millis(200);
+const REOPEN_MAX: Duration = Duration::from_secs(30);
+
+impl Node {
+    pub(super) fn call(&mut self, now: Instant, target: PeerTarget) -> PeerId {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        let mut relays = Vec::new();
+        for (url, addrs) in target.relays.into_iter().take(MAX_RELAYS) {
+            self.add_relay_servers(now, &url, &addrs);
+            if let Some(relay) = self.links.add(url, addrs, false)
+                && !relays.contains(&relay)
+            {
+                relays.push(relay);
+            }
+        }
+        // A relay that is linked already costs no handshake: it goes first.
+        relays.sort_by_key(|&relay| self.links.usable(relay).is_none());
+        let calling = Calling {
+            first: Vec::new(),
+            sent: false,
+            open_at: now + FIRST_WITHIN,
+            started: 0,
+            next_start: now,
+            deadline: now + CALL_LIMIT,
+            refusals: Default::default(),
+            errors: Default::default(),
+            collisions: 0,
+        };
+        let dial = Dial { relays, secret: target.secret, reopen_at: now, failures: 0 };
+        let peer = Peer { node: target.node, dial: Some(dial), channels: Vec::new(), stage: Stage::Calling(calling) };
+        self.peers.insert(id, peer);
+        self.touched.insert(id);
+        id
+    }
+
+    pub(super) fn add_first(&mut self, now: Instant, id: PeerId, data: Bytes) {
+        let Some(Peer { stage: Stage::Calling(calling), .. }) = self.peers.get_mut(&id) else {
+            self.counters.first_dropped += 1;
+            return;
+        };
+        let held: usize = calling.first.iter().map(Bytes::len).sum();
+        if calling.sent || calling.first.len() >= MAX_FIRST || held + data.len() > MAX_FIRST_BYTES || data.is_empty() {
+            self.counters.first_dropped += 1;
+            return;
+        }
+        if calling.first.is_empty() {
+            calling.open_at = calling.open_at.min(now + FLIGHT_WITHIN);
+        }
+        calling.first.push(data);
+        self.touched.insert(id);
+    }
+
+    /// Carries a call on: starts relays, opens where a link is usable, fails when nothing is left to try.
+    pub(super) fn drive_call(&mut self, now: Instant, id: PeerId) {
+        let Some(Peer { dial: Some(dial), stage: Stage::Calling(calling), channels, .. }) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(error) = verdict(now, dial, calling, channels, &self.links) {
+            self.fail_peer(id, error);
+            return;
+        }
+        // The next relay starts when its time has come, or at once when all before it failed.
+        let failed = |c: &Calling, relay: &RelayId| c.refusals.contains_key(relay) || c.errors.contains_key(relay);
+        while calling.started < dial.relays.len()
+            && (calling.next_start <= now || dial.relays[..calling.started].iter().all(|r| failed(calling, r)))
+        {
+            calling.started += 1;
+            calling.next_start = now + NEXT_RELAY_AFTER;
+        }
+        let waited_for = |c: &Channel| matches!(c.state, ChannelState::Opening { since, .. } if now < since + SECOND_RELAY_AFTER);
+        if calling.open_at > now || channels.iter().any(waited_for) {
+            return;
+        }
+        let next = dial.relays[..calling.started].iter().find_map(|&relay| {
+            let done = calling.refusals.contains_key(&relay) || channels.iter().any(|c| c.relay == relay);
+            self.links.usable(relay).filter(|_| !done).map(|link| (relay, link))
+        });
+        if let Some((relay, link)) = next {
+            self.open(now, id, relay, link);
+        }
+    }
+
+    /// Opens a channel to a dialled peer.
+    pub(super) fn open(&mut self, now: Instant, id: PeerId, relay: RelayId, link: LinkId) {
+        let own = self.record.record();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(dial) = &peer.dial else { return };
+        let proof = dial.secret.as_ref().map(|secret| secret.open_proof(own.id, &own.probe_key, peer.node));
+        let first = match &mut peer.stage {
+            Stage::Calling(calling) => {
+                calling.sent = true;
+                calling.first.clone()
+            }
+            Stage::Live(_) => Vec::new(),
+        };
+        let channel = self.rng.channel();
+        peer.channels.push(Channel {
+            id: channel,
+            relay,
+            state: ChannelState::Opening { link, since: now },
+            previous: None,
+            attested: None,
+        });
+        let message = Control::Open(Open { channel, peer: peer.node, proof, first });
+        self.channels.insert((link, channel), id);
+        self.events.push_back(Event::Control { link, message });
+        self.tell_way(id, link, channel, true);
+        self.touched.insert(id);
+    }
+
+    /// The relay has the peer: its record gives the keys, the channel is a path.
+    pub(super) fn on_opened(&mut self, now: Instant, link: LinkId, opened: Opened) {
+        let Some(&id) = self.channels.get(&(link, opened.channel)) else {
+            self.counters.control_unexpected += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let opening = |c: &Channel| c.id == opened.channel && matches!(c.state, ChannelState::Opening { link: l, .. } if l == link);
+        if !peer.channels.iter().any(opening) {
+            self.counters.control_unexpected += 1;
+            return;
+        }
+        if opened.record.node() != peer.node {
+            let error = LinkError::Protocol("it answered with the record of another node".into());
+            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            self.links.fail(&mut cx, link, error);
+            return;
+        }
+        match &peer.stage {
+            Stage::Calling(_) => {
+                let Some(live) = self.make_live(now, opened.record) else {
+                    self.close_channel(id, opened.channel, CloseReason::NotAllowed);
+                    self.fail_peer(id, PeerError::NotAllowed(CloseReason::NotAllowed));
+                    return;
+                };
+                self.indexes.insert(live.paths.own_index(), id);
+                self.events.push_back(Event::PeerKnown { peer: id, id: live.id });
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.stage = Stage::Live(Box::new(live));
+                }
+            }
+            Stage::Live(live) => {
+                let (known, told) = (live.record.record(), opened.record.record());
+                if (known.id, known.probe_key) != (told.id, told.probe_key) {
+                    if opened.record.is_newer_than(&live.record) {
+                        self.fail_peer(id, PeerError::Restarted);
+                    } else {
+                        // A relay that has not noticed the restart yet.
+                        self.close_channel(id, opened.channel, CloseReason::Done);
+                    }
+                    return;
+                }
+            }
+        }
+        self.channel_opened(now, id, link, opened.channel, opened.observed);
+    }
+
+    /// A channel ended, or was refused.
+    pub(super) fn on_closed(&mut self, now: Instant, link: LinkId, channel: ChannelId, reason: CloseReason) {
+        let Some(&id) = self.channels.get(&(link, channel)) else {
+            // Both sides may close at once.
+            self.counters.stale_input += 1;
+            return;
+        };
+        let relay = self.drop_channel(now, id, channel);
+        self.touched.insert(id);
+        let Some(Peer { dial: Some(dial), stage, .. }) = self.peers.get_mut(&id) else { return };
+        match stage {
+            Stage::Calling(calling) => match (reason, relay) {
+                (CloseReason::NotAllowed | CloseReason::SelfOpen, _) => {
+                    self.fail_peer(id, PeerError::NotAllowed(reason));
+                }
+                (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => calling.collisions += 1,
+                (_, Some(relay)) => {
+                    calling.refusals.insert(relay, reason);
+                }
+                (_, None) => {}
+            },
+            Stage::Live(_) => {
+                dial.failures = dial.failures.saturating_add(1);
+                // The relay that said so is asked last.
+                if let Some(relay) = relay
+                    && let Some(at) = dial.relays.iter().position(|&r| r == relay)
+                {
+                    dial.relays[at..].rotate_left(1);
+                }
+                match reason {
+                    // Attaching came too late: nothing speaks against opening at once.
+                    CloseReason::NoSuchChannel if dial.failures == 1 => dial.reopen_at = now,
+                    _ => {
+                        let wait = (REOPEN * 2u32.saturating_pow(dial.failures.min(16))).min(REOPEN_MAX);
+                        dial.reopen_at = now + self.rng.between(wait / 2, wait);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A live peer that we dialled has no channel any more: opens one where a link is usable.
+    pub(super) fn reopen(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(dial) = &peer.dial else { return };
+        if peer.has_channel() || dial.reopen_at > now || peer.channels.len() >= super::peer::MAX_CHANNELS {
+            return;
+        }
+        // A detached channel of the same relay is about to be attached.
+        let next = dial.relays.iter().find_map(|&relay| {
+            let waits = peer.channels.iter().any(|c| c.relay == relay);
+            self.links.usable(relay).filter(|_| !waits).map(|link| (relay, link))
+        });
+        if let Some((relay, link)) = next {
+            self.open(now, id, relay, link);
+        }
+    }
+
+    /// A relay could not be reached in this round.
+    pub(super) fn on_round_failed(&mut self, relay: RelayId, error: &LinkError) {
+        for (&id, peer) in &mut self.peers {
+            let Some(dial) = &peer.dial else { continue };
+            if let Stage::Calling(calling) = &mut peer.stage
+                && dial.relays.contains(&relay)
+            {
+                let entry = calling.errors.entry(relay).or_insert((0, error.clone()));
+                *entry = (entry.0 + 1, error.clone());
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    /// The association and paths with the instance a record speaks of; none if its probe key is weak.
+    pub(super) fn make_live(&mut self, now: Instant, record: SignedRecord) -> Option<Live> {
+        let content = record.record();
+        let id: NodeInstance = content.id;
+        let keys =
+            byway_wire::pair::PairKeys::derive(&self.probe_secret.0, self.id, &content.probe_key, id).ok()?;
+        let index = byway_wire::probe::Index(self.rng.u64());
+        let association = Association::new(keys, index);
+        let paths = Paths::new(now, association, self.config.direct, self.sockets.clone());
+        Some(Live { id, record, paths, same_host: false })
+    }
+}
+
+/// Says whether a call is lost.
+fn verdict(
+    now: Instant,
+    dial: &Dial,
+    calling: &Calling,
+    channels: &[Channel],
+    links: &crate::link::Links,
+) -> Option<PeerError> {
+    let out_of_reach = |relay: &RelayId| {
+        calling.errors.get(relay).is_some_and(|(rounds, error)| *rounds >= ROUNDS || is_lasting(error))
+            && links.usable(*relay).is_none()
+    };
+    let all_tried = dial.relays.iter().all(|r| calling.refusals.contains_key(r) || out_of_reach(r));
+    let late = calling.deadline <= now;
+    if !all_tried && !late {
+        return None;
+    }
+    let offline = |reason: &CloseReason| matches!(reason, CloseReason::Offline | CloseReason::PeerGone);
+    if let Some(reason) = calling.refusals.values().find(|r| !offline(r)) {
+        return Some(PeerError::NotAllowed(*reason));
+    }
+    if !calling.refusals.is_empty() {
+        return Some(PeerError::Offline);
+    }
+    if !channels.is_empty() || dial.relays.iter().any(|&r| links.usable(r).is_some()) {
+        return Some(PeerError::TimedOut);
+    }
+    let error = |relay: &RelayId| {
+        let known = calling.errors.get(relay).map(|(_, e)| e).or(links.last_error(*relay));
+        known.cloned().unwrap_or(LinkError::TimedOut)
+    };
+    let errors = dial.relays.iter().filter_map(|r| Some((links.url(*r)?.clone(), error(r))));
+    Some(PeerError::NoRelay(errors.collect()))
+}

@@ -1,0 +1,103 @@
+//! Control messages from relays: who handles what.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use byway_wire::relay::control::Control;
+use byway_wire::{ChannelId, RelayUrl, SignedRecord};
+
+use super::Node;
+use super::peer::{Peer, Stage};
+use crate::cx::Cx;
+use crate::io::{Event, LinkId};
+
+/// Most alternates taken from one `GoingAway`: a relay names its neighbours, not the world.
+const MAX_ALTERNATES: usize = 4;
+
+impl Node {
+    pub(super) fn on_control(&mut self, now: Instant, link: LinkId, message: Control) {
+        if self.links.get(link).is_none() {
+            self.counters.stale_input += 1;
+            return;
+        }
+        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        match message {
+            Control::Welcome(welcome) => self.links.handle_welcome(&mut cx, link, &welcome),
+            Control::Refused { reason, detail } => self.links.handle_refused(&mut cx, link, reason, detail),
+            Control::Opened(opened) => self.on_opened(now, link, opened),
+            Control::Incoming(incoming) => self.on_incoming(now, link, incoming),
+            Control::Closed { channel, reason } => self.on_closed(now, link, channel, reason),
+            Control::Attached { channel } => self.on_attached(now, link, channel),
+            Control::Signal { channel, sealed } => self.on_signal(now, link, channel, &sealed),
+            Control::Rebound { observed } => self.on_rebound(now, link, observed),
+            Control::Ping { token } => {
+                self.events.push_back(Event::Control { link, message: Control::Pong { token } });
+            }
+            Control::Record(record) => self.on_record(&record),
+            Control::GoingAway { alternates, .. } => self.on_going_away(now, link, alternates),
+            Control::Pong { .. } | Control::Unknown => {}
+            // What only nodes say, or what the shell answers itself.
+            _ => self.counters.control_unexpected += 1,
+        }
+    }
+
+    fn on_signal(&mut self, now: Instant, link: LinkId, channel: ChannelId, sealed: &[u8]) {
+        let Some(&id) = self.channels.get(&(link, channel)) else {
+            self.counters.signal_unknown += 1;
+            return;
+        };
+        match self.peers.get_mut(&id).map(|p| &mut p.stage) {
+            Some(Stage::Live(live)) => {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                live.paths.handle_signal(&mut cx, sealed, &self.local, live.same_host);
+                self.touched.insert(id);
+            }
+            _ => self.counters.signal_unknown += 1,
+        }
+    }
+
+    fn on_rebound(&mut self, now: Instant, link: LinkId, observed: SocketAddr) {
+        if self.links.handle_rebound(link, observed) {
+            self.observed_changed(now);
+        } else {
+            self.counters.control_unexpected += 1;
+        }
+    }
+
+    /// A newer record of a peer: where it can be reached from now on. Another instance is another process, which only
+    /// an answer to `Open` can introduce.
+    fn on_record(&mut self, record: &SignedRecord) {
+        let mut expected = false;
+        for peer in self.peers.values_mut() {
+            if let Peer { stage: Stage::Live(live), .. } = peer
+                && live.id == record.record().id
+                && live.record.record().probe_key == record.record().probe_key
+            {
+                expected = true;
+                if record.is_newer_than(&live.record) {
+                    live.record = record.clone();
+                }
+            }
+        }
+        self.counters.control_unexpected += u64::from(!expected);
+    }
+
+    /// The relay will stop: its alternates are dialled now, so that they are up before it does.
+    fn on_going_away(&mut self, now: Instant, link: LinkId, alternates: Vec<RelayUrl>) {
+        let Some(leaving) = self.links.get(link).map(|l| l.relay) else { return };
+        let kept = self.links.is_kept(leaving);
+        for url in alternates.into_iter().take(MAX_ALTERNATES) {
+            self.add_relay_servers(now, &url, &[]);
+            let Some(relay) = self.links.add(url, Vec::new(), kept) else { continue };
+            for peer in self.peers.values_mut() {
+                if let Some(dial) = &mut peer.dial
+                    && dial.relays.contains(&leaving)
+                    && !dial.relays.contains(&relay)
+                    && dial.relays.len() < super::calls::MAX_RELAYS
+                {
+                    dial.relays.push(relay);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! The node: the one place that composes discovery, links and paths.
+//!
+//! # How a tunnel comes up
+//!
+//! **The client** calls [`Node::connect`]. Relays of the ticket are dialled, the second 300 ms after the first, and so
+//! on; a link that is up already is used at once. The tunnel's first datagrams come by [`Node::send_first`] and ride
+//! inside `Open`, which leaves behind `Hello` in one flight. `Opened` brings the peer's record: its instance and probe
+//! key give the keys, the channel is the first path, candidates go out. If the peer is *offline* at a relay the next one
+//! is tried; a refusal by the peer is final.
+//!
+//! **The agent** gets `Incoming`. It looks at the record and at who is admitted: by key, by the proof of a ticket's
+//! secret, or anyone. Whoever is not admitted is told so and leaves nothing behind: no state, no candidates, no probe.
+//! Whoever is admitted becomes a peer (the same instance opening again only adds a channel), its first datagrams are
+//! delivered, candidates go out.
+//!
+//! From then on both sides are equal: [`crate::path`] moves the tunnel, [`crate::link`] keeps links, and this module
+//! keeps channels: it attaches them to the link that replaces theirs, and where a channel is gone for good the side that
+//! dialled opens a new one. The tunnel itself notices none of it.
+//!
+//! # How it is kept together
+//!
+//! Each part queues what happened; [`Node::settle`] drains the queues after every input, links first, then the peers
+//! that were touched, until nothing is left. So every input leaves the node in a state from which only time or another
+//! input leads on.
+
+mod admission;
+mod calls;
+mod channels;
+mod control;
+mod discover;
+mod peer;
+#[cfg(test)]
+mod tests;
+mod wakeups;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use byway_wire::demux::{Kind, classify};
+use byway_wire::probe::{Index, peek_index};
+use byway_wire::relay::control::{Control, Role};
+use byway_wire::relay::cookie::Cookie;
+use byway_wire::{ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord};
+
+use crate::counters::Counters;
+use crate::cx::Cx;
+use crate::io::*;
+use crate::link::Links;
+use crate::path::candidate::LocalCandidates;
+use crate::rng::Rng;
+use peer::{Peer, Stage};
+
+/// Most relays a record names (its format's limit).
+const MAX_RECORD_RELAYS: usize = 8;
+
+/// See the crate's documentation for how to drive it.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    key: Arc<SecretKey>,
+    probe_secret: Secret,
+    id: NodeInstance,
+    record: SignedRecord,
+    rng: Rng,
+    counters: Counters,
+    links: Links,
+    discovery: discover::Discoverer,
+    local: LocalCandidates,
+    /// Counts our candidate lists.
+    generation: u64,
+    sockets: Vec<LocalSocket>,
+    peers: BTreeMap<PeerId, Peer>,
+    next_peer: u32,
+    /// Peers that dialled us, by who they are.
+    incoming: BTreeMap<NodeInstance, PeerId>,
+    /// Whom a probe's index means.
+    indexes: BTreeMap<Index, PeerId>,
+    /// Whose a channel is.
+    channels: BTreeMap<(LinkId, ChannelId), PeerId>,
+    /// The channel ways the shell was told of.
+    known_ways: BTreeSet<Way>,
+    /// Peers whose queues or timers may have changed.
+    touched: BTreeSet<PeerId>,
+    wakeups: wakeups::Wakeups,
+    /// The time of the last input: "now" for `poll_timeout` while output waits.
+    now: Instant,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+/// Hides the probe secret from `Debug`.
+struct Secret(ProbeSecret);
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProbeSecret(..)")
+    }
+}
+
+/// Why a node starts with what it has: identity and persisted epoch.
+#[derive(Debug)]
+pub struct Identity {
+    /// The node's key.
+    pub key: Arc<SecretKey>,
+    /// max(stored + 1, wall clock in seconds): only ever rises (design section 4).
+    pub epoch: u64,
+}
+
+impl Node {
+    /// A node with no sockets and no relays. All its randomness (instance, probe key, channel ids, nonces) comes from
+    /// `seed`: 32 secret random bytes in production, a fixed number in a test.
+    pub fn new(now: Instant, config: Config, identity: Identity, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed);
+        let probe_secret = ProbeSecret::from_bytes(rng.bytes());
+        let id = NodeInstance { node: identity.key.node_id(), instance: Instance(rng.u64()) };
+        let record = Record {
+            id,
+            probe_key: probe_secret.public(),
+            epoch: identity.epoch,
+            seq: 0,
+            relays: Vec::new(),
+        };
+        let record = SignedRecord::sign(&identity.key, record);
+        Self {
+            links: Links::new(config.links, config.role, record.clone()),
+            discovery: discover::Discoverer::new(rng.bytes()),
+            config,
+            key: identity.key,
+            probe_secret: Secret(probe_secret),
+            id,
+            record,
+            rng,
+            counters: Counters::default(),
+            local: LocalCandidates::default(),
+            generation: 0,
+            sockets: Vec::new(),
+            peers: BTreeMap::new(),
+            next_peer: 1,
+            incoming: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            known_ways: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            wakeups: wakeups::Wakeups::default(),
+            now,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+    /// Who this instance is.
+    pub fn id(&self) -> NodeInstance {
+        self.id
+    }
+    /// The node's own signed record, as it stands.
+    pub fn record(&self) -> &SignedRecord {
+        &self.record
+    }
+    /// What was dropped and refused so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The sockets and addresses of the host, at the start and whenever they change.
+    pub fn handle_sockets(&mut self, now: Instant, sockets: Vec<LocalSocket>) {
+        self.now = now;
+        self.discovery.set_sockets(now, &sockets);
+        self.sockets = sockets;
+        let changed = self.local.set_sockets(&self.sockets);
+        for (&id, peer) in &mut self.peers {
+            if let Stage::Live(live) = &mut peer.stage {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                live.paths.set_sockets(&mut cx, self.sockets.clone());
+                self.touched.insert(id);
+            }
+        }
+        if changed {
+            self.candidates_changed(now);
+        }
+        self.discover_if_useful(now);
+        self.settle(now);
+    }
+    /// Keep a link to this relay (an agent's relays; a client's only while a peer needs them).
+    pub fn add_relay(&mut self, now: Instant, url: RelayUrl, addrs: Vec<SocketAddr>) -> RelayId {
+        self.now = now;
+        let agent = self.config.role == Role::Agent;
+        self.add_relay_servers(now, &url, &addrs);
+        let id = self.links.add(url.clone(), addrs, agent).unwrap_or(RelayId(u32::MAX));
+        let content = self.record.record();
+        if agent && content.relays.len() < MAX_RECORD_RELAYS && !content.relays.contains(&url) {
+            let mut content = content.clone();
+            content.seq += 1;
+            content.relays.push(url);
+            self.record = SignedRecord::sign(&self.key, content);
+            self.links.set_record(self.record.clone());
+        }
+        self.settle(now);
+        id
+    }
+    /// Ask this STUN server too (the shell resolves its name).
+    pub fn add_stun_server(&mut self, now: Instant, label: String, addr: SocketAddr) {
+        self.now = now;
+        self.discovery.add_server(now, label, addr);
+        self.discover_if_useful(now);
+        self.settle(now);
+    }
+    /// Run discovery again now.
+    pub fn refresh(&mut self, now: Instant) {
+        self.now = now;
+        self.discovery.run(now);
+        self.settle(now);
+    }
+    /// Reach a peer. Its first route, or `Event::PeerFailed`, follows.
+    pub fn connect(&mut self, now: Instant, target: PeerTarget) -> PeerId {
+        self.now = now;
+        let peer = self.call(now, target);
+        self.discover_if_useful(now);
+        self.settle(now);
+        peer
+    }
+    /// A datagram of the tunnel's first flight, while the peer's route has no primary. Bounded; more are dropped.
+    pub fn send_first(&mut self, now: Instant, peer: PeerId, data: Bytes) {
+        self.now = now;
+        self.add_first(now, peer, data);
+        self.settle(now);
+    }
+    /// The tunnel ended: forget the peer, close its channels, retire its index.
+    pub fn close_peer(&mut self, now: Instant, peer: PeerId) {
+        self.now = now;
+        self.forget_peer(peer);
+        self.settle(now);
+    }
+    /// A STUN message, probe or rebind cookie that came in. `to` is the local address it was sent to, if known.
+    pub fn handle_datagram(&mut self, now: Instant, way: Way, to: Option<IpAddr>, data: &[u8]) {
+        self.now = now;
+        match way {
+            Way::Channel { link, channel: ChannelId::ECHO, .. } => {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                self.links.handle_echo(&mut cx, link, data);
+            }
+            _ => match (classify(data), way) {
+                (Kind::Probe, _) => self.on_probe(now, canonical_way(way), data),
+                (Kind::Stun, Way::Direct { socket, remote }) => {
+                    if !self.discovery.handle_stun(now, socket, remote, to, data) {
+                        self.counters.stun_unexpected += 1;
+                    }
+                }
+                (Kind::RebindCookie, Way::Direct { remote, .. }) => self.on_cookie(remote, data),
+                _ => self.counters.datagram_unknown += 1,
+            },
+        }
+        self.settle(now);
+    }
+    /// A dial ended.
+    pub fn handle_dialed(&mut self, now: Instant, link: LinkId, result: Result<LinkUp, LinkError>) {
+        self.now = now;
+        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        self.links.handle_dialed(&mut cx, link, result);
+        self.learn_relay_server(now, link);
+        self.settle(now);
+    }
+    /// A control message came in on a link.
+    pub fn handle_control(&mut self, now: Instant, link: LinkId, message: Control) {
+        self.now = now;
+        self.on_control(now, link, message);
+        self.settle(now);
+    }
+    /// An established link ended.
+    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId, error: LinkError) {
+        self.now = now;
+        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        self.links.handle_lost(&mut cx, link, error);
+        self.settle(now);
+    }
+    /// What congestion control sees of a peer's tunnel. Called at each wake-up while `poll_timeout` asks for it, and
+    /// once at the first activity after `Event::WatchFlow`.
+    pub fn handle_flow(&mut self, now: Instant, peer: PeerId, sample: FlowSample) {
+        self.now = now;
+        match self.peers.get_mut(&peer).map(|p| &mut p.stage) {
+            Some(Stage::Live(live)) => {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                live.paths.handle_flow(&mut cx, sample);
+                self.touched.insert(peer);
+            }
+            _ => self.counters.stale_input += 1,
+        }
+        self.settle(now);
+    }
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        self.links.handle_timeout(&mut cx);
+        for id in self.wakeups.due(now) {
+            if let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                live.paths.handle_timeout(&mut cx);
+            }
+            self.touched.insert(id);
+        }
+        self.discovery.handle_timeout(now, self.watches_any());
+        self.settle(now);
+    }
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+    /// The next thing to carry out.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+    /// When to call `handle_timeout`, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if !self.transmits.is_empty() || !self.events.is_empty() {
+            return Some((self.now, "output is queued"));
+        }
+        let parts = [self.links.poll_timeout(), self.wakeups.first(), self.discovery.poll_timeout(self.watches_any())];
+        parts.into_iter().fold(None, crate::cx::earliest)
+    }
+    /// Which peers' flows the node wants to see at the next wake-up.
+    pub fn watched_flows(&self) -> Vec<PeerId> {
+        self.wakeups.watching().iter().copied().collect()
+    }
+
+    /// True while any tunnel is in use.
+    fn watches_any(&self) -> bool {
+        self.wakeups.is_any_watching()
+    }
+
+    /// Carries on until nothing is queued between the parts.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(output) = self.links.poll() {
+                self.on_link_output(now, output);
+            } else if let Some(peer) = self.touched.pop_first() {
+                self.settle_peer(now, peer);
+            } else if !self.drain_discovery(now) && !self.update_needs(now) {
+                break;
+            }
+        }
+    }
+
+    /// Which relays peers need now; true if that changed anything.
+    fn update_needs(&mut self, now: Instant) -> bool {
+        let mut needed = BTreeSet::new();
+        for peer in self.peers.values() {
+            peer.needs(&mut needed);
+        }
+        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        self.links.set_needed(&mut cx, &needed)
+    }
+
+    fn on_probe(&mut self, now: Instant, way: Way, data: &[u8]) {
+        let Some(&id) = peek_index(data).ok().and_then(|index| self.indexes.get(&index)) else {
+            self.counters.probe_unknown_index += 1;
+            return;
+        };
+        if let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
+            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            live.paths.handle_probe(&mut cx, way, data);
+            self.touched.insert(id);
+        }
+    }
+
+    /// A relay asks us to prove that we receive at a new address: the proof goes by the authenticated link.
+    fn on_cookie(&mut self, remote: SocketAddr, data: &[u8]) {
+        let known = Cookie::decode(data).and_then(|cookie| {
+            let link = self.channels.keys().find_map(|&(link, channel)| {
+                let from_relay = self.links.get(link).and_then(|l| l.udp()).is_some_and(|(_, addr)| {
+                    crate::link::canonical(addr) == crate::link::canonical(remote)
+                });
+                (channel == cookie.channel && from_relay).then_some(link)
+            })?;
+            Some((link, cookie))
+        });
+        match known {
+            Some((link, cookie)) => {
+                let message = Control::Rebind(byway_wire::relay::control::Rebind { cookie });
+                self.events.push_back(Event::Control { link, message });
+            }
+            None => self.counters.cookie_unknown += 1,
+        }
+    }
+}
+
+/// Addresses are compared in their canonical form.
+fn canonical_way(way: Way) -> Way {
+    match way {
+        Way::Direct { socket, remote } => Way::Direct { socket, remote: crate::link::canonical(remote) },
+        channel => channel,
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// How much state there is of peers.
+    fn sizes(&self) -> [usize; 6] {
+        [
+            self.peers.len(),
+            self.incoming.len(),
+            self.indexes.len(),
+            self.channels.len(),
+            self.known_ways.len(),
+            self.touched.len(),
+        ]
+    }
+    /// Offers an arbitrary list to every peer, as a hostile node would.
+    fn offer_for_test(&mut self, now: Instant, list: Vec<byway_wire::signal::Candidate>) {
+        self.now = now;
+        self.generation += 1;
+        for (&id, peer) in &mut self.peers {
+            if let Stage::Live(live) = &mut peer.stage {
+                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                live.paths.offer(&mut cx, list.clone(), byway_wire::signal::Mapping::Unknown, self.generation);
+                self.touched.insert(id);
+            }
+        }
+        self.settle(now);
+    }
+}

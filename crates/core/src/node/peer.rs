@@ -1,0 +1,173 @@
+//! One peer: who it is, where its channels stand, how far it got.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use byway_wire::relay::control::CloseReason;
+use byway_wire::{ChannelId, NodeId, NodeInstance, SignedRecord, TicketSecret};
+
+use crate::cx::{Wake, earliest};
+use crate::io::{LinkError, LinkId, RelayId};
+use crate::path::Paths;
+
+/// Most channels with one peer: two relays, each once more while a channel moves.
+pub(super) const MAX_CHANNELS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    /// Set if we dialled it: then opening channels is our part.
+    pub(super) dial: Option<Dial>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) stage: Stage,
+}
+
+/// What is needed to open a channel to the peer, now and again.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub(super) relays: Vec<RelayId>,
+    pub(super) secret: Option<TicketSecret>,
+    /// A channel that is lost for good is opened anew, not before this.
+    pub(super) reopen_at: Instant,
+    /// Openings in a row that failed.
+    pub(super) failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// No relay has named its instance yet.
+    Calling(Calling),
+    /// Its instance and keys are known.
+    Live(Box<Live>),
+}
+
+#[derive(Debug)]
+pub(super) struct Calling {
+    /// The tunnel's first datagrams.
+    pub(super) first: Vec<Bytes>,
+    /// An `Open` left: later datagrams would not be in it.
+    pub(super) sent: bool,
+    /// When `Open` goes out even if (more) datagrams of the first flight are missing.
+    pub(super) open_at: Instant,
+    /// How many of the dial's relays are being tried.
+    pub(super) started: usize,
+    /// When the next one is.
+    pub(super) next_start: Instant,
+    pub(super) deadline: Instant,
+    /// Relays that said no, and how.
+    pub(super) refusals: BTreeMap<RelayId, CloseReason>,
+    /// Relays that could not be reached: rounds that failed, and the last error.
+    pub(super) errors: BTreeMap<RelayId, (u32, LinkError)>,
+    /// Channel ids that were in use.
+    pub(super) collisions: u8,
+}
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) id: NodeInstance,
+    pub(super) record: SignedRecord,
+    pub(super) paths: Paths,
+    /// Peer and we reach one relay from loopback: we are on one host.
+    pub(super) same_host: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) id: ChannelId,
+    pub(super) relay: RelayId,
+    pub(super) state: ChannelState,
+    /// A link it was on; what is on its way there may still arrive.
+    pub(super) previous: Option<LinkId>,
+    /// The peer's address as the relay sees it.
+    pub(super) attested: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ChannelState {
+    /// `Open` is out.
+    Opening { link: LinkId, since: Instant },
+    /// It carries data.
+    Open { link: LinkId },
+    /// It carries data on `from`; `Attach` is out on `to`.
+    Moving { from: LinkId, to: LinkId },
+    /// Its link is gone; the relay keeps our side for a while.
+    Detached { until: Instant },
+    /// As above; `Attach` is out.
+    Attaching { link: LinkId, until: Instant },
+}
+
+impl Channel {
+    /// The link that carries its data.
+    pub(super) fn carried_by(&self) -> Option<LinkId> {
+        match self.state {
+            ChannelState::Open { link } | ChannelState::Moving { from: link, .. } => Some(link),
+            _ => None,
+        }
+    }
+    /// The links on which control messages for it may come.
+    pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
+        let (a, b) = match self.state {
+            ChannelState::Opening { link, .. } | ChannelState::Open { link } | ChannelState::Attaching { link, .. } => {
+                (Some(link), None)
+            }
+            ChannelState::Moving { from, to } => (Some(from), Some(to)),
+            ChannelState::Detached { .. } => (None, None),
+        };
+        a.into_iter().chain(b)
+    }
+    fn is_detached(&self) -> bool {
+        matches!(self.state, ChannelState::Detached { .. } | ChannelState::Attaching { .. })
+    }
+}
+
+impl Peer {
+    /// True while a channel carries data or is about to.
+    pub(super) fn has_channel(&self) -> bool {
+        self.channels.iter().any(|c| !c.is_detached())
+    }
+
+    /// Adds the relays this peer needs a link to.
+    pub(super) fn needs(&self, needed: &mut BTreeSet<RelayId>) {
+        let Some(dial) = &self.dial else { return };
+        match &self.stage {
+            Stage::Calling(calling) => {
+                let tried = dial.relays.iter().take(calling.started);
+                needed.extend(tried.filter(|r| !calling.refusals.contains_key(r)));
+            }
+            Stage::Live(_) if self.has_channel() => needed.extend(self.channels.iter().map(|c| c.relay)),
+            Stage::Live(_) => needed.extend(&dial.relays),
+        }
+    }
+
+    /// When this peer wants to be looked at again.
+    pub(super) fn wake(&self, now: Instant) -> Option<Wake> {
+        let stage = match &self.stage {
+            Stage::Calling(calling) => {
+                let mut wake = Some((calling.deadline, "call deadline"));
+                let more = self.dial.as_ref().is_some_and(|d| calling.started < d.relays.len());
+                wake = earliest(wake, more.then_some((calling.next_start, "next relay")));
+                let waits = calling.open_at > now;
+                earliest(wake, waits.then_some((calling.open_at, "first flight")))
+            }
+            Stage::Live(live) => live.paths.poll_timeout(),
+        };
+        let channels = self.channels.iter().map(|c| match c.state {
+            ChannelState::Opening { since, .. } => {
+                let patience = super::calls::SECOND_RELAY_AFTER;
+                let retry = if now < since + patience { since + patience } else { since + super::calls::OPEN_LIMIT };
+                Some((retry, "open limit"))
+            }
+            ChannelState::Detached { until } | ChannelState::Attaching { until, .. } => Some((until, "channel limit")),
+            ChannelState::Open { .. } | ChannelState::Moving { .. } => None,
+        });
+        let reopen = match (&self.dial, &self.stage) {
+            (Some(dial), Stage::Live(_)) if !self.has_channel() && dial.reopen_at > now => {
+                Some((dial.reopen_at, "reopen"))
+            }
+            _ => None,
+        };
+        channels.fold(earliest(stage, reopen), earliest)
+    }
+}

@@ -1,0 +1,211 @@
+//! Hostile relays, peers and strangers: a counter rises, nothing else changes.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use byway_wire::ChannelId;
+use byway_wire::relay::control::*;
+
+use super::world::*;
+use crate::io::*;
+
+fn stranger() -> Way {
+    Way::Direct { socket: SocketId(0), remote: "192.0.2.66:666".parse().unwrap() }
+}
+
+#[test]
+fn a_probe_with_an_unknown_index_is_counted_and_unanswered() {
+    let mut world = World::direct();
+    let mut probe = vec![0x81, 0x10];
+    probe.resize(200, 7);
+    world.hosts[AGENT].node.handle_datagram(world.now, stranger(), None, &probe);
+    assert_eq!(world.hosts[AGENT].node.counters().probe_unknown_index, 1);
+    assert!(world.hosts[AGENT].node.poll_transmit().is_none());
+}
+
+/// Lets the client send one probe and catches it on its way.
+fn caught_probe(world: &mut World) -> Bytes {
+    let now = world.now + ms(20_000);
+    let node = &mut world.hosts[CLIENT].node;
+    node.handle_timeout(now);
+    node.poll_transmit().expect("a keep-alive").data
+}
+
+#[test]
+fn a_forged_or_replayed_probe_changes_nothing() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    let probe = caught_probe(&mut world);
+    let route = world.hosts[AGENT].route.clone();
+    let now = world.now;
+    let home = Way::Direct { socket: SocketId(0), remote: world.hosts[CLIENT].addr };
+    let agent = &mut world.hosts[AGENT].node;
+    let mut forged = probe.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    agent.handle_datagram(now, home, None, &forged);
+    assert_eq!(agent.counters().probe_forged, 1);
+    assert!(agent.poll_transmit().is_none());
+    agent.handle_datagram(now, home, None, &probe);
+    assert!(agent.poll_transmit().is_some(), "the genuine one is answered");
+    while agent.poll_transmit().is_some() {}
+    agent.handle_datagram(now, stranger(), None, &probe);
+    assert_eq!(agent.counters().probe_replayed, 1);
+    assert!(agent.poll_transmit().is_none() && agent.poll_event().is_none());
+    assert_eq!(world.hosts[AGENT].route, route);
+}
+
+#[test]
+fn the_index_of_a_forgotten_peer_is_retired() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    let probe = caught_probe(&mut world);
+    let peer = world.hosts[AGENT].peer.unwrap();
+    let home = Way::Direct { socket: SocketId(0), remote: world.hosts[CLIENT].addr };
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.close_peer(now, peer);
+    while agent.poll_event().is_some() {}
+    agent.handle_datagram(now, home, None, &probe);
+    assert_eq!(agent.counters().probe_unknown_index, 1);
+    assert!(agent.poll_transmit().is_none());
+}
+
+#[test]
+fn an_authenticated_ping_from_a_new_address_makes_a_path_to_check() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    let probe = caught_probe(&mut world);
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.handle_datagram(now, stranger(), None, &probe);
+    let sent: Vec<Transmit> = std::iter::from_fn(|| agent.poll_transmit()).collect();
+    assert!(sent.iter().all(|t| t.way == stranger()));
+    // The answer, as long as the ping, and a ping of our own.
+    assert_eq!(sent[0].data.len(), probe.len());
+    assert_eq!(sent.len(), 2);
+}
+
+fn offer(world: &mut World, list: Vec<SocketAddr>) {
+    use byway_wire::signal::{Candidate, CandidateKind};
+    let list = list.into_iter().map(|addr| Candidate { kind: CandidateKind::Host, addr }).collect();
+    world.hosts[CLIENT].node.offer_for_test(world.now, list);
+    world.pass(ms(3_000));
+}
+
+#[test]
+fn candidates_that_cannot_be_a_peer_are_never_probed() {
+    let mut world = World::direct();
+    let bad = [
+        "127.0.0.1:22",
+        "[::1]:22",
+        "224.0.0.1:5000",
+        "[ff02::1]:5000",
+        "255.255.255.255:5000",
+        "0.0.0.0:5000",
+        "169.254.1.1:5000",
+        "[fe80::1]:5000",
+        "10.0.0.1:0",
+        "[::ffff:127.0.0.1]:22",
+        "198.51.100.2:5000", // The agent itself.
+    ];
+    let before = world.hosts[AGENT].node.counters().candidate_refused;
+    offer(&mut world, bad.iter().map(|a| a.parse().unwrap()).collect());
+    let client = world.hosts[CLIENT].addr;
+    for (_, way, _) in &world.hosts[AGENT].probes_sent {
+        assert!(!matches!(way, Way::Direct { remote, .. } if *remote != client), "{way:?}");
+    }
+    assert_eq!(world.hosts[AGENT].node.counters().candidate_refused - before, bad.len() as u64);
+}
+
+#[test]
+fn an_address_nobody_attests_gets_three_small_probes_however_often_it_is_offered() {
+    let mut world = World::direct();
+    let victim: SocketAddr = "192.0.2.80:80".parse().unwrap();
+    for _ in 0..5 {
+        offer(&mut world, vec![victim]);
+    }
+    let at_victim: Vec<usize> = world.hosts[AGENT]
+        .probes_sent
+        .iter()
+        .filter(|(_, way, _)| matches!(way, Way::Direct { remote, .. } if *remote == victim))
+        .map(|p| p.2)
+        .collect();
+    assert_eq!(at_victim.len(), 3);
+    assert!(at_victim.iter().all(|len| *len <= 120));
+}
+
+#[test]
+fn thousands_of_candidates_stay_bounded() {
+    let mut world = World::direct();
+    let before = world.hosts[AGENT].probes_sent.len();
+    for batch in 0..313u32 {
+        use byway_wire::signal::{Candidate, CandidateKind};
+        let addr = |n: u32| SocketAddr::new(std::net::Ipv4Addr::from(0x0a00_0001 + batch * 32 + n).into(), 4_000);
+        let list = (0..32).map(|n| Candidate { kind: CandidateKind::Host, addr: addr(n) }).collect();
+        world.hosts[CLIENT].node.offer_for_test(world.now, list);
+        world.pass(ms(1));
+    }
+    world.pass(ms(10_000));
+    let sent = world.hosts[AGENT].probes_sent.len() - before;
+    assert!(sent <= 128 * 3 + 64, "{sent} probes");
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+}
+
+#[test]
+fn a_record_of_another_node_is_the_relays_fault() {
+    let mut world = World::new();
+    world.pass(ms(500));
+    world.connect();
+    world.run_for(ms(1_000), |w| w.hosts[CLIENT].controls_sent.iter().any(|m| matches!(m, Control::Open(_))));
+    let channel = world.hosts[CLIENT]
+        .controls_sent
+        .iter()
+        .find_map(|m| match m {
+            Control::Open(open) => Some(open.channel),
+            _ => None,
+        })
+        .unwrap();
+    let link = world.link_of(CLIENT);
+    let record = world.hosts[CLIENT].node.record().clone();
+    let opened = Opened { channel, record, observed: "192.0.2.1:1".parse().unwrap() };
+    let now = world.now;
+    let client = &mut world.hosts[CLIENT].node;
+    client.handle_control(now, link, Control::Opened(opened));
+    let events: Vec<Event> = std::iter::from_fn(|| client.poll_event()).collect();
+    assert!(events.iter().any(|e| matches!(e, Event::HangUp { link: l } if *l == link)));
+    assert!(!events.iter().any(|e| matches!(e, Event::PeerKnown { .. })));
+}
+
+#[test]
+fn messages_about_channels_we_do_not_have_are_counted() {
+    let mut world = World::direct();
+    let link = world.link_of(AGENT);
+    let channel = ChannelId::from_u64(42);
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.handle_control(now, link, Control::Signal { channel, sealed: Bytes::from_static(b"no") });
+    agent.handle_control(now, link, Control::Attached { channel });
+    agent.handle_control(now, link, Control::Closed { channel, reason: CloseReason::Done });
+    let counters = agent.counters();
+    assert_eq!((counters.signal_unknown, counters.control_unexpected), (1, 1));
+    assert!(agent.poll_event().is_none());
+}
+
+#[test]
+fn a_rebind_cookie_is_echoed_only_for_our_own_channel_at_that_relay() {
+    use byway_wire::relay::cookie::CookieKey;
+    let mut world = World::direct();
+    let channel = *world.relays[0].channels.keys().next().unwrap();
+    let key = CookieKey::from_bytes([3; 32]);
+    let now = world.now;
+    let relay = Way::Direct { socket: SocketId(0), remote: "203.0.113.1:443".parse().unwrap() };
+    let client = &mut world.hosts[CLIENT].node;
+    let cookie = key.make(channel, "198.51.100.1:6000".parse().unwrap(), 1);
+    client.handle_datagram(now, stranger(), None, &cookie.encode());
+    let foreign = key.make(ChannelId::from_u64(5), "198.51.100.1:6000".parse().unwrap(), 1);
+    client.handle_datagram(now, relay, None, &foreign.encode());
+    assert_eq!(client.counters().cookie_unknown, 2);
+    assert!(client.poll_event().is_none());
+    client.handle_datagram(now, relay, None, &cookie.encode());
+    assert!(matches!(client.poll_event(), Some(Event::Control { message: Control::Rebind(_), .. })));
+}

@@ -1,0 +1,619 @@
+//! The world of the tests: hosts with a node and a toy tunnel each, relays that forward, links with a delay.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::relay::control::*;
+use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey, SignedRecord, TicketSecret};
+
+use crate::io::*;
+use crate::node::{Identity, Node};
+
+pub(super) const CLIENT: usize = 0;
+pub(super) const AGENT: usize = 1;
+pub(super) const SECRET: [u8; 32] = [9; 32];
+
+pub(super) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+pub(super) fn relay_url(n: usize) -> RelayUrl {
+    RelayUrl::new(&format!("relay{n}.test"), 443, None).unwrap()
+}
+fn relay_addr(n: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([203, 0, 113, n as u8 + 1]), 443)
+}
+
+#[derive(Debug)]
+enum Happening {
+    Dialed { host: usize, link: LinkId },
+    ToRelay { host: usize, link: LinkId, message: Control },
+    ToNode { host: usize, link: LinkId, message: Control },
+    Datagram { host: usize, way: Way, data: Bytes },
+}
+
+/// One machine: a node, and a tunnel that numbers its datagrams and acknowledges what it gets.
+pub(super) struct Host {
+    pub(super) node: Node,
+    pub(super) addr: SocketAddr,
+    pub(super) peer: Option<PeerId>,
+    pub(super) route: Option<Route>,
+    pub(super) routes: Vec<(Duration, RouteReason, Option<PathKind>)>,
+    pub(super) failed: Option<PeerError>,
+    pub(super) peers_seen: usize,
+    pub(super) replays: usize,
+    pub(super) delivered: Vec<Bytes>,
+    pub(super) probes_sent: Vec<(Duration, Way, usize)>,
+    pub(super) controls_sent: Vec<Control>,
+    pub(super) ready: Vec<Carrier>,
+    pub(super) lost: usize,
+    pub(super) wakeups: BTreeMap<&'static str, usize>,
+    pub(super) replaced: bool,
+    known: BTreeSet<Way>,
+    pub(super) unknown_source: usize,
+    // The toy tunnel.
+    next_seq: u64,
+    recent: VecDeque<(u64, Way)>,
+    unacked: BTreeMap<u64, Instant>,
+    flow: FlowSample,
+    flow_armed: bool,
+    pub(super) received: Vec<(Duration, u64)>,
+    seen: BTreeSet<u64>,
+}
+
+pub(super) struct Relay {
+    links: BTreeMap<(usize, LinkId), (Carrier, Option<SignedRecord>)>,
+    agents: BTreeMap<NodeId, (usize, LinkId)>,
+    /// Both sides: opener, target.
+    pub(super) channels: BTreeMap<ChannelId, [Option<(usize, LinkId)>; 2]>,
+    pub(super) alive: bool,
+    pub(super) echo: bool,
+    /// Messages that came, for assertions.
+    pub(super) log: Vec<&'static str>,
+}
+
+pub(super) struct World {
+    pub(super) start: Instant,
+    pub(super) now: Instant,
+    pub(super) hosts: Vec<Host>,
+    pub(super) relays: Vec<Relay>,
+    links: BTreeMap<(usize, LinkId), (usize, Carrier)>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    next: u64,
+    /// One way, host to host and host to relay.
+    pub(super) direct_delay: Duration,
+    pub(super) relay_delay: Duration,
+    pub(super) direct_open: bool,
+    pub(super) udp_open: bool,
+    pub(super) tls_open: bool,
+    /// Largest datagram that fits the direct path.
+    pub(super) direct_mtu: usize,
+}
+
+pub(super) fn config(role: Role) -> Config {
+    Config {
+        role,
+        links: LinkMode::Auto,
+        direct: true,
+        admission: match role {
+            Role::Agent => Admission { secrets: vec![TicketSecret::from_bytes(SECRET)], ..Admission::default() },
+            Role::Client => Admission::default(),
+        },
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a virtual clock needs one instant to count from")]
+fn some_instant() -> Instant {
+    Instant::now()
+}
+
+impl World {
+    /// A client and an agent on open networks, and one relay.
+    pub(super) fn new() -> Self {
+        Self::with(config(Role::Client), config(Role::Agent), 1)
+    }
+    pub(super) fn with(client: Config, agent: Config, relays: usize) -> Self {
+        let start = some_instant();
+        let relay = || Relay {
+            links: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            alive: true,
+            echo: true,
+            log: Vec::new(),
+        };
+        let mut world = Self {
+            start,
+            now: start,
+            hosts: Vec::new(),
+            relays: (0..relays).map(|_| relay()).collect(),
+            links: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next: 0,
+            direct_delay: ms(10),
+            relay_delay: ms(8),
+            direct_open: true,
+            udp_open: true,
+            tls_open: true,
+            direct_mtu: 1_472,
+        };
+        world.hosts.push(Host::new(start, client, 1, [198, 51, 100, 1]));
+        world.hosts.push(Host::new(start, agent, 2, [198, 51, 100, 2]));
+        for host in [CLIENT, AGENT] {
+            let addr = world.hosts[host].addr;
+            let socket = LocalSocket { id: SocketId(0), port: addr.port(), v4: true, v6: false, addrs: vec![addr.ip()] };
+            world.hosts[host].node.handle_sockets(start, vec![socket]);
+        }
+        for n in 0..relays {
+            world.hosts[AGENT].node.add_relay(start, relay_url(n), vec![]);
+        }
+        world
+    }
+
+    pub(super) fn restart(&mut self, host: usize, role: Role, epoch: u64) {
+        let old = std::mem::replace(&mut self.hosts[host], Host::new_epoch(self.now, config(role), 2, [198, 51, 100, 2], epoch));
+        drop(old);
+        let dead: Vec<_> = self.links.keys().filter(|(h, _)| *h == host).copied().collect();
+        for (h, link) in dead {
+            self.unlink(h, link);
+        }
+        let addr = self.hosts[host].addr;
+        let socket = LocalSocket { id: SocketId(0), port: addr.port(), v4: true, v6: false, addrs: vec![addr.ip()] };
+        self.hosts[host].node.handle_sockets(self.now, vec![socket]);
+        for n in 0..self.relays.len() {
+            self.hosts[host].node.add_relay(self.now, relay_url(n), vec![]);
+        }
+    }
+
+    pub(super) fn target(&self) -> PeerTarget {
+        PeerTarget {
+            node: self.hosts[AGENT].node.id().node,
+            relays: (0..self.relays.len()).map(|n| (relay_url(n), vec![])).collect(),
+            secret: Some(TicketSecret::from_bytes(SECRET)),
+        }
+    }
+    pub(super) fn connect(&mut self) -> PeerId {
+        let target = self.target();
+        self.connect_to(target)
+    }
+    pub(super) fn connect_to(&mut self, target: PeerTarget) -> PeerId {
+        let now = self.now;
+        let host = &mut self.hosts[CLIENT];
+        let peer = host.node.connect(now, target);
+        host.peer = Some(peer);
+        for part in [&b"first flight, part one"[..], b"part two"] {
+            host.node.send_first(now, peer, Bytes::from_static(part));
+        }
+        peer
+    }
+    /// A tunnel that has gone direct.
+    pub(super) fn direct() -> Self {
+        let mut world = Self::new();
+        world.connect();
+        assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))), "never direct");
+        world
+    }
+    pub(super) fn kind(&self, host: usize) -> Option<PathKind> {
+        self.hosts[host].route.as_ref()?.primary.map(|w| w.kind())
+    }
+    pub(super) fn both(&self, fine: impl Fn(Option<PathKind>) -> bool) -> bool {
+        fine(self.kind(CLIENT)) && fine(self.kind(AGENT))
+    }
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Runs until `done` or for `limit`; says whether it was done.
+    pub(super) fn run_for(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        let mut same_instant = 0;
+        loop {
+            for host in 0..self.hosts.len() {
+                self.drain(host);
+            }
+            if done(self) {
+                return true;
+            }
+            let wakes = self.hosts.iter().filter_map(|h| h.node.poll_timeout().map(|w| w.0));
+            let next = wakes.chain(self.queue.keys().next().map(|k| k.0)).min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return false;
+            }
+            same_instant = if next <= self.now { same_instant + 1 } else { 0 };
+            assert!(same_instant < 10_000, "spins: {:?}", self.hosts.iter().map(|h| h.node.poll_timeout()).collect::<Vec<_>>());
+            self.now = self.now.max(next);
+            while let Some(entry) = self.queue.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let happening = entry.remove();
+                self.happen(happening);
+            }
+            for host in 0..self.hosts.len() {
+                self.sample(host);
+                if let Some((at, why)) = self.hosts[host].node.poll_timeout()
+                    && at <= self.now
+                {
+                    if why != "output is queued" {
+                        *self.hosts[host].wakeups.entry(why).or_default() += 1;
+                    }
+                    self.hosts[host].node.handle_timeout(self.now);
+                }
+            }
+        }
+    }
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.run_for(time, |_| false);
+    }
+
+    /// The application of `host` writes one datagram into the tunnel.
+    pub(super) fn write(&mut self, host: usize) {
+        let now = self.now;
+        let h = &mut self.hosts[host];
+        let seq = h.next_seq;
+        h.next_seq += 1;
+        h.unacked.insert(seq, now);
+        h.flow.sent += 1_000;
+        h.flow.in_flight += 1_000;
+        h.flow.waiting_since.get_or_insert(now);
+        self.send_data(host, 0, seq);
+        if let Some(way) = self.hosts[host].route.as_ref().and_then(|r| r.primary) {
+            let recent = &mut self.hosts[host].recent;
+            recent.push_back((seq, way));
+            if recent.len() > 16 {
+                recent.pop_front();
+            }
+        }
+        if std::mem::take(&mut self.hosts[host].flow_armed) {
+            self.sample_now(host);
+        }
+    }
+    /// Writes every `gap` for `time`.
+    pub(super) fn chat(&mut self, host: usize, gap: Duration, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.write(host);
+            self.pass(gap);
+        }
+    }
+
+    fn sample(&mut self, host: usize) {
+        if self.hosts[host].peer.is_some_and(|p| self.hosts[host].node.watched_flows().contains(&p)) {
+            self.sample_now(host);
+        }
+    }
+    fn sample_now(&mut self, host: usize) {
+        let now = self.now;
+        let h = &mut self.hosts[host];
+        if let Some(peer) = h.peer {
+            h.node.handle_flow(now, peer, h.flow);
+        }
+    }
+
+    fn send_data(&mut self, host: usize, kind: u8, seq: u64) {
+        let Some(route) = self.hosts[host].route.clone() else { return };
+        let mut data = vec![0x40, kind];
+        data.extend_from_slice(&seq.to_be_bytes());
+        let standby = route.standby.filter(|_| route.duplicate);
+        for way in route.primary.into_iter().chain(standby) {
+            self.transmit(host, way, data.clone().into());
+        }
+    }
+    fn on_data(&mut self, host: usize, way: Way, data: &[u8]) {
+        let now = self.now;
+        let at = self.elapsed();
+        let h = &mut self.hosts[host];
+        let on_route = h.route.as_ref().is_some_and(|r| r.primary == Some(way) || r.standby == Some(way));
+        if !h.known.contains(&way) && !on_route {
+            h.unknown_source += 1;
+            return;
+        }
+        let seq = u64::from_be_bytes(data[2..10].try_into().unwrap());
+        if data[1] == 0 {
+            if h.seen.insert(seq) {
+                h.received.push((at, seq));
+            }
+            self.send_data(host, 1, seq);
+        } else if let Some(sent) = h.unacked.remove(&seq) {
+            let rtt = now - sent;
+            h.flow.srtt = if h.flow.srtt.is_zero() { rtt } else { (h.flow.srtt * 7 + rtt) / 8 };
+            h.flow.acked += 1_000;
+            h.flow.in_flight -= 1_000;
+            h.flow.last_ack = Some(now);
+            h.flow.waiting_since = h.unacked.values().min().copied();
+        }
+    }
+
+    fn later(&mut self, delay: Duration, happening: Happening) {
+        self.queue.insert((self.now + delay, self.next), happening);
+        self.next += 1;
+    }
+
+    fn transmit(&mut self, host: usize, way: Way, data: Bytes) {
+        match way {
+            Way::Direct { remote, .. } => {
+                let Some(to) = self.hosts.iter().position(|h| h.addr == remote) else { return };
+                if self.direct_open && data.len() <= self.direct_mtu {
+                    let way = Way::Direct { socket: SocketId(0), remote: self.hosts[host].addr };
+                    self.later(self.direct_delay, Happening::Datagram { host: to, way, data });
+                }
+            }
+            Way::Channel { link, channel, carrier } => {
+                let Some(&(relay, _)) = self.links.get(&(host, link)) else { return };
+                if !self.carries(carrier) || !self.relays[relay].alive {
+                    return;
+                }
+                if channel == ChannelId::ECHO {
+                    if self.relays[relay].echo {
+                        self.later(self.relay_delay * 2, Happening::Datagram { host, way, data });
+                    }
+                    return;
+                }
+                let Some(sides) = self.relays[relay].channels.get(&channel) else { return };
+                let Some(side) = sides.iter().position(|s| *s == Some((host, link))) else { return };
+                let Some((to, to_link)) = sides[1 - side] else { return };
+                let carrier = self.links[&(to, to_link)].1;
+                if self.carries(carrier) {
+                    let way = Way::Channel { link: to_link, carrier, channel };
+                    self.later(self.relay_delay * 2, Happening::Datagram { host: to, way, data });
+                }
+            }
+        }
+    }
+    fn carries(&self, carrier: Carrier) -> bool {
+        match carrier {
+            Carrier::Udp => self.udp_open,
+            Carrier::Tls => self.tls_open,
+        }
+    }
+
+    fn drain(&mut self, host: usize) {
+        while let Some(transmit) = self.hosts[host].node.poll_transmit() {
+            let at = self.elapsed();
+            let echo = matches!(transmit.way, Way::Channel { channel: ChannelId::ECHO, .. });
+            if !echo {
+                self.hosts[host].probes_sent.push((at, transmit.way, transmit.data.len()));
+            }
+            self.transmit(host, transmit.way, transmit.data);
+        }
+        while let Some(event) = self.hosts[host].node.poll_event() {
+            self.on_event(host, event);
+        }
+    }
+
+    fn on_event(&mut self, host: usize, event: Event) {
+        let at = self.elapsed();
+        let h = &mut self.hosts[host];
+        match event {
+            Event::Dial { link, url, carrier, .. } => {
+                let relay = (0..self.relays.len()).find(|&n| relay_url(n) == url);
+                let Some(relay) = relay else { return };
+                self.links.insert((host, link), (relay, carrier));
+                let round_trips = if carrier == Carrier::Udp { 2 } else { 6 };
+                self.later(self.relay_delay * round_trips, Happening::Dialed { host, link });
+            }
+            Event::HangUp { link } => self.unlink(host, link),
+            Event::Control { link, message } => {
+                h.controls_sent.push(message.clone());
+                // Everything that is sent must survive its own format.
+                let message = Control::decode(message.encode()).unwrap();
+                self.later(self.relay_delay, Happening::ToRelay { host, link, message });
+            }
+            Event::LinkReady { carrier, .. } => h.ready.push(carrier),
+            Event::LinkLost { .. } => h.lost += 1,
+            Event::PeerIncoming { peer, .. } => {
+                h.peer = Some(peer);
+                h.peers_seen += 1;
+            }
+            Event::PeerKnown { .. } => h.peers_seen += 1,
+            Event::PeerFailed { peer, error } if h.peer == Some(peer) => h.failed = Some(error),
+            Event::Route { peer, route, reason } if h.peer == Some(peer) => {
+                h.routes.push((at, reason, route.primary.map(|w| w.kind())));
+                h.route = Some(route);
+            }
+            Event::WayKnown { way, .. } => assert!(h.known.insert(way), "told twice"),
+            Event::WayForgotten { way, .. } => assert!(h.known.remove(&way), "was not known"),
+            Event::Deliver { data, .. } => {
+                assert!(h.route.as_ref().is_some_and(|r| r.primary.is_some()), "delivered before there is a route back");
+                h.delivered.push(data);
+            }
+            Event::Replay { .. } => {
+                h.replays += 1;
+                for (seq, _) in h.recent.clone() {
+                    self.send_data(host, 0, seq);
+                }
+            }
+            Event::WatchFlow { .. } => h.flow_armed = true,
+            Event::Replaced => h.replaced = true,
+            _ => {}
+        }
+    }
+
+    /// A link ends at the relay; the node is told by the caller if it did not hang up itself.
+    fn unlink(&mut self, host: usize, link: LinkId) {
+        let Some((relay, _)) = self.links.remove(&(host, link)) else { return };
+        let relay = &mut self.relays[relay];
+        relay.links.remove(&(host, link));
+        relay.agents.retain(|_, at| *at != (host, link));
+        for sides in relay.channels.values_mut() {
+            for side in sides {
+                if *side == Some((host, link)) {
+                    *side = None;
+                }
+            }
+        }
+    }
+    /// Breaks every link of a host to a relay.
+    pub(super) fn break_links(&mut self, host: usize) {
+        let links: Vec<LinkId> = self.links.keys().filter(|(h, _)| *h == host).map(|(_, l)| *l).collect();
+        for link in links {
+            self.unlink(host, link);
+            self.hosts[host].node.handle_link_lost(self.now, link, LinkError::TimedOut);
+        }
+    }
+    pub(super) fn kill_relay(&mut self, relay: usize) {
+        self.relays[relay].alive = false;
+        self.relays[relay].channels.clear();
+        for host in 0..self.hosts.len() {
+            let links: Vec<LinkId> =
+                self.links.iter().filter(|((h, _), (r, _))| *h == host && *r == relay).map(|((_, l), _)| *l).collect();
+            for link in links {
+                self.unlink(host, link);
+                self.hosts[host].node.handle_link_lost(self.now, link, LinkError::Broken("killed".into()));
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Dialed { host, link } => {
+                let Some(&(relay, carrier)) = self.links.get(&(host, link)) else { return };
+                let fine = self.relays[relay].alive && self.carries(carrier);
+                let result = if fine {
+                    self.relays[relay].links.insert((host, link), (carrier, None));
+                    let udp = (carrier == Carrier::Udp).then_some((SocketId(0), relay_addr(relay)));
+                    Ok(LinkUp { rtt: None, udp, intercepted: false })
+                } else {
+                    self.links.remove(&(host, link));
+                    Err(LinkError::TimedOut)
+                };
+                self.hosts[host].node.handle_dialed(self.now, link, result);
+            }
+            Happening::ToRelay { host, link, message } => self.at_relay(host, link, message),
+            Happening::ToNode { host, link, message } => {
+                if self.links.contains_key(&(host, link)) {
+                    self.hosts[host].node.handle_control(self.now, link, message);
+                }
+            }
+            Happening::Datagram { host, way, data } => {
+                if data[0] == 0x40 {
+                    self.on_data(host, way, &data);
+                } else {
+                    self.hosts[host].node.handle_datagram(self.now, way, None, &data);
+                }
+            }
+        }
+    }
+
+    pub(super) fn to_node(&mut self, to: (usize, LinkId), message: Control) {
+        let message = Control::decode(message.encode()).unwrap();
+        self.later(self.relay_delay, Happening::ToNode { host: to.0, link: to.1, message });
+    }
+
+    fn at_relay(&mut self, host: usize, link: LinkId, message: Control) {
+        let from = (host, link);
+        let Some(&(n, carrier)) = self.links.get(&from) else { return };
+        if !self.relays[n].alive || !self.relays[n].links.contains_key(&from) {
+            return;
+        }
+        self.relays[n].log.push(message.name());
+        let observed = self.hosts[host].addr;
+        let relay = &mut self.relays[n];
+        match message {
+            Control::Hello(hello) => {
+                if hello.role == Role::Agent {
+                    relay.agents.insert(hello.record.node(), from);
+                }
+                relay.links.insert(from, (carrier, Some(hello.record)));
+                let welcome = Welcome {
+                    version: VERSION,
+                    relay: "relay".into(),
+                    region: "test".into(),
+                    session: 1,
+                    observed,
+                    max_channels: 1_024,
+                    max_datagram: 9_000,
+                    time: 1,
+                };
+                self.to_node(from, Control::Welcome(welcome));
+            }
+            Control::Open(open) => {
+                let Some(&to) = relay.agents.get(&open.peer) else {
+                    self.to_node(from, Control::Closed { channel: open.channel, reason: CloseReason::Offline });
+                    return;
+                };
+                let record = relay.links[&from].1.clone().unwrap();
+                let target = relay.links[&to].1.clone().unwrap();
+                relay.channels.insert(open.channel, [Some(from), Some(to)]);
+                let incoming = Incoming { channel: open.channel, record, observed, proof: open.proof, first: open.first };
+                let there = self.hosts[to.0].addr;
+                self.to_node(to, Control::Incoming(incoming));
+                self.to_node(from, Control::Opened(Opened { channel: open.channel, record: target, observed: there }));
+            }
+            Control::Closed { channel, reason } => {
+                if let Some(sides) = relay.channels.remove(&channel) {
+                    for side in sides.into_iter().flatten().filter(|s| s.0 != host) {
+                        self.to_node(side, Control::Closed { channel, reason });
+                    }
+                }
+            }
+            Control::Attach { channel } => {
+                let side = if host == CLIENT { 0 } else { 1 };
+                let answer = match relay.channels.get_mut(&channel) {
+                    Some(sides) => {
+                        sides[side] = Some(from);
+                        Control::Attached { channel }
+                    }
+                    None => Control::Closed { channel, reason: CloseReason::NoSuchChannel },
+                };
+                self.to_node(from, answer);
+            }
+            Control::Signal { channel, sealed } => {
+                if let Some(sides) = relay.channels.get(&channel)
+                    && let Some(to) = sides.iter().flatten().find(|s| s.0 != host).copied()
+                {
+                    self.to_node(to, Control::Signal { channel, sealed });
+                }
+            }
+            _ => {}
+        }
+    }
+    pub(super) fn link_of(&self, host: usize) -> LinkId {
+        self.links.keys().rfind(|(h, _)| *h == host).map(|(_, l)| *l).unwrap()
+    }
+}
+
+impl Host {
+    fn new(now: Instant, config: Config, key: u8, ip: [u8; 4]) -> Self {
+        Self::new_epoch(now, config, key, ip, 1)
+    }
+    fn new_epoch(now: Instant, config: Config, key: u8, ip: [u8; 4], epoch: u64) -> Self {
+        let identity = Identity { key: Arc::new(SecretKey::from_bytes(&[key; 32])), epoch };
+        let mut seed = [key; 32];
+        seed[0] = epoch as u8;
+        Self {
+            node: Node::new(now, config, identity, seed),
+            addr: SocketAddr::new(IpAddr::from(ip), 5_000),
+            peer: None,
+            route: None,
+            routes: Vec::new(),
+            failed: None,
+            peers_seen: 0,
+            replays: 0,
+            delivered: Vec::new(),
+            probes_sent: Vec::new(),
+            controls_sent: Vec::new(),
+            ready: Vec::new(),
+            lost: 0,
+            wakeups: BTreeMap::new(),
+            replaced: false,
+            known: BTreeSet::new(),
+            unknown_source: 0,
+            next_seq: 0,
+            recent: VecDeque::new(),
+            unacked: BTreeMap::new(),
+            flow: FlowSample::default(),
+            flow_armed: false,
+            received: Vec::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+    /// The longest time in which nothing arrived, between `from` and the last arrival.
+    pub(super) fn longest_gap(&self, from: Duration) -> Duration {
+        let mut times: Vec<Duration> = self.received.iter().map(|r| r.0).collect();
+        times.sort();
+        times.windows(2).filter(|w| w[1] >= from).map(|w| w[1] - w[0]).max().unwrap_or(Duration::MAX)
+    }
+}

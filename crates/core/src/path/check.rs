@@ -1,0 +1,286 @@
+//! Checking one path: the probe ladder, then the size tests. Timers only; the pings themselves are sent by
+//! [`super::Paths`].
+
+use std::time::{Duration, Instant};
+
+use super::rtt::{Loss, Rtt};
+use super::score::{PathId, Standing};
+use crate::io::{PathKind, Way};
+
+/// QUIC's minimum datagram size (RFC 9000 section 14): below it no tunnel runs.
+pub(crate) const MIN_SIZE: u16 = 1_200;
+/// The default largest datagram: 1,444 + 8 + 48 = 1,500 on a relayed IPv6 path (design section 6).
+pub(crate) const FULL_SIZE: u16 = 1_444;
+/// Probes that only ask whether somebody is there.
+pub(crate) const SMALL_SIZE: u16 = 120;
+
+/// When small pings go to an attested address, in milliseconds after the start: dense while both NATs open.
+const LADDER: [u64; 7] = [0, 25, 50, 100, 200, 400, 800];
+/// Then slowly and only while the tunnel is active, in milliseconds after the last one.
+const SLOW: [u64; 4] = [2_000, 5_000, 15_000, 60_000];
+/// Three small probes are all an address gets that nobody attests; spread over the skew between the two sides' starts.
+const UNATTESTED: [u64; 3] = [0, 100, 400];
+/// After the last of them, an answer may still come for this long.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+/// A size is given up after this many unanswered pings.
+const TRIES: u8 = 4;
+/// First wait of a size test when no round trip is known: longer than most, short beside a handshake.
+const UNKNOWN_RTT: Duration = Duration::from_millis(300);
+/// Shortest wait between two tries.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// A loser of a failover stays out this long at first, doubling to ten minutes.
+const QUARANTINE: Duration = Duration::from_secs(10);
+const QUARANTINE_MAX: Duration = Duration::from_secs(600);
+
+/// How far a path has been proven.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Nothing came back yet.
+    Searching { rung: usize, next: Instant },
+    /// It answers; which sizes does it carry?
+    Sizing { base: Trial, full: Trial },
+    /// Proven both ways at this size.
+    Valid { size: u16 },
+    /// It lost a failover, or does not carry 1,200 bytes.
+    Quarantined { until: Instant },
+}
+
+/// The test of one size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trial {
+    Testing { tries: u8, next: Instant },
+    Proven,
+    Failed,
+}
+
+/// One way to the peer, with what is known of it.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) id: PathId,
+    pub(crate) way: Way,
+    pub(crate) stage: Stage,
+    /// A relay, or the peer itself by an answer, says that the peer is at this address.
+    pub(crate) attested: bool,
+    pub(crate) rtt: Option<Rtt>,
+    pub(crate) loss: Loss,
+    pub(crate) last_answer: Option<Instant>,
+    /// When the first ping was sent that no later answer followed.
+    pub(crate) waiting_since: Option<Instant>,
+    pub(crate) last_ping: Option<Instant>,
+    /// The shell was told that datagrams may come in here.
+    pub(crate) told: bool,
+    /// Failovers lost; doubles the quarantine.
+    strikes: u32,
+}
+
+impl Path {
+    pub(crate) fn new(id: PathId, way: Way, attested: bool, now: Instant) -> Self {
+        let stage = match way.kind() {
+            PathKind::Direct => Stage::Searching { rung: 0, next: now },
+            // The relay says that the peer is on the channel: only the sizes are open.
+            PathKind::RelayUdp | PathKind::RelayTls => Stage::sizing(now),
+        };
+        Self {
+            id,
+            way,
+            stage,
+            attested,
+            rtt: None,
+            loss: Loss::default(),
+            last_answer: None,
+            waiting_since: None,
+            last_ping: None,
+            told: false,
+            strikes: 0,
+        }
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.way.kind() == PathKind::Direct
+    }
+    /// The size proven, once the tests are over.
+    pub(crate) fn concluded(&self) -> Option<u16> {
+        match self.stage {
+            Stage::Valid { size } => Some(size),
+            _ => None,
+        }
+    }
+    /// What a route counts with: full size until the tests have said otherwise.
+    pub(crate) fn size_or_hope(&self) -> u16 {
+        self.concluded().unwrap_or(FULL_SIZE)
+    }
+    pub(crate) fn is_quarantined(&self) -> bool {
+        matches!(self.stage, Stage::Quarantined { .. })
+    }
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.rtt.map(|r| r.smoothed)
+    }
+    pub(crate) fn standing(&self) -> Standing {
+        let family = match self.way {
+            Way::Direct { remote, .. } if remote.is_ipv6() => 0,
+            Way::Direct { .. } => 1,
+            Way::Channel { .. } => 2,
+        };
+        Standing { id: self.id, kind: self.way.kind(), family, rtt: self.smoothed(), loss_percent: self.loss.percent() }
+    }
+
+    /// When this path wants to ping next by itself. `active`: the tunnel is in use.
+    pub(crate) fn next_check(&self, active: bool) -> Option<Instant> {
+        match self.stage {
+            Stage::Searching { rung, next } => (active || rung <= self.ladder().len()).then_some(next),
+            Stage::Sizing { base, full } => match (base.next(), full.next()) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+            Stage::Quarantined { until } => active.then_some(until),
+            Stage::Valid { .. } => None,
+        }
+    }
+
+    /// Advances the check; gives the sizes of the pings to send now, or says that the path is done with.
+    pub(crate) fn advance(&mut self, now: Instant) -> Advance {
+        let wait = self.trial_wait();
+        match &mut self.stage {
+            Stage::Searching { rung, next } if *next <= now => {
+                let ladder: &[u64] = if self.attested { &LADDER } else { &UNATTESTED };
+                let step = *rung;
+                *rung += 1;
+                if let Some(gap) = ladder.get(step + 1).map(|at| at - ladder[step]) {
+                    *next = now + Duration::from_millis(gap);
+                } else if step + 1 == ladder.len() {
+                    *next = now + if self.attested { Duration::from_millis(SLOW[0]) } else { LAST_CHANCE };
+                } else if !self.attested {
+                    return Advance::Hopeless;
+                } else {
+                    let slow = SLOW[(step + 1 - ladder.len()).min(SLOW.len() - 1)];
+                    *next = now + Duration::from_millis(slow);
+                }
+                Advance::Ping(vec![SMALL_SIZE])
+            }
+            Stage::Sizing { base, full } => {
+                let mut sizes = Vec::new();
+                if base.advance(now, wait) {
+                    sizes.push(MIN_SIZE);
+                }
+                if full.advance(now, wait) {
+                    sizes.push(FULL_SIZE);
+                }
+                self.conclude(now);
+                Advance::Ping(sizes)
+            }
+            Stage::Quarantined { until } if *until <= now => {
+                self.stage = match self.way.kind() {
+                    PathKind::Direct => Stage::Searching { rung: 0, next: now },
+                    PathKind::RelayUdp | PathKind::RelayTls => Stage::sizing(now),
+                };
+                self.advance(now)
+            }
+            _ => Advance::Ping(Vec::new()),
+        }
+    }
+
+    /// A ping of `size` bytes was answered after `sample`.
+    pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Duration) {
+        match &mut self.rtt {
+            Some(rtt) => rtt.add(sample),
+            None => self.rtt = Some(Rtt::first(sample)),
+        }
+        self.last_answer = Some(now);
+        self.waiting_since = None;
+        match &mut self.stage {
+            Stage::Searching { .. } => {
+                self.attested = true;
+                self.stage = Stage::sizing(now);
+            }
+            Stage::Sizing { base, full } => {
+                if size >= MIN_SIZE {
+                    *base = Trial::Proven;
+                }
+                if size >= FULL_SIZE {
+                    *full = Trial::Proven;
+                }
+                self.conclude(now);
+            }
+            Stage::Valid { .. } | Stage::Quarantined { .. } => {}
+        }
+    }
+
+    /// The peer pinged us here: probably it can be reached now.
+    pub(crate) fn heard_ping(&mut self, now: Instant) {
+        if let Stage::Searching { rung, next } = &mut self.stage
+            && *rung > 0
+            && *next > now
+            && self.last_ping.is_none_or(|at| at + Duration::from_millis(LADDER[1]) <= now)
+        {
+            *next = now;
+        }
+    }
+
+    pub(crate) fn quarantine(&mut self, now: Instant) {
+        let wait = (QUARANTINE * 2u32.saturating_pow(self.strikes.min(16))).min(QUARANTINE_MAX);
+        self.strikes = self.strikes.saturating_add(1);
+        self.stage = Stage::Quarantined { until: now + wait };
+        self.loss = Loss::default();
+    }
+
+    fn ladder(&self) -> &'static [u64] {
+        if self.attested { &LADDER } else { &UNATTESTED }
+    }
+    fn trial_wait(&self) -> Duration {
+        match self.rtt {
+            Some(rtt) => (rtt.smoothed * 2 + rtt.variation * 4).max(SHORTEST_WAIT),
+            None => UNKNOWN_RTT,
+        }
+    }
+    /// Ends the size tests when both have ended.
+    fn conclude(&mut self, now: Instant) {
+        let Stage::Sizing { base, full } = self.stage else { return };
+        match (base, full) {
+            (Trial::Proven, Trial::Proven) => self.stage = Stage::Valid { size: FULL_SIZE },
+            (Trial::Proven, Trial::Failed) => self.stage = Stage::Valid { size: MIN_SIZE },
+            (Trial::Failed, _) => self.quarantine(now),
+            _ => {}
+        }
+    }
+}
+
+/// What [`Path::advance`] wants.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// Send pings of these sizes now.
+    Ping(Vec<u16>),
+    /// Nobody answers there: forget the path.
+    Hopeless,
+}
+
+impl Stage {
+    fn sizing(now: Instant) -> Self {
+        let trial = Trial::Testing { tries: 0, next: now };
+        Stage::Sizing { base: trial, full: trial }
+    }
+}
+
+impl Trial {
+    fn next(self) -> Option<Instant> {
+        match self {
+            Trial::Testing { next, .. } => Some(next),
+            Trial::Proven | Trial::Failed => None,
+        }
+    }
+    /// True if a ping is to be sent now.
+    fn advance(&mut self, now: Instant, wait: Duration) -> bool {
+        let Trial::Testing { tries, next } = self else { return false };
+        if *next > now {
+            return false;
+        }
+        if *tries >= TRIES {
+            *self = Trial::Failed;
+            return false;
+        }
+        *next = now + wait * (1 << *tries);
+        *tries += 1;
+        true
+    }
+}

@@ -1,0 +1,241 @@
+//! Pings: sending them, matching their answers, and the regular ones (each second while active, keep-alives when idle).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use byway_wire::probe::{ProbeBody, TxId};
+
+use super::check::{Advance, SMALL_SIZE};
+use super::failover::threshold;
+use super::paths::{Output, Paths};
+use super::score::PathId;
+use crate::cx::{Cx, Wake, earliest};
+use crate::io::RouteReason;
+
+/// While active, paths are pinged and judged this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Idle direct paths are kept this often: NATs keep UDP mappings for 30 s at the least in practice (RFC 4787 section 4.3
+/// asks for two minutes).
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// An unanswered keep-alive is repeated after this long...
+const KEEPALIVE_RETRY: Duration = Duration::from_millis(500);
+/// ...and this many unanswered ones are a suspicion.
+const KEEPALIVE_TRIES: u8 = 3;
+/// A regular ping without an answer for this long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+/// Other valid paths measured beside primary and standby.
+const MEASURED: usize = 4;
+/// Pings of one peer answered in a second: its ladders and ticks need less than 300.
+const PINGS_PER_SECOND: u32 = 512;
+/// Most pings remembered; the oldest is forgotten.
+const MAX_PINGS: usize = 512;
+
+/// A ping under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ping {
+    path: PathId,
+    pub(super) sent: Instant,
+    pub(super) size: u16,
+    /// Counts for the loss measure.
+    pub(super) regular: bool,
+}
+
+/// All pings under way to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    under_way: BTreeMap<TxId, Ping>,
+}
+
+impl Pings {
+    fn insert(&mut self, txid: TxId, ping: Ping) {
+        if self.under_way.len() >= MAX_PINGS
+            && let Some(oldest) = self.under_way.iter().min_by_key(|(_, p)| p.sent).map(|(&txid, _)| txid)
+        {
+            self.under_way.remove(&oldest);
+        }
+        self.under_way.insert(txid, ping);
+    }
+    /// The ping that a pong of `len` bytes on `path` answers.
+    pub(super) fn take(&mut self, txid: TxId, path: PathId, len: usize) -> Option<Ping> {
+        let ping = self.under_way.get(&txid)?;
+        if ping.path != path || len < usize::from(ping.size) {
+            return None;
+        }
+        self.under_way.remove(&txid)
+    }
+    pub(super) fn forget(&mut self, path: PathId) {
+        self.under_way.retain(|_, p| p.path != path);
+    }
+    /// Removes what is lost; gives the paths of regular pings among it.
+    fn expire(&mut self, now: Instant) -> Vec<PathId> {
+        let mut lost = Vec::new();
+        self.under_way.retain(|_, p| {
+            let keep = p.sent + LOST_AFTER > now;
+            if !keep && p.regular {
+                lost.push(p.path);
+            }
+            keep
+        });
+        lost
+    }
+}
+
+/// A bucket of answers to pings, refilled each second.
+#[derive(Debug)]
+pub(super) struct PingBudget {
+    second: Instant,
+    left: u32,
+}
+
+impl PingBudget {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { second: now, left: PINGS_PER_SECOND }
+    }
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            *self = Self::new(now);
+        }
+        let fine = self.left > 0;
+        self.left -= u32::from(fine);
+        fine
+    }
+}
+
+impl Paths {
+    /// Sends one ping. `regular`: at a size that must pass, so that its silence is evidence.
+    pub(super) fn ping(&mut self, cx: &mut Cx<'_>, id: PathId, size: u16, regular: bool) {
+        let txid = TxId(cx.rng.bytes());
+        let Some(path) = self.table.get_mut(&id) else { return };
+        let Some(data) = self.association.seal_probe(cx.rng, ProbeBody::Ping { txid }, usize::from(size)) else { return };
+        path.last_ping = Some(cx.now);
+        if regular {
+            path.waiting_since.get_or_insert(cx.now);
+        }
+        // Never longer than the probe really is: the answer is compared with this.
+        let size = size.min(data.len() as u16);
+        self.pings.insert(txid, Ping { path: id, sent: cx.now, size, regular });
+        self.out.push_back(Output::Send { way: path.way, data });
+    }
+
+    /// Runs the ladders and size tests that are due.
+    pub(super) fn run_checks(&mut self, cx: &mut Cx<'_>) {
+        if !self.can_probe() {
+            return;
+        }
+        let active = self.flow.is_active(cx.now);
+        let due: Vec<PathId> =
+            self.table.values().filter(|p| p.next_check(active).is_some_and(|t| t <= cx.now)).map(|p| p.id).collect();
+        let mut changed = false;
+        for id in due {
+            let Some(path) = self.table.get_mut(&id) else { continue };
+            match path.advance(cx.now) {
+                Advance::Ping(sizes) => {
+                    changed |= sizes.is_empty();
+                    for size in sizes {
+                        self.ping(cx, id, size, false);
+                    }
+                }
+                Advance::Hopeless => {
+                    self.remove(id);
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.review(cx, false, RouteReason::Better);
+        }
+    }
+
+    /// The second's work of an active tunnel; the end of activity.
+    pub(super) fn run_activity(&mut self, cx: &mut Cx<'_>) {
+        if self.flow.is_active(cx.now) {
+            if self.next_tick.is_some_and(|t| t <= cx.now) {
+                self.tick(cx);
+            }
+            if self.flow_check.is_some_and(|t| t <= cx.now) {
+                // The wake-up was the purpose: the shell samples the flow at it.
+                self.flow_check = Some(cx.now + self.patience());
+            }
+        } else if self.watching {
+            self.watching = false;
+            self.next_tick = None;
+            self.flow_check = None;
+            self.out.push_back(Output::WatchFlow);
+        }
+    }
+
+    pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.next_tick = Some(cx.now + TICK);
+        for id in self.pings.expire(cx.now) {
+            if let Some(path) = self.table.get_mut(&id) {
+                path.loss.add(true);
+            }
+        }
+        self.review(cx, true, RouteReason::Better);
+        if !self.can_probe() || self.doubt.is_some() {
+            return;
+        }
+        for id in self.primary.into_iter().chain(self.alternatives(MEASURED)) {
+            self.ping(cx, id, SMALL_SIZE, true);
+        }
+    }
+
+    /// When an idle direct primary must say something.
+    fn keepalive_at(&self) -> Option<Instant> {
+        let path = self.primary_path()?;
+        if !self.can_probe() || !path.is_direct() || self.doubt.is_some() {
+            return None;
+        }
+        let last = path.last_ping?;
+        let gap = match path.waiting_since {
+            Some(_) => KEEPALIVE_RETRY.max(self.patience()),
+            None => KEEPALIVE,
+        };
+        Some(last + gap)
+    }
+
+    pub(super) fn run_keepalive(&mut self, cx: &mut Cx<'_>) {
+        if self.flow.is_active(cx.now) || self.keepalive_at().is_none_or(|t| t > cx.now) {
+            return;
+        }
+        if self.keepalive_tries >= KEEPALIVE_TRIES {
+            self.keepalive_tries = 0;
+            self.suspect(cx);
+            return;
+        }
+        if let Some(id) = self.primary {
+            self.keepalive_tries += 1;
+            self.ping(cx, id, SMALL_SIZE, true);
+        }
+    }
+
+    /// How long silence must last now to be evidence.
+    pub(super) fn patience(&self) -> Duration {
+        threshold(self.primary_path().and_then(|p| p.rtt), &self.flow.sample) * self.flow.patience()
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Wake> {
+        let mut wake = None;
+        let mut consider = |at: Option<Instant>, why: &'static str| wake = earliest(wake, at.map(|t| (t, why)));
+        let active = self.watching;
+        if self.can_probe() {
+            consider(self.table.values().filter_map(|p| p.next_check(active)).min(), "path check");
+        }
+        if let Some(doubt) = &self.doubt {
+            consider(Some(doubt.next_ping), "suspicion ping");
+            consider(self.decide_at(), "suspicion verdict");
+            if self.told.as_ref().is_some_and(|r| r.duplicate) {
+                consider(Some(doubt.duplicate_until), "end of duplication");
+            }
+        }
+        if active {
+            consider(self.next_tick, "path measurement");
+            consider(self.flow_check, "flow evidence");
+            consider(self.flow.active_until, "end of activity");
+            consider(self.ping_evidence_at(), "ping evidence");
+        } else {
+            consider(self.keepalive_at(), "path keep-alive");
+        }
+        wake
+    }
+}

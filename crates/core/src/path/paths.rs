@@ -1,0 +1,401 @@
+//! All paths to one peer instance: what comes in, and the table it changes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::probe::{ProbeBody, TxId};
+use byway_wire::signal::{Candidates, Mapping, SignalBody};
+
+use super::candidate::{LocalCandidates, believe};
+use super::check::Path;
+use super::failover::{Flow, Suspicion};
+use super::measure::{PingBudget, Pings};
+use super::score::{BestScore, PathId, Policy};
+use super::secure::Association;
+use crate::cx::{Cx, Wake};
+use crate::io::{FlowSample, LinkId, LocalSocket, PathKind, Route, RouteReason, SocketId, Way};
+
+/// Most direct paths to one peer: 32 candidates on two sockets.
+const MAX_DIRECT: usize = 64;
+/// Unattested addresses remembered, so that none gets another three probes with each new list.
+const MAX_TRIED: usize = 128;
+/// After this long an unattested address may be tried again.
+const TRIED_FOR: Duration = Duration::from_secs(60);
+
+/// What a peer's paths want from the node.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Send a sealed probe.
+    Send { way: Way, data: Bytes },
+    /// Send a sealed signal through the peer's channels.
+    Signal(Bytes),
+    /// Data goes there from now on.
+    Route(Route, RouteReason),
+    /// Send the last datagrams again.
+    Replay,
+    /// The evidence timer sleeps until the shell sees activity.
+    WatchFlow,
+    /// A channel on this link is suspected: does the link carry data at all?
+    SuspectLink(LinkId),
+    /// The peer's datagrams may come in here.
+    WayKnown(Way),
+    /// They may no longer.
+    WayForgotten(Way),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    pub(super) association: Association,
+    /// False: no candidates, no probes (`--no-direct`).
+    pub(super) probing: bool,
+    pub(super) policy: &'static dyn Policy,
+    sockets: Vec<LocalSocket>,
+    pub(super) table: BTreeMap<PathId, Path>,
+    next_path: u32,
+    pub(super) pings: Pings,
+    budget: PingBudget,
+    /// The peer's latest list, and its number.
+    remote: Vec<SocketAddr>,
+    generation: Option<u64>,
+    /// The peer's mapping behaviour, for punching hard NATs.
+    mapping: Mapping,
+    /// Addresses a relay, or the peer itself, says the peer is at.
+    attested: BTreeSet<IpAddr>,
+    tried: BTreeMap<SocketAddr, Instant>,
+    pub(super) primary: Option<PathId>,
+    pub(super) primary_since: Instant,
+    pub(super) epoch: u32,
+    pub(super) told: Option<Route>,
+    /// A path that would be better, and for how many samples it has been.
+    pub(super) challenger: Option<(PathId, u8)>,
+    pub(super) doubt: Option<Suspicion>,
+    pub(super) peer_suspicion: Option<TxId>,
+    pub(super) flow: Flow,
+    pub(super) flow_check: Option<Instant>,
+    pub(super) watching: bool,
+    pub(super) next_tick: Option<Instant>,
+    pub(super) keepalive_tries: u8,
+    pub(super) out: VecDeque<Output>,
+}
+
+impl Paths {
+    pub(crate) fn new(now: Instant, association: Association, probing: bool, sockets: Vec<LocalSocket>) -> Self {
+        Self {
+            association,
+            probing,
+            policy: &BestScore,
+            sockets,
+            table: BTreeMap::new(),
+            next_path: 0,
+            pings: Pings::default(),
+            budget: PingBudget::new(now),
+            remote: Vec::new(),
+            generation: None,
+            mapping: Mapping::Unknown,
+            attested: BTreeSet::new(),
+            tried: BTreeMap::new(),
+            primary: None,
+            primary_since: now,
+            epoch: 0,
+            told: None,
+            challenger: None,
+            doubt: None,
+            peer_suspicion: None,
+            flow: Flow::default(),
+            flow_check: None,
+            watching: false,
+            next_tick: None,
+            keepalive_tries: 0,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// A channel to the peer is open. `attested` is the peer's address as the relay sees it.
+    pub(crate) fn add_channel(&mut self, cx: &mut Cx<'_>, way: Way, attested: Option<SocketAddr>) {
+        if let Some(addr) = attested {
+            self.attest(cx, addr.ip().to_canonical());
+        }
+        if self.find(way).is_none() {
+            self.insert(cx, way, true);
+        }
+        self.review(cx, false, RouteReason::Better);
+    }
+
+    /// A channel moved to another link: one change of the route, not two.
+    pub(crate) fn move_channel(&mut self, cx: &mut Cx<'_>, old: Way, new: Way) {
+        let reason = if new.kind() < old.kind() { RouteReason::Better } else { RouteReason::LinkLost };
+        let was_primary = self.find(old).is_some_and(|id| self.primary == Some(id));
+        if let Some(id) = self.find(old) {
+            self.remove(id);
+        }
+        let id = self.find(new).or_else(|| self.insert(cx, new, true));
+        if was_primary && let Some(id) = id {
+            self.set_primary(cx, id, reason);
+            self.out.push_back(Output::Replay);
+        }
+        self.review(cx, false, reason);
+    }
+
+    /// A way is gone: its link was lost, its channel closed.
+    pub(crate) fn remove_way(&mut self, cx: &mut Cx<'_>, way: Way) {
+        if let Some(id) = self.find(way) {
+            self.remove(id);
+            self.review(cx, false, RouteReason::LinkLost);
+        }
+    }
+
+    /// The host's sockets changed.
+    pub(crate) fn set_sockets(&mut self, cx: &mut Cx<'_>, sockets: Vec<LocalSocket>) {
+        let gone: Vec<PathId> = self
+            .table
+            .values()
+            .filter(|p| matches!(p.way, Way::Direct { socket, .. } if !sockets.iter().any(|s| s.id == socket)))
+            .map(|p| p.id)
+            .collect();
+        self.sockets = sockets;
+        for id in gone {
+            self.remove(id);
+        }
+        self.expand(cx);
+        self.review(cx, false, RouteReason::LinkLost);
+    }
+
+    /// Tells the peer our candidates.
+    pub(crate) fn offer(&mut self, cx: &mut Cx<'_>, list: Vec<byway_wire::signal::Candidate>, mapping: Mapping, generation: u64) {
+        if !self.probing {
+            return;
+        }
+        let body = SignalBody::Candidates(Candidates { index: self.association.own_index(), generation, list, mapping });
+        let sealed = self.association.seal_signal(cx.rng, body);
+        self.out.push_back(Output::Signal(sealed));
+    }
+
+    /// A signal came through one of the peer's channels.
+    pub(crate) fn handle_signal(&mut self, cx: &mut Cx<'_>, sealed: &[u8], local: &LocalCandidates, same_host: bool) {
+        let Some(SignalBody::Candidates(candidates)) = self.association.open_signal(cx.counters, sealed) else { return };
+        if !self.probing || self.generation.is_some_and(|known| candidates.generation <= known) {
+            return;
+        }
+        self.generation = Some(candidates.generation);
+        self.mapping = candidates.mapping;
+        self.association.set_peer_index(candidates.index);
+        self.remote = believe(&candidates.list, local, same_host, cx.counters);
+        // What the new list does not name and nobody answered from is given up.
+        let gone: Vec<PathId> = self
+            .table
+            .values()
+            .filter(|p| p.last_answer.is_none() && !p.told)
+            .filter(|p| matches!(p.way, Way::Direct { remote, .. } if !self.remote.contains(&remote)))
+            .map(|p| p.id)
+            .collect();
+        for id in gone {
+            self.remove(id);
+        }
+        self.expand(cx);
+        self.run_checks(cx);
+    }
+
+    /// A probe with our index for this peer came in.
+    pub(crate) fn handle_probe(&mut self, cx: &mut Cx<'_>, way: Way, datagram: &[u8]) {
+        let Some(body) = self.association.open_probe(cx.counters, datagram) else { return };
+        let known = match (self.find(way), way) {
+            (Some(id), _) => Some(id),
+            (None, Way::Direct { remote, .. }) if self.probing => self.discover(cx, way, remote),
+            _ => None,
+        };
+        let Some(id) = known else {
+            cx.counters.probe_unknown_way += 1;
+            return;
+        };
+        self.tell_known(id);
+        match body {
+            ProbeBody::Ping { txid } => self.on_ping(cx, id, txid, datagram.len()),
+            ProbeBody::Pong { txid, .. } => self.on_pong(cx, id, txid, datagram.len()),
+            ProbeBody::Suspect { txid } => self.on_peer_suspects(cx, txid),
+        }
+    }
+
+    /// What congestion control sees.
+    pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
+        let acked = sample.acked != self.flow.sample.acked;
+        self.flow.update(cx.now, sample);
+        self.watching = self.flow.is_active(cx.now);
+        if self.watching && self.next_tick.is_none() {
+            self.next_tick = Some(cx.now);
+            self.tick(cx);
+        }
+        self.weigh_flow(cx, acked);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        self.run_checks(cx);
+        self.run_suspicion(cx);
+        self.run_activity(cx);
+        self.run_keepalive(cx);
+        self.weigh_pings(cx);
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+    pub(crate) fn poll_timeout(&self) -> Option<Wake> {
+        self.next_wake()
+    }
+
+    /// The shell is to sample this peer's flow at each wake-up.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching
+    }
+    pub(crate) fn has_primary(&self) -> bool {
+        self.primary.is_some()
+    }
+    pub(crate) fn own_index(&self) -> byway_wire::probe::Index {
+        self.association.own_index()
+    }
+    /// What the peer says of its NAT.
+    pub(crate) fn peer_mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// True once the peer can be probed.
+    pub(super) fn can_probe(&self) -> bool {
+        self.probing && self.association.peer_index().is_some()
+    }
+    pub(super) fn find(&self, way: Way) -> Option<PathId> {
+        self.table.values().find(|p| p.way == way).map(|p| p.id)
+    }
+    pub(super) fn primary_path(&self) -> Option<&Path> {
+        self.primary.and_then(|id| self.table.get(&id))
+    }
+
+    fn on_ping(&mut self, cx: &mut Cx<'_>, id: PathId, txid: TxId, len: usize) {
+        if !self.budget.take(cx.now) {
+            cx.counters.ping_limited += 1;
+            return;
+        }
+        let Some(path) = self.table.get_mut(&id) else { return };
+        path.heard_ping(cx.now);
+        let way = path.way;
+        let observed = match way {
+            Way::Direct { remote, .. } => Some(remote),
+            Way::Channel { .. } => None,
+        };
+        if let Some(data) = self.association.seal_probe(cx.rng, ProbeBody::Pong { txid, observed }, len) {
+            self.out.push_back(Output::Send { way, data });
+        }
+        if self.can_probe() {
+            self.run_checks(cx);
+        }
+    }
+
+    fn on_pong(&mut self, cx: &mut Cx<'_>, id: PathId, txid: TxId, len: usize) {
+        let Some(ping) = self.pings.take(txid, id, len) else {
+            cx.counters.pong_unexpected += 1;
+            return;
+        };
+        let Some(path) = self.table.get_mut(&id) else { return };
+        path.answered(cx.now, ping.size, cx.now.saturating_duration_since(ping.sent));
+        if ping.regular {
+            path.loss.add(false);
+        }
+        if self.primary == Some(id) {
+            self.keepalive_tries = 0;
+        }
+        self.run_checks(cx);
+        self.on_answer(cx, id, ping.sent);
+        self.review(cx, false, RouteReason::Better);
+    }
+
+    /// An authenticated probe came from an address nobody named: a NAT chose it.
+    fn discover(&mut self, cx: &mut Cx<'_>, way: Way, remote: SocketAddr) -> Option<PathId> {
+        if super::candidate::class(remote) == super::candidate::Class::Never {
+            return None;
+        }
+        self.insert(cx, way, true)
+    }
+
+    fn tell_known(&mut self, id: PathId) {
+        if let Some(path) = self.table.get_mut(&id)
+            && path.is_direct()
+            && !path.told
+        {
+            path.told = true;
+            // The peer is there, so nobody else is bothered by our probes.
+            path.attested = true;
+            self.out.push_back(Output::WayKnown(path.way));
+        }
+    }
+
+    fn attest(&mut self, cx: &mut Cx<'_>, ip: IpAddr) {
+        if self.attested.insert(ip) {
+            for path in self.table.values_mut() {
+                if matches!(path.way, Way::Direct { remote, .. } if remote.ip() == ip) {
+                    path.attested = true;
+                }
+            }
+            self.tried.retain(|addr, _| addr.ip() != ip);
+            self.expand(cx);
+        }
+    }
+
+    /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
+    fn expand(&mut self, cx: &mut Cx<'_>) {
+        self.tried.retain(|_, at| *at + TRIED_FOR > cx.now);
+        for remote in self.remote.clone() {
+            let attested = self.attested.contains(&remote.ip());
+            if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
+                continue;
+            }
+            let sockets: Vec<SocketId> =
+                self.sockets.iter().filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 }).map(|s| s.id).collect();
+            for socket in sockets {
+                let way = Way::Direct { socket, remote };
+                if self.find(way).is_none() {
+                    self.insert(cx, way, attested);
+                }
+            }
+            if !attested {
+                self.tried.insert(remote, cx.now);
+            }
+        }
+    }
+
+    /// The one door through which paths come in.
+    fn insert(&mut self, cx: &mut Cx<'_>, way: Way, attested: bool) -> Option<PathId> {
+        if way.kind() == PathKind::Direct && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT {
+            // A path that never answered makes room for a new one; proven paths do not.
+            let victim = self.table.values().find(|p| p.is_direct() && p.last_answer.is_none() && !p.told).map(|p| p.id);
+            match victim {
+                Some(victim) => self.remove(victim),
+                None => {
+                    cx.counters.candidate_cut += 1;
+                    return None;
+                }
+            }
+        }
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.table.insert(id, Path::new(id, way, attested, cx.now));
+        Some(id)
+    }
+
+    pub(super) fn remove(&mut self, id: PathId) {
+        let Some(path) = self.table.remove(&id) else { return };
+        self.pings.forget(id);
+        if path.told {
+            self.out.push_back(Output::WayForgotten(path.way));
+        }
+        if self.primary == Some(id) {
+            self.primary = None;
+            self.doubt = None;
+        }
+        if let Some(doubt) = &mut self.doubt
+            && doubt.alternative.is_some_and(|(alternative, _)| alternative == id)
+        {
+            doubt.alternative = None;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Which path carries data: judging, the standby, and telling the shell.
+
+use std::time::Duration;
+
+use super::check::Path;
+use super::paths::{Output, Paths};
+use super::score::{PathId, Standing, Verdict, score};
+use crate::cx::Cx;
+use crate::io::{PathKind, Route, RouteReason, Way};
+
+/// A challenger must be better in this many samples in a row.
+const HOLD: u8 = 3;
+/// A direct path that has not answered for this long may have lost its NAT mapping: it is asked before it is used.
+const FRESH: Duration = Duration::from_secs(30);
+
+impl Paths {
+    /// Judges the paths and moves if the policy says so. `tick`: this is one of the regular samples. `reason` is given
+    /// for a change that follows.
+    pub(super) fn review(&mut self, cx: &mut Cx<'_>, tick: bool, reason: RouteReason) {
+        if self.doubt.is_some() && self.primary.is_some() {
+            self.tell(cx, RouteReason::Standby);
+            return;
+        }
+        let mut standings: Vec<Standing> =
+            self.table.values().filter(|p| self.may_carry(cx, p)).map(Path::standing).collect();
+        if standings.is_empty() && self.primary.is_none() {
+            // Better a doubtful channel than none.
+            standings = self.table.values().filter(|p| !p.is_direct()).map(Path::standing).collect();
+        }
+        match self.policy.judge(self.primary, &standings) {
+            Verdict::Keep => self.challenger = None,
+            Verdict::Move(id) => {
+                let returned = self.primary.is_none() && self.epoch > 0;
+                self.set_primary(cx, id, reason);
+                if returned {
+                    self.out.push_back(Output::Replay);
+                }
+            }
+            Verdict::Challenge(id) if tick => {
+                let held = match self.challenger {
+                    Some((known, held)) if known == id => held + 1,
+                    _ => 1,
+                };
+                if held >= HOLD {
+                    self.set_primary(cx, id, RouteReason::Better);
+                } else {
+                    self.challenger = Some((id, held));
+                }
+            }
+            Verdict::Challenge(_) => {}
+        }
+        self.tell(cx, if self.primary.is_none() { RouteReason::NoPath } else { RouteReason::Standby });
+    }
+
+    pub(super) fn set_primary(&mut self, cx: &mut Cx<'_>, id: PathId, reason: RouteReason) {
+        self.challenger = None;
+        self.doubt = None;
+        self.keepalive_tries = 0;
+        if self.primary == Some(id) {
+            return;
+        }
+        self.primary = Some(id);
+        self.primary_since = cx.now;
+        self.epoch += 1;
+        // Idle tunnels are kept from now on, and an active one is watched at once.
+        if let Some(path) = self.table.get_mut(&id) {
+            path.last_ping.get_or_insert(cx.now);
+        }
+        let first = self.epoch == 1;
+        if first {
+            self.flow.active_until = Some(cx.now + Duration::from_secs(1));
+            self.watching = true;
+            self.next_tick = Some(cx.now + Duration::from_secs(1));
+        }
+        self.tell(cx, if first { RouteReason::First } else { reason });
+    }
+
+    /// Tells the shell the route if it changed.
+    pub(super) fn tell(&mut self, cx: &Cx<'_>, reason: RouteReason) {
+        let primary = self.primary_path().map(|p| (p.way, p.size_or_hope()));
+        let standby = self.standby().map(|p| (p.way, p.size_or_hope()));
+        let route = Route {
+            epoch: self.epoch,
+            primary: primary.map(|p| p.0),
+            standby: standby.map(|s| s.0),
+            duplicate: standby.is_some() && self.doubt.as_ref().is_some_and(|d| d.duplicates(cx.now)),
+            max_datagram: [primary, standby].into_iter().flatten().map(|p| p.1).min().unwrap_or(super::check::FULL_SIZE),
+        };
+        if self.told.is_none() && route.primary.is_none() {
+            return;
+        }
+        if self.told.as_ref() != Some(&route) {
+            self.told = Some(route.clone());
+            self.out.push_back(Output::Route(route, reason));
+        }
+    }
+
+    /// Paths other than the primary that could carry data, best first.
+    pub(super) fn alternatives(&self, most: usize) -> Vec<PathId> {
+        let usable = |p: &&Path| {
+            Some(p.id) != self.primary && if p.is_direct() { p.concluded().is_some() } else { !p.is_quarantined() }
+        };
+        let mut standings: Vec<Standing> = self.table.values().filter(usable).map(Path::standing).collect();
+        let best_rtt = standings.iter().filter_map(|s| s.rtt).min();
+        standings.sort_by_key(|s| score(s, best_rtt));
+        standings.truncate(most);
+        standings.into_iter().map(|s| s.id).collect()
+    }
+
+    /// The path that takes over: of the other sort if there is one, for two paths of one sort often fail together.
+    fn standby(&self) -> Option<&Path> {
+        let primary = self.primary_path()?;
+        let shares_fate = |p: &Path| match (p.way, primary.way) {
+            (Way::Direct { .. }, Way::Direct { .. }) => true,
+            (Way::Channel { link: a, .. }, Way::Channel { link: b, .. }) => a == b,
+            _ => false,
+        };
+        let candidates: Vec<&Path> = self.alternatives(usize::MAX).iter().filter_map(|id| self.table.get(id)).collect();
+        // A direct path is no standby while a channel can be: its mapping is not kept.
+        let rank = |p: &&Path| (shares_fate(p), p.way.kind() == PathKind::Direct);
+        candidates.into_iter().min_by_key(rank)
+    }
+
+    /// True if data may go there by the policy's choice.
+    fn may_carry(&self, cx: &Cx<'_>, path: &Path) -> bool {
+        if self.primary == Some(path.id) {
+            return true;
+        }
+        if !path.is_direct() {
+            return !path.is_quarantined();
+        }
+        let in_use = self.primary_path().and_then(Path::concluded).unwrap_or(0);
+        let fresh = path.last_answer.is_some_and(|t| t + FRESH > cx.now);
+        fresh && path.concluded().is_some_and(|size| size >= in_use)
+    }
+}

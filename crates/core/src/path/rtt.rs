@@ -1,0 +1,47 @@
+//! What is measured of a path: round-trip time and loss.
+
+use std::time::Duration;
+
+/// Smoothed round-trip time and its variation (RFC 6298 section 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rtt {
+    pub(crate) smoothed: Duration,
+    pub(crate) variation: Duration,
+}
+
+impl Rtt {
+    pub(crate) fn first(sample: Duration) -> Self {
+        Self { smoothed: sample, variation: sample / 2 }
+    }
+    pub(crate) fn add(&mut self, sample: Duration) {
+        let deviation = self.smoothed.abs_diff(sample);
+        self.variation = (self.variation * 3 + deviation) / 4;
+        self.smoothed = (self.smoothed * 7 + sample) / 8;
+    }
+}
+
+/// The fate of the last 32 regular pings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Loss {
+    /// One bit a ping, the newest lowest; 1 is lost.
+    lost: u32,
+    known: u32,
+}
+
+impl Loss {
+    /// Fewer outcomes than this say nothing: one lost ping of ten would already be "10 %".
+    const ENOUGH: u32 = 20;
+
+    pub(crate) fn add(&mut self, lost: bool) {
+        self.lost = (self.lost << 1) | u32::from(lost);
+        self.known = (self.known + 1).min(32);
+    }
+    /// Lost pings in percent; 0 until enough is known.
+    pub(crate) fn percent(&self) -> u32 {
+        if self.known < Self::ENOUGH {
+            return 0;
+        }
+        let mask = u32::MAX >> (32 - self.known);
+        (self.lost & mask).count_ones() * 100 / self.known
+    }
+}

@@ -1,0 +1,162 @@
+//! Which path is best, and when a better one is worth a change.
+
+use std::time::Duration;
+
+use crate::io::PathKind;
+
+/// Names a path of one peer; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PathId(pub u32);
+
+/// Above this share of lost pings a path is impaired, in percent: TCP-like traffic collapses there.
+const IMPAIRED_LOSS: u32 = 5;
+/// A path is impaired when its round trip is above twice the best one's plus this: a detour a person would notice.
+const IMPAIRED_RTT: Duration = Duration::from_millis(50);
+/// Width of an RTT bucket: smaller differences are noise.
+const RTT_BUCKET: Duration = Duration::from_millis(5);
+/// Within a tier a change must gain this much...
+const MARGIN: Duration = Duration::from_millis(5);
+/// ...and this share of the current round trip, in percent.
+const MARGIN_PERCENT: u32 = 20;
+
+/// A path's rank; smaller is better. The order of the fields is the priority (design section 6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Score {
+    /// It loses more than 5 % or takes more than twice the best path's time plus 50 ms.
+    pub impaired: bool,
+    /// Direct before UDP channel before TLS channel.
+    pub tier: PathKind,
+    /// Lost pings, in steps of 5 %.
+    pub loss_bucket: u32,
+    /// Round-trip time, in steps of 5 ms; unknown counts as the worst.
+    pub rtt_bucket: u32,
+    /// IPv6 before IPv4 before channels: IPv6 has no NAT whose mapping could expire.
+    pub family: u8,
+    /// The older path, so that the order is total.
+    pub id: PathId,
+}
+
+/// What a policy knows of a path that may carry data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Which path.
+    pub id: PathId,
+    /// Its tier.
+    pub kind: PathKind,
+    /// 0 for IPv6, 1 for IPv4, 2 for a channel.
+    pub family: u8,
+    /// Smoothed round-trip time, if measured.
+    pub rtt: Option<Duration>,
+    /// Lost pings in percent.
+    pub loss_percent: u32,
+}
+
+/// What a policy decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Stay, or there is nothing to go to.
+    Keep,
+    /// This path would be better; move if it still is after three samples.
+    Challenge(PathId),
+    /// Move now.
+    Move(PathId),
+}
+
+/// How to choose among paths. One pure function: everything it may consider is an argument.
+pub trait Policy: std::fmt::Debug + Send + Sync {
+    /// Judges `current` (none: there is no primary) against all paths that may carry data, `current` among them.
+    fn judge(&self, current: Option<PathId>, paths: &[Standing]) -> Verdict;
+}
+
+/// The design's policy: best score; at once to a better tier that is not impaired, patiently otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BestScore;
+
+impl Policy for BestScore {
+    fn judge(&self, current: Option<PathId>, paths: &[Standing]) -> Verdict {
+        let best_rtt = paths.iter().filter_map(|p| p.rtt).min();
+        let rank = |p: &Standing| score(p, best_rtt);
+        let Some(best) = paths.iter().min_by_key(|p| rank(p)) else { return Verdict::Keep };
+        let Some(current) = paths.iter().find(|p| Some(p.id) == current) else { return Verdict::Move(best.id) };
+        if best.id == current.id {
+            return Verdict::Keep;
+        }
+        let (new, old) = (rank(best), rank(current));
+        if new.tier < old.tier && !new.impaired {
+            return Verdict::Move(best.id);
+        }
+        if (new.impaired, new.tier, new.loss_bucket) < (old.impaired, old.tier, old.loss_bucket) {
+            return Verdict::Challenge(best.id);
+        }
+        match (best.rtt, current.rtt) {
+            (Some(new), Some(old)) if new + MARGIN.max(old * MARGIN_PERCENT / 100) < old => Verdict::Challenge(best.id),
+            _ => Verdict::Keep,
+        }
+    }
+}
+
+/// A path's score; `best_rtt` is the smallest round trip of all paths that may carry data.
+pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
+    let slow = match (path.rtt, best_rtt) {
+        (Some(rtt), Some(best)) => rtt > best * 2 + IMPAIRED_RTT,
+        _ => false,
+    };
+    Score {
+        impaired: slow || path.loss_percent > IMPAIRED_LOSS,
+        tier: path.kind,
+        loss_bucket: path.loss_percent / 5,
+        rtt_bucket: path.rtt.map_or(u32::MAX, |rtt| (rtt.as_micros() / RTT_BUCKET.as_micros()) as u32),
+        family: path.family,
+        id: path.id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(id: u32, kind: PathKind, rtt_ms: u64, loss_percent: u32) -> Standing {
+        Standing { id: PathId(id), kind, family: 1, rtt: Some(Duration::from_millis(rtt_ms)), loss_percent }
+    }
+    fn judge(current: u32, paths: &[Standing]) -> Verdict {
+        BestScore.judge(Some(PathId(current)), paths)
+    }
+
+    #[test]
+    fn the_first_path_is_taken_at_once() {
+        assert_eq!(BestScore.judge(None, &[path(1, PathKind::RelayTls, 90, 0)]), Verdict::Move(PathId(1)));
+    }
+    #[test]
+    fn a_better_tier_is_taken_at_once_even_if_slightly_slower() {
+        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 40, 0)];
+        assert_eq!(judge(1, &paths), Verdict::Move(PathId(2)));
+    }
+    #[test]
+    fn a_detour_is_not_taken_although_it_is_direct() {
+        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 91, 0)];
+        assert_eq!(judge(1, &paths), Verdict::Keep);
+    }
+    #[test]
+    fn a_lossy_direct_path_is_left_patiently() {
+        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 10, 9)];
+        assert_eq!(judge(2, &paths), Verdict::Challenge(PathId(1)));
+    }
+    #[test]
+    fn within_a_tier_both_margins_must_be_gained() {
+        let close = [path(1, PathKind::Direct, 24, 0), path(2, PathKind::Direct, 20, 0)];
+        assert_eq!(judge(1, &close), Verdict::Keep);
+        let share = [path(1, PathKind::Direct, 100, 0), path(2, PathKind::Direct, 85, 0)];
+        assert_eq!(judge(1, &share), Verdict::Keep);
+        let both = [path(1, PathKind::Direct, 100, 0), path(2, PathKind::Direct, 75, 0)];
+        assert_eq!(judge(1, &both), Verdict::Challenge(PathId(2)));
+    }
+    #[test]
+    fn the_order_of_fields_is_the_priority() {
+        let best = Some(Duration::from_millis(10));
+        let lossy_direct = score(&path(1, PathKind::Direct, 10, 4), best);
+        let clean_relay = score(&path(2, PathKind::RelayUdp, 10, 0), best);
+        let impaired_direct = score(&path(3, PathKind::Direct, 10, 6), best);
+        assert!(lossy_direct < clean_relay);
+        assert!(clean_relay < impaired_direct);
+    }
+}

@@ -1,0 +1,77 @@
+//! The association with one peer instance: keys, indexes, counters, replay window (design section 4).
+
+use bytes::Bytes;
+use byway_wire::pair::{PairKeys, ReplayWindow};
+use byway_wire::probe::{self, Index, Probe, ProbeBody, ProbeError};
+use byway_wire::signal::{self, Signal, SignalBody};
+
+use crate::counters::Counters;
+use crate::rng::Rng;
+
+/// Seals and opens what goes between us and one peer instance.
+pub(crate) struct Association {
+    keys: PairKeys,
+    /// What the peer writes into probes for us.
+    own_index: Index,
+    /// What we write into probes for the peer; known with its first candidates.
+    peer_index: Option<Index>,
+    /// Of the last message we sealed; one count for probes and signals.
+    counter: u64,
+    window: ReplayWindow,
+}
+
+impl std::fmt::Debug for Association {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Association")
+            .field("own_index", &self.own_index)
+            .field("peer_index", &self.peer_index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Association {
+    pub(crate) fn new(keys: PairKeys, own_index: Index) -> Self {
+        Self { keys, own_index, peer_index: None, counter: 0, window: ReplayWindow::new() }
+    }
+    pub(crate) fn own_index(&self) -> Index {
+        self.own_index
+    }
+    pub(crate) fn peer_index(&self) -> Option<Index> {
+        self.peer_index
+    }
+    pub(crate) fn set_peer_index(&mut self, index: Index) {
+        self.peer_index = Some(index);
+    }
+
+    /// None until the peer's index is known.
+    pub(crate) fn seal_probe(&mut self, rng: &mut Rng, body: ProbeBody, size: usize) -> Option<Bytes> {
+        let index = self.peer_index?;
+        self.counter += 1;
+        let probe = Probe { counter: self.counter, body };
+        Some(probe::seal(&self.keys, index, &rng.bytes(), &probe, size).into())
+    }
+    pub(crate) fn seal_signal(&mut self, rng: &mut Rng, body: SignalBody) -> Bytes {
+        self.counter += 1;
+        let signal = Signal { counter: self.counter, body };
+        signal::seal(&self.keys, &rng.bytes(), &signal).into()
+    }
+
+    /// None if it is not the peer's, or was seen before: counted, and nothing changes.
+    pub(crate) fn open_probe(&mut self, counters: &mut Counters, datagram: &[u8]) -> Option<ProbeBody> {
+        match probe::open(&self.keys, datagram) {
+            Ok(probe) if self.window.accept(probe.counter) => return Some(probe.body),
+            Ok(_) => counters.probe_replayed += 1,
+            Err(ProbeError::Forged) => counters.probe_forged += 1,
+            Err(_) => counters.probe_malformed += 1,
+        }
+        None
+    }
+    pub(crate) fn open_signal(&mut self, counters: &mut Counters, sealed: &[u8]) -> Option<SignalBody> {
+        match signal::open(&self.keys, sealed) {
+            Ok(signal) if self.window.accept(signal.counter) => return Some(signal.body),
+            Ok(_) => counters.signal_replayed += 1,
+            Err(_) => counters.signal_forged += 1,
+        }
+        None
+    }
+}
