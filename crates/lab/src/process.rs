@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -156,35 +158,35 @@ impl Finished {
 }
 
 impl Running {
-    /// Starts a program. Its outputs are captured unless the command already sends standard output elsewhere
-    /// (say so with `stdout_taken`).
-    pub fn start_with(label: &str, command: &mut Command, stdout_taken: bool) -> Result<Self> {
-        if !stdout_taken {
-            command.stdout(Stdio::piped());
-        }
+    /// Starts a program and captures both outputs. Its standard input is empty.
+    pub fn start(label: &str, command: &mut Command) -> Result<Self> {
+        Self::start_with(label, command, Stdio::null())
+    }
+
+    /// Starts a program with a file as its standard input.
+    pub fn start_from(input: &Path, label: &str, command: &mut Command) -> Result<Self> {
+        let input = File::open(input).with_context(|| format!("opening {}", input.display()))?;
+        Self::start_with(label, command, input.into())
+    }
+
+    fn start_with(label: &str, command: &mut Command, input: Stdio) -> Result<Self> {
         let started = Instant::now();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {label}: {command:?}"))?;
         let output = Arc::new(Output::default());
-        for (from, pipe) in [
-            (
-                Stream::Out,
-                child
-                    .stdout
-                    .take()
-                    .map(|p| Box::new(p) as Box<dyn Read + Send>),
-            ),
-            (
-                Stream::Err,
-                child
-                    .stderr
-                    .take()
-                    .map(|p| Box::new(p) as Box<dyn Read + Send>),
-            ),
-        ] {
+        let out = child
+            .stdout
+            .take()
+            .map(|p| Box::new(p) as Box<dyn Read + Send>);
+        let err = child
+            .stderr
+            .take()
+            .map(|p| Box::new(p) as Box<dyn Read + Send>);
+        for (from, pipe) in [(Stream::Out, out), (Stream::Err, err)] {
             let Some(pipe) = pipe else { continue };
             output.lock().open_streams += 1;
             let output = Arc::clone(&output);
@@ -197,11 +199,6 @@ impl Running {
             started,
             output,
         })
-    }
-
-    /// Starts a program and captures both outputs.
-    pub fn start(label: &str, command: &mut Command) -> Result<Self> {
-        Self::start_with(label, command, false)
     }
 
     /// Starts a program and waits for its end.
@@ -416,7 +413,7 @@ mod tests {
                 .is_err()
         );
         drop(running);
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 
     #[test]

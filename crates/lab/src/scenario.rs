@@ -1,11 +1,13 @@
 //! The scenarios, by group.
 
+mod carry;
 mod errors;
 mod failover;
 mod interop;
 mod matrix;
 mod nats;
 mod openssh;
+mod waste;
 
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ pub fn all() -> Vec<Scenario> {
     [
         nats::SCENARIOS,
         matrix::SCENARIOS,
+        carry::SCENARIOS,
         failover::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,
         errors::SCENARIOS,
+        waste::SCENARIOS,
     ]
     .concat()
 }
