@@ -26,8 +26,9 @@ mod socket;
 mod tls;
 pub mod tunnel;
 
-pub use byway_core::discovery::NatReport;
-pub use byway_core::io::{Admission, Carrier, LinkMode, PathKind};
+pub use byway_core::discovery::{self, NatReport};
+pub use byway_core::io::{Admission, Carrier, LinkMode, PathKind, RouteReason};
+pub use byway_wire::tunnel::{Refusal, Refused, Target, TargetError};
 pub use byway_wire::{NodeId, RelayUrl, SecretKey, Ticket, TicketSecret};
 pub use endpoint::{Builder, Endpoint};
 pub use tunnel::Tunnel;

@@ -10,6 +10,8 @@ mod connect;
 mod epoch;
 mod error;
 mod quic;
+#[cfg(test)]
+mod tests;
 mod tunnels;
 
 use std::net::SocketAddr;

@@ -17,6 +17,8 @@ mod recv;
 mod route;
 mod send;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use std::io::{self, IoSliceMut};
@@ -34,6 +36,8 @@ pub(crate) use addr::Virtual;
 pub(crate) use counters::Counters;
 pub(crate) use recv::Injected;
 pub(crate) use route::PeerRoute;
+#[cfg(test)]
+pub(crate) use tables::TableSizes;
 pub(crate) use tables::Tables;
 use udp::{UdpSocket, Writable};
 

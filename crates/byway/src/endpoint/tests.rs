@@ -1,0 +1,347 @@
+//! Endpoints with a real relay, all on loopback.
+
+use std::time::Duration;
+
+use byway_core::io::{Admission, LinkMode, PathKind};
+use byway_relay::{Server, ServerConfig};
+use byway_wire::SecretKey;
+use tokio::time::timeout;
+
+use super::*;
+use crate::socket::TableSizes;
+use crate::tunnel::TunnelClosed;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const LOOPBACK: &str = "127.0.0.1:0";
+
+async fn relay() -> Server {
+    Server::start(ServerConfig::dev()).await.unwrap()
+}
+
+fn builder() -> Builder {
+    Endpoint::builder().bind_addr(LOOPBACK.parse().unwrap())
+}
+
+fn secret(n: u8) -> TicketSecret {
+    TicketSecret::from_bytes([n; 32])
+}
+
+fn admission() -> Admission {
+    Admission {
+        secrets: vec![secret(1)],
+        ..Admission::default()
+    }
+}
+
+async fn agent(relay: &Server, builder: Builder) -> Endpoint {
+    let agent = builder
+        .relay(relay.url())
+        .accept(admission())
+        .bind()
+        .await
+        .unwrap();
+    agent.online(DEADLINE).await.unwrap();
+    agent
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.expect("in time")
+}
+
+async fn pair(client: &Endpoint, agent: &Endpoint, ticket: &Ticket) -> (Tunnel, Tunnel) {
+    within(async {
+        let (near, far) = tokio::join!(client.connect(ticket), agent.accept());
+        (near.unwrap(), far.unwrap())
+    })
+    .await
+}
+
+/// A megabyte each way on one stream, compared.
+async fn exchange(near: &Tunnel, far: &Tunnel) {
+    const BYTES: usize = 1024 * 1024;
+    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+    within(async {
+        let opening = async {
+            let (mut send, mut recv) = near.open().await.unwrap();
+            let writing = async {
+                send.write_all(&sent).await.unwrap();
+                send.finish().unwrap();
+            };
+            let reading = recv.read_to_end(BYTES);
+            tokio::join!(writing, reading).1.unwrap()
+        };
+        let echoing = async {
+            let (mut send, mut recv) = far.accept().await.unwrap();
+            while let Some(chunk) = recv.read_chunk(64 * 1024, true).await.unwrap() {
+                send.write_chunk(chunk.bytes).await.unwrap();
+            }
+            send.finish().unwrap();
+        };
+        let (received, ()) = tokio::join!(opening, echoing);
+        assert!(received == sent, "what came back is not what was sent");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_runs_over_the_udp_link() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder().direct(false).links(LinkMode::Udp)).await;
+    let client = builder()
+        .direct(false)
+        .links(LinkMode::Udp)
+        .bind()
+        .await
+        .unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    assert_eq!(near.remote(), agent.node_id());
+    assert_eq!(far.remote(), client.node_id());
+    exchange(&near, &far).await;
+    assert_eq!(near.path().borrow().kind, PathKind::RelayUdp);
+    assert_eq!(near.path().borrow().relay, Some(relay.url()));
+    let sent = near.stats().sent_by_kind;
+    assert!(sent[1] > 1024 * 1024 && sent[0] == 0 && sent[2] == 0, "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_tunnel_runs_over_the_tls_link() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder().direct(false).links(LinkMode::Tls)).await;
+    let client = builder()
+        .direct(false)
+        .links(LinkMode::Tls)
+        .bind()
+        .await
+        .unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    exchange(&near, &far).await;
+    assert_eq!(near.path().borrow().kind, PathKind::RelayTls);
+    let sent = near.stats().sent_by_kind;
+    assert!(sent[2] > 1024 * 1024 && sent[0] == 0 && sent[1] == 0, "{sent:?}");
+}
+
+#[tokio::test]
+async fn one_side_on_udp_and_one_on_tls_meet_at_the_relay() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder().direct(false).links(LinkMode::Tls)).await;
+    let client = builder()
+        .direct(false)
+        .links(LinkMode::Udp)
+        .bind()
+        .await
+        .unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    exchange(&near, &far).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_direct_and_survives_the_relays_death() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    within(near.wait_for(PathKind::Direct)).await.unwrap();
+    within(far.wait_for(PathKind::Direct)).await.unwrap();
+    exchange(&near, &far).await;
+    assert!(near.stats().sent_by_kind[0] > 0);
+    relay.stop().await;
+    exchange(&near, &far).await;
+    within(near.ping()).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_tunnels_to_one_agent_share_its_path() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let ticket = agent.ticket(None);
+    let (near, far) = pair(&client, &agent, &ticket).await;
+    within(near.wait_for(PathKind::Direct)).await.unwrap();
+    let (near2, far2) = pair(&client, &agent, &ticket).await;
+    assert_eq!(near2.path().borrow().kind, PathKind::Direct);
+    exchange(&near2, &far2).await;
+    near.close();
+    within(far.closed()).await;
+    exchange(&near2, &far2).await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_refused() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let mut ticket = agent.ticket(None);
+    ticket.secret = Some(secret(2));
+    let error = within(client.connect(&ticket)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NotAllowed(_)), "{error}");
+    // And one with the right secret is not disturbed.
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    exchange(&near, &far).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_offline() {
+    let relay = relay().await;
+    let client = builder().bind().await.unwrap();
+    let ticket = Ticket {
+        node: SecretKey::from_bytes(&[9; 32]).node_id(),
+        relays: vec![TicketRelay {
+            url: relay.url(),
+            addrs: Vec::new(),
+        }],
+        secret: None,
+        name: None,
+    };
+    let error = within(client.connect(&ticket)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Offline(_)), "{error}");
+    assert!(error.to_string().contains(&relay.url().to_string()));
+}
+
+#[tokio::test]
+async fn a_relay_with_another_key_than_the_pin_is_refused() {
+    let relay = relay().await;
+    let url = relay.url();
+    let mut pin = url.pin().unwrap();
+    pin.0[0] ^= 1;
+    let wrong = RelayUrl::new(url.host(), url.port(), Some(pin)).unwrap();
+    for mode in [LinkMode::Udp, LinkMode::Tls] {
+        let agent = builder()
+            .relay(wrong.clone())
+            .links(mode)
+            .accept(admission())
+            .bind()
+            .await
+            .unwrap();
+        let mut links = agent.links();
+        let failed = within(links.wait_for(|links| links.iter().any(|link| link.error.is_some())))
+            .await
+            .unwrap()
+            .clone();
+        let error = failed[0].error.clone().unwrap();
+        assert!(error.contains("certificate"), "{mode:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_down_is_named() {
+    let client = builder().bind().await.unwrap();
+    let gone = {
+        let socket = std::net::TcpListener::bind(LOOPBACK).unwrap();
+        socket.local_addr().unwrap()
+    };
+    let url = RelayUrl::new("127.0.0.1", gone.port(), None).unwrap();
+    let ticket = Ticket {
+        node: SecretKey::from_bytes(&[9; 32]).node_id(),
+        relays: vec![TicketRelay {
+            url: url.clone(),
+            addrs: Vec::new(),
+        }],
+        secret: None,
+        name: None,
+    };
+    let error = timeout(Duration::from_secs(30), client.connect(&ticket))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectError::RelayUnreachable(_)),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&gone.port().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_ticket_without_a_relay_leads_nowhere() {
+    let client = builder().bind().await.unwrap();
+    let ticket = Ticket {
+        node: client.node_id(),
+        relays: Vec::new(),
+        secret: None,
+        name: None,
+    };
+    assert!(matches!(
+        client.connect(&ticket).await,
+        Err(ConnectError::NoRelay)
+    ));
+}
+
+#[tokio::test]
+async fn fifty_tunnels_opened_and_closed_leave_the_tables_empty() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let idle = agent.inner.socket.tables.sizes();
+    let ticket = agent.ticket(None);
+    {
+        let client = builder().bind().await.unwrap();
+        for _ in 0..50 {
+            let (near, far) = pair(&client, &agent, &ticket).await;
+            within(near.ping()).await.unwrap();
+            near.close();
+            within(far.closed()).await;
+        }
+        empty(&client, TableSizes {
+            links: client.inner.socket.tables.sizes().links,
+            sources: client.inner.socket.tables.sizes().links,
+            ..TableSizes::default()
+        })
+        .await;
+    }
+    empty(&agent, idle).await;
+    assert!(agent.inner.shared.peer(byway_core::io::PeerId(0)).is_none());
+}
+
+/// Waits until an endpoint's tables have shrunk to `expected`.
+async fn empty(endpoint: &Endpoint, expected: TableSizes) {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let outcome = timeout(DEADLINE, async {
+        loop {
+            let sizes = endpoint.inner.socket.tables.sizes();
+            if (sizes.peers, sizes.channels, sizes.sources)
+                == (expected.peers, expected.channels, expected.sources)
+            {
+                return;
+            }
+            tick.tick().await;
+        }
+    })
+    .await;
+    assert!(
+        outcome.is_ok(),
+        "{:?} instead of {expected:?}",
+        endpoint.inner.socket.tables.sizes()
+    );
+}
+
+#[tokio::test]
+async fn closing_an_endpoint_ends_its_tunnels_at_once() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    within(agent.close()).await;
+    assert_eq!(
+        within(near.closed()).await,
+        TunnelClosed::Shutdown
+    );
+    drop(far);
+    assert!(agent.accept().await.is_none());
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_refused() {
+    let error = builder().max_datagram(9000).bind().await.unwrap_err();
+    assert!(matches!(error, BindError::Setting(_)));
+    let error = builder()
+        .bind_addr(LOOPBACK.parse().unwrap())
+        .bind()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BindError::Setting(_)));
+    let taken = std::net::UdpSocket::bind(LOOPBACK).unwrap();
+    let error = Endpoint::builder()
+        .bind_addr(taken.local_addr().unwrap())
+        .bind()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BindError::Socket { .. }), "{error}");
+}

@@ -1,0 +1,297 @@
+//! The socket under real quinn connections, with routes set by hand: no node, no relay.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use byway_core::io::{Carrier, LinkId, PeerId, Route, SocketId, Way};
+use byway_wire::relay::data;
+use byway_wire::{ChannelId, SecretKey};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::tls;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const PEER: PeerId = PeerId(1);
+const LINK: LinkId = LinkId(5);
+const BYTES: usize = 4 * 1024 * 1024;
+
+struct Side {
+    socket: Arc<Socket>,
+    quinn: quinn::Endpoint,
+    route: Arc<PeerRoute>,
+    driver: mpsc::Receiver<ToDriver>,
+    addr: SocketAddr,
+}
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_bytes(&[n; 32])
+}
+
+fn side(server: Option<quinn::ServerConfig>) -> Side {
+    let (socket, driver) = Socket::bind(&["127.0.0.1:0".parse().unwrap()], 1444).unwrap();
+    let mut config = quinn::EndpointConfig::default();
+    config.grease_quic_bit(false);
+    let quinn = quinn::Endpoint::new_with_abstract_socket(
+        config,
+        server,
+        Arc::clone(&socket) as _,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .unwrap();
+    let route = Arc::new(PeerRoute::new(PEER));
+    socket.tables.insert_peer(Arc::clone(&route));
+    let (_, addr) = socket.bound().next().unwrap();
+    Side {
+        socket,
+        quinn,
+        route,
+        driver,
+        addr,
+    }
+}
+
+/// A client's side and a server's.
+fn pair() -> [Side; 2] {
+    let server = QuicServerConfig::try_from(tls::tunnel_server(&key(2)).unwrap()).unwrap();
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+    server.migration(false);
+    [side(None), side(Some(server))]
+}
+
+impl Side {
+    fn set_route(&self, primary: Option<Way>, standby: Option<Way>, duplicate: bool, max: u16) {
+        for way in [primary, standby].into_iter().flatten() {
+            self.socket.tables.learn(PEER, way);
+        }
+        let route = Route {
+            epoch: 1,
+            primary,
+            standby,
+            duplicate,
+            max_datagram: max,
+        };
+        self.route.update(&route, &self.socket.tables);
+    }
+
+    fn go_direct(&self, remote: SocketAddr, max: u16) {
+        self.set_route(Some(direct(remote)), None, false, max);
+    }
+}
+
+fn direct(remote: SocketAddr) -> Way {
+    Way::Direct {
+        socket: SocketId(0),
+        remote,
+    }
+}
+
+fn channel() -> Way {
+    Way::Channel {
+        link: LINK,
+        carrier: Carrier::Udp,
+        channel: ChannelId::from_u64(77),
+    }
+}
+
+async fn connect(client: &Side, server: &Side) -> (quinn::Connection, quinn::Connection) {
+    let tls = QuicClientConfig::try_from(tls::tunnel_client(&key(1)).unwrap()).unwrap();
+    let connecting = client
+        .quinn
+        .connect_with(
+            quinn::ClientConfig::new(Arc::new(tls)),
+            Virtual::Peer(PEER).to_addr(),
+            &key(2).node_id().server_name(),
+        )
+        .unwrap();
+    let accepting = async { server.quinn.accept().await.unwrap().accept().unwrap().await };
+    let (client, server) = tokio::time::timeout(DEADLINE, async {
+        tokio::join!(connecting, accepting)
+    })
+    .await
+    .unwrap();
+    (client.unwrap(), server.unwrap())
+}
+
+/// Sends bytes from one side to the other and compares them.
+async fn transfer(from: &quinn::Connection, to: &quinn::Connection) {
+    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+    let sending = async {
+        let mut stream = from.open_uni().await.unwrap();
+        stream.write_all(&sent).await.unwrap();
+        stream.finish().unwrap();
+    };
+    let receiving = async {
+        let mut stream = to.accept_uni().await.unwrap();
+        stream.read_to_end(BYTES).await.unwrap()
+    };
+    let ((), received) = tokio::time::timeout(DEADLINE, async {
+        tokio::join!(sending, receiving)
+    })
+    .await
+    .unwrap();
+    assert!(received == sent, "what arrived is not what was sent");
+}
+
+/// Forwards relay data between two nodes, as a relay does.
+async fn forward(socket: tokio::net::UdpSocket, nodes: [SocketAddr; 2]) {
+    let mut buf = vec![0; 2048];
+    loop {
+        let (len, from) = socket.recv_from(&mut buf).await.unwrap();
+        let to = if from == nodes[0] { nodes[1] } else { nodes[0] };
+        if data::decode(&buf[..len]).is_some() {
+            let _ = socket.send_to(&buf[..len], to).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn quic_runs_straight_between_two_sockets() {
+    let [client, server] = pair();
+    client.go_direct(server.addr, 1444);
+    server.go_direct(client.addr, 1444);
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    transfer(&far, &near).await;
+    assert_eq!(near.remote_address(), Virtual::Peer(PEER).to_addr());
+    assert_eq!(client.socket.counters.unknown_source.get(), 0);
+    let sent = client.route.counters.sent_by_kind();
+    assert!(sent[0] > BYTES as u64 && sent[1] == 0, "{sent:?}");
+}
+
+#[tokio::test]
+async fn quic_runs_through_a_channel_and_moves_to_the_direct_path() {
+    let [client, server] = pair();
+    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let relay_addr = relay.local_addr().unwrap();
+    tokio::spawn(forward(relay, [client.addr, server.addr]));
+    for side in [&client, &server] {
+        side.socket
+            .tables
+            .insert_dial(LINK, 0, SocketId(0), relay_addr);
+        side.set_route(Some(channel()), None, false, 1444);
+    }
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    assert!(client.route.counters.sent_by_kind()[1] > BYTES as u64);
+
+    client.set_route(Some(direct(server.addr)), Some(channel()), false, 1444);
+    server.set_route(Some(direct(client.addr)), Some(channel()), false, 1444);
+    transfer(&near, &far).await;
+    transfer(&far, &near).await;
+    assert!(client.route.counters.sent_by_kind()[0] > BYTES as u64);
+}
+
+#[tokio::test]
+async fn duplicated_datagrams_change_nothing_for_the_application() {
+    let [client, server] = pair();
+    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let relay_addr = relay.local_addr().unwrap();
+    tokio::spawn(forward(relay, [client.addr, server.addr]));
+    for (side, other) in [(&client, &server), (&server, &client)] {
+        side.socket
+            .tables
+            .insert_dial(LINK, 0, SocketId(0), relay_addr);
+        side.set_route(Some(direct(other.addr)), Some(channel()), true, 1444);
+    }
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    client.socket.replay(&client.route);
+    transfer(&far, &near).await;
+    assert!(client.route.counters.sent_by_kind()[1] > BYTES as u64);
+}
+
+#[tokio::test]
+async fn without_a_route_the_first_flight_goes_to_the_driver() {
+    let [mut client, _server] = pair();
+    let tls = QuicClientConfig::try_from(tls::tunnel_client(&key(1)).unwrap()).unwrap();
+    let _connecting = client
+        .quinn
+        .connect_with(
+            quinn::ClientConfig::new(Arc::new(tls)),
+            Virtual::Peer(PEER).to_addr(),
+            &key(2).node_id().server_name(),
+        )
+        .unwrap();
+    let first = tokio::time::timeout(DEADLINE, client.driver.recv())
+        .await
+        .unwrap();
+    let Some(ToDriver::First { peer, data }) = first else {
+        panic!("{first:?} instead of a first datagram");
+    };
+    assert_eq!(peer, PEER);
+    assert_eq!(data.len(), 1200);
+}
+
+#[tokio::test]
+async fn a_shrunk_path_carries_datagrams_in_two_parts() {
+    let [client, server] = pair();
+    client.go_direct(server.addr, 1444);
+    server.go_direct(client.addr, 1444);
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    let mtu = near.stats().path.current_mtu;
+    assert!(mtu > 1400, "the search went up to {mtu} only");
+    client.go_direct(server.addr, 1300);
+    transfer(&near, &far).await;
+    assert!(client.socket.counters.fragmented.get() > 0);
+    assert_eq!(near.stats().path.black_holes_detected, 0);
+}
+
+#[tokio::test]
+async fn probes_of_a_size_that_the_route_does_not_carry_stay_home() {
+    let [client, server] = pair();
+    client.go_direct(server.addr, 1300);
+    server.go_direct(client.addr, 1300);
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    assert!(client.socket.counters.probe_too_large.get() > 0);
+    assert_eq!(client.socket.counters.fragmented.get(), 0);
+    let mtu = near.stats().path.current_mtu;
+    assert!((1200..=1300).contains(&mtu), "{mtu}");
+    assert_eq!(near.stats().path.lost_packets, 0);
+}
+
+#[tokio::test]
+async fn datagrams_to_nowhere_are_counted_and_harm_nothing() {
+    let [client, server] = pair();
+    client.go_direct(server.addr, 1444);
+    server.go_direct(client.addr, 1444);
+    let (near, far) = connect(&client, &server).await;
+    // Nothing listens there: the kernel answers later sends with an error.
+    let gone = {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let other = Arc::new(PeerRoute::new(PeerId(2)));
+    client.socket.tables.insert_peer(Arc::clone(&other));
+    for _ in 0..10 {
+        client.socket.send_control(direct(gone), &[0x81; 100]);
+    }
+    transfer(&near, &far).await;
+    transfer(&far, &near).await;
+}
+
+#[tokio::test]
+async fn stun_and_probes_go_to_the_driver() {
+    let [mut client, _server] = pair();
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let from = other.local_addr().unwrap();
+    let txid = byway_wire::stun::TransactionId([3; 12]);
+    let stun = byway_wire::stun::encode_request(txid, false, None);
+    other.send_to(&stun, client.addr).unwrap();
+    other.send_to(&[0x81; 99], client.addr).unwrap();
+    for expected in [stun, vec![0x81; 99]] {
+        let message = tokio::time::timeout(DEADLINE, client.driver.recv())
+            .await
+            .unwrap();
+        let Some(ToDriver::Datagram { way, to, data }) = message else {
+            panic!("{message:?} instead of a datagram");
+        };
+        assert_eq!(way, direct(from));
+        assert_eq!(to, Some(client.addr.ip()));
+        assert_eq!(data, expected);
+    }
+}
