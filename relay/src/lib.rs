@@ -1,8 +1,55 @@
 //! The relay as a library, so that `byway demo` and tests can embed it. See [`Server`].
+//!
+//! # How a packet travels
+//!
+//! ```text
+//!   UDP :443 ──> shard (one per core, SO_REUSEPORT) ── recvmmsg + GRO ── cut into runs
+//!                  ├─ 0x80 relay data ──> channel table ──> one GSO send, or a frame for a TLS link
+//!                  ├─ STUN            ──> answered on the spot
+//!                  └─ QUIC            ──> queue ──> one control endpoint ──> a task per UDP link ─┐
+//!   TCP :443 ──> TLS ──> WebSocket ──────────────────────────────────────> a task per TLS link ──┤
+//!                                                                                                 v
+//!                                             relay-core behind one mutex: control events only ──> channel table
+//! ```
+//!
+//! The table is written on control events and read without a lock, once for each run of datagrams. No data packet ever
+//! waits for the mutex.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `server`, `listen` | starting and stopping; sockets |
+//! | `hub`, `table`, `plane` | relay-core and what it decides; the forwarding table; what happens to data |
+//! | `udp/` | shards, runs, sending, STUN, the control endpoint's socket |
+//! | `quic`, `tls/` | links |
+//! | `outbox`, `queue` | what waits to be written to one node |
+//! | `identity` | certificates and raw public keys |
+//! | `limit`, `pace`, `stats` | budgets for strangers, floods, counters |
+//! | `config` | the configuration file |
 
-use std::net::SocketAddr;
+pub mod config;
+mod context;
+mod hub;
+mod identity;
+mod limit;
+mod listen;
+mod outbox;
+mod pace;
+mod plane;
+mod queue;
+mod quic;
+mod server;
+mod stats;
+mod table;
+mod tls;
+mod udp;
 
-use byway_wire::RelayUrl;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+pub use byway_relay_core::relay::Load;
+pub use byway_relay_core::{Admission, Counters as ControlStats};
+pub use server::{Server, Stats};
+pub use stats::DataStats;
 
 /// What a relay needs to start.
 #[derive(Clone, Debug)]
@@ -10,41 +57,54 @@ use byway_wire::RelayUrl;
 pub struct ServerConfig {
     /// UDP and TCP addresses to listen on; each gets both. Port 0 picks a free port, the same for both.
     pub listen: Vec<SocketAddr>,
-    /// The relay's name and region, told to nodes.
+    /// The relay's name, told to nodes.
     pub name: String,
     /// Its region.
     pub region: String,
+    /// Who may use it.
+    pub admission: Admission,
     /// UDP shards; 0 means one per core.
     pub shards: usize,
     /// Host by which nodes know the relay; the first listening address otherwise.
     pub public_host: Option<String>,
+    /// Certificate and key in PEM files. None: a certificate signed by itself, made at each start and known by its pin.
+    pub cert: Option<CertFiles>,
+    /// Longest payload forwarded, in bytes (design section 12).
+    pub max_datagram: u32,
+    /// Refuse TLS links whose TLS ends before the relay (an ingress, an inspecting proxy).
+    pub require_channel_binding: bool,
+}
+
+/// Where the relay's certificate is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertFiles {
+    /// The chain, the relay's own certificate first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 impl ServerConfig {
+    /// A relay on these addresses for whom `admission` admits; everything else as usual.
+    pub fn new(listen: Vec<SocketAddr>, admission: Admission) -> Self {
+        Self {
+            listen,
+            name: "relay".into(),
+            region: "default".into(),
+            admission,
+            shards: 0,
+            public_host: None,
+            cert: None,
+            max_datagram: 9_000,
+            require_channel_binding: false,
+        }
+    }
     /// Loopback, self-signed, open to anyone on this machine: for development.
     pub fn dev() -> Self {
-        unimplemented!()
-    }
-}
-
-/// A running relay. Dropping it without [`Server::stop`] stops it at once.
-#[derive(Debug)]
-pub struct Server {
-    _private: (),
-}
-
-impl Server {
-    /// Binds all listeners and starts.
-    pub async fn start(config: ServerConfig) -> anyhow::Result<Self> {
-        let _ = config;
-        unimplemented!()
-    }
-    /// The relay's URL with its pin.
-    pub fn url(&self) -> RelayUrl {
-        unimplemented!()
-    }
-    /// Stops: tells every node, then closes.
-    pub async fn stop(self) {
-        unimplemented!()
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut config = Self::new(vec![listen], Admission::Open);
+        config.name = "dev".into();
+        config.region = "dev".into();
+        config
     }
 }

@@ -165,7 +165,9 @@ impl Bench {
         self.say(link, Control::Hello(hello(n, instance, epoch, role)))
     }
     pub(super) fn link_down(&mut self, link: u64) -> Vec<Event> {
-        self.gone.insert(LinkId(link));
+        if self.relay.links.contains_key(&LinkId(link)) {
+            self.gone.insert(LinkId(link));
+        }
         self.relay.handle_link_down(self.now, LinkId(link));
         self.drain()
     }

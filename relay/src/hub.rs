@@ -1,0 +1,346 @@
+//! The one place where `relay-core` lives: behind a mutex that is locked for control events only.
+//!
+//! Link tasks call in with what their node said; what comes out is carried out before the lock is given back: messages
+//! are put into outboxes (which never block), the forwarding table is changed. So the order of effects is the order in
+//! which the state machine decided them. One task sleeps until the state machine's next deadline.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use byway_relay_core::io::{Audit, Egress, Event, LinkId, LinkInfo, Side, TableUpdate};
+use byway_relay_core::relay::Load;
+use byway_relay_core::{Config, Relay};
+use byway_wire::relay::control::Control;
+use byway_wire::relay::cookie::CookieKey;
+use byway_wire::relay::frame::{self, Frame};
+use byway_wire::{ChannelId, NodeId};
+use tokio::sync::Notify;
+
+use crate::outbox::Outbox;
+use crate::stats::{Counters, bump};
+use crate::table::{End, Table, Way};
+
+/// A link as its task brings it.
+#[derive(Clone, Debug)]
+pub(crate) struct NewLink {
+    pub(crate) node: NodeId,
+    /// Where the node comes from.
+    pub(crate) observed: SocketAddr,
+    pub(crate) carrier: Carrier,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+/// What carries a link, as far as data needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carrier {
+    /// Data goes out of this listener, from this of its addresses.
+    Udp {
+        listener: usize,
+        local_ip: Option<IpAddr>,
+    },
+    /// Data goes the way of control.
+    Tls,
+}
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    core: Mutex<Core>,
+    pub(crate) table: Arc<Table>,
+    counters: Arc<Counters>,
+    next_link: AtomicU64,
+    /// Rung when the next deadline may have changed.
+    bell: Notify,
+    /// Rung when a link has gone.
+    left: Notify,
+}
+
+#[derive(Debug)]
+struct Core {
+    relay: Relay,
+    links: BTreeMap<LinkId, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    carrier: Carrier,
+    outbox: Arc<Outbox>,
+    /// The address by which its datagrams are known.
+    source: Option<SocketAddr>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        now: Instant,
+        config: Config,
+        seed: [u8; 32],
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            core: Mutex::new(Core {
+                relay: Relay::new(now, config, seed),
+                links: BTreeMap::new(),
+            }),
+            table: Arc::default(),
+            counters,
+            next_link: AtomicU64::new(1),
+            bell: Notify::new(),
+            left: Notify::new(),
+        })
+    }
+
+    /// A node proved its key. The link ends when the returned handle is dropped.
+    pub(crate) fn link_up(self: &Arc<Self>, new: NewLink) -> LinkHandle {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let egress = match new.carrier {
+            Carrier::Udp { .. } => Egress::Udp(new.observed),
+            Carrier::Tls => Egress::Tls(id),
+        };
+        let info = LinkInfo {
+            node: new.node,
+            egress,
+            observed: new.observed,
+        };
+        self.with(|core| {
+            let held = Held {
+                carrier: new.carrier,
+                outbox: new.outbox,
+                source: None,
+            };
+            core.links.insert(id, held);
+            core.relay
+                .handle_link_up(Instant::now(), unix_time(), id, info);
+        });
+        LinkHandle {
+            hub: Arc::clone(self),
+            id,
+        }
+    }
+
+    /// Tells every node that the relay will stop.
+    pub(crate) fn going_away(&self, deadline: Duration) {
+        self.with(|core| {
+            core.relay
+                .handle_going_away(Instant::now(), deadline, Vec::new())
+        });
+    }
+    /// Ends every link.
+    pub(crate) fn shutdown(&self) {
+        self.with(|core| core.relay.handle_shutdown(Instant::now()));
+    }
+    /// Waits until no task holds a link.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.lock().links.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+    pub(crate) fn cookie_key(&self) -> CookieKey {
+        self.lock().relay.cookie_key()
+    }
+    pub(crate) fn snapshot(&self) -> (byway_relay_core::Counters, Load) {
+        let core = self.lock();
+        (*core.relay.counters(), core.relay.load())
+    }
+
+    /// Wakes the state machine at its deadlines, for ever.
+    pub(crate) async fn run_timers(&self) {
+        loop {
+            let bell = self.bell.notified();
+            let next = self.lock().relay.poll_timeout();
+            match next {
+                None => bell.await,
+                Some((at, _)) => {
+                    tokio::select! {
+                        () = bell => {}
+                        () = tokio::time::sleep_until(at.into()) => {
+                            self.with(|core| core.relay.handle_timeout(Instant::now()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets `input` into the state machine and carries out what comes of it.
+    fn with(&self, input: impl FnOnce(&mut Core)) {
+        let mut core = self.lock();
+        let before = core.relay.poll_timeout();
+        input(&mut core);
+        while let Some(event) = core.relay.poll_event() {
+            self.carry_out(&mut core, event);
+        }
+        if core.relay.poll_timeout() != before {
+            self.bell.notify_one();
+        }
+    }
+
+    fn carry_out(&self, core: &mut Core, event: Event) {
+        match event {
+            Event::Send { link, message } => {
+                if let Some(held) = core.links.get(&link) {
+                    self.post(held, &message);
+                }
+            }
+            Event::Disconnect {
+                link,
+                reason,
+                detail,
+            } => {
+                if let Some(held) = core.links.get(&link) {
+                    self.post(held, &Control::Refused { reason, detail });
+                    held.outbox.finish();
+                }
+            }
+            Event::Source { link, addr } => {
+                let Some(held) = core.links.get_mut(&link) else {
+                    return;
+                };
+                if let Some(before) = std::mem::replace(&mut held.source, addr) {
+                    self.table.remove_source(before);
+                }
+                if let Some(addr) = addr {
+                    self.table.add_source(addr);
+                }
+            }
+            Event::Table(update) => self.update_table(core, update),
+            Event::Audit(audit) => log(&audit),
+            // An event of a later relay-core that this shell does not know yet.
+            other => tracing::error!(?other, "unhandled event"),
+        }
+    }
+
+    fn post(&self, held: &Held, message: &Control) {
+        let bytes = match held.carrier {
+            Carrier::Udp { .. } => {
+                let mut out = BytesMut::new();
+                frame::encode_stream(message, &mut out);
+                out.freeze()
+            }
+            Carrier::Tls => Frame::Control(message.clone()).encode(),
+        };
+        if !held.outbox.control(bytes) {
+            bump(&self.counters.stalled);
+        }
+    }
+
+    fn update_table(&self, core: &Core, update: TableUpdate) {
+        let end = |channel: ChannelId, side: Side, egress: Egress| {
+            let held = core
+                .relay
+                .bound_link(channel, side)
+                .and_then(|link| core.links.get(&link));
+            let way = match (egress, held.map(|h| (h.carrier, &h.outbox))) {
+                (Egress::Udp(addr), Some((Carrier::Udp { listener, local_ip }, _))) => Way::Udp {
+                    addr,
+                    listener,
+                    local_ip,
+                },
+                (Egress::Tls(_), Some((Carrier::Tls, outbox))) => Way::Tls(Arc::clone(outbox)),
+                _ => Way::Gone,
+            };
+            End { egress, way }
+        };
+        match update {
+            TableUpdate::Insert {
+                channel,
+                opener,
+                target,
+            } => self.table.insert(
+                channel,
+                end(channel, Side::Opener, opener),
+                end(channel, Side::Target, target),
+            ),
+            TableUpdate::Bind {
+                channel,
+                side,
+                egress,
+            } => self.table.bind(channel, side, end(channel, side, egress)),
+            TableUpdate::Remove { channel } => self.table.remove(channel),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic inside the state machine is a bug, but taking every other tunnel down with it would be another.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A live link, held by its task.
+#[derive(Debug)]
+pub(crate) struct LinkHandle {
+    hub: Arc<Hub>,
+    id: LinkId,
+}
+
+impl LinkHandle {
+    pub(crate) fn id(&self) -> LinkId {
+        self.id
+    }
+    /// The node said something.
+    pub(crate) fn control(&self, message: Control) {
+        self.hub.with(|core| {
+            core.relay
+                .handle_control(Instant::now(), unix_time(), self.id, message);
+        });
+    }
+    /// The node said something that is no message.
+    pub(crate) fn malformed(&self, detail: &str) {
+        self.hub
+            .with(|core| core.relay.handle_malformed(Instant::now(), self.id, detail));
+    }
+}
+
+impl Drop for LinkHandle {
+    fn drop(&mut self) {
+        self.hub.with(|core| {
+            core.relay.handle_link_down(Instant::now(), self.id);
+        });
+        // After the events, which still name the link.
+        self.hub.lock().links.remove(&self.id);
+        self.hub.left.notify_waiters();
+    }
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
+fn log(audit: &Audit) {
+    match audit {
+        Audit::Linked { link, node } => {
+            tracing::info!(link = link.0, node = %node.short(), "linked")
+        }
+        Audit::Unlinked { link, node } => {
+            tracing::info!(link = link.0, node = %node.short(), "unlinked")
+        }
+        Audit::Refused { link, node, reason } => {
+            tracing::info!(link = link.0, node = %node.short(), ?reason, "refused");
+        }
+        Audit::Opened {
+            channel,
+            opener,
+            target,
+        } => tracing::info!(
+            channel = format_args!("{:014x}", channel.as_u64()),
+            opener = %opener.short(),
+            target = %target.short(),
+            "channel opened"
+        ),
+        Audit::Ended { channel } => {
+            tracing::info!(
+                channel = format_args!("{:014x}", channel.as_u64()),
+                "channel ended"
+            );
+        }
+        other => tracing::info!(?other, "audit"),
+    }
+}

@@ -1,0 +1,259 @@
+//! The data plane: what every shard and every TLS link does with a run of relay data.
+//!
+//! UDP to UDP, a run leaves as it came: the channel id is the same on both sides, so not a byte is touched. UDP to TLS,
+//! the headers of the segments become one frame header; TLS to UDP, the other way round. TLS to TLS, the frame itself.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use byway_relay_core::forward::Source;
+use byway_relay_core::io::LinkId;
+use byway_wire::ChannelId;
+use byway_wire::relay::cookie::CookieKey;
+use byway_wire::relay::data::HEADER_LEN;
+use byway_wire::relay::frame::{self, DATA_HEADER_LEN};
+use quinn_udp::EcnCodepoint;
+
+use crate::limit::{Prefix, PrefixLimiter, Rate};
+use crate::outbox::{Outbox, Queued};
+use crate::stats::{Counters, add, bump};
+use crate::table::{Table, Way};
+use crate::udp::runs::Run;
+use crate::udp::socket::{Destination, Socket, sendable};
+
+/// Most datagrams of one TLS data frame: twice what a kernel puts into one GSO batch. A frame of 64 Ki datagrams of one
+/// byte would be a cheap way to keep a core busy.
+const MAX_FRAME_DATAGRAMS: usize = 128;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) table: Arc<Table>,
+    /// For each listener its shards' sockets.
+    pub(crate) sockets: Vec<Vec<Arc<Socket>>>,
+    /// Longest payload forwarded, in bytes.
+    pub(crate) max_datagram: usize,
+    pub(crate) cookie_key: CookieKey,
+    /// The start of the relay's clock, from which cookies count minutes.
+    pub(crate) started: Instant,
+    pub(crate) budgets: Budgets,
+}
+
+/// What the relay does for people it does not know.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    /// Answers longer than their request (design section 12).
+    pub(crate) stun: PrefixLimiter,
+    /// Rebind cookies: a node whose NAT moved needs one, and repeats its data until it has it.
+    pub(crate) cookies: PrefixLimiter,
+}
+
+impl Budgets {
+    pub(crate) fn new(now: Instant) -> Self {
+        let stun = (Rate::per_second(10, 10), Rate::per_second(1_000, 1_000));
+        let cookies = (Rate::per_second(20, 20), Rate::per_second(5_000, 5_000));
+        Self {
+            stun: PrefixLimiter::new(now, Prefix::NETWORK, stun.0, stun.1),
+            cookies: PrefixLimiter::new(now, Prefix::NETWORK, cookies.0, cookies.1),
+        }
+    }
+}
+
+/// Where a received buffer came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) addr: SocketAddr,
+    /// Which of our addresses it was sent to.
+    pub(crate) local_ip: Option<IpAddr>,
+    pub(crate) listener: usize,
+    pub(crate) shard: usize,
+    pub(crate) ecn: Option<EcnCodepoint>,
+}
+
+impl Plane {
+    /// A run of relay data that came to a UDP shard.
+    pub(crate) fn from_udp(
+        &self,
+        channel: ChannelId,
+        run: &Run<'_>,
+        from: &Origin,
+        counters: &Counters,
+    ) {
+        if run.segment <= HEADER_LEN {
+            return add(&counters.dropped_unknown, run.count());
+        }
+        if run.segment - HEADER_LEN > self.max_datagram {
+            return add(&counters.dropped_oversize, run.count());
+        }
+        if channel == ChannelId::ECHO {
+            if self.table.is_source(from.addr) {
+                add(&counters.echoed, run.count());
+                self.reply(from, run.bytes, run.segment, counters);
+            } else {
+                self.unbound(channel, run, from, counters);
+            }
+            return;
+        }
+        let routed = self
+            .table
+            .route(channel, Source::Udp(from.addr), |way| match way {
+                Way::Udp {
+                    addr,
+                    listener,
+                    local_ip,
+                } => {
+                    let to = Destination {
+                        addr: *addr,
+                        local_ip: *local_ip,
+                    };
+                    if let Some(socket) = self.socket(*listener, from.shard) {
+                        socket.send(to, from.ecn, run.bytes, run.segment, counters);
+                    }
+                }
+                Way::Tls(outbox) => {
+                    let frame = to_frame(channel, run);
+                    queue(outbox, channel, frame, run.count(), counters);
+                }
+                Way::Gone => add(&counters.dropped_gone, run.count()),
+            });
+        if routed.is_none() {
+            self.unbound(channel, run, from, counters);
+        }
+    }
+
+    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged. An error ends the link.
+    pub(crate) fn from_tls(
+        &self,
+        link: LinkId,
+        own: &Outbox,
+        data: DataFrame,
+        counters: &Counters,
+    ) -> Result<(), &'static str> {
+        let DataFrame {
+            channel,
+            segment,
+            payload,
+            message,
+        } = data;
+        let count = payload.len().div_ceil(segment);
+        if count > MAX_FRAME_DATAGRAMS {
+            return Err("data frame of too many datagrams");
+        }
+        let count = count as u64;
+        add(&counters.tls_in, count);
+        if segment.min(payload.len()) > self.max_datagram {
+            add(&counters.dropped_oversize, count);
+            return Ok(());
+        }
+        if channel == ChannelId::ECHO {
+            add(&counters.echoed, count);
+            queue(own, channel, message, count, counters);
+            return Ok(());
+        }
+        let routed = self
+            .table
+            .route(channel, Source::Tls(link), |way| match way {
+                Way::Udp {
+                    addr,
+                    listener,
+                    local_ip,
+                } => {
+                    let to = Destination {
+                        addr: *addr,
+                        local_ip: *local_ip,
+                    };
+                    // Any shard's socket will do; spread by link so that one does not carry all.
+                    if let Some(socket) = self.socket(*listener, link.0 as usize) {
+                        let datagrams = to_datagrams(channel, segment, &payload);
+                        socket.send(to, None, &datagrams, segment + HEADER_LEN, counters);
+                    }
+                }
+                Way::Tls(outbox) => queue(outbox, channel, message.clone(), count, counters),
+                Way::Gone => add(&counters.dropped_gone, count),
+            });
+        if routed.is_none() {
+            add(&counters.dropped_unbound, count);
+        }
+        Ok(())
+    }
+
+    /// Sends bytes back to where something came from.
+    pub(crate) fn reply(&self, from: &Origin, bytes: &[u8], segment: usize, counters: &Counters) {
+        let to = Destination {
+            addr: from.addr,
+            local_ip: from.local_ip,
+        };
+        if let Some(socket) = self.socket(from.listener, from.shard) {
+            socket.send(to, from.ecn, bytes, segment, counters);
+        }
+    }
+
+    /// Data from an address that is not bound: dropped, and its sender is given the means to prove that it receives
+    /// there. The same whether or not the channel exists, never longer than what asked for it.
+    fn unbound(&self, channel: ChannelId, run: &Run<'_>, from: &Origin, counters: &Counters) {
+        add(&counters.dropped_unbound, run.count());
+        if !sendable(from.addr) {
+            return;
+        }
+        let now = Instant::now();
+        let minute = now.saturating_duration_since(self.started).as_secs() / 60;
+        let cookie = self.cookie_key.make(channel, from.addr, minute).encode();
+        if cookie.len() > run.segment || !self.budgets.cookies.take(now, from.addr.ip()) {
+            return bump(&counters.cookies_limited);
+        }
+        bump(&counters.cookies);
+        self.reply(from, &cookie, cookie.len(), counters);
+    }
+
+    fn socket(&self, listener: usize, shard: usize) -> Option<&Socket> {
+        let shards = self.sockets.get(listener)?;
+        shards.get(shard % shards.len()).map(AsRef::as_ref)
+    }
+}
+
+/// A data frame, taken apart.
+#[derive(Debug)]
+pub(crate) struct DataFrame {
+    pub(crate) channel: ChannelId,
+    pub(crate) segment: usize,
+    pub(crate) payload: Bytes,
+    /// The whole of it.
+    pub(crate) message: Bytes,
+}
+
+fn queue(outbox: &Outbox, channel: ChannelId, frame: Bytes, count: u64, counters: &Counters) {
+    match outbox.data(channel, frame) {
+        Queued::Gone => add(&counters.dropped_gone, count),
+        Queued::Yes(dropped) => {
+            bump(&counters.tls_queued);
+            add(&counters.tls_dropped_full, dropped.full);
+            add(&counters.tls_dropped_old, dropped.old);
+        }
+    }
+}
+
+/// Segments with a header each become one frame with one header.
+fn to_frame(channel: ChannelId, run: &Run<'_>) -> Bytes {
+    // Neither can be too large: a received buffer is at most 64 KiB.
+    let segment = u16::try_from(run.segment - HEADER_LEN).unwrap_or(u16::MAX);
+    let mut frame = BytesMut::with_capacity(DATA_HEADER_LEN + run.bytes.len());
+    frame.extend_from_slice(&frame::data_header(channel, segment));
+    for datagram in run.datagrams() {
+        frame.extend_from_slice(datagram.get(HEADER_LEN..).unwrap_or_default());
+    }
+    frame.freeze()
+}
+
+/// The inverse of [`to_frame`].
+fn to_datagrams(channel: ChannelId, segment: usize, payload: &[u8]) -> Vec<u8> {
+    let header = channel.header();
+    let count = payload.len().div_ceil(segment);
+    let mut datagrams = Vec::with_capacity(payload.len() + count * HEADER_LEN);
+    for part in payload.chunks(segment) {
+        datagrams.extend_from_slice(&header);
+        datagrams.extend_from_slice(part);
+    }
+    datagrams
+}

@@ -1,0 +1,255 @@
+//! What waits to be written to one node: a control lane, and a data lane per channel.
+//!
+//! Control goes first and is never dropped here; when it grows beyond its bound its node does not read, and the link
+//! ends. Data is bounded in bytes and in age: a datagram that waited 50 ms is worth less than the one behind it, because
+//! the tunnel inside has its own retransmission. Beyond the bytes the longest lane loses its oldest frame. Between
+//! channels the turn is by deficit round robin (Shreedhar and Varghese): each lane may send a quantum a round, so a
+//! bulk transfer cannot starve a terminal beside it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::ChannelId;
+
+/// Most data that waits, in bytes (design section 12). The kernel holds at most as much again in flight.
+pub(crate) const MAX_DATA: usize = 256 * 1024;
+/// Longest wait of data.
+pub(crate) const MAX_AGE: Duration = Duration::from_millis(50);
+/// Most control that waits, in bytes: an agent's thousand channels all ending at once take 20 KiB, a thousand openers'
+/// records 1 MiB.
+pub(crate) const MAX_CONTROL: usize = 2 * 1024 * 1024;
+/// Bytes a lane may send in its turn: one batch of ten segments, so a full batch leaves in one turn.
+const QUANTUM: usize = 16 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
+    lanes: HashMap<ChannelId, Lane>,
+    /// Whose turn it is, first in front. Holds each lane once.
+    round: VecDeque<ChannelId>,
+    data_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    frames: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+    deficit: usize,
+}
+
+/// Control waits beyond its bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ControlOverflow;
+
+/// Frames dropped, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Dropped {
+    pub(crate) full: u64,
+    pub(crate) old: u64,
+}
+
+impl Queue {
+    pub(crate) fn push_control(&mut self, frame: Bytes) -> Result<(), ControlOverflow> {
+        if self.control_bytes + frame.len() > MAX_CONTROL {
+            return Err(ControlOverflow);
+        }
+        self.control_bytes += frame.len();
+        self.control.push_back(frame);
+        Ok(())
+    }
+
+    pub(crate) fn push_data(&mut self, now: Instant, channel: ChannelId, frame: Bytes) -> Dropped {
+        let mut dropped = Dropped::default();
+        while self.data_bytes + frame.len() > MAX_DATA && self.data_bytes > 0 {
+            self.drop_from_longest();
+            dropped.full += 1;
+        }
+        self.data_bytes += frame.len();
+        let lane = self.lanes.entry(channel).or_default();
+        if lane.frames.is_empty() {
+            self.round.push_back(channel);
+        }
+        lane.bytes += frame.len();
+        lane.frames.push_back((now, frame));
+        dropped
+    }
+
+    /// Moves up to `max_bytes` (and at least one frame, if there is one) into `out`, in the order to be written.
+    pub(crate) fn take(&mut self, now: Instant, max_bytes: usize, out: &mut Vec<Bytes>) -> Dropped {
+        let mut dropped = Dropped::default();
+        let mut taken = 0;
+        while taken < max_bytes
+            && let Some(frame) = self.next(now, &mut dropped)
+        {
+            taken += frame.len();
+            out.push(frame);
+        }
+        dropped
+    }
+
+    fn next(&mut self, now: Instant, dropped: &mut Dropped) -> Option<Bytes> {
+        if let Some(frame) = self.control.pop_front() {
+            self.control_bytes -= frame.len();
+            return Some(frame);
+        }
+        loop {
+            let channel = *self.round.front()?;
+            let Some(lane) = self.lanes.get_mut(&channel) else {
+                self.round.pop_front();
+                continue;
+            };
+            while let Some((since, frame)) = lane.frames.front() {
+                if now.saturating_duration_since(*since) <= MAX_AGE {
+                    break;
+                }
+                lane.bytes -= frame.len();
+                self.data_bytes -= frame.len();
+                lane.frames.pop_front();
+                dropped.old += 1;
+            }
+            match lane.frames.front() {
+                None => {
+                    // An empty lane keeps no deficit: having been silent buys nothing.
+                    self.lanes.remove(&channel);
+                    self.round.pop_front();
+                }
+                Some((_, frame)) if frame.len() > lane.deficit => {
+                    lane.deficit += QUANTUM;
+                    self.round.rotate_left(1);
+                }
+                Some(_) => {
+                    let (_, frame) = lane.frames.pop_front()?;
+                    lane.deficit -= frame.len();
+                    lane.bytes -= frame.len();
+                    self.data_bytes -= frame.len();
+                    if lane.frames.is_empty() {
+                        self.lanes.remove(&channel);
+                        self.round.pop_front();
+                    }
+                    return Some(frame);
+                }
+            }
+        }
+    }
+
+    fn drop_from_longest(&mut self) {
+        let Some(lane) = self.lanes.values_mut().max_by_key(|lane| lane.bytes) else {
+            return;
+        };
+        if let Some((_, frame)) = lane.frames.pop_front() {
+            lane.bytes -= frame.len();
+            self.data_bytes -= frame.len();
+        }
+        if lane.frames.is_empty() {
+            self.round.retain(|channel| {
+                self.lanes
+                    .get(channel)
+                    .is_some_and(|l| !l.frames.is_empty())
+            });
+            self.lanes.retain(|_, lane| !lane.frames.is_empty());
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(n: u64) -> ChannelId {
+        ChannelId::from_u64(n)
+    }
+    fn frame(tag: u8, len: usize) -> Bytes {
+        Bytes::from(vec![tag; len])
+    }
+    fn drain(queue: &mut Queue, now: Instant) -> (Vec<u8>, Dropped) {
+        let mut out = Vec::new();
+        let dropped = queue.take(now, usize::MAX, &mut out);
+        assert_eq!((queue.data_bytes, queue.control_bytes), (0, 0));
+        assert!(queue.lanes.is_empty() && queue.round.is_empty());
+        (out.iter().map(|f| f[0]).collect(), dropped)
+    }
+
+    #[test]
+    fn control_overtakes_data() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.push_data(now, channel(1), frame(1, 10));
+        queue.push_control(frame(9, 10)).unwrap();
+        assert_eq!(drain(&mut queue, now).0, [9, 1]);
+    }
+
+    #[test]
+    fn control_beyond_its_bound_is_refused() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push_control(frame(9, MAX_CONTROL)), Ok(()));
+        assert_eq!(queue.push_control(frame(9, 1)), Err(ControlOverflow));
+    }
+
+    #[test]
+    fn data_that_waited_too_long_is_dropped_and_counted() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        queue.push_data(start, channel(1), frame(1, 10));
+        queue.push_data(start + Duration::from_millis(1), channel(1), frame(2, 10));
+        let (out, dropped) = drain(&mut queue, start + Duration::from_millis(51));
+        assert_eq!(out, [2]);
+        assert_eq!(dropped, Dropped { full: 0, old: 1 });
+    }
+
+    #[test]
+    fn beyond_the_bytes_the_longest_lane_loses_its_oldest() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.push_data(now, channel(1), frame(100, 50));
+        let mut dropped = 0;
+        for n in 0..20 {
+            dropped += queue
+                .push_data(now, channel(2), frame(n, MAX_DATA / 8))
+                .full;
+        }
+        assert!(queue.data_bytes <= MAX_DATA);
+        let (out, _) = drain(&mut queue, now);
+        assert_eq!(dropped as usize + out.len(), 21);
+        assert!(out.contains(&100), "the quiet channel lost nothing");
+        assert!(out.contains(&19) && !out.contains(&0));
+    }
+
+    #[test]
+    fn channels_take_turns_by_bytes() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        for _ in 0..10 {
+            queue.push_data(now, channel(1), frame(1, QUANTUM));
+        }
+        for _ in 0..10 {
+            queue.push_data(now, channel(2), frame(2, 100));
+        }
+        let (out, _) = drain(&mut queue, now);
+        let last_small = out.iter().rposition(|tag| *tag == 2).unwrap();
+        assert!(
+            last_small < 12,
+            "the terminal waits one turn at most: {out:?}"
+        );
+    }
+
+    #[test]
+    fn a_batch_is_bounded_but_never_empty() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        for n in 0..4 {
+            queue.push_data(now, channel(1), frame(n, 40_000));
+        }
+        let mut out = Vec::new();
+        queue.take(now, 1, &mut out);
+        assert_eq!(out.len(), 1);
+        queue.take(now, 64 * 1024, &mut out);
+        assert_eq!(out.len(), 3);
+    }
+}

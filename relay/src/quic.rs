@@ -1,0 +1,219 @@
+//! UDP links: QUIC control with one bidirectional stream; data goes beside it and is not seen here.
+//!
+//! The address bound to a link is the one its handshake came from: the handshake proves that the node receives there,
+//! and QUIC does not migrate before it is over. Later `remote_address()` moves before the new path is validated, so it
+//! is never asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use byway_wire::relay::frame::StreamDecoder;
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream,
+    TransportConfig, VarInt,
+};
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+use crate::hub::{Carrier, LinkHandle, NewLink};
+use crate::identity::proved_node;
+use crate::outbox::{CloseOnDrop, Outbox};
+use crate::pace::Pace;
+use crate::stats::bump;
+use crate::udp::shard::canonical;
+
+/// Handshakes under way beyond which a client must first prove its address (design section 12).
+const RETRY_ABOVE: usize = 128;
+/// Handshakes under way beyond which new ones are dropped.
+const DROP_ABOVE: usize = 1_024;
+/// Bytes buffered for a handshake that waits to be accepted.
+const INCOMING_BUFFER: u64 = 128 * 1024;
+/// All of them together: as many as may be under way.
+const INCOMING_BUFFER_TOTAL: u64 = 32 * 1024 * 1024;
+/// A handshake that takes longer is not going to end.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A node keeps its link alive every 20 s; one lost keep-alive is sent again well before this.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a link's last words may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The control stream: four messages of the greatest length may be under way.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The QUIC configuration of a relay's endpoint.
+pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<quinn::ServerConfig> {
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls)?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE)?))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .send_window(u64::from(STREAM_WINDOW))
+        .datagram_receive_buffer_size(None)
+        // Control messages are small and rare: neither is worth its memory in each of thousands of idle links.
+        .mtu_discovery_config(None)
+        .enable_segmentation_offload(false);
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(DROP_ABOVE)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+    Ok(config)
+}
+
+/// The endpoint's own part of it.
+pub(crate) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // The bit tells QUIC from relay data (RFC 9443 and design section 3).
+    config.grease_quic_bit(false);
+    config
+}
+
+/// Accepts links for ever. Dropping the future ends them all.
+pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Context>) {
+    let mut links = JoinSet::new();
+    let under_way = Arc::new(AtomicUsize::new(0));
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            Some(_) = links.join_next() => continue,
+        };
+        let Some(incoming) = incoming else {
+            // Closed: the links end by themselves.
+            while links.join_next().await.is_some() {}
+            return;
+        };
+        let ip = canonical(incoming.remote_address()).ip();
+        if !context.may_connect(ip) {
+            bump(&context.counters.connections_limited);
+            incoming.ignore();
+            continue;
+        }
+        if under_way.load(Ordering::Relaxed) >= RETRY_ABOVE && !incoming.remote_address_validated()
+        {
+            // It may always retry when it is not validated.
+            let _ = incoming.retry();
+            continue;
+        }
+        let guard = UnderWay::new(&under_way);
+        let context = Arc::clone(&context);
+        links.spawn(async move { serve(incoming, guard, listener, &context).await });
+    }
+}
+
+/// Counts a handshake while it lasts.
+struct UnderWay(Arc<AtomicUsize>);
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(incoming: Incoming, under_way: UnderWay, listener: usize, context: &Context) {
+    let observed = canonical(incoming.remote_address());
+    let local_ip = incoming.local_ip();
+    let connection = match incoming.accept() {
+        Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
+        Err(e) => Ok(Err(e)),
+    };
+    drop(under_way);
+    let connection = match connection {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(e)) => {
+            tracing::debug!(%observed, %e, "QUIC handshake failed");
+            return bump(&context.counters.handshakes_failed);
+        }
+        Err(_) => return bump(&context.counters.handshakes_failed),
+    };
+    let Some(node) = proved_node(&connection) else {
+        bump(&context.counters.handshakes_failed);
+        return connection.close(VarInt::from_u32(1), b"no node key");
+    };
+    let outbox = Arc::new(Outbox::default());
+    let _closes = CloseOnDrop(Arc::clone(&outbox));
+    let link = context.hub.link_up(NewLink {
+        node,
+        observed,
+        carrier: Carrier::Udp { listener, local_ip },
+        outbox: Arc::clone(&outbox),
+    });
+    converse(&connection, &link, &outbox).await;
+    connection.close(VarInt::from_u32(0), b"link ended");
+}
+
+/// Carries control messages both ways until either side ends.
+async fn converse(connection: &Connection, link: &LinkHandle, outbox: &Outbox) {
+    let (send, recv) = tokio::select! {
+        stream = connection.accept_bi() => match stream {
+            Ok(stream) => stream,
+            Err(_) => return,
+        },
+        // Refused before it said a word, or silent for too long.
+        () = outbox.finished() => return,
+    };
+    let read = read(recv, link);
+    let write = write(send, outbox);
+    tokio::pin!(read, write);
+    tokio::select! {
+        () = &mut write => return,
+        end = &mut read => match end {
+            ReadEnd::Broken => return,
+            // The relay refuses it now: its last words are in the outbox.
+            ReadEnd::Refused => {}
+        },
+    }
+    write.await;
+}
+
+enum ReadEnd {
+    Broken,
+    Refused,
+}
+
+async fn read(mut recv: RecvStream, link: &LinkHandle) -> ReadEnd {
+    let mut decoder = StreamDecoder::default();
+    let mut pace = Pace::new(Instant::now());
+    loop {
+        let chunk = match recv.read_chunk(STREAM_WINDOW as usize, true).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) | Err(_) => return ReadEnd::Broken,
+        };
+        decoder.push(&chunk.bytes);
+        loop {
+            match decoder.next() {
+                Ok(Some(message)) => {
+                    link.control(message);
+                    if let Some(pause) = pace.message(Instant::now()) {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    link.malformed(&e.to_string());
+                    return ReadEnd::Refused;
+                }
+            }
+        }
+    }
+}
+
+async fn write(mut send: SendStream, outbox: &Outbox) {
+    while let Some((mut frames, _)) = outbox.next().await {
+        if send.write_all_chunks(&mut frames).await.is_err() {
+            return;
+        }
+    }
+    // Closing the connection would discard what is not yet acknowledged.
+    if send.finish().is_ok() {
+        let _ = tokio::time::timeout(LAST_WORDS, send.stopped()).await;
+    }
+}

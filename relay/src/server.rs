@@ -1,0 +1,294 @@
+//! Starting and stopping a relay.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use byway_relay_core::relay::Load;
+use byway_relay_core::{Config, Counters as ControlStats};
+use byway_wire::RelayUrl;
+use quinn::{Endpoint, TokioRuntime, VarInt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::ServerConfig;
+use crate::context::Context;
+use crate::hub::Hub;
+use crate::identity::Identity;
+use crate::limit::{Prefix, PrefixLimiter, Rate};
+use crate::listen::{self, Bound};
+use crate::plane::{Budgets, Plane};
+use crate::stats::{Counters, DataStats};
+use crate::udp::control::{ControlSocket, QUEUE};
+use crate::udp::shard::{Prepared, Shard};
+use crate::{quic, tls};
+
+/// How long links may take to hear that the relay stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// New connections of one host, and of all together (design section 12).
+const CONNECTIONS_EACH: Rate = Rate::per_second(100, 200);
+const CONNECTIONS_ALL: Rate = Rate::per_second(10_000, 10_000);
+
+/// A running relay. Dropping it without [`Server::stop`] stops it at once.
+#[derive(Debug)]
+pub struct Server {
+    url: RelayUrl,
+    addrs: Vec<SocketAddr>,
+    hub: Arc<Hub>,
+    counters: Vec<Arc<Counters>>,
+    endpoints: Vec<Endpoint>,
+    /// Accept loops and timers; dropping it ends them and all links.
+    tasks: JoinSet<()>,
+    shards: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    dead: Arc<AtomicBool>,
+}
+
+/// What a relay did, and what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Links, sessions and channels at the moment.
+    pub load: Load,
+    /// What happened on links and channels.
+    pub control: ControlStats,
+    /// What happened to data.
+    pub data: DataStats,
+}
+
+impl Server {
+    /// Binds all listeners and starts. Must be called inside a tokio runtime.
+    pub async fn start(config: ServerConfig) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let shards = if config.shards == 0 {
+            cores
+        } else {
+            config.shards
+        };
+        let mut bound = listen::bind_all(&config.listen, shards)?;
+        let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
+        let host = public_host(&config, addrs[0]);
+        let identity = identity(&config, &host)?;
+        let url = url(&config, &identity, &host, addrs[0].port())?;
+
+        let mut prepared = Vec::new();
+        for (listener, bound) in bound.iter_mut().enumerate() {
+            let mut group = Vec::new();
+            for (index, socket) in bound.udp.drain(..).enumerate() {
+                group.push(Prepared::new(socket, format!("udp-{listener}-{index}")).await?);
+            }
+            prepared.push(group);
+        }
+
+        let counters = Arc::new(Counters::default());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).context("no randomness")?;
+        let hub = Hub::new(now, core_config(&config), seed, Arc::clone(&counters));
+        let plane = Arc::new(Plane {
+            table: Arc::clone(&hub.table),
+            sockets: prepared
+                .iter()
+                .map(|group| group.iter().map(|p| Arc::clone(&p.socket)).collect())
+                .collect(),
+            max_datagram: config.max_datagram as usize,
+            cookie_key: hub.cookie_key(),
+            started: now,
+            budgets: Budgets::new(now),
+        });
+        let context = Arc::new(Context {
+            hub: Arc::clone(&hub),
+            plane,
+            counters: Arc::clone(&counters),
+            connections: PrefixLimiter::new(now, Prefix::HOST, CONNECTIONS_EACH, CONNECTIONS_ALL),
+            name: config.name.clone(),
+            region: config.region.clone(),
+            require_channel_binding: config.require_channel_binding,
+        });
+        let (stop, _) = watch::channel(false);
+        let mut server = Self {
+            url,
+            addrs,
+            hub,
+            counters: vec![counters],
+            endpoints: Vec::new(),
+            tasks: JoinSet::new(),
+            shards: Vec::new(),
+            stop,
+            dead: Arc::default(),
+        };
+        for (listener, (bound, group)) in bound.into_iter().zip(prepared).enumerate() {
+            server.listen(listener, bound, group, &identity, &context)?;
+        }
+        let hub = Arc::clone(&server.hub);
+        server.tasks.spawn(async move { hub.run_timers().await });
+        Ok(server)
+    }
+
+    fn listen(
+        &mut self,
+        listener: usize,
+        bound: Bound,
+        group: Vec<Prepared>,
+        identity: &Identity,
+        context: &Arc<Context>,
+    ) -> anyhow::Result<()> {
+        let (to_endpoint, queue) = mpsc::channel(QUEUE);
+        let socket = &group[0].socket;
+        let endpoint = Endpoint::new_with_abstract_socket(
+            quic::endpoint_config(),
+            Some(quic::server_config(identity.quic()?)?),
+            ControlSocket::new(queue, socket, Arc::clone(&self.dead)),
+            Arc::new(TokioRuntime),
+        )?;
+        for (index, prepared) in group.into_iter().enumerate() {
+            let counters = Arc::new(Counters::default());
+            self.counters.push(Arc::clone(&counters));
+            self.shards.push(prepared.start(Shard {
+                plane: Arc::clone(&context.plane),
+                counters,
+                quic: to_endpoint.clone(),
+                listener,
+                index,
+                stop: self.stop.subscribe(),
+            }));
+        }
+        let tcp = tokio::net::TcpListener::from_std(bound.tcp)?;
+        let acceptor = TlsAcceptor::from(Arc::new(identity.tls()?));
+        self.tasks.spawn(quic::accept(
+            endpoint.clone(),
+            listener,
+            Arc::clone(context),
+        ));
+        self.tasks
+            .spawn(tls::accept::accept(tcp, acceptor, Arc::clone(context)));
+        self.endpoints.push(endpoint);
+        Ok(())
+    }
+
+    /// The relay's URL; with its pin if nodes cannot know its certificate otherwise.
+    pub fn url(&self) -> RelayUrl {
+        self.url.clone()
+    }
+    /// The addresses it listens on, UDP and TCP, in the order of the configuration.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+    /// What it did so far.
+    pub fn stats(&self) -> Stats {
+        let (control, load) = self.hub.snapshot();
+        let mut data = DataStats::default();
+        for counters in &self.counters {
+            data.add(counters);
+        }
+        Stats {
+            load,
+            control,
+            data,
+        }
+    }
+
+    /// Stops: tells every node, then closes.
+    pub async fn stop(mut self) {
+        self.hub.going_away(Duration::ZERO);
+        self.hub.shutdown();
+        // Whoever does not listen is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, self.hub.empty()).await;
+        for endpoint in &self.endpoints {
+            endpoint.close(VarInt::from_u32(0), b"relay stopped");
+        }
+        let idle = futures_util::future::join_all(self.endpoints.iter().map(Endpoint::wait_idle));
+        let _ = tokio::time::timeout(FAREWELL, idle).await;
+        self.tasks.shutdown().await;
+        self.stop.send_replace(true);
+        let shards = std::mem::take(&mut self.shards);
+        let joined = tokio::task::spawn_blocking(move || {
+            for shard in shards {
+                // It panicked, and said so then.
+                let _ = shard.join();
+            }
+        });
+        let _ = joined.await;
+    }
+
+    /// Ends at once and tells nobody, as a crash would. For tests of what nodes do then.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // From here on QUIC's farewells go nowhere; the shards stop and their sockets close.
+        self.dead.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
+        self.tasks.abort_all();
+    }
+}
+
+fn core_config(config: &ServerConfig) -> Config {
+    let mut core = Config::default();
+    core.name = config.name.clone();
+    core.region = config.region.clone();
+    core.admission = config.admission.clone();
+    core.max_datagram = config.max_datagram;
+    core
+}
+
+fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<Identity> {
+    match &config.cert {
+        Some(files) => Identity::load(&files.cert, &files.key),
+        None => Identity::self_signed(vec![host.to_owned()]),
+    }
+}
+
+/// A certificate of the operator's is known by the public host's name; every other by its pin.
+fn url(
+    config: &ServerConfig,
+    identity: &Identity,
+    host: &str,
+    port: u16,
+) -> anyhow::Result<RelayUrl> {
+    let by_name = config.cert.is_some()
+        && config
+            .public_host
+            .as_ref()
+            .is_some_and(|host| host.parse::<IpAddr>().is_err());
+    let pin = (!by_name).then(|| identity.pin());
+    RelayUrl::new(host, port, pin).with_context(|| format!("'{host}' is not a host name"))
+}
+
+fn public_host(config: &ServerConfig, first: SocketAddr) -> String {
+    if let Some(host) = &config.public_host {
+        return host.clone();
+    }
+    let ip = first.ip();
+    if !ip.is_unspecified() {
+        return ip.to_string();
+    }
+    outgoing(ip).unwrap_or(ip).to_string()
+}
+
+/// The address this machine would send from to the internet. Connecting a UDP socket sends nothing.
+fn outgoing(any: IpAddr) -> Option<IpAddr> {
+    // Addresses for documentation: routed like any other, reachable nowhere (RFC 5737, RFC 3849).
+    let (far, loopback): (IpAddr, IpAddr) = match any {
+        IpAddr::V4(_) => (
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ),
+        IpAddr::V6(_) => (
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ),
+    };
+    let probe = UdpSocket::bind((any, 0)).ok()?;
+    match probe.connect((far, 9)) {
+        Ok(()) => probe.local_addr().ok().map(|a| a.ip()),
+        Err(_) => Some(loopback),
+    }
+}

@@ -1,0 +1,102 @@
+//! Counters of the shell: what was forwarded, and every drop with its reason (design section 12).
+//!
+//! Each shard has a set of its own, so that no two cores write to one cache line; a snapshot is their sum.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// One thread's counters. Relaxed: each is read alone, and nothing is concluded from two of them.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        /// The data plane's counts since the start. They only rise.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[non_exhaustive]
+        pub struct DataStats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl DataStats {
+            pub(crate) fn add(&mut self, counters: &Counters) {
+                $(self.$name += counters.$name.load(Ordering::Relaxed);)*
+            }
+            /// Names and values, for metrics.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams received by the UDP shards, GRO segments counted one by one.
+    udp_in,
+    /// Datagrams sent: forwarded, echoed, and answers.
+    udp_out,
+    /// Their bytes, relay headers included.
+    udp_out_bytes,
+    /// `sendmsg` calls that took: many fewer than datagrams when segmentation offload works.
+    udp_sends,
+    /// Datagrams echoed on channel 0.
+    echoed,
+    /// Datagrams of QUIC handed to the control endpoint.
+    quic_in,
+    /// Of those, dropped because the endpoint does not keep up.
+    quic_dropped,
+    /// STUN requests answered.
+    stun_answered,
+    /// STUN requests answered with 420, unknown attributes.
+    stun_unknown_attributes,
+    /// STUN requests not answered: over their prefix's or everyone's budget.
+    stun_limited,
+    /// STUN messages that are no requests, or malformed: never answered.
+    stun_ignored,
+    /// Datagrams dropped: from an address that is not bound, or for a channel that does not exist.
+    dropped_unbound,
+    /// Rebind cookies sent.
+    cookies,
+    /// Rebind cookies not sent: over the budget, or longer than what asked for them.
+    cookies_limited,
+    /// Datagrams dropped: longer than the relay forwards.
+    dropped_oversize,
+    /// Datagrams dropped: of no kind a relay knows, or without a payload.
+    dropped_unknown,
+    /// Datagrams dropped: the egress path does not carry their size.
+    dropped_mtu,
+    /// Datagrams dropped: the socket's send buffer is full.
+    dropped_full,
+    /// Datagrams dropped: another error of the destination.
+    dropped_send_error,
+    /// GSO batches the kernel refused and that were sent one by one.
+    gso_refused,
+    /// Datagrams dropped: the far end has no link at the moment.
+    dropped_gone,
+    /// Datagrams that came in frames of TLS links.
+    tls_in,
+    /// Data frames queued for TLS links.
+    tls_queued,
+    /// Of those, dropped: the queue was full.
+    tls_dropped_full,
+    /// Of those, dropped: they waited too long.
+    tls_dropped_old,
+    /// Connections refused before any handshake: too many from one address.
+    connections_limited,
+    /// Handshakes that failed or took too long.
+    handshakes_failed,
+    /// Links cut: they took nothing for too long, or their control queue overflowed.
+    stalled,
+    /// Links whose TLS ends somewhere between the node and here.
+    intercepted,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+/// Adds one.
+pub(crate) fn bump(counter: &AtomicU64) {
+    add(counter, 1);
+}

@@ -1,0 +1,103 @@
+//! Accepts TCP connections and leads each to its end: a link, or a short answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::context::Context;
+use crate::stats::bump;
+use crate::tls::http::{self, Route};
+use crate::tls::link;
+use crate::tls::stream::{Ahead, Watched};
+use crate::udp::shard::canonical;
+
+/// Connections that have not proved a key yet; more are refused before TLS.
+const MAX_UNPROVED: usize = 1_024;
+/// For TLS (design section 12).
+const TLS_DEADLINE: Duration = Duration::from_secs(5);
+/// From TLS to a proved key, and then once more to `Hello`.
+const PROOF_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes in the kernel that are sent but not acknowledged: 100 Mbit/s at 10 ms.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Bytes in the kernel that are not even sent (design section 7): what waits longer waits in our queue, where it ages.
+const NOT_SENT: u32 = 32 * 1024;
+
+/// Accepts for ever. Dropping the future ends all links.
+pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc<Context>) {
+    let unproved = Arc::new(Semaphore::new(MAX_UNPROVED));
+    let mut links = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = links.join_next() => continue,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of descriptors, most likely: what is established goes on, and some will be closed.
+                tracing::warn!(%e, "accept fails");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let from = canonical(from);
+        let permit = Arc::clone(&unproved).try_acquire_owned();
+        let (Ok(permit), true) = (permit, context.may_connect(from.ip())) else {
+            bump(&context.counters.connections_limited);
+            continue;
+        };
+        let context = Arc::clone(&context);
+        let tls = tls.clone();
+        links.spawn(async move {
+            if let Err(e) = serve(stream, from, tls, permit, &context).await {
+                bump(&context.counters.handshakes_failed);
+                tracing::debug!(%from, %e, "connection failed");
+            }
+        });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    tls: TlsAcceptor,
+    permit: tokio::sync::OwnedSemaphorePermit,
+    context: &Context,
+) -> io::Result<()> {
+    tune(&stream);
+    let (stream, written) = Watched::new(stream);
+    let mut stream = tokio::time::timeout(TLS_DEADLINE, tls.accept(stream)).await??;
+    let exporter = stream
+        .get_ref()
+        .1
+        .export_keying_material([0; 32], b"EXPORTER-byway-link", None)
+        .map_err(io::Error::other)?;
+    let proof_deadline = tokio::time::Instant::now() + PROOF_DEADLINE;
+    let (route, head) =
+        tokio::time::timeout_at(proof_deadline, http::read_head(&mut stream)).await??;
+    if route != Route::Link {
+        return tokio::time::timeout_at(proof_deadline, http::answer(&mut stream, route)).await?;
+    }
+    let stream = Ahead::new(Bytes::from(head), stream);
+    let proved =
+        tokio::time::timeout_at(proof_deadline, link::prove(stream, &exporter, context)).await??;
+    drop(permit);
+    link::run(proved, from, written, context).await;
+    Ok(())
+}
+
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // None of these decides whether the link works; a kernel that lacks one serves it a little worse.
+    let _ = stream.set_nodelay(true);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
+}

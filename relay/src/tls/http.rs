@@ -1,0 +1,149 @@
+//! The little HTTP there is in front of a WebSocket: one request head, bounded, and where it leads.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Longest request head, in bytes: what common servers allow, and room for an ingress's headers.
+const MAX_HEAD: usize = 8 * 1024;
+/// Most headers of it.
+const MAX_HEADERS: usize = 64;
+/// Where nodes upgrade.
+const LINK_PATH: &str = "/byway/v1";
+
+/// Where a request leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Route {
+    /// A node wants a link.
+    Link,
+    /// Somebody looks what this is.
+    Greeting,
+    /// Somebody asks for what is not here.
+    NotFound,
+    /// Only GET has a meaning here.
+    WrongMethod,
+    /// The path is right, but it is no upgrade.
+    NotUpgrade,
+    /// Not HTTP, or too long.
+    Bad,
+}
+
+/// Reads a request head. Gives back everything that was read: the WebSocket's own handshake reads it again.
+pub(crate) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Route, Bytes)> {
+    let mut head = BytesMut::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(route) = route(&head) {
+            return Ok((route, head.freeze()));
+        }
+        if head.len() >= MAX_HEAD {
+            return Ok((Route::Bad, head.freeze()));
+        }
+    }
+}
+
+/// Where a head leads; none while it is not whole.
+fn route(head: &[u8]) -> Option<Route> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Partial) => return None,
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(_) => return Some(Route::Bad),
+    }
+    let path = request.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let upgrade = request.headers.iter().any(|h| {
+        h.name.eq_ignore_ascii_case("upgrade") && h.value.eq_ignore_ascii_case(b"websocket")
+    });
+    Some(match (request.method, path) {
+        (Some("GET"), LINK_PATH) if upgrade => Route::Link,
+        (Some("GET"), LINK_PATH) => Route::NotUpgrade,
+        (Some("GET" | "HEAD"), "/") => Route::Greeting,
+        (Some("GET" | "HEAD"), _) => Route::NotFound,
+        _ => Route::WrongMethod,
+    })
+}
+
+/// Answers what is no link, and ends.
+pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) -> io::Result<()> {
+    let (status, extra, text) = match route {
+        Route::Greeting | Route::Link => (
+            "200 OK",
+            "",
+            "This is a Byway relay. It forwards sealed datagrams between nodes; there is nothing to see here.\n",
+        ),
+        Route::NotFound => (
+            "404 Not Found",
+            "",
+            "There is nothing here. This is a Byway relay.\n",
+        ),
+        Route::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n", "Only GET.\n"),
+        Route::NotUpgrade => (
+            "426 Upgrade Required",
+            "Upgrade: websocket\r\n",
+            "This is where Byway nodes connect by WebSocket.\n",
+        ),
+        Route::Bad => (
+            "400 Bad Request",
+            "",
+            "That is not a request this relay understands.\n",
+        ),
+    };
+    let response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{extra}Connection: close\r\n\r\n{text}",
+        text.len()
+    );
+    stream.write_all(response.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPGRADE: &str = "Host: r\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
+
+    #[test]
+    fn requests_lead_where_they_should() {
+        let cases = [
+            (
+                format!("GET /byway/v1 HTTP/1.1\r\n{UPGRADE}"),
+                Some(Route::Link),
+            ),
+            (
+                format!("GET /byway/v1?x=1 HTTP/1.1\r\n{UPGRADE}"),
+                Some(Route::Link),
+            ),
+            (
+                "GET /byway/v1 HTTP/1.1\r\nHost: r\r\n\r\n".into(),
+                Some(Route::NotUpgrade),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: r\r\n\r\n".into(),
+                Some(Route::Greeting),
+            ),
+            (
+                format!("GET /byway/v2 HTTP/1.1\r\n{UPGRADE}"),
+                Some(Route::NotFound),
+            ),
+            (
+                format!("POST /byway/v1 HTTP/1.1\r\n{UPGRADE}"),
+                Some(Route::WrongMethod),
+            ),
+            ("GET / HTTP/1.1\r\nHost: r\r\n".into(), None),
+            ("SSH-2.0-OpenSSH\r\n\r\n".into(), Some(Route::Bad)),
+        ];
+        for (head, expected) in cases {
+            assert_eq!(route(head.as_bytes()), expected, "{head}");
+        }
+        let many = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "A: b\r\n".repeat(MAX_HEADERS + 1)
+        );
+        assert_eq!(route(many.as_bytes()), Some(Route::Bad));
+    }
+}

@@ -1,0 +1,258 @@
+//! One TLS link: proof of the node's key, then frames both ways.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use byway_wire::NodeId;
+use byway_wire::key::Purpose;
+use byway_wire::relay::control::{Challenge, Control, Prove};
+use byway_wire::relay::frame::{DATA_HEADER_LEN, Frame, MAX_DATA};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
+
+use crate::context::Context;
+use crate::hub::{Carrier, LinkHandle, NewLink};
+use crate::outbox::{CloseOnDrop, Outbox};
+use crate::pace::Pace;
+use crate::plane::DataFrame;
+use crate::stats::{add, bump};
+
+/// Keeps middleboxes awake, and finds out about nodes that vanished.
+const PING: Duration = Duration::from_secs(20);
+/// Two pings without an answer, and a bit.
+const SILENCE: Duration = Duration::from_secs(50);
+/// A node that takes no byte for so long is gone (design section 12).
+const STALL: Duration = Duration::from_secs(2);
+/// How long a link's last words may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A WebSocket whose node proved its key.
+#[derive(Debug)]
+pub(crate) struct Proved<S> {
+    ws: WebSocketStream<S>,
+    node: NodeId,
+    intercepted: bool,
+}
+
+/// Finishes the upgrade, and lets the node prove its key. `exporter` is TLS's, as seen here.
+pub(crate) async fn prove<S>(
+    stream: S,
+    exporter: &[u8; 32],
+    context: &Context,
+) -> io::Result<Proved<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = Limits::default().max_payload_len(Some(MAX_DATA + DATA_HEADER_LEN));
+    // Frames are flushed in batches by the writer, not one by one.
+    let config = Config::default().flush_threshold(usize::MAX);
+    let builder = ServerBuilder::new().limits(limits).config(config);
+    let (_, mut ws) = builder.accept(stream).await.map_err(io::Error::other)?;
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let challenge = Challenge {
+        relay: context.name.clone(),
+        region: context.region.clone(),
+        nonce,
+    };
+    let frame = Frame::Control(Control::Challenge(challenge.clone())).encode();
+    ws.send(Message::binary(frame))
+        .await
+        .map_err(io::Error::other)?;
+    let message = loop {
+        match ws.next().await {
+            Some(Ok(m)) if m.is_ping() || m.is_pong() => {}
+            Some(Ok(m)) => break m,
+            Some(Err(e)) => return Err(io::Error::other(e)),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    let frame = Frame::decode(message.into_payload().into()).map_err(io::Error::other)?;
+    let Frame::Control(Control::Prove(proof)) = frame else {
+        return Err(io::Error::other("something else than a proof"));
+    };
+    check(&challenge, &proof)?;
+    let intercepted = proof.exporter != *exporter;
+    if intercepted {
+        bump(&context.counters.intercepted);
+        if context.require_channel_binding {
+            return Err(io::Error::other(
+                "TLS ends before the relay, which requires channel binding",
+            ));
+        }
+    }
+    Ok(Proved {
+        ws,
+        node: proof.node,
+        intercepted,
+    })
+}
+
+fn check(challenge: &Challenge, proof: &Prove) -> io::Result<()> {
+    let signed = Prove::signed_bytes(challenge, &proof.nonce, &proof.exporter);
+    proof
+        .node
+        .verify(Purpose::LinkProof, &signed, &proof.signature)
+        .map_err(|_| io::Error::new(io::ErrorKind::PermissionDenied, "the proof does not verify"))
+}
+
+/// Runs the link to its end.
+pub(crate) async fn run<S>(
+    proved: Proved<S>,
+    from: SocketAddr,
+    written: Arc<AtomicU64>,
+    context: &Context,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let outbox = Arc::new(Outbox::default());
+    let _closes = CloseOnDrop(Arc::clone(&outbox));
+    let link = context.hub.link_up(NewLink {
+        node: proved.node,
+        observed: from,
+        carrier: Carrier::Tls,
+        outbox: Arc::clone(&outbox),
+    });
+    tracing::debug!(
+        link = link.id().0,
+        intercepted = proved.intercepted,
+        "TLS link up"
+    );
+    let (sink, stream) = proved.ws.split();
+    let read = read(stream, &link, &outbox, context);
+    let write = write(sink, &outbox, &written, context);
+    tokio::pin!(read, write);
+    tokio::select! {
+        () = &mut write => return,
+        end = &mut read => match end {
+            ReadEnd::Broken => return,
+            ReadEnd::Refused => {}
+        },
+    }
+    // Its last words are in the outbox.
+    write.await;
+}
+
+enum ReadEnd {
+    Broken,
+    Refused,
+}
+
+async fn read<S>(
+    mut stream: SplitStream<WebSocketStream<S>>,
+    link: &LinkHandle,
+    outbox: &Outbox,
+    context: &Context,
+) -> ReadEnd
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut pace = Pace::new(Instant::now());
+    loop {
+        let message = match tokio::time::timeout(SILENCE, stream.next()).await {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(_)) | None) | Err(_) => return ReadEnd::Broken,
+        };
+        if message.is_ping() || message.is_pong() || message.is_close() {
+            continue;
+        }
+        let whole: Bytes = message.into_payload().into();
+        let error = match Frame::decode(whole.clone()) {
+            Ok(Frame::Control(message)) => {
+                link.control(message);
+                if let Some(pause) = pace.message(Instant::now()) {
+                    tokio::time::sleep(pause).await;
+                }
+                continue;
+            }
+            Ok(Frame::Data {
+                channel,
+                segment,
+                payload,
+            }) => {
+                let data = DataFrame {
+                    channel,
+                    segment: usize::from(segment),
+                    payload,
+                    message: whole,
+                };
+                match context
+                    .plane
+                    .from_tls(link.id(), outbox, data, &context.counters)
+                {
+                    Ok(()) => continue,
+                    Err(e) => e.to_owned(),
+                }
+            }
+            Ok(Frame::Unknown) => continue,
+            Err(e) => e.to_string(),
+        };
+        link.malformed(&error);
+        return ReadEnd::Refused;
+    }
+}
+
+async fn write<S>(
+    mut sink: SplitSink<WebSocketStream<S>, Message>,
+    outbox: &Outbox,
+    written: &AtomicU64,
+    context: &Context,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut ping = tokio::time::interval(PING);
+    ping.tick().await; // The first comes at once.
+    loop {
+        tokio::select! {
+            batch = outbox.next() => {
+                let Some((frames, dropped)) = batch else { break };
+                add(&context.counters.tls_dropped_old, dropped.old);
+                for frame in frames {
+                    if sink.feed(Message::binary(frame)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            _ = ping.tick() => {
+                if sink.feed(Message::ping(Bytes::new())).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if !flushed(&mut sink, written, context).await {
+            return;
+        }
+    }
+    // A close frame and its answer, so that the last words are read before TCP ends.
+    let _ = tokio::time::timeout(LAST_WORDS, sink.close()).await;
+}
+
+/// Flushes, as long as bytes move. False if the link is dead.
+async fn flushed<S>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    written: &AtomicU64,
+    context: &Context,
+) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let flush = sink.flush();
+    tokio::pin!(flush);
+    loop {
+        let before = written.load(Ordering::Relaxed);
+        match tokio::time::timeout(STALL, &mut flush).await {
+            Ok(result) => return result.is_ok(),
+            Err(_) if written.load(Ordering::Relaxed) != before => {}
+            Err(_) => {
+                bump(&context.counters.stalled);
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A shard: one thread with one socket of its listener's SO_REUSEPORT group.
+//!
+//! It receives batches, cuts each buffer into runs, and forwards relay data itself. STUN is answered on the spot. QUIC
+//! goes to the control endpoint's queue, whichever shard it came to: a node whose NAT moved may land on another one.
+
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use byway_wire::demux::Kind;
+use quinn_udp::{BATCH_SIZE, RecvMeta};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::plane::{Origin, Plane};
+use crate::stats::{Counters, add, bump};
+use crate::udp::control::QuicDatagram;
+use crate::udp::runs::{Run, What, runs};
+use crate::udp::socket::Socket;
+use crate::udp::stun::{self, Verdict};
+
+/// A GRO buffer never holds more than an IP packet can say of itself.
+const BUFFER: usize = 65_535;
+
+/// A thread with its socket, not yet receiving.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) socket: Arc<Socket>,
+    start: oneshot::Sender<Shard>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// What a shard needs to work.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) quic: mpsc::Sender<QuicDatagram>,
+    pub(crate) listener: usize,
+    pub(crate) index: usize,
+    /// True when the shard must stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Prepared {
+    /// Starts the thread. It owns its reactor, so that no other work of the program delays a packet.
+    pub(crate) async fn new(socket: std::net::UdpSocket, name: String) -> anyhow::Result<Self> {
+        let (ready, socket_ready) = oneshot::channel();
+        let (start, started) = oneshot::channel::<Shard>();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(e) => return drop(ready.send(Err(e))),
+            };
+            runtime.block_on(async move {
+                let socket = match Socket::new(socket) {
+                    Ok(socket) => Arc::new(socket),
+                    Err(e) => return drop(ready.send(Err(e))),
+                };
+                if ready.send(Ok(Arc::clone(&socket))).is_err() {
+                    return;
+                }
+                // An error means that the start of the relay failed elsewhere.
+                if let Ok(shard) = started.await {
+                    shard.run(&socket).await;
+                }
+            });
+        })?;
+        let socket = socket_ready.await??;
+        Ok(Self {
+            socket,
+            start,
+            thread,
+        })
+    }
+    /// Begins to receive.
+    pub(crate) fn start(self, shard: Shard) -> std::thread::JoinHandle<()> {
+        // The thread waits for exactly this.
+        let _ = self.start.send(shard);
+        self.thread
+    }
+}
+
+impl Shard {
+    async fn run(mut self, socket: &Socket) {
+        let mut memory = vec![0; BUFFER * BATCH_SIZE];
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let mut errors = 0u32;
+        loop {
+            let received = {
+                let mut buffers: Vec<IoSliceMut<'_>> =
+                    memory.chunks_mut(BUFFER).map(IoSliceMut::new).collect();
+                tokio::select! {
+                    biased;
+                    _ = self.stop.wait_for(|stop| *stop) => return,
+                    received = socket.recv(&mut buffers, &mut meta) => received,
+                }
+            };
+            match received {
+                Ok(n) => {
+                    errors = 0;
+                    for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..n]) {
+                        self.handle(&buffer[..meta.len.min(BUFFER)], meta);
+                    }
+                }
+                Err(e) => {
+                    // Errors of single datagrams come one at a time; an error for ever must not spin.
+                    errors += 1;
+                    if errors > 100 {
+                        tracing::warn!(%e, "UDP receive fails");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&self, buffer: &[u8], meta: &RecvMeta) {
+        let from = Origin {
+            addr: canonical(meta.addr),
+            local_ip: meta.dst_ip,
+            listener: self.listener,
+            shard: self.index,
+            ecn: meta.ecn,
+        };
+        for run in runs(buffer, meta.stride) {
+            add(&self.counters.udp_in, run.count());
+            match run.what {
+                What::Relay(channel) => {
+                    self.plane.from_udp(channel, &run, &from, &self.counters);
+                }
+                What::Other(Kind::Quic) => self.quic(&run, &from),
+                What::Other(Kind::Stun) => {
+                    for datagram in run.datagrams() {
+                        self.stun(datagram, &from);
+                    }
+                }
+                // Probes, cookies and fragments are between nodes, or from us: nothing a relay answers.
+                What::Other(_) => add(&self.counters.dropped_unknown, run.count()),
+            }
+        }
+    }
+
+    fn quic(&self, run: &Run<'_>, from: &Origin) {
+        for datagram in run.datagrams() {
+            bump(&self.counters.quic_in);
+            let datagram = QuicDatagram {
+                addr: from.addr,
+                local_ip: from.local_ip,
+                ecn: from.ecn,
+                bytes: datagram.into(),
+            };
+            if self.quic.try_send(datagram).is_err() {
+                bump(&self.counters.quic_dropped);
+            }
+        }
+    }
+
+    fn stun(&self, datagram: &[u8], from: &Origin) {
+        let (bytes, amplifies, counter) = match stun::answer(datagram, from.addr) {
+            Verdict::Ignore => return bump(&self.counters.stun_ignored),
+            Verdict::Answer { bytes, amplifies } => {
+                (bytes, amplifies, &self.counters.stun_answered)
+            }
+            Verdict::Error { bytes, amplifies } => {
+                (bytes, amplifies, &self.counters.stun_unknown_attributes)
+            }
+        };
+        if amplifies && !self.plane.budgets.stun.take(Instant::now(), from.addr.ip()) {
+            return bump(&self.counters.stun_limited);
+        }
+        bump(counter);
+        self.plane.reply(from, &bytes, bytes.len(), &self.counters);
+    }
+}
+
+/// IPv4 addresses are IPv4 addresses, whatever socket they came to.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
