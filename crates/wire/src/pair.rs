@@ -161,3 +161,6 @@ impl Default for ReplayWindow {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use byway_wire::key::Purpose;
+use byway_wire::relay::control::*;
+use byway_wire::relay::cookie::Cookie;
+use byway_wire::signal;
+use byway_wire::{ChannelId, SignedRecord};
+use proptest::prelude::*;
+
+use crate::support::{addr, bytes, channel, record, secret, url};
+
+/// Control has no equality (nothing but tests would compare messages); its Debug output shows every field but tokens.
+fn assert_round_trip(message: &Control) {
+    let read = Control::decode(message.encode()).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{message:?}"));
+    assert_eq!(read.name(), message.name());
+    assert_eq!(read.encode(), message.encode());
+    assert!(message.encode().len() <= MAX_FRAME);
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9-]{0,64}"
+}
+
+fn first() -> impl Strategy<Value = Vec<Bytes>> {
+    proptest::collection::vec(bytes(MAX_FIRST_BYTES / MAX_FIRST), 0..=MAX_FIRST)
+}
+
+fn signed_record() -> impl Strategy<Value = SignedRecord> {
+    (1u8..5).prop_map(record)
+}
+
+fn close_reason() -> impl Strategy<Value = CloseReason> {
+    use CloseReason::*;
+    proptest::sample::select(vec![
+        Done,
+        Offline,
+        NotAllowed,
+        ChannelInUse,
+        SelfOpen,
+        Limit,
+        PeerGone,
+        NoSuchChannel,
+        Unknown,
+    ])
+}
+
+fn refuse_reason() -> impl Strategy<Value = RefuseReason> {
+    use RefuseReason::*;
+    proptest::sample::select(vec![
+        Version,
+        Identity,
+        NotAdmitted,
+        Limit,
+        Protocol,
+        Replaced,
+        Shutdown,
+        Unknown,
+    ])
+}
+
+fn control() -> impl Strategy<Value = Control> {
+    let node = || (1u8..5).prop_map(|n| secret(n).node_id());
+    let proof = || proptest::option::of(any::<[u8; 32]>());
+    prop_oneof![
+        (name(), name(), any::<[u8; 32]>()).prop_map(|(relay, region, nonce)| {
+            Control::Challenge(Challenge {
+                relay,
+                region,
+                nonce,
+            })
+        }),
+        (
+            node(),
+            any::<[u8; 32]>(),
+            any::<[u8; 32]>(),
+            any::<[[u8; 32]; 2]>()
+        )
+            .prop_map(|(node, nonce, exporter, signature)| {
+                let signature = signature.concat().try_into().unwrap();
+                Control::Prove(Prove {
+                    node,
+                    nonce,
+                    exporter,
+                    signature,
+                })
+            }),
+        (
+            proptest::collection::vec(any::<u32>(), 0..=MAX_VERSIONS),
+            any::<bool>(),
+            signed_record(),
+            proptest::option::of("[a-zA-Z0-9._-]{0,200}"),
+        )
+            .prop_map(|(versions, agent, record, token)| {
+                let role = if agent { Role::Agent } else { Role::Client };
+                Control::Hello(Hello {
+                    versions,
+                    role,
+                    record,
+                    token,
+                })
+            }),
+        (
+            (any::<u32>(), name(), name()),
+            any::<u64>(),
+            addr(),
+            any::<(u32, u32, u64)>()
+        )
+            .prop_map(
+                |(
+                    (version, relay, region),
+                    session,
+                    observed,
+                    (max_channels, max_datagram, time),
+                )| {
+                    Control::Welcome(Welcome {
+                        version,
+                        relay,
+                        region,
+                        session,
+                        observed,
+                        max_channels,
+                        max_datagram,
+                        time,
+                    })
+                }
+            ),
+        (refuse_reason(), "[a-z ]{0,256}")
+            .prop_map(|(reason, detail)| Control::Refused { reason, detail }),
+        (channel(), node(), proof(), first()).prop_map(|(channel, peer, proof, first)| {
+            Control::Open(Open {
+                channel,
+                peer,
+                proof,
+                first,
+            })
+        }),
+        (channel(), signed_record(), addr()).prop_map(|(channel, record, observed)| {
+            Control::Opened(Opened {
+                channel,
+                record,
+                observed,
+            })
+        }),
+        (channel(), signed_record(), addr(), proof(), first()).prop_map(
+            |(channel, record, observed, proof, first)| {
+                Control::Incoming(Incoming {
+                    channel,
+                    record,
+                    observed,
+                    proof,
+                    first,
+                })
+            }
+        ),
+        channel().prop_map(|channel| Control::Accept { channel }),
+        (channel(), close_reason())
+            .prop_map(|(channel, reason)| Control::Closed { channel, reason }),
+        channel().prop_map(|channel| Control::Attach { channel }),
+        channel().prop_map(|channel| Control::Attached { channel }),
+        (channel(), bytes(2000)).prop_map(|(channel, sealed)| Control::Signal { channel, sealed }),
+        (channel(), addr(), any::<[u8; 16]>()).prop_map(|(channel, addr, mac)| {
+            Control::Rebind(Rebind {
+                cookie: Cookie { channel, addr, mac },
+            })
+        }),
+        addr().prop_map(|observed| Control::Rebound { observed }),
+        any::<u64>().prop_map(|token| Control::Ping { token }),
+        any::<u64>().prop_map(|token| Control::Pong { token }),
+        signed_record().prop_map(Control::Record),
+        (
+            any::<u32>(),
+            proptest::collection::vec(url(), 0..=MAX_ALTERNATES)
+        )
+            .prop_map(|(deadline_ms, alternates)| Control::GoingAway {
+                deadline_ms,
+                alternates
+            }),
+        Just(Control::Unknown),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn control_messages_round_trip(message in control()) {
+        assert_round_trip(&message);
+    }
+}
+
+// Protobuf by hand, to write what `encode` never would.
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+fn field(number: u64, content: &[u8]) -> Vec<u8> {
+    [
+        &varint(number << 3 | 2)[..],
+        &varint(content.len() as u64),
+        content,
+    ]
+    .concat()
+}
+fn number(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+fn fixed(field: u64, value: u64) -> Vec<u8> {
+    [&varint(field << 3 | 1)[..], &value.to_le_bytes()].concat()
+}
+fn decode(bytes: Vec<u8>) -> Result<Control, ControlError> {
+    Control::decode(bytes.into())
+}
+/// The field that `decode` finds at fault.
+fn fault(bytes: Vec<u8>) -> &'static str {
+    match decode(bytes) {
+        Err(ControlError::Malformed(field)) => field,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unknown_fields_are_skipped() {
+    let ping = [fixed(1, 5), field(15, b"newer"), number(16, 3)].concat();
+    let envelope = [field(17, &ping), field(1000, b"newer"), number(999, 7)].concat();
+    assert!(matches!(decode(envelope), Ok(Control::Ping { token: 5 })));
+}
+
+#[test]
+fn an_unknown_message_is_ignored_unless_it_is_critical() {
+    assert!(matches!(decode(field(100, b"newer")), Ok(Control::Unknown)));
+    assert!(matches!(decode(Vec::new()), Ok(Control::Unknown)));
+    let critical = [number(1, 1), field(100, b"newer")].concat();
+    assert_eq!(decode(critical).unwrap_err(), ControlError::Critical);
+    // Critical and known is simply known.
+    let known = [number(1, 1), field(17, &fixed(1, 5))].concat();
+    assert!(matches!(decode(known), Ok(Control::Ping { token: 5 })));
+}
+
+#[test]
+fn reasons_of_a_newer_version_are_unknown_reasons() {
+    let closed = [fixed(1, 9), number(2, 99)].concat();
+    assert!(matches!(
+        decode(field(11, &closed)),
+        Ok(Control::Closed {
+            reason: CloseReason::Unknown,
+            ..
+        })
+    ));
+    assert!(matches!(
+        decode(field(6, &number(1, 99))),
+        Ok(Control::Refused {
+            reason: RefuseReason::Unknown,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_refused() {
+    assert_eq!(
+        decode(field(100, &vec![0; MAX_FRAME])).unwrap_err(),
+        ControlError::TooLong
+    );
+    let whole = field(100, &vec![0; MAX_FRAME - 4]);
+    assert_eq!(whole.len(), MAX_FRAME);
+    assert!(matches!(decode(whole), Ok(Control::Unknown)));
+}
+
+#[test]
+fn fields_out_of_range_are_named() {
+    let node = secret(1).node_id();
+    let name = field(1, &[b'x'; MAX_NAME + 1]);
+    assert_eq!(fault(field(2, &name)), "Challenge.relay");
+    assert_eq!(fault(field(2, &field(3, &[0; 31]))), "Challenge.nonce");
+    assert_eq!(fault(field(3, &field(1, &[0; 32]))), "Prove.node");
+    assert_eq!(fault(field(3, &field(1, node.as_bytes()))), "Prove.nonce");
+    let versions: Vec<u8> = vec![1; MAX_VERSIONS + 1];
+    assert_eq!(fault(field(4, &field(1, &versions))), "Hello.versions");
+    assert_eq!(fault(field(4, &[])), "Hello.role");
+    assert_eq!(fault(field(4, &number(2, 3))), "Hello.role");
+    assert_eq!(fault(field(4, &number(2, 1))), "Hello.record");
+    let hello = [number(2, 1), field(3, record(1).as_bytes())].concat();
+    assert!(decode(field(4, &hello)).is_ok());
+    let token = [&hello[..], &field(4, &[b't'; MAX_TOKEN + 1])].concat();
+    assert_eq!(fault(field(4, &token)), "Hello.token");
+    assert_eq!(fault(field(5, &[])), "Welcome.observed");
+    let detail = field(2, &[b'x'; MAX_DETAIL + 1]);
+    assert_eq!(fault(field(6, &detail)), "Refused.detail");
+    let rebind = [fixed(1, 1), field(2, &[1; 6])].concat();
+    assert_eq!(fault(field(15, &rebind)), "Rebind.mac");
+    assert_eq!(fault(field(16, &field(1, &[1; 7]))), "Rebound.observed");
+    assert_eq!(fault(field(19, &field(1, b"no record"))), "Record.record");
+    let long = [fixed(1, 1), field(2, &[0; signal::MAX_LEN + 1])].concat();
+    assert_eq!(fault(field(14, &long)), "Signal.sealed");
+    assert_eq!(fault(vec![0xff]), "not protobuf");
+    // A text that is not UTF-8.
+    assert_eq!(fault(field(2, &field(1, &[0xff]))), "not protobuf");
+}
+
+#[test]
+fn the_echo_channel_and_ids_beyond_56_bits_are_no_channels() {
+    for id in [0, 1 << 56, u64::MAX] {
+        assert_eq!(fault(field(12, &fixed(1, id))), "Attach.channel");
+        assert_eq!(fault(field(7, &fixed(1, id))), "Open.channel");
+    }
+    // A cookie may speak of the echo: it is what a link with a new address sends first.
+    let rebind = [fixed(1, 0), field(2, &[1; 6]), field(3, &[1; 16])].concat();
+    let Ok(Control::Rebind(rebind)) = decode(field(15, &rebind)) else {
+        panic!("a rebind");
+    };
+    assert_eq!(rebind.cookie.channel, ChannelId::ECHO);
+}
+
+#[test]
+fn an_open_is_bounded_and_its_proof_is_whole() {
+    let open = |rest: Vec<u8>| {
+        let peer = secret(1).node_id();
+        let start = [fixed(1, 5), field(2, peer.as_bytes())].concat();
+        field(7, &[start, rest].concat())
+    };
+    assert!(decode(open(Vec::new())).is_ok());
+    assert_eq!(fault(open(field(3, &[1; 31]))), "Open.proof");
+    assert_eq!(fault(open(field(3, &[]))), "Open.proof");
+    let many = field(4, b"x").repeat(MAX_FIRST + 1);
+    assert_eq!(fault(open(many)), "Open.first");
+    let long = field(4, &[0; MAX_FIRST_BYTES / 2 + 1]).repeat(2);
+    assert_eq!(fault(open(long)), "Open.first");
+}
+
+#[test]
+fn what_is_written_is_always_within_the_limits() {
+    let open = Control::Open(Open {
+        channel: ChannelId::from_u64(5),
+        peer: secret(1).node_id(),
+        proof: None,
+        first: vec![Bytes::from(vec![1; 2500]); MAX_FIRST + 3],
+    });
+    let Ok(Control::Open(read)) = Control::decode(open.encode()) else {
+        panic!("an open");
+    };
+    assert_eq!(read.first.len(), 2, "the leading ones that fit 6 KiB");
+    let refused = Control::Refused {
+        reason: RefuseReason::Limit,
+        detail: "é".repeat(200),
+    };
+    let Ok(Control::Refused { detail, .. }) = Control::decode(refused.encode()) else {
+        panic!("a refusal");
+    };
+    assert_eq!(detail, "é".repeat(128));
+}
+
+#[test]
+fn mapped_addresses_become_ipv4() {
+    let mapped: SocketAddr = "[::ffff:192.0.2.1]:9".parse().unwrap();
+    let message = Control::Rebound { observed: mapped };
+    let Ok(Control::Rebound { observed }) = Control::decode(message.encode()) else {
+        panic!("a rebound");
+    };
+    assert_eq!(observed, "192.0.2.1:9".parse().unwrap());
+}
+
+#[test]
+fn alternates_that_cannot_be_read_do_not_spoil_the_others() {
+    let list = [
+        field(2, b"masque://new.example"),
+        field(2, b"https://relay.example:443"),
+    ]
+    .concat();
+    let Ok(Control::GoingAway { alternates, .. }) = decode(field(20, &list)) else {
+        panic!("going away");
+    };
+    assert_eq!(alternates, ["https://relay.example:443".parse().unwrap()]);
+}
+
+#[test]
+fn a_link_proof_holds_for_its_relay_nonces_and_exporter_only() {
+    let key = secret(1);
+    let challenge = Challenge {
+        relay: "relay-1".into(),
+        region: "eu".into(),
+        nonce: [1; 32],
+    };
+    let (nonce, exporter) = ([2; 32], [3; 32]);
+    let signed = Prove::signed_bytes(&challenge, &nonce, &exporter);
+    let signature = key.sign(Purpose::LinkProof, &signed);
+    let holds = |challenge: &Challenge, nonce, exporter| {
+        let bytes = Prove::signed_bytes(challenge, nonce, exporter);
+        key.node_id()
+            .verify(Purpose::LinkProof, &bytes, &signature)
+            .is_ok()
+    };
+    assert!(holds(&challenge, &nonce, &exporter));
+    assert!(!holds(&challenge, &[9; 32], &exporter));
+    assert!(!holds(&challenge, &nonce, &[9; 32]));
+    let other = |change: fn(&mut Challenge)| {
+        let mut other = challenge.clone();
+        change(&mut other);
+        holds(&other, &nonce, &exporter)
+    };
+    assert!(!other(|c| c.nonce[0] = 9));
+    assert!(!other(|c| c.relay = "relay-2".into()));
+    assert!(!other(|c| c.region = "us".into()));
+    // The same letters, divided otherwise between the two names.
+    assert!(!other(|c| {
+        c.relay = "relay-1e".into();
+        c.region = "u".into();
+    }));
+}
