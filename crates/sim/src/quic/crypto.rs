@@ -59,7 +59,16 @@ impl Credentials {
             rng: Mutex::new(rng),
         })
     }
-    fn random(&self) -> [u8; 32] {
+    /// Who they belong to.
+    pub fn node_id(&self) -> NodeId {
+        self.key.node_id()
+    }
+    /// Signs with the node's key.
+    pub fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 64] {
+        self.key.sign(purpose, message)
+    }
+    /// 32 bytes that nobody had before.
+    pub fn random(&self) -> [u8; 32] {
         // A poisoned lock means that a test panicked already; its numbers no longer matter.
         match self.rng.lock() {
             Ok(mut rng) => rng.seed(),

@@ -1,0 +1,300 @@
+//! The scene of nearly every test: a client and an agent in sites of their own, a relay, and STUN servers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId};
+use byway_relay_core::Config as RelayConfig;
+use byway_wire::relay::control::Role;
+use byway_wire::{NodeId, RelayUrl, TicketSecret};
+
+use crate::model::Access;
+use crate::net::link::LinkConfig;
+use crate::net::{HostId, Network, SiteConfig, SiteId};
+use crate::shell::app::{Report, Task};
+use crate::shell::node::{NODE_PORT, NodeSetup, NodeShell, Note, target};
+use crate::shell::relay::{RELAY_PORT, RelayShell};
+use crate::shell::stun::{Manner, STUN_PORT, StunServer};
+use crate::trace::Trace;
+use crate::world::World;
+
+/// What a scene is made of; the defaults are a clean network with 20 ms between any two sites.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The run's seed.
+    pub seed: u64,
+    /// What the client is behind.
+    pub client: Access,
+    /// What the agent is behind.
+    pub agent: Access,
+    /// The client's access link, both directions.
+    pub client_link: LinkConfig,
+    /// The agent's access link, both directions.
+    pub agent_link: LinkConfig,
+    /// Which carriers the client may use.
+    pub links: LinkMode,
+    /// Whether direct paths are wanted.
+    pub direct: bool,
+    /// Independent STUN servers beside the relay's own.
+    pub stun: Vec<Manner>,
+    /// The client and the agent are in one site.
+    pub together: bool,
+    /// Lines of trace kept.
+    pub trace: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            client: Access::PortRestricted,
+            agent: Access::PortRestricted,
+            client_link: LinkConfig::default(),
+            agent_link: LinkConfig::default(),
+            links: LinkMode::Auto,
+            direct: true,
+            stun: vec![Manner::Honest, Manner::Honest],
+            together: false,
+            trace: 400,
+        }
+    }
+}
+
+/// A scene, built.
+pub struct Scene {
+    /// The world it plays in.
+    pub world: World,
+    /// The client's host.
+    pub client: HostId,
+    /// The agent's host.
+    pub agent: HostId,
+    /// The relay's host.
+    pub relay: HostId,
+    /// The client's site.
+    pub client_site: SiteId,
+    /// The agent's site.
+    pub agent_site: SiteId,
+    /// The relay's site.
+    pub relay_site: SiteId,
+    /// The relay's URL.
+    pub url: RelayUrl,
+    /// The agent's key.
+    pub agent_id: NodeId,
+    /// The STUN servers' addresses, as in the setup.
+    pub stun: Vec<SocketAddr>,
+    dialled: Duration,
+}
+
+const CLIENT_KEY: [u8; 32] = [0xc1; 32];
+const AGENT_KEY: [u8; 32] = [0xa1; 32];
+const RELAY_KEY: [u8; 32] = [0x4e; 32];
+const SECRET: [u8; 32] = [0x5e; 32];
+
+/// The relay's address.
+pub const RELAY_ADDR: SocketAddr = SocketAddr::new(
+    IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)),
+    RELAY_PORT,
+);
+
+impl Scene {
+    /// Builds it. `base` is where virtual time starts. The agent is started and linked to the relay; the client has not
+    /// dialled yet.
+    pub fn new(base: Instant, setup: &Setup) -> Self {
+        let mut net = Network::new(base, setup.seed, Trace::new(setup.trace));
+        let relay_site = net.add_site(site("relay", Access::Open, None, LinkConfig::default()));
+        let client_site = net.add_site(site(
+            "client",
+            setup.client,
+            Some([203, 0, 113, 10]),
+            setup.client_link,
+        ));
+        let agent_site = if setup.together {
+            client_site
+        } else {
+            net.add_site(site(
+                "agent",
+                setup.agent,
+                Some([203, 0, 113, 20]),
+                setup.agent_link,
+            ))
+        };
+        let relay = net.add_host(relay_site, vec![RELAY_ADDR.ip()], &[RELAY_PORT]);
+        let inside = |access: Access, public: [u8; 4], private: [u8; 4]| {
+            vec![IpAddr::from(if access == Access::Open {
+                public
+            } else {
+                private
+            })]
+        };
+        let client = net.add_host(
+            client_site,
+            inside(setup.client, [203, 0, 113, 11], [10, 0, 0, 2]),
+            &[NODE_PORT],
+        );
+        let agent_access = if setup.together {
+            setup.client
+        } else {
+            setup.agent
+        };
+        let agent = net.add_host(
+            agent_site,
+            inside(agent_access, [203, 0, 113, 21], [10, 0, 0, 3]),
+            &[NODE_PORT],
+        );
+        let mut world = World::new(net);
+        let start = move |net: &Network, life| {
+            RelayShell::new(net, relay, RELAY_KEY, life, RelayConfig::default())
+        };
+        world.add_relay(relay, start);
+        let mut stun = Vec::new();
+        for (n, manner) in setup.stun.iter().enumerate() {
+            let ip = IpAddr::from([192, 0, 2, 10 + n as u8]);
+            let place = site("stun", Access::Open, None, LinkConfig::default());
+            let place = world.net.add_site(place);
+            let host = world.net.add_host(place, vec![ip], &[STUN_PORT]);
+            let server = StunServer::new(&world.net, host, *manner);
+            world.add_stun(host, server);
+            stun.push(SocketAddr::new(ip, STUN_PORT));
+        }
+        let url = RelayShell::url(RELAY_ADDR, RELAY_KEY)
+            .unwrap_or_else(|| unreachable!("a literal address makes a URL"));
+        for (host, key, role) in [
+            (client, CLIENT_KEY, Role::Client),
+            (agent, AGENT_KEY, Role::Agent),
+        ] {
+            let config = Config {
+                role,
+                links: if role == Role::Client {
+                    setup.links
+                } else {
+                    LinkMode::Auto
+                },
+                direct: setup.direct,
+                admission: Admission {
+                    secrets: vec![TicketSecret::from_bytes(SECRET)],
+                    ..Admission::default()
+                },
+            };
+            let mut node = NodeShell::new(&world.net, host, NodeSetup { key, config });
+            let now = world.net.instant();
+            for addr in &stun {
+                node.node().add_stun_server(now, addr.to_string(), *addr);
+            }
+            if role == Role::Agent {
+                node.node().add_relay(now, url.clone(), vec![RELAY_ADDR]);
+            }
+            world.add_node(node);
+        }
+        let agent_id = world.node(agent).0.id();
+        Self {
+            world,
+            client,
+            agent,
+            relay,
+            client_site,
+            agent_site,
+            relay_site,
+            url,
+            agent_id,
+            stun,
+            dialled: Duration::ZERO,
+        }
+    }
+
+    /// Waits until the agent is linked and both have looked at their networks, then opens a tunnel with these tasks.
+    pub fn dial(&mut self, tasks: Vec<Task>) -> PeerId {
+        let agent = self.agent;
+        let linked = self.world.run_within(Duration::from_secs(30), |w| {
+            let notes = &w.node(agent).0.notes;
+            notes.iter().any(|(_, n)| matches!(n, Note::LinkReady(..)))
+        });
+        assert!(linked, "the agent never linked\n{}", self.world.net.trace);
+        self.world.run_for(Duration::from_secs(5));
+        self.dial_now(tasks)
+    }
+    /// Opens a tunnel with these tasks at once.
+    pub fn dial_now(&mut self, tasks: Vec<Task>) -> PeerId {
+        self.dialled = self.world.net.now();
+        let secret = Some(TicketSecret::from_bytes(SECRET));
+        let ticket = target(self.agent_id, vec![self.url.clone()], secret);
+        let (client, net) = self.world.node(self.client);
+        client.connect(net, ticket, tasks)
+    }
+    /// When the last tunnel was dialled.
+    pub fn dialled_at(&self) -> Duration {
+        self.dialled
+    }
+    /// Begins another task on the client's tunnel.
+    pub fn begin(&mut self, peer: PeerId, task: Task) {
+        let (client, net) = self.world.node(self.client);
+        client.begin(net, peer, task);
+    }
+    /// Runs until all of the client's tasks are over; false if they are not in time.
+    pub fn finish(&mut self, time: Duration) -> bool {
+        let host = self.client;
+        self.world
+            .run_within(time, |w| !w.node(host).0.busy())
+    }
+    /// Runs until the client sends on this kind of path.
+    pub fn until_path(&mut self, peer: PeerId, kind: PathKind, time: Duration) -> bool {
+        let host = self.client;
+        self.world
+            .run_within(time, |w| w.node(host).0.path(peer) == Some(kind))
+    }
+    /// The client's tasks.
+    pub fn reports(&mut self) -> Vec<Report> {
+        self.world.node(self.client).0.app.reports.clone()
+    }
+    /// The agent's one peer.
+    pub fn agent_peer(&mut self) -> Option<PeerId> {
+        self.world.node(self.agent).0.peers().first().copied()
+    }
+    /// The path kinds on which client and agent send now.
+    pub fn paths(&mut self, peer: PeerId) -> (Option<PathKind>, Option<PathKind>) {
+        let client = self.world.node(self.client).0.path(peer);
+        let agent = self.agent_peer();
+        let (node, _) = self.world.node(self.agent);
+        (client, agent.and_then(|p| node.path(p)))
+    }
+    /// When the client's data first went by this kind of path.
+    pub fn first_on(&mut self, kind: PathKind) -> Option<Duration> {
+        let (client, _) = self.world.node(self.client);
+        client.notes.iter().find_map(|(at, note)| match note {
+            Note::Route(_, route, _) if route.primary.map(|w| w.kind()) == Some(kind) => Some(*at),
+            _ => None,
+        })
+    }
+    /// The kind of path on which the client's data first went.
+    pub fn first_on_any(&mut self) -> Option<PathKind> {
+        let (client, _) = self.world.node(self.client);
+        client.notes.iter().find_map(|(_, note)| match note {
+            Note::Route(_, route, _) => route.primary.map(|w| w.kind()),
+            _ => None,
+        })
+    }
+    /// Panics with the trace's last lines unless every task of the client went well.
+    pub fn assert_fine(&mut self) {
+        for report in self.reports() {
+            assert!(
+                report.fault.is_none() && report.done.is_some(),
+                "{report:?}\nclient {:?}\nagent {:?}\n{}",
+                self.world.node(self.client).0.notes.clone(),
+                self.world.node(self.agent).0.notes.clone(),
+                self.world.net.trace
+            );
+        }
+    }
+}
+
+fn site(name: &str, access: Access, external: Option<[u8; 4]>, link: LinkConfig) -> SiteConfig {
+    SiteConfig {
+        name: name.to_owned(),
+        nat: access
+            .nat()
+            .zip(external)
+            .map(|(nat, ip)| (nat, IpAddr::from(ip))),
+        udp_blocked: access == Access::UdpBlocked,
+        up: link,
+        down: link,
+    }
+}

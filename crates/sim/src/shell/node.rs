@@ -1,0 +1,771 @@
+//! The shell of a node: what `byway` is around `core` and quinn, in virtual time.
+//!
+//! It carries the node's events out, applies routes the way the real socket does (primary; duplicates on the standby;
+//! the last datagrams kept for a replay; the first flight handed to the node; headers on UDP links; a bounded queue on
+//! TLS links), tells datagrams apart by their first byte, and knows a peer by the ways the node announced.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use byway_congestion::{FlowMonitor, PathAwareFactory};
+use byway_core::discovery::NatReport;
+use byway_core::io::{
+    Carrier, Config, Event, LinkError, LinkId, LocalSocket, PathKind, PeerError, PeerId,
+    PeerTarget, Route, RouteReason, SocketId, Way,
+};
+use byway_core::node::{Identity, Node};
+use byway_wire::demux::{Kind, classify};
+use byway_wire::relay::data;
+use byway_wire::{ChannelId, NodeId, NodeInstance, SecretKey, TicketSecret, fragment};
+use bytes::Bytes;
+use quinn_proto::TransportConfig;
+
+use super::app::{App, Task};
+use super::link::{Links, Said};
+use super::virt::Virtual;
+use crate::net::pipe::PipeId;
+use crate::net::{Happening, HostId, Network};
+use crate::quic::crypto::{Client, Credentials, Server};
+use crate::quic::{Batch, ConnId, Output, QuicHost, QuicSetup, server_config, tunnel_transport};
+use crate::rng::Rng;
+
+/// The port a node's UDP socket is bound to.
+pub const NODE_PORT: u16 = 5000;
+/// The one socket of a node.
+const SOCKET: SocketId = SocketId(0);
+/// How many datagrams are kept for a replay (design section 6).
+const REPLAYED: usize = 16;
+/// Parts of fragmented datagrams that may wait for their other half.
+const PARTS: usize = 32;
+/// A turn that goes on this often without the clock moving does not end.
+const SPIN: u32 = 10_000;
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeSetup {
+    /// The key, from these bytes.
+    pub key: [u8; 32],
+    /// The node's settings.
+    pub config: Config,
+}
+
+/// Something a test may ask about afterwards.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// A tunnel's QUIC handshake is complete on this side.
+    Connected(PeerId),
+    /// A tunnel's connection ended.
+    TunnelLost(PeerId, String),
+    /// A route changed.
+    Route(PeerId, Route, RouteReason),
+    /// A peer could not be reached, or is no longer.
+    Failed(PeerId, PeerError),
+    /// A link was welcomed.
+    LinkReady(LinkId, Carrier),
+    /// A link ended.
+    LinkLost(LinkId, LinkError),
+    /// A newer instance of this agent took over.
+    Replaced,
+}
+
+struct Peer {
+    id: Option<NodeInstance>,
+    route: Option<Route>,
+    conn: Option<ConnId>,
+    monitor: Arc<FlowMonitor>,
+    recent: VecDeque<Bytes>,
+    /// The node's evidence timer sleeps: call `handle_flow` at the next send.
+    flow_wanted: bool,
+    /// The largest datagram of any batch: what quinn has taken for its MTU.
+    in_use: usize,
+    fragment_id: u16,
+    parts: VecDeque<(u16, bool, Bytes)>,
+    /// Tasks to begin when the tunnel is up.
+    queued: Vec<Task>,
+}
+
+/// See the module's documentation.
+pub struct NodeShell {
+    host: HostId,
+    node: Node,
+    quic: QuicHost,
+    credentials: Arc<Credentials>,
+    links: Links,
+    peers: BTreeMap<PeerId, Peer>,
+    tunnels: BTreeMap<ConnId, PeerId>,
+    sources: BTreeMap<Way, PeerId>,
+    /// The application.
+    pub app: App,
+    /// What happened, in order.
+    pub notes: Vec<(Duration, Note)>,
+    /// The node's wake-ups by reason, and QUIC's as "quic".
+    pub wakes: BTreeMap<&'static str, u64>,
+    /// Datagrams of tunnels dropped or altered here, by reason.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// The latest report on the network.
+    pub report: Option<Arc<NatReport>>,
+}
+
+impl NodeShell {
+    /// A node on a host of the network.
+    pub fn new(net: &Network, host: HostId, setup: NodeSetup) -> Self {
+        let mut rng = net.rng(&format!("node {}", host.0));
+        let key = Arc::new(SecretKey::from_bytes(&setup.key));
+        let credentials = Credentials::new(key.clone(), Rng::new(rng.u64(), "hellos"));
+        let mut quic = QuicHost::new(QuicSetup {
+            reset_key: *key.derive("reset"),
+            rng: Rng::new(rng.u64(), "quic"),
+        });
+        quic.listen(tunnel_server(
+            &credentials,
+            TransportConfig::default(),
+        ));
+        let identity = Identity { key, epoch: 1 };
+        let now = net.instant();
+        let mut node = Node::new(now, setup.config, identity, rng.seed());
+        node.handle_sockets(
+            now,
+            vec![LocalSocket {
+                id: SOCKET,
+                port: NODE_PORT,
+                v4: net.addrs(host).iter().any(IpAddr::is_ipv4),
+                v6: net.addrs(host).iter().any(IpAddr::is_ipv6),
+                addrs: net.addrs(host).to_vec(),
+            }],
+        );
+        Self {
+            host,
+            node,
+            quic,
+            links: Links::new(credentials.clone()),
+            credentials,
+            peers: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            app: App::default(),
+            notes: Vec::new(),
+            wakes: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            report: None,
+        }
+    }
+    /// The host it runs on.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+    /// The state machine; call [`NodeShell::turn`] after changing it.
+    pub fn node(&mut self) -> &mut Node {
+        &mut self.node
+    }
+    /// Its key.
+    pub fn id(&self) -> NodeId {
+        self.node.id().node
+    }
+    /// How many QUIC connections it holds, links and tunnels.
+    pub fn connections(&self) -> usize {
+        self.quic.len()
+    }
+
+    /// Opens a tunnel and begins these tasks as soon as it is up.
+    pub fn connect(
+        &mut self,
+        net: &mut Network,
+        target: PeerTarget,
+        tasks: Vec<Task>,
+    ) -> PeerId {
+        let now = net.instant();
+        let name = target.node.server_name();
+        let peer = self.node.connect(now, target);
+        let entry = self.peer(net, peer);
+        entry.queued = tasks;
+        let monitor = entry.monitor.clone();
+        let crypto = Client {
+            credentials: self.credentials.clone(),
+            alpn: b"byway/1",
+        };
+        let transport = tunnel_transport(Arc::new(PathAwareFactory::new(monitor)));
+        let to = Virtual::Peer(peer).to_addr();
+        let conn = self
+            .quic
+            .connect(now, Arc::new(crypto), Arc::new(transport), to, &name);
+        if let Some(conn) = conn {
+            self.tunnels.insert(conn, peer);
+            self.peer(net, peer).conn = Some(conn);
+        }
+        self.turn(net);
+        peer
+    }
+    /// Begins a task on a tunnel, now or as soon as it is up.
+    pub fn begin(&mut self, net: &mut Network, peer: PeerId, task: Task) {
+        self.peer(net, peer).queued.push(task);
+        self.start_queued(net, peer);
+        self.turn(net);
+    }
+    /// Closes a tunnel.
+    pub fn close(&mut self, net: &mut Network, peer: PeerId) {
+        if let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn)
+            && let Some(c) = self.quic.conn(conn)
+        {
+            c.close(net.instant(), 0u32.into(), Bytes::new());
+        }
+        // The other side is told along the route as it stands; then there is no peer any more. If that one datagram is
+        // lost, the other side learns it from a stateless reset.
+        self.turn(net);
+        self.node.close_peer(net.instant(), peer);
+        if let Some(conn) = self.forget(net, peer) {
+            self.tunnels.remove(&conn);
+        }
+        self.turn(net);
+    }
+    /// True while a task of this side runs or waits for its tunnel.
+    pub fn busy(&self) -> bool {
+        self.app.busy() || self.peers.values().any(|p| !p.queued.is_empty())
+    }
+    /// The path kind a peer's data takes now.
+    pub fn path(&self, peer: PeerId) -> Option<PathKind> {
+        let route = self.peers.get(&peer)?.route.as_ref()?;
+        route.primary.map(|way| way.kind())
+    }
+    /// The route of a peer.
+    pub fn route(&self, peer: PeerId) -> Option<&Route> {
+        self.peers.get(&peer)?.route.as_ref()
+    }
+    /// All peers known now.
+    pub fn peers(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+    /// A peer's instance.
+    pub fn peer_id(&self, peer: PeerId) -> Option<NodeInstance> {
+        self.peers.get(&peer)?.id
+    }
+
+    /// Something happened on the host.
+    pub fn handle(&mut self, net: &mut Network, what: Happening) {
+        let now = net.instant();
+        match what {
+            Happening::Wake => self.wake(now),
+            Happening::Datagram { from, to, data } => {
+                if to.port() == NODE_PORT {
+                    self.datagram(net, from, to, data);
+                }
+            }
+            Happening::PipeConnected { pipe } => self.links.pipe_connected(net, pipe),
+            Happening::PipeData { pipe, data } => self.pipe_data(net, pipe, data),
+            Happening::PipeBroken { pipe } => self.links.pipe_broken(pipe),
+            Happening::PipeAccepted { .. } => {}
+        }
+        self.turn(net);
+    }
+
+    fn wake(&mut self, now: Instant) {
+        for peer in self.node.watched_flows() {
+            if let Some(p) = self.peers.get(&peer) {
+                self.node.handle_flow(now, peer, p.monitor.sample(now));
+            }
+        }
+        if let Some((at, why)) = self.node.poll_timeout()
+            && at <= now
+        {
+            *self.wakes.entry(why).or_default() += 1;
+            self.node.handle_timeout(now);
+        }
+        if self.quic.poll_timeout().is_some_and(|at| at <= now) {
+            *self.wakes.entry("quic").or_default() += 1;
+            self.quic.handle_timeout(now);
+        }
+        self.links.handle_timeout(now);
+    }
+
+    /// Carries out everything that is to be done, then asks for the next wake-up.
+    pub fn turn(&mut self, net: &mut Network) {
+        let now = net.instant();
+        for round in 0.. {
+            let mut idle = true;
+            while let Some(transmit) = self.node.poll_transmit() {
+                idle = false;
+                self.send_by(net, transmit.way, transmit.data);
+            }
+            while let Some(event) = self.node.poll_event() {
+                idle = false;
+                self.carry_out(net, event);
+            }
+            while let Some(said) = self.links.poll() {
+                idle = false;
+                self.link_said(net, said);
+            }
+            while let Some(output) = self.quic.poll(now) {
+                idle = false;
+                self.quic_output(net, output);
+            }
+            if idle {
+                break;
+            }
+            assert!(
+                round < SPIN,
+                "node {} never comes to rest at {:?}",
+                self.host.0,
+                net.now()
+            );
+        }
+        let wake = [
+            self.node.poll_timeout().map(|(at, _)| at),
+            self.quic.poll_timeout(),
+            self.links.poll_timeout(),
+        ];
+        let wake = wake.into_iter().flatten().min();
+        let wake = wake.map(|at| net.since_start(at));
+        net.wake_at(self.host, wake);
+    }
+
+    fn peer(&mut self, net: &Network, peer: PeerId) -> &mut Peer {
+        self.peers.entry(peer).or_insert_with(|| Peer {
+            id: None,
+            route: None,
+            conn: None,
+            monitor: Arc::new(FlowMonitor::new(net.instant())),
+            recent: VecDeque::new(),
+            flow_wanted: false,
+            in_use: 0,
+            fragment_id: 0,
+            parts: VecDeque::new(),
+            queued: Vec::new(),
+        })
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    fn note(&mut self, net: &mut Network, note: Note) {
+        let (at, host) = (net.now(), self.host.0);
+        net.trace
+            .note(at, "node", &[], || format!("{host}: {note:?}"));
+        self.notes.push((at, note));
+    }
+
+    // ---- what the node wants ----
+
+    fn carry_out(&mut self, net: &mut Network, event: Event) {
+        match event {
+            Event::Dial {
+                link,
+                url,
+                addrs,
+                carrier,
+                ..
+            } => self
+                .links
+                .dial(net, &mut self.quic, self.host, link, &url, &addrs, carrier),
+            Event::HangUp { link } => self.links.hang_up(net, &mut self.quic, link),
+            Event::Control { link, message } => {
+                self.links.send(net, &mut self.quic, link, &message);
+            }
+            Event::LinkReady { link, carrier, .. } => {
+                self.note(net, Note::LinkReady(link, carrier));
+            }
+            Event::LinkLost { link, error, .. } => self.note(net, Note::LinkLost(link, error)),
+            Event::PeerIncoming { peer, id } | Event::PeerKnown { peer, id } => {
+                self.peer(net, peer).id = Some(id);
+            }
+            Event::PeerFailed { peer, error } => {
+                self.note(net, Note::Failed(peer, error));
+                self.end_tunnel(net, peer);
+            }
+            Event::WayKnown { peer, way } => {
+                self.sources.insert(way, peer);
+            }
+            Event::WayForgotten { peer, way } => {
+                if self.sources.get(&way) == Some(&peer) {
+                    self.sources.remove(&way);
+                }
+            }
+            Event::Route {
+                peer,
+                route,
+                reason,
+            } => self.new_route(net, peer, route, reason),
+            Event::Deliver { peer, data } => {
+                self.peer(net, peer);
+                self.tunnel_datagram(net, peer, &data);
+            }
+            Event::Replay { peer } => self.replay(net, peer),
+            Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
+            Event::Report(report) => self.report = Some(report),
+            Event::Candidates(_) => {}
+            Event::Replaced => self.note(net, Note::Replaced),
+            _ => self.count("unknown event"),
+        }
+    }
+
+    fn new_route(&mut self, net: &mut Network, peer: PeerId, route: Route, reason: RouteReason) {
+        self.note(net, Note::Route(peer, route.clone(), reason));
+        for way in [route.primary, route.standby].into_iter().flatten() {
+            self.sources.insert(way, peer);
+        }
+        let now = net.instant();
+        let entry = self.peer(net, peer);
+        if let Some(way) = &route.primary {
+            entry.monitor.switch(now, way);
+        }
+        entry.route = Some(route);
+    }
+
+    fn replay(&mut self, net: &mut Network, peer: PeerId) {
+        let Some(entry) = self.peers.get(&peer) else {
+            return;
+        };
+        let ways: Vec<Way> = entry
+            .route
+            .iter()
+            .flat_map(|r| [r.primary, r.standby])
+            .flatten()
+            .collect();
+        let (recent, conn) = (entry.recent.clone(), entry.conn);
+        for data in recent {
+            for way in &ways {
+                self.send_by(net, *way, data.clone());
+            }
+        }
+        // A datagram frame makes the tunnel say something that must be acknowledged, at once.
+        if let Some(conn) = conn.and_then(|c| self.quic.conn(c)) {
+            let _ = conn.datagrams().send(Bytes::from_static(b"poke"), true);
+        }
+    }
+
+    /// The peer was given up: its connection ends, and what waited for it never begins.
+    fn end_tunnel(&mut self, net: &Network, peer: PeerId) {
+        if let Some(conn) = self.forget(net, peer) {
+            self.tunnels.remove(&conn);
+            if let Some(c) = self.quic.conn(conn) {
+                c.close(net.instant(), 0u32.into(), Bytes::new());
+            }
+        }
+    }
+
+    fn forget(&mut self, net: &Network, peer: PeerId) -> Option<ConnId> {
+        self.sources.retain(|_, p| *p != peer);
+        let entry = self.peers.remove(&peer)?;
+        for task in entry.queued {
+            self.app.give_up(net.now(), task, "the peer was given up");
+        }
+        entry.conn
+    }
+
+    // ---- links ----
+
+    fn link_said(&mut self, net: &mut Network, said: Said) {
+        let now = net.instant();
+        match said {
+            Said::Dialed(link, result) => self.node.handle_dialed(now, link, result),
+            Said::Control(link, message) => self.node.handle_control(now, link, message),
+            Said::Lost(link, error) => self.node.handle_link_lost(now, link, error),
+        }
+    }
+
+    fn pipe_data(&mut self, net: &mut Network, pipe: PipeId, data: Bytes) {
+        if let Some((link, channel, datagrams)) = self.links.pipe_data(net, pipe, data) {
+            let way = Way::Channel {
+                link,
+                carrier: Carrier::Tls,
+                channel,
+            };
+            for datagram in datagrams {
+                self.channel_datagram(net, way, &datagram);
+            }
+        }
+    }
+
+    // ---- datagrams in ----
+
+    fn datagram(&mut self, net: &mut Network, from: SocketAddr, to: SocketAddr, data: Bytes) {
+        let now = net.instant();
+        let way = Way::Direct {
+            socket: SOCKET,
+            remote: from,
+        };
+        match classify(&data) {
+            Kind::Stun | Kind::Probe | Kind::RebindCookie => {
+                self.node.handle_datagram(now, way, Some(to.ip()), &data);
+            }
+            Kind::Quic => {
+                if let Some(link) = self.links.by_relay(from) {
+                    let virt = Virtual::Link(link).to_addr();
+                    self.quic.handle(now, virt, &data, |_| None);
+                } else {
+                    self.quic_from(net, way, &data);
+                }
+            }
+            Kind::RelayData => {
+                let Some((channel, payload)) = data::decode(&data) else {
+                    return self.count("short relay data");
+                };
+                let Some(link) = self.links.by_relay(from) else {
+                    return self.count("relay data from a stranger");
+                };
+                let way = Way::Channel {
+                    link,
+                    carrier: Carrier::Udp,
+                    channel,
+                };
+                self.channel_datagram(net, way, payload);
+            }
+            Kind::Fragment => self.fragment(net, way, &data),
+            _ => self.count("unknown datagram"),
+        }
+    }
+
+    fn channel_datagram(&mut self, net: &mut Network, way: Way, payload: &[u8]) {
+        let now = net.instant();
+        if matches!(
+            way,
+            Way::Channel {
+                channel: ChannelId::ECHO,
+                ..
+            }
+        ) {
+            return self.node.handle_datagram(now, way, None, payload);
+        }
+        match classify(payload) {
+            Kind::Probe => self.node.handle_datagram(now, way, None, payload),
+            Kind::Quic => self.quic_from(net, way, payload),
+            Kind::Fragment => self.fragment(net, way, payload),
+            _ => self.count("unknown channel data"),
+        }
+    }
+
+    fn quic_from(&mut self, net: &mut Network, way: Way, data: &[u8]) {
+        match self.sources.get(&way).copied() {
+            Some(peer) => self.tunnel_datagram(net, peer, data),
+            None => self.count("quic from a stranger"),
+        }
+    }
+
+    fn tunnel_datagram(&mut self, net: &mut Network, peer: PeerId, data: &[u8]) {
+        let from = Virtual::Peer(peer).to_addr();
+        let entry = self.peer(net, peer);
+        let transport = tunnel_transport(Arc::new(PathAwareFactory::new(entry.monitor.clone())));
+        let credentials = self.credentials.clone();
+        self.quic.handle(net.instant(), from, data, |_| {
+            Some(tunnel_server(&credentials, transport))
+        });
+    }
+
+    fn fragment(&mut self, net: &mut Network, way: Way, data: &[u8]) {
+        let Some(peer) = self.sources.get(&way).copied() else {
+            return self.count("fragment from a stranger");
+        };
+        let Ok(part) = fragment::decode(data) else {
+            return self.count("malformed fragment");
+        };
+        let parts = &mut self.peer(net, peer).parts;
+        let other = parts
+            .iter()
+            .position(|(id, second, _)| *id == part.id && *second != part.second);
+        match other.and_then(|at| parts.remove(at)) {
+            Some((_, _, other)) if part.second => {
+                let whole = [&other, part.payload].concat();
+                self.tunnel_datagram(net, peer, &whole);
+            }
+            Some((_, _, other)) => {
+                let whole = [part.payload, &other].concat();
+                self.tunnel_datagram(net, peer, &whole);
+            }
+            None => {
+                if parts.len() == PARTS {
+                    parts.pop_front();
+                }
+                let payload = Bytes::copy_from_slice(part.payload);
+                parts.push_back((part.id, part.second, payload));
+            }
+        }
+    }
+
+    // ---- QUIC ----
+
+    fn quic_output(&mut self, net: &mut Network, output: Output) {
+        match output {
+            Output::Batch(batch) => match Virtual::from_addr(batch.to) {
+                Some(Virtual::Peer(peer)) => self.send_batch(net, peer, &batch),
+                Some(Virtual::Link(link)) => {
+                    if let Some(relay) = self.links.relay_of(link) {
+                        for datagram in batch.datagrams() {
+                            net.send(self.host, NODE_PORT, relay, datagram);
+                        }
+                    }
+                }
+                None => self.count("batch to a real address"),
+            },
+            Output::Accepted(conn, from) => {
+                if let Some(Virtual::Peer(peer)) = Virtual::from_addr(from) {
+                    self.tunnels.insert(conn, peer);
+                    self.peer(net, peer).conn = Some(conn);
+                }
+            }
+            Output::Event(conn, event) => match self.tunnels.get(&conn).copied() {
+                Some(peer) => self.tunnel_event(net, conn, peer, &event),
+                None => self.links.quic_event(net, &mut self.quic, conn, &event),
+            },
+            Output::Drained(conn) => {
+                self.tunnels.remove(&conn);
+                self.links.drained(conn);
+            }
+        }
+    }
+
+    fn tunnel_event(
+        &mut self,
+        net: &mut Network,
+        conn: ConnId,
+        peer: PeerId,
+        event: &quinn_proto::Event,
+    ) {
+        let now = net.now();
+        match event {
+            quinn_proto::Event::Connected => {
+                self.note(net, Note::Connected(peer));
+                self.start_queued(net, peer);
+            }
+            quinn_proto::Event::ConnectionLost { reason } => {
+                self.note(net, Note::TunnelLost(peer, reason.to_string()));
+                self.node.close_peer(net.instant(), peer);
+                self.forget(net, peer);
+            }
+            quinn_proto::Event::DatagramReceived => {
+                if let Some(c) = self.quic.conn(conn) {
+                    while c.datagrams().recv().is_some() {}
+                }
+            }
+            _ => {}
+        }
+        if let Some(c) = self.quic.conn(conn) {
+            self.app.on_event(conn.0, c, now, event);
+        }
+    }
+
+    fn start_queued(&mut self, net: &mut Network, peer: PeerId) {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(conn) = entry.conn else { return };
+        let Some(c) = self.quic.conn(conn) else { return };
+        if c.is_handshaking() {
+            return;
+        }
+        for task in std::mem::take(&mut entry.queued) {
+            if !self.app.begin(conn.0, c, net.now(), task) {
+                entry.queued.push(task);
+            }
+        }
+    }
+
+    // ---- datagrams out ----
+
+    fn send_batch(&mut self, net: &mut Network, peer: PeerId, batch: &Batch) {
+        let now = net.instant();
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return self.count("batch to a forgotten peer");
+        };
+        let Some((route, primary)) = entry
+            .route
+            .as_ref()
+            .and_then(|r| r.primary.map(|p| (r.clone(), p)))
+        else {
+            for datagram in batch.datagrams() {
+                self.node.send_first(now, peer, datagram);
+            }
+            return;
+        };
+        if std::mem::take(&mut entry.flow_wanted) {
+            let sample = entry.monitor.sample(now);
+            self.node.handle_flow(now, peer, sample);
+        }
+        let max = usize::from(route.max_datagram);
+        let size = batch.segment.unwrap_or(batch.contents.len());
+        if batch.segment.is_some_and(|s| batch.contents.len() > s) {
+            entry.in_use = entry.in_use.max(size);
+        }
+        if let Some(last) = batch.datagrams().last()
+            && (size <= max || size <= entry.in_use)
+        {
+            if entry.recent.len() == REPLAYED {
+                entry.recent.pop_front();
+            }
+            entry.recent.push_back(last);
+        }
+        if size > max && batch.segment.is_none() && size > entry.in_use {
+            // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
+            return self.count("mtu probe withheld");
+        }
+        let split_id = entry.fragment_id;
+        for (n, datagram) in batch.datagrams().enumerate() {
+            if datagram.len() > max && !matches!(primary.kind(), PathKind::RelayTls) {
+                let id = split_id.wrapping_add(n as u16);
+                for part in fragment::split(id, &datagram) {
+                    self.send_by(net, primary, Bytes::from(part));
+                }
+                self.count("fragmented");
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.fragment_id = id.wrapping_add(1);
+                }
+                continue;
+            }
+            self.send_by(net, primary, datagram.clone());
+            if let Some(standby) = route.standby.filter(|_| route.duplicate) {
+                self.send_by(net, standby, datagram);
+            }
+        }
+    }
+
+    fn send_by(&mut self, net: &mut Network, way: Way, data: Bytes) {
+        match way {
+            Way::Direct { remote, .. } => net.send(self.host, NODE_PORT, remote, data),
+            Way::Channel {
+                link,
+                carrier: Carrier::Udp,
+                channel,
+            } => match self.links.relay_of(link) {
+                Some(relay) => {
+                    let datagram = [&channel.header()[..], &data].concat();
+                    net.send(self.host, NODE_PORT, relay, Bytes::from(datagram));
+                }
+                None => self.count("link gone"),
+            },
+            Way::Channel {
+                link,
+                carrier: Carrier::Tls,
+                channel,
+            } => {
+                if !self.links.send_data(net, link, channel, data) {
+                    self.count("tls egress dropped");
+                }
+            }
+        }
+    }
+}
+
+fn tunnel_server(
+    credentials: &Arc<Credentials>,
+    transport: TransportConfig,
+) -> Arc<quinn_proto::ServerConfig> {
+    let crypto = Server {
+        credentials: credentials.clone(),
+        alpn: vec![b"byway/1"],
+    };
+    // The addresses are virtual: nobody migrates.
+    server_config(Arc::new(crypto), transport, false)
+}
+
+/// A ticket in the simulation: the node, its relays and perhaps a secret.
+pub fn target(
+    node: NodeId,
+    relays: Vec<byway_wire::RelayUrl>,
+    secret: Option<TicketSecret>,
+) -> PeerTarget {
+    PeerTarget {
+        node,
+        relays: relays.into_iter().map(|url| (url, Vec::new())).collect(),
+        secret,
+    }
+}

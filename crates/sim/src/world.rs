@@ -1,0 +1,195 @@
+//! The world: the network and the programs on its hosts, run together until something is the case.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::net::{Happening, Hole, HostId, Network, SiteId, Step};
+use crate::shell::hostile::{Abuser, Flooder};
+use crate::shell::node::NodeShell;
+use crate::shell::relay::RelayShell;
+use crate::shell::stun::StunServer;
+
+/// A program on a host.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful of them in a run, and most are of the large kinds"
+)]
+enum Program {
+    Node(NodeShell),
+    Relay(RelayShell),
+    Stun(StunServer),
+    Flooder(Flooder),
+    Abuser(Abuser),
+}
+
+/// Something that goes wrong, or right again.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Fault {
+    /// A black hole opens.
+    Open(Hole),
+    /// It closes.
+    Close(Hole),
+    /// The NAT of a site restarts.
+    Rebind(SiteId),
+    /// The relay's process dies.
+    KillRelay(HostId),
+    /// It is started again.
+    StartRelay(HostId),
+    /// The access link of a site loses this share of its packets from now on, in both directions.
+    Loss(SiteId, f64),
+}
+
+/// How a relay is started again.
+type Restart = Box<dyn Fn(&Network, u32) -> RelayShell>;
+
+/// See the module's documentation.
+pub struct World {
+    /// The network, with the clock.
+    pub net: Network,
+    programs: BTreeMap<HostId, Program>,
+    faults: Vec<Fault>,
+    restarts: BTreeMap<HostId, (u32, Restart)>,
+}
+
+impl World {
+    /// A network without programs.
+    pub fn new(net: Network) -> Self {
+        Self {
+            net,
+            programs: BTreeMap::new(),
+            faults: Vec::new(),
+            restarts: BTreeMap::new(),
+        }
+    }
+    /// Starts a node.
+    pub fn add_node(&mut self, mut node: NodeShell) {
+        node.turn(&mut self.net);
+        self.programs.insert(node.host(), Program::Node(node));
+    }
+    /// Starts a relay, and says how it is started again.
+    pub fn add_relay(
+        &mut self,
+        host: HostId,
+        start: impl Fn(&Network, u32) -> RelayShell + 'static,
+    ) {
+        self.programs
+            .insert(host, Program::Relay(start(&self.net, 0)));
+        self.restarts.insert(host, (0, Box::new(start)));
+    }
+    /// Starts a STUN server.
+    pub fn add_stun(&mut self, host: HostId, server: StunServer) {
+        self.programs.insert(host, Program::Stun(server));
+    }
+    /// Starts a flooder.
+    pub fn add_flooder(&mut self, host: HostId, flooder: Flooder) {
+        self.programs.insert(host, Program::Flooder(flooder));
+    }
+    /// Starts an abuser.
+    pub fn add_abuser(&mut self, host: HostId, abuser: Abuser) {
+        self.programs.insert(host, Program::Abuser(abuser));
+    }
+
+    /// A node, and the network it acts on. Panics if there is none: a test asked for the wrong host.
+    pub fn node(&mut self, host: HostId) -> (&mut NodeShell, &mut Network) {
+        match self.programs.get_mut(&host) {
+            Some(Program::Node(node)) => (node, &mut self.net),
+            _ => panic!("host {} is not a node", host.0),
+        }
+    }
+    /// A relay. Panics if there is none.
+    pub fn relay(&self, host: HostId) -> &RelayShell {
+        match self.programs.get(&host) {
+            Some(Program::Relay(relay)) => relay,
+            _ => panic!("host {} is not a relay", host.0),
+        }
+    }
+    /// The flooder on a host. Panics if there is none.
+    pub fn flooder(&mut self, host: HostId) -> &mut Flooder {
+        match self.programs.get_mut(&host) {
+            Some(Program::Flooder(flooder)) => flooder,
+            _ => panic!("host {} is not a flooder", host.0),
+        }
+    }
+    /// The abuser on a host. Panics if there is none.
+    pub fn abuser(&self, host: HostId) -> &Abuser {
+        match self.programs.get(&host) {
+            Some(Program::Abuser(abuser)) => abuser,
+            _ => panic!("host {} is not an abuser", host.0),
+        }
+    }
+
+    /// A fault at a time.
+    pub fn at(&mut self, when: Duration, fault: Fault) {
+        let number = self.faults.len() as u32;
+        self.faults.push(fault);
+        self.net.script_at(when, number);
+    }
+    /// A fault now.
+    pub fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::Open(hole) => self.net.open_hole(hole),
+            Fault::Close(hole) => self.net.close_hole(hole),
+            Fault::Rebind(site) => self.net.rebind_nat(site),
+            Fault::KillRelay(host) => self.net.set_alive(host, false),
+            Fault::StartRelay(host) => {
+                if let Some((lives, restart)) = self.restarts.get_mut(&host) {
+                    *lives += 1;
+                    let relay = restart(&self.net, *lives);
+                    self.net.set_alive(host, true);
+                    self.programs.insert(host, Program::Relay(relay));
+                }
+            }
+            Fault::Loss(site, share) => {
+                let (up, down) = self.net.links_mut(site);
+                up.loss = share;
+                down.loss = share;
+            }
+        }
+    }
+
+    /// Runs for a time.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.net.now() + time;
+        self.run_until(end, |_| false);
+    }
+    /// Runs until the condition holds, looking after every event that reached a program; false if it did not by `end`.
+    pub fn run_until(&mut self, end: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        if done(self) {
+            return true;
+        }
+        loop {
+            match self.net.step(end) {
+                Step::Host(host, what) => {
+                    self.deliver(host, what);
+                    if done(self) {
+                        return true;
+                    }
+                }
+                Step::Script(number) => {
+                    if let Some(fault) = self.faults.get(number as usize).copied() {
+                        self.inflict(fault);
+                    }
+                }
+                Step::Inside => {}
+                Step::Limit => return done(self),
+            }
+        }
+    }
+    /// Runs until the condition holds, at most for `time`.
+    pub fn run_within(&mut self, time: Duration, done: impl FnMut(&mut World) -> bool) -> bool {
+        let end = self.net.now() + time;
+        self.run_until(end, done)
+    }
+
+    fn deliver(&mut self, host: HostId, what: Happening) {
+        let net = &mut self.net;
+        match self.programs.get_mut(&host) {
+            Some(Program::Node(node)) => node.handle(net, what),
+            Some(Program::Relay(relay)) => relay.handle(net, what),
+            Some(Program::Stun(server)) => server.handle(net, what),
+            Some(Program::Flooder(flooder)) => flooder.handle(net, what),
+            Some(Program::Abuser(abuser)) => abuser.handle(net, what),
+            None => {}
+        }
+    }
+}

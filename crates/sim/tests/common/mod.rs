@@ -1,0 +1,32 @@
+//! What the simulation's tests share.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::time::{Duration, Instant};
+
+use byway_sim::scene::{Scene, Setup};
+
+/// Where virtual time starts: the only clock reading of a run. Nothing depends on its value.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant has no other constructor; the run only adds to it"
+)]
+pub(crate) fn base() -> Instant {
+    Instant::now()
+}
+
+pub(crate) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+pub(crate) fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(crate) fn scene(setup: Setup) -> Scene {
+    Scene::new(base(), &setup)
+}
+
+/// A whole number from the environment.
+pub(crate) fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}

@@ -1,0 +1,193 @@
+//! Every kind of access network against every other: what must connect, by which path, how fast.
+
+mod common;
+
+use byway_core::io::{LinkMode, PathKind};
+use byway_sim::model::{Access, direct_possible, expected_path};
+use byway_sim::scene::Setup;
+use byway_sim::shell::app::Task;
+use common::{ms, scene, secs};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Plays one cell: relay first, then the best path there can be, and a megabyte each way.
+fn play(client: Access, agent: Access) {
+    let mut s = scene(Setup {
+        client,
+        agent,
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Touch]);
+    let cell = format!("client {client:?}, agent {agent:?}");
+    assert!(s.finish(secs(10)), "{cell}: the first byte never came");
+    // The application waits for no path but the first: its first answer comes as fast as the relay alone allows.
+    let first = s.reports()[0].first.unwrap_or_else(|| panic!("{cell}"));
+    let budget = if client == Access::UdpBlocked {
+        300 + 3 * R + 2 * T
+    } else {
+        R + 2 * T
+    };
+    let took = first - s.dialled_at();
+    assert!(took <= ms(budget + SLACK), "{cell}: first answer after {took:?}");
+    let opening = s.first_on_any();
+    assert!(
+        matches!(opening, Some(PathKind::RelayUdp | PathKind::RelayTls)),
+        "{cell}: began on {opening:?}"
+    );
+    let expected = (
+        Some(expected_path(client, agent)),
+        Some(expected_path(agent, client)),
+    );
+    let settled = (0..20).any(|_| {
+        s.world.run_for(ms(500));
+        s.paths(peer) == expected
+    });
+    assert!(
+        settled,
+        "{cell}: {:?} instead of {expected:?}\n{}",
+        s.paths(peer),
+        s.world.net.trace
+    );
+    s.begin(peer, Task::Upload(MIB));
+    s.begin(peer, Task::Download(MIB));
+    assert!(s.finish(secs(60)), "{cell}\n{}", s.world.net.trace);
+    s.assert_fine();
+    s.world.run_for(secs(3));
+    assert_eq!(s.paths(peer), expected, "{cell}: and it stays so");
+    if !direct_possible(client, agent) {
+        assert_eq!(
+            s.first_on(PathKind::Direct),
+            None,
+            "{cell}: never on a path that cannot exist"
+        );
+    }
+}
+
+macro_rules! cells {
+    ($($name:ident: $client:ident, $agent:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            play(Access::$client, Access::$agent);
+        })*
+    };
+}
+
+cells! {
+    open_to_open_goes_direct: Open, Open;
+    open_to_port_restricted_goes_direct: Open, PortRestricted;
+    open_to_symmetric_goes_direct: Open, Symmetric;
+    open_to_udp_blocked_stays_on_the_relay: Open, UdpBlocked;
+    port_restricted_to_open_goes_direct: PortRestricted, Open;
+    port_restricted_to_port_restricted_goes_direct: PortRestricted, PortRestricted;
+    port_restricted_to_symmetric_stays_on_the_relay: PortRestricted, Symmetric;
+    port_restricted_to_udp_blocked_stays_on_the_relay: PortRestricted, UdpBlocked;
+    symmetric_to_open_goes_direct: Symmetric, Open;
+    symmetric_to_port_restricted_stays_on_the_relay: Symmetric, PortRestricted;
+    symmetric_to_symmetric_stays_on_the_relay: Symmetric, Symmetric;
+    symmetric_to_udp_blocked_stays_on_the_relay: Symmetric, UdpBlocked;
+    udp_blocked_to_open_runs_over_tls: UdpBlocked, Open;
+    udp_blocked_to_port_restricted_runs_over_tls: UdpBlocked, PortRestricted;
+    udp_blocked_to_symmetric_runs_over_tls: UdpBlocked, Symmetric;
+    udp_blocked_to_udp_blocked_runs_over_tls: UdpBlocked, UdpBlocked;
+    full_cone_to_symmetric_goes_direct: FullCone, Symmetric;
+    symmetric_to_address_restricted_goes_direct: Symmetric, AddressRestricted;
+}
+
+#[test]
+fn two_nodes_behind_one_nat_go_direct_over_their_own_network() {
+    let mut s = scene(Setup {
+        client: Access::Symmetric,
+        together: true,
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.until_path(peer, PathKind::Direct, secs(5)));
+    s.begin(peer, Task::Download(MIB));
+    assert!(s.finish(secs(20)));
+    s.assert_fine();
+}
+
+#[test]
+fn without_direct_paths_a_tunnel_stays_on_the_relay() {
+    let mut s = scene(Setup {
+        client: Access::Open,
+        agent: Access::Open,
+        direct: false,
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Upload(MIB)]);
+    assert!(s.finish(secs(20)));
+    s.world.run_for(secs(30));
+    s.assert_fine();
+    assert_eq!(s.first_on(PathKind::Direct), None);
+    assert_eq!(s.paths(peer).0, Some(PathKind::RelayUdp));
+}
+
+/// Round trip between two sites with the default links, and between client and agent through the relay.
+const R: u64 = 20;
+const T: u64 = 40;
+/// What serialisation on the links and the handshake's larger packets add.
+const SLACK: u64 = 6;
+
+fn first_byte(setup: Setup, budget: u64) {
+    let mut s = scene(setup);
+    s.dial(vec![Task::Touch]);
+    assert!(s.finish(secs(10)));
+    s.assert_fine();
+    let report = s.reports().remove(0);
+    let began = s.dialled_at();
+    let took = report.first.map(|at| at - began);
+    assert!(
+        took.is_some_and(|t| t <= ms(budget + SLACK)),
+        "{took:?} instead of {budget} ms\n{}",
+        s.world.net.trace
+    );
+}
+
+#[test]
+fn the_first_answer_over_a_cold_udp_link_takes_one_round_trip_to_the_relay_and_two_to_the_agent() {
+    first_byte(Setup::default(), R + 2 * T);
+}
+
+#[test]
+fn the_first_answer_over_a_cold_tls_link_takes_three_round_trips_to_the_relay_and_two_to_the_agent() {
+    first_byte(
+        Setup {
+            links: LinkMode::Tls,
+            ..Setup::default()
+        },
+        3 * R + 2 * T,
+    );
+}
+
+#[test]
+fn where_udp_is_blocked_tls_starts_after_300_ms() {
+    first_byte(
+        Setup {
+            client: Access::UdpBlocked,
+            ..Setup::default()
+        },
+        300 + 3 * R + 2 * T,
+    );
+}
+
+#[test]
+fn the_first_answer_over_a_warm_udp_link_takes_two_round_trips_to_the_agent() {
+    let mut s = scene(Setup::default());
+    let first = s.dial(vec![Task::Touch]);
+    assert!(s.finish(secs(10)));
+    let client = s.client;
+    let (node, net) = s.world.node(client);
+    node.close(net, first);
+    s.world.run_for(secs(1));
+    let began = s.world.net.now();
+    s.dial_now(vec![Task::Touch]);
+    assert!(s.finish(secs(10)), "{}", s.world.net.trace);
+    s.assert_fine();
+    let took = s.reports()[1].first.map(|at| at - began);
+    assert!(
+        took.is_some_and(|t| t <= ms(2 * T + SLACK)),
+        "{took:?}\n{}",
+        s.world.net.trace
+    );
+}

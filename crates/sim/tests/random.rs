@@ -1,0 +1,63 @@
+//! Random scenarios: many seeds, each a network, troubles and a workload of its own.
+//!
+//! `BYWAY_SIM_SEEDS=5000 cargo test -p byway-sim --test random` plays more of them;
+//! `BYWAY_SIM_FIRST=1000` begins elsewhere; `BYWAY_SIM_SEED=1234` plays one and shows its trace.
+
+mod common;
+
+use byway_sim::scenario::{Outcome, Scenario};
+use common::{base, env};
+
+fn play(seed: u64) -> Outcome {
+    /// Names the seed if the run panics.
+    struct Naming(u64);
+    impl Drop for Naming {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("{}", replay(self.0));
+            }
+        }
+    }
+    let naming = Naming(seed);
+    let outcome = Scenario::generate(seed).run(base());
+    std::mem::forget(naming);
+    outcome
+}
+
+fn replay(seed: u64) -> String {
+    format!("replay: BYWAY_SIM_SEED={seed} cargo test -p byway-sim --test random -- --nocapture")
+}
+
+/// How many seeds are played where nothing else is said.
+const SEEDS: u64 = 200;
+
+#[test]
+fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found() {
+    if let Some(seed) = env("BYWAY_SIM_SEED") {
+        let outcome = play(seed);
+        println!("{:#?}", Scenario::generate(seed));
+        println!("{}", outcome.trace);
+        assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        return;
+    }
+    let first = env("BYWAY_SIM_FIRST").unwrap_or(0);
+    let seeds = env("BYWAY_SIM_SEEDS").unwrap_or(SEEDS);
+    let mut failed = Vec::new();
+    for seed in first..first + seeds {
+        let outcome = play(seed);
+        if !outcome.failures.is_empty() {
+            eprintln!("seed {seed}: {:#?}\n{}", outcome.failures, replay(seed));
+            failed.push(seed);
+        }
+    }
+    assert!(failed.is_empty(), "{} of {seeds} failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn a_seed_replays_to_the_last_bit() {
+    for seed in 0..5 {
+        let (one, two) = (play(seed), play(seed));
+        assert_eq!((one.hash, one.events), (two.hash, two.events), "seed {seed}");
+        assert!(one.events > 100);
+    }
+}
