@@ -32,7 +32,10 @@ pub(crate) fn is_lasting(error: &LinkError) -> bool {
         LinkError::Certificate(_) => true,
         LinkError::Refused(reason, _) => matches!(
             reason,
-            RefuseReason::Version | RefuseReason::Identity | RefuseReason::NotAdmitted | RefuseReason::Replaced
+            RefuseReason::Version
+                | RefuseReason::Identity
+                | RefuseReason::NotAdmitted
+                | RefuseReason::Replaced
         ),
         _ => false,
     }

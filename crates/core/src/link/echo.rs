@@ -26,7 +26,11 @@ pub(super) struct EchoTest {
 
 impl EchoTest {
     pub(super) fn new(cx: &mut Cx<'_>) -> Self {
-        Self { token: cx.rng.bytes(), sent: 0, next: cx.now }
+        Self {
+            token: cx.rng.bytes(),
+            sent: 0,
+            next: cx.now,
+        }
     }
     /// When to send again, or to give up.
     pub(super) fn next(&self) -> Instant {
@@ -42,7 +46,11 @@ impl EchoTest {
         }
         self.sent += 1;
         self.next = now + if self.sent < ATTEMPTS { GAP } else { 2 * GAP };
-        let sizes: &[usize] = if self.sent == 1 { &[FULL] } else { &[FULL, SMALL] };
+        let sizes: &[usize] = if self.sent == 1 {
+            &[FULL]
+        } else {
+            &[FULL, SMALL]
+        };
         sizes.iter().map(|&size| self.payload(size)).collect()
     }
     /// True for a whole echo of this test.

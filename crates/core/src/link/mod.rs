@@ -56,7 +56,11 @@ const MAX_RELAYS: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Output {
     /// Ask the shell to connect.
-    Dial { link: LinkId, relay: RelayId, carrier: Carrier },
+    Dial {
+        link: LinkId,
+        relay: RelayId,
+        carrier: Carrier,
+    },
     /// Ask the shell to end it.
     HangUp { link: LinkId },
     /// Send a control message.
@@ -66,11 +70,21 @@ pub(crate) enum Output {
     /// Connected, `Hello` is out: opens may follow in the same flight.
     Usable { link: LinkId },
     /// Welcomed.
-    Ready { link: LinkId, relay: RelayId, carrier: Carrier, observed: SocketAddr },
+    Ready {
+        link: LinkId,
+        relay: RelayId,
+        carrier: Carrier,
+        observed: SocketAddr,
+    },
     /// Every channel of `old` is to be attached to `new`.
     Replace { old: LinkId, new: LinkId },
     /// A link that was usable is gone.
-    Lost { link: LinkId, relay: RelayId, error: LinkError, welcomed: bool },
+    Lost {
+        link: LinkId,
+        relay: RelayId,
+        error: LinkError,
+        welcomed: bool,
+    },
     /// Every carrier allowed failed in this round.
     RoundFailed { relay: RelayId, error: LinkError },
     /// A newer instance of this agent took our place.
@@ -92,7 +106,11 @@ enum LinkState {
     /// Connected; `Hello` is out.
     Greeting { up: LinkUp, until: Instant },
     /// Welcomed.
-    Ready { up: LinkUp, observed: SocketAddr, proof: Proof },
+    Ready {
+        up: LinkUp,
+        observed: SocketAddr,
+        proof: Proof,
+    },
 }
 
 /// Whether a link is known to carry data.
@@ -126,7 +144,13 @@ impl Link {
     }
     /// Good enough to replace another: welcomed, and for UDP proven to carry data.
     fn is_proven(&self) -> bool {
-        matches!(&self.state, LinkState::Ready { proof: Proof::Proven, .. })
+        matches!(
+            &self.state,
+            LinkState::Ready {
+                proof: Proof::Proven,
+                ..
+            }
+        )
     }
 }
 
@@ -161,14 +185,22 @@ impl Links {
     pub(crate) fn set_record(&mut self, record: SignedRecord) {
         for (&link, l) in &self.links {
             if l.is_usable() {
-                self.out.push_back(Output::Send { link, message: Control::Record(record.clone()) });
+                self.out.push_back(Output::Send {
+                    link,
+                    message: Control::Record(record.clone()),
+                });
             }
         }
         self.record = record;
     }
 
     /// Knows a relay from now on; the same URL is the same relay. None when there are too many.
-    pub(crate) fn add(&mut self, url: RelayUrl, addrs: Vec<SocketAddr>, kept: bool) -> Option<RelayId> {
+    pub(crate) fn add(
+        &mut self,
+        url: RelayUrl,
+        addrs: Vec<SocketAddr>,
+        kept: bool,
+    ) -> Option<RelayId> {
         if let Some((&id, relay)) = self.relays.iter_mut().find(|(_, r)| r.url == url) {
             relay.learn(addrs);
             relay.kept |= kept;
@@ -189,7 +221,9 @@ impl Links {
         let mut changed = false;
         let ids: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in ids {
-            let Some(relay) = self.relays.get_mut(&id) else { continue };
+            let Some(relay) = self.relays.get_mut(&id) else {
+                continue;
+            };
             let wanted = relay.kept || needed.contains(&id);
             if wanted {
                 relay.linger_until = None;
@@ -204,7 +238,12 @@ impl Links {
         changed
     }
 
-    pub(crate) fn handle_dialed(&mut self, cx: &mut Cx<'_>, id: LinkId, result: Result<LinkUp, LinkError>) {
+    pub(crate) fn handle_dialed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: LinkId,
+        result: Result<LinkUp, LinkError>,
+    ) {
         let Some(link) = self.links.get_mut(&id) else {
             cx.counters.stale_input += 1;
             return;
@@ -215,7 +254,10 @@ impl Links {
         }
         match result {
             Ok(up) => {
-                link.state = LinkState::Greeting { up, until: cx.now + WELCOME_LIMIT };
+                link.state = LinkState::Greeting {
+                    up,
+                    until: cx.now + WELCOME_LIMIT,
+                };
                 let relay = link.relay;
                 let hello = Hello {
                     versions: vec![byway_wire::relay::control::VERSION],
@@ -223,7 +265,10 @@ impl Links {
                     record: self.record.clone(),
                     token: None,
                 };
-                self.out.push_back(Output::Send { link: id, message: Control::Hello(hello) });
+                self.out.push_back(Output::Send {
+                    link: id,
+                    message: Control::Hello(hello),
+                });
                 self.on_connected(cx, relay, id);
                 self.out.push_back(Output::Usable { link: id });
             }
@@ -242,7 +287,11 @@ impl Links {
         };
         if welcome.version != byway_wire::relay::control::VERSION {
             self.hang_up(id);
-            self.on_gone(cx, id, LinkError::Protocol(format!("it chose version {}", welcome.version)));
+            self.on_gone(
+                cx,
+                id,
+                LinkError::Protocol(format!("it chose version {}", welcome.version)),
+            );
             return;
         }
         let proof = match link.carrier {
@@ -250,15 +299,30 @@ impl Links {
             Carrier::Tls => Proof::Proven,
         };
         let observed = canonical(welcome.observed);
-        link.state = LinkState::Ready { up, observed, proof };
+        link.state = LinkState::Ready {
+            up,
+            observed,
+            proof,
+        };
         let (relay, carrier) = (link.relay, link.carrier);
-        self.out.push_back(Output::Ready { link: id, relay, carrier, observed });
+        self.out.push_back(Output::Ready {
+            link: id,
+            relay,
+            carrier,
+            observed,
+        });
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);
     }
 
     /// The relay refuses; it hangs up behind this.
-    pub(crate) fn handle_refused(&mut self, cx: &mut Cx<'_>, id: LinkId, reason: RefuseReason, detail: String) {
+    pub(crate) fn handle_refused(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: LinkId,
+        reason: RefuseReason,
+        detail: String,
+    ) {
         if !self.links.contains_key(&id) {
             cx.counters.stale_input += 1;
             return;
@@ -298,7 +362,12 @@ impl Links {
 
     /// A datagram on channel 0 came back.
     pub(crate) fn handle_echo(&mut self, cx: &mut Cx<'_>, id: LinkId, payload: &[u8]) {
-        let Some(Link { state: LinkState::Ready { proof, .. }, relay, .. }) = self.links.get_mut(&id) else {
+        let Some(Link {
+            state: LinkState::Ready { proof, .. },
+            relay,
+            ..
+        }) = self.links.get_mut(&id)
+        else {
             cx.counters.echo_unexpected += 1;
             return;
         };
@@ -316,18 +385,29 @@ impl Links {
 
     /// A path over this link is suspected: prove again that it carries data.
     pub(crate) fn suspect(&mut self, cx: &mut Cx<'_>, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         if link.carrier != Carrier::Udp {
             return;
         }
-        if let LinkState::Ready { proof: proof @ (Proof::Proven | Proof::Failed), .. } = &mut link.state {
+        if let LinkState::Ready {
+            proof: proof @ (Proof::Proven | Proof::Failed),
+            ..
+        } = &mut link.state
+        {
             *proof = Proof::Testing(EchoTest::new(cx));
             self.run_echo(cx, id);
         }
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
-        let due: Vec<LinkId> = self.links.iter().filter(|(_, l)| l.deadline().is_some_and(|t| t.0 <= cx.now)).map(|(&id, _)| id).collect();
+        let due: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, l)| l.deadline().is_some_and(|t| t.0 <= cx.now))
+            .map(|(&id, _)| id)
+            .collect();
         for id in due {
             match self.links.get(&id).map(|l| &l.state) {
                 Some(LinkState::Dialing { .. } | LinkState::Greeting { .. }) => {
@@ -338,7 +418,12 @@ impl Links {
                 None => {}
             }
         }
-        let due: Vec<RelayId> = self.relays.iter().filter(|(_, r)| r.deadline().is_some_and(|t| t.0 <= cx.now)).map(|(&id, _)| id).collect();
+        let due: Vec<RelayId> = self
+            .relays
+            .iter()
+            .filter(|(_, r)| r.deadline().is_some_and(|t| t.0 <= cx.now))
+            .map(|(&id, _)| id)
+            .collect();
         for id in due {
             self.on_relay_due(cx, id);
         }
@@ -365,7 +450,12 @@ impl Links {
     }
     /// The link on which opens to this relay go now.
     pub(crate) fn usable(&self, relay: RelayId) -> Option<LinkId> {
-        let usable = |id: LinkId| self.links.get(&id).is_some_and(Link::is_usable).then_some(id);
+        let usable = |id: LinkId| {
+            self.links
+                .get(&id)
+                .is_some_and(Link::is_usable)
+                .then_some(id)
+        };
         match &self.relays.get(&relay)?.phase {
             Phase::Idle | Phase::Resting { .. } => None,
             Phase::Racing(race) => race.lanes().find_map(usable),
@@ -382,12 +472,22 @@ impl Links {
     }
     /// Where relays see us over UDP: reflexive addresses of the data sockets.
     pub(crate) fn observed_udp(&self) -> impl Iterator<Item = SocketAddr> {
-        self.links.values().filter(|l| l.carrier == Carrier::Udp).filter_map(Link::observed)
+        self.links
+            .values()
+            .filter(|l| l.carrier == Carrier::Udp)
+            .filter_map(Link::observed)
     }
 
     /// Sends what the echo test of a link wants to send, and draws the verdict when it is over.
     fn run_echo(&mut self, cx: &mut Cx<'_>, id: LinkId) {
-        let Some(Link { state: LinkState::Ready { proof, .. }, relay, .. }) = self.links.get_mut(&id) else { return };
+        let Some(Link {
+            state: LinkState::Ready { proof, .. },
+            relay,
+            ..
+        }) = self.links.get_mut(&id)
+        else {
+            return;
+        };
         let Proof::Testing(test) = proof else { return };
         let relay = *relay;
         if test.is_over(cx.now) {
@@ -407,7 +507,11 @@ impl Links {
 
     /// Drops one relay that nobody keeps or needs.
     fn forget_one_idle(&mut self) -> bool {
-        let idle = self.relays.iter().find(|(_, r)| !r.kept && matches!(r.phase, Phase::Idle)).map(|(&id, _)| id);
+        let idle = self
+            .relays
+            .iter()
+            .find(|(_, r)| !r.kept && matches!(r.phase, Phase::Idle))
+            .map(|(&id, _)| id);
         idle.is_some_and(|id| self.relays.remove(&id).is_some())
     }
 }
@@ -417,7 +521,10 @@ impl Link {
         match &self.state {
             LinkState::Dialing { until } => Some((*until, "link dial limit")),
             LinkState::Greeting { until, .. } => Some((*until, "link welcome limit")),
-            LinkState::Ready { proof: Proof::Testing(test), .. } => Some((test.next(), "link echo")),
+            LinkState::Ready {
+                proof: Proof::Testing(test),
+                ..
+            } => Some((test.next(), "link echo")),
             LinkState::Ready { .. } => None,
         }
     }

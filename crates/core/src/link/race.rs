@@ -38,12 +38,15 @@ impl Links {
     fn start_due_lanes(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         for carrier in [Carrier::Udp, Carrier::Tls] {
             let due = match self.relays.get_mut(&relay).map(|r| &mut r.phase) {
-                Some(Phase::Racing(race)) => matches!(race.lane(carrier), Lane::At(at) if *at <= cx.now),
+                Some(Phase::Racing(race)) => {
+                    matches!(race.lane(carrier), Lane::At(at) if *at <= cx.now)
+                }
                 _ => false,
             };
             if due {
                 let link = self.dial(cx, relay, carrier);
-                if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+                {
                     *race.lane(carrier) = Lane::Trying(link);
                 }
             }
@@ -53,14 +56,29 @@ impl Links {
     fn dial(&mut self, cx: &Cx<'_>, relay: RelayId, carrier: Carrier) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
-        self.links.insert(id, Link { relay, carrier, state: LinkState::Dialing { until: cx.now + DIAL_LIMIT } });
-        self.out.push_back(Output::Dial { link: id, relay, carrier });
+        self.links.insert(
+            id,
+            Link {
+                relay,
+                carrier,
+                state: LinkState::Dialing {
+                    until: cx.now + DIAL_LIMIT,
+                },
+            },
+        );
+        self.out.push_back(Output::Dial {
+            link: id,
+            relay,
+            carrier,
+        });
         id
     }
 
     /// Ends a link that lost; channels on it are reported lost too.
     fn drop_link(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else { return };
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
         self.hang_up(id);
         if link.is_usable() {
             self.out.push_back(Output::Lost {
@@ -73,7 +91,10 @@ impl Links {
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
-        let udp = self.links.get(&id).is_some_and(|l| l.carrier == Carrier::Udp);
+        let udp = self
+            .links
+            .get(&id)
+            .is_some_and(|l| l.carrier == Carrier::Udp);
         if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
             && udp
             && matches!(race.tls, Lane::At(_))
@@ -83,8 +104,12 @@ impl Links {
     }
 
     pub(super) fn on_welcomed(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
-        let Some(carrier) = self.links.get(&id).map(|l| l.carrier) else { return };
-        let Some(r) = self.relays.get_mut(&relay) else { return };
+        let Some(carrier) = self.links.get(&id).map(|l| l.carrier) else {
+            return;
+        };
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return;
+        };
         r.failures = 0;
         r.last_error = None;
         match &mut r.phase {
@@ -97,7 +122,8 @@ impl Links {
                     Lane::Trying(link) => Some(*link),
                     _ => None,
                 };
-                let other_usable = other.is_some_and(|o| self.links.get(&o).is_some_and(Link::is_usable));
+                let other_usable =
+                    other.is_some_and(|o| self.links.get(&o).is_some_and(Link::is_usable));
                 let beside = match (carrier, other) {
                     // UDP goes on beside TLS: it replaces it when it is good.
                     (Carrier::Tls, Some(udp)) => Beside::Trying(udp),
@@ -109,7 +135,9 @@ impl Links {
                     }
                     (Carrier::Udp, _) => Beside::Nothing,
                 };
-                let drop_tls = (carrier == Carrier::Udp && !other_usable).then_some(other).flatten();
+                let drop_tls = (carrier == Carrier::Udp && !other_usable)
+                    .then_some(other)
+                    .flatten();
                 r.phase = Phase::Up { link: id, beside };
                 if let Some(tls) = drop_tls {
                     self.drop_link(tls);
@@ -125,7 +153,10 @@ impl Links {
         if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
             && *link == id
             && let Beside::Trying(other) = *beside
-            && self.links.get(&other).is_some_and(|l| l.carrier == Carrier::Tls)
+            && self
+                .links
+                .get(&other)
+                .is_some_and(|l| l.carrier == Carrier::Tls)
         {
             *beside = Beside::Nothing;
             self.drop_link(other);
@@ -138,7 +169,10 @@ impl Links {
         if !self.links.get(&id).is_some_and(Link::is_proven) {
             return;
         }
-        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) else { return };
+        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+        else {
+            return;
+        };
         if !matches!(beside, Beside::Trying(trying) if *trying == id) {
             return;
         }
@@ -150,11 +184,16 @@ impl Links {
     /// A UDP link does not carry data.
     pub(super) fn on_data_failed(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
         let mode = self.mode;
-        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) else { return };
+        let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+        else {
+            return;
+        };
         if *link == id {
             if mode == LinkMode::Auto && matches!(beside, Beside::Nothing | Beside::TryAt(..)) {
                 let tls = self.dial(cx, relay, Carrier::Tls);
-                if let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                if let Some(Phase::Up { beside, .. }) =
+                    self.relays.get_mut(&relay).map(|r| &mut r.phase)
+                {
                     *beside = Beside::Trying(tls);
                 }
             }
@@ -166,12 +205,21 @@ impl Links {
 
     /// A dial failed or a link ended, whoever ended it.
     pub(super) fn on_gone(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {
-        let Some(gone) = self.links.remove(&id) else { return };
+        let Some(gone) = self.links.remove(&id) else {
+            return;
+        };
         let relay = gone.relay;
         if gone.is_usable() {
-            self.out.push_back(Output::Lost { link: id, relay, error: error.clone(), welcomed: gone.is_ready() });
+            self.out.push_back(Output::Lost {
+                link: id,
+                relay,
+                error: error.clone(),
+                welcomed: gone.is_ready(),
+            });
         }
-        let Some(r) = self.relays.get_mut(&relay) else { return };
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return;
+        };
         r.last_error = Some(error.clone());
         match &mut r.phase {
             Phase::Racing(race) => {
@@ -193,15 +241,24 @@ impl Links {
                     let carrier = self.links.get(&other).map_or(Carrier::Tls, |l| l.carrier);
                     let welcomed = self.links.get(&other).is_some_and(Link::is_ready);
                     if welcomed {
-                        r.phase = Phase::Up { link: other, beside: Beside::Nothing };
+                        r.phase = Phase::Up {
+                            link: other,
+                            beside: Beside::Nothing,
+                        };
                         if carrier == Carrier::Tls {
                             self.plan_upgrade(cx, relay);
                         }
                         return;
                     }
                     let race = match carrier {
-                        Carrier::Udp => Race { udp: Lane::Trying(other), tls: Lane::At(cx.now + TLS_AFTER) },
-                        Carrier::Tls => Race { udp: Lane::At(cx.now), tls: Lane::Trying(other) },
+                        Carrier::Udp => Race {
+                            udp: Lane::Trying(other),
+                            tls: Lane::At(cx.now + TLS_AFTER),
+                        },
+                        Carrier::Tls => Race {
+                            udp: Lane::At(cx.now),
+                            tls: Lane::Trying(other),
+                        },
                     };
                     self.race(cx, relay, race);
                 }
@@ -212,14 +269,18 @@ impl Links {
                 Beside::Nothing | Beside::TryAt(..) => self.rest(cx, relay, error),
             },
             Phase::Up { link, beside } => {
-                let tls = self.links.get(link).is_some_and(|l| l.carrier == Carrier::Tls);
+                let tls = self
+                    .links
+                    .get(link)
+                    .is_some_and(|l| l.carrier == Carrier::Tls);
                 if matches!(*beside, Beside::Trying(b) | Beside::Retiring(b, _) if b == id) {
                     // Beside UDP, TLS is tried only because UDP carries no data: that need has not gone.
                     *beside = match (tls, gone.carrier, &*beside) {
                         (true, ..) => upgrade(cx, self.mode),
-                        (false, Carrier::Tls, Beside::Trying(_)) => {
-                            Beside::TryAt(cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX) / 6, Carrier::Tls)
-                        }
+                        (false, Carrier::Tls, Beside::Trying(_)) => Beside::TryAt(
+                            cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX) / 6,
+                            Carrier::Tls,
+                        ),
                         _ => Beside::Nothing,
                     };
                 }
@@ -230,20 +291,31 @@ impl Links {
 
     /// Waits before the next round. A link that worked until now is dialled again almost at once.
     fn rest(&mut self, cx: &mut Cx<'_>, relay: RelayId, error: LinkError) {
-        let Some(r) = self.relays.get_mut(&relay) else { return };
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return;
+        };
         let delay = backoff::delay(cx.rng, r.failures, &error);
         r.failures = r.failures.saturating_add(1);
-        r.phase = Phase::Resting { until: cx.now + delay };
+        r.phase = Phase::Resting {
+            until: cx.now + delay,
+        };
         self.out.push_back(Output::RoundFailed { relay, error });
     }
 
     pub(super) fn on_relay_due(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
-        let Some(r) = self.relays.get_mut(&relay) else { return };
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return;
+        };
         if r.linger_until.is_some_and(|t| t <= cx.now) {
             r.linger_until = None;
             r.failures = 0;
             r.phase = Phase::Idle;
-            let links: Vec<LinkId> = self.links.iter().filter(|(_, l)| l.relay == relay).map(|(&id, _)| id).collect();
+            let links: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, l)| l.relay == relay)
+                .map(|(&id, _)| id)
+                .collect();
             for id in links {
                 self.drop_link(id);
             }
@@ -260,7 +332,9 @@ impl Links {
             Phase::Up { beside, .. } => match *beside {
                 Beside::TryAt(at, carrier) if at <= cx.now => {
                     let link = self.dial(cx, relay, carrier);
-                    if let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+                    if let Some(Phase::Up { beside, .. }) =
+                        self.relays.get_mut(&relay).map(|r| &mut r.phase)
+                    {
                         *beside = Beside::Trying(link);
                     }
                 }
@@ -278,7 +352,10 @@ impl Links {
     fn plan_upgrade(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         let mode = self.mode;
         if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
-            && self.links.get(link).is_some_and(|l| l.carrier == Carrier::Tls)
+            && self
+                .links
+                .get(link)
+                .is_some_and(|l| l.carrier == Carrier::Tls)
         {
             *beside = upgrade(cx, mode);
         }
@@ -288,7 +365,10 @@ impl Links {
 /// When a node on TLS tries UDP again.
 fn upgrade(cx: &mut Cx<'_>, mode: LinkMode) -> Beside {
     match mode {
-        LinkMode::Auto => Beside::TryAt(cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX), Carrier::Udp),
+        LinkMode::Auto => Beside::TryAt(
+            cx.now + cx.rng.between(UPGRADE_MIN, UPGRADE_MAX),
+            Carrier::Udp,
+        ),
         LinkMode::Udp | LinkMode::Tls => Beside::Nothing,
     }
 }

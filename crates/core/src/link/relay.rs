@@ -71,10 +71,12 @@ pub(super) enum Lane {
 impl Race {
     /// The links of the lanes, the better carrier first.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LinkId> {
-        [&self.udp, &self.tls].into_iter().filter_map(|lane| match lane {
-            Lane::Trying(link) => Some(*link),
-            _ => None,
-        })
+        [&self.udp, &self.tls]
+            .into_iter()
+            .filter_map(|lane| match lane {
+                Lane::Trying(link) => Some(*link),
+                _ => None,
+            })
     }
     pub(super) fn lane(&mut self, carrier: Carrier) -> &mut Lane {
         match carrier {
@@ -83,7 +85,9 @@ impl Race {
         }
     }
     pub(super) fn is_lost(&self) -> bool {
-        [&self.udp, &self.tls].into_iter().all(|lane| matches!(lane, Lane::Off | Lane::Failed))
+        [&self.udp, &self.tls]
+            .into_iter()
+            .all(|lane| matches!(lane, Lane::Off | Lane::Failed))
     }
 }
 
@@ -114,10 +118,12 @@ impl Relay {
         let phase = match &self.phase {
             Phase::Idle => None,
             Phase::Resting { until } => Some((*until, "link back-off")),
-            Phase::Racing(race) => [&race.udp, &race.tls].into_iter().fold(None, |first, lane| match lane {
-                Lane::At(at) => earliest(first, Some((*at, "link race"))),
-                _ => first,
-            }),
+            Phase::Racing(race) => [&race.udp, &race.tls]
+                .into_iter()
+                .fold(None, |first, lane| match lane {
+                    Lane::At(at) => earliest(first, Some((*at, "link race"))),
+                    _ => first,
+                }),
             Phase::Up { beside, .. } => match beside {
                 Beside::TryAt(at, _) => Some((*at, "link upgrade")),
                 Beside::Retiring(_, until) => Some((*until, "link retire")),

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use byway_wire::relay::control::{CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Role};
+use byway_wire::relay::control::{
+    CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Role,
+};
 
 use super::Node;
 use super::peer::{Channel, ChannelState, MAX_CHANNELS, Peer, Stage};
+use crate::cx::Cx;
 use crate::io::{Event, LinkId, PeerError, PeerId};
 
 /// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
@@ -22,11 +25,16 @@ impl Node {
                     _ => &mut self.counters.open_limited,
                 };
                 *count += 1;
-                self.events.push_back(Event::Control { link, message: Control::Closed { channel, reason } });
+                self.events.push_back(Event::Control {
+                    link,
+                    message: Control::Closed { channel, reason },
+                });
                 return;
             }
         };
-        let Some(relay) = self.links.get(link).map(|l| l.relay) else { return };
+        let Some(relay) = self.links.get(link).map(|l| l.relay) else {
+            return;
+        };
         if let Some(p) = self.peers.get_mut(&peer) {
             p.channels.push(Channel {
                 id: channel,
@@ -38,7 +46,10 @@ impl Node {
         }
         self.channels.insert((link, channel), peer);
         self.tell_way(peer, link, channel, true);
-        self.events.push_back(Event::Control { link, message: Control::Accept { channel } });
+        self.events.push_back(Event::Control {
+            link,
+            message: Control::Accept { channel },
+        });
         // Tells the route, so that the answers to what is delivered have a way.
         self.channel_opened(now, peer, link, channel, incoming.observed);
         let mut room = MAX_FIRST_BYTES;
@@ -53,19 +64,39 @@ impl Node {
     }
 
     /// The peer an opener is or becomes. A refused one leaves nothing behind.
-    fn admit(&mut self, now: Instant, link: LinkId, incoming: &Incoming) -> Result<PeerId, CloseReason> {
+    fn admit(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        incoming: &Incoming,
+    ) -> Result<PeerId, CloseReason> {
         if !self.is_authorised(incoming) {
             return Err(CloseReason::NotAllowed);
         }
-        if self.channels.contains_key(&(link, incoming.channel)) || incoming.channel == byway_wire::ChannelId::ECHO {
+        if self.channels.contains_key(&(link, incoming.channel))
+            || incoming.channel == byway_wire::ChannelId::ECHO
+        {
             return Err(CloseReason::ChannelInUse);
         }
         let content = incoming.record.record();
         if let Some(&id) = self.incoming.get(&content.id)
-            && let Some(Peer { stage: Stage::Live(live), channels, .. }) = self.peers.get_mut(&id)
+            && let Some(Peer {
+                stage: Stage::Live(live),
+                channels,
+                ..
+            }) = self.peers.get_mut(&id)
         {
             if live.record.record().probe_key != content.probe_key {
                 return Err(CloseReason::NotAllowed);
+            }
+            if !incoming.first.is_empty() {
+                // A new call: what the peer knew of us, it has forgotten.
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
+                live.paths.peer_left(&mut cx);
             }
             if incoming.record.is_newer_than(&live.record) {
                 live.record = incoming.record.clone();
@@ -80,13 +111,23 @@ impl Node {
         if self.peers.len() >= MAX_PEERS && !self.evict_one() {
             return Err(CloseReason::Limit);
         }
-        let live = self.make_live(now, incoming.record.clone()).ok_or(CloseReason::NotAllowed)?;
+        let live = self
+            .make_live(now, incoming.record.clone())
+            .ok_or(CloseReason::NotAllowed)?;
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         self.indexes.insert(live.paths.own_index(), id);
         self.incoming.insert(live.id, id);
-        self.events.push_back(Event::PeerIncoming { peer: id, id: live.id });
-        let peer = Peer { node: live.id.node, dial: None, channels: Vec::new(), stage: Stage::Live(Box::new(live)) };
+        self.events.push_back(Event::PeerIncoming {
+            peer: id,
+            id: live.id,
+        });
+        let peer = Peer {
+            node: live.id.node,
+            dial: None,
+            channels: Vec::new(),
+            stage: Stage::Live(Box::new(live)),
+        };
         self.peers.insert(id, peer);
         Ok(id)
     }
@@ -102,7 +143,10 @@ impl Node {
             let fits = |s: &byway_wire::TicketSecret| {
                 s.verify_open_proof(opener.id, &opener.probe_key, self.id.node, proof)
             };
-            admission.secrets.iter().fold(false, |found, secret| found | fits(secret))
+            admission
+                .secrets
+                .iter()
+                .fold(false, |found, secret| found | fits(secret))
         });
         proved || admission.anyone || admission.nodes.contains(&opener.id.node)
     }
@@ -110,9 +154,13 @@ impl Node {
     /// Makes room by forgetting a peer that dialled us and has neither a path nor a channel.
     fn evict_one(&mut self) -> bool {
         let lost = self.peers.iter().find(|(_, p)| {
-            p.dial.is_none() && !p.has_channel() && matches!(&p.stage, Stage::Live(live) if !live.paths.has_primary())
+            p.dial.is_none()
+                && !p.has_channel()
+                && matches!(&p.stage, Stage::Live(live) if !live.paths.has_primary())
         });
-        let Some(id) = lost.map(|(&id, _)| id) else { return false };
+        let Some(id) = lost.map(|(&id, _)| id) else {
+            return false;
+        };
         self.counters.peer_evicted += 1;
         self.fail_peer(id, PeerError::TimedOut);
         true

@@ -61,20 +61,38 @@ impl Node {
             errors: Default::default(),
             collisions: 0,
         };
-        let dial = Dial { relays, secret: target.secret, reopen_at: now, failures: 0 };
-        let peer = Peer { node: target.node, dial: Some(dial), channels: Vec::new(), stage: Stage::Calling(calling) };
+        let dial = Dial {
+            relays,
+            secret: target.secret,
+            reopen_at: now,
+            failures: 0,
+        };
+        let peer = Peer {
+            node: target.node,
+            dial: Some(dial),
+            channels: Vec::new(),
+            stage: Stage::Calling(calling),
+        };
         self.peers.insert(id, peer);
         self.touched.insert(id);
         id
     }
 
     pub(super) fn add_first(&mut self, now: Instant, id: PeerId, data: Bytes) {
-        let Some(Peer { stage: Stage::Calling(calling), .. }) = self.peers.get_mut(&id) else {
+        let Some(Peer {
+            stage: Stage::Calling(calling),
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
             self.counters.first_dropped += 1;
             return;
         };
         let held: usize = calling.first.iter().map(Bytes::len).sum();
-        if calling.sent || calling.first.len() >= MAX_FIRST || held + data.len() > MAX_FIRST_BYTES || data.is_empty() {
+        if calling.sent
+            || calling.first.len() >= MAX_FIRST
+            || held + data.len() > MAX_FIRST_BYTES
+            || data.is_empty()
+        {
             self.counters.first_dropped += 1;
             return;
         }
@@ -87,7 +105,13 @@ impl Node {
 
     /// Carries a call on: starts relays, opens where a link is usable, fails when nothing is left to try.
     pub(super) fn drive_call(&mut self, now: Instant, id: PeerId) {
-        let Some(Peer { dial: Some(dial), stage: Stage::Calling(calling), channels, .. }) = self.peers.get_mut(&id) else {
+        let Some(Peer {
+            dial: Some(dial),
+            stage: Stage::Calling(calling),
+            channels,
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
             return;
         };
         if let Some(error) = verdict(now, dial, calling, channels, &self.links) {
@@ -95,9 +119,14 @@ impl Node {
             return;
         }
         // The next relay starts when its time has come, or at once when all before it failed.
-        let failed = |c: &Calling, relay: &RelayId| c.refusals.contains_key(relay) || c.errors.contains_key(relay);
+        let failed = |c: &Calling, relay: &RelayId| {
+            c.refusals.contains_key(relay) || c.errors.contains_key(relay)
+        };
         while calling.started < dial.relays.len()
-            && (calling.next_start <= now || dial.relays[..calling.started].iter().all(|r| failed(calling, r)))
+            && (calling.next_start <= now
+                || dial.relays[..calling.started]
+                    .iter()
+                    .all(|r| failed(calling, r)))
         {
             calling.started += 1;
             calling.next_start = now + NEXT_RELAY_AFTER;
@@ -107,8 +136,12 @@ impl Node {
             return;
         }
         let next = dial.relays[..calling.started].iter().find_map(|&relay| {
-            let done = calling.refusals.contains_key(&relay) || channels.iter().any(|c| c.relay == relay);
-            self.links.usable(relay).filter(|_| !done).map(|link| (relay, link))
+            let done =
+                calling.refusals.contains_key(&relay) || channels.iter().any(|c| c.relay == relay);
+            self.links
+                .usable(relay)
+                .filter(|_| !done)
+                .map(|link| (relay, link))
         });
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
@@ -118,9 +151,14 @@ impl Node {
     /// Opens a channel to a dialled peer.
     pub(super) fn open(&mut self, now: Instant, id: PeerId, relay: RelayId, link: LinkId) {
         let own = self.record.record();
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let Some(dial) = &peer.dial else { return };
-        let proof = dial.secret.as_ref().map(|secret| secret.open_proof(own.id, &own.probe_key, peer.node));
+        let proof = dial
+            .secret
+            .as_ref()
+            .map(|secret| secret.open_proof(own.id, &own.probe_key, peer.node));
         let first = match &mut peer.stage {
             Stage::Calling(calling) => {
                 calling.sent = true;
@@ -136,7 +174,12 @@ impl Node {
             previous: None,
             attested: None,
         });
-        let message = Control::Open(Open { channel, peer: peer.node, proof, first });
+        let message = Control::Open(Open {
+            channel,
+            peer: peer.node,
+            proof,
+            first,
+        });
         self.channels.insert((link, channel), id);
         self.events.push_back(Event::Control { link, message });
         self.tell_way(id, link, channel, true);
@@ -149,15 +192,24 @@ impl Node {
             self.counters.control_unexpected += 1;
             return;
         };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let opening = |c: &Channel| c.id == opened.channel && matches!(c.state, ChannelState::Opening { link: l, .. } if l == link);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let opening = |c: &Channel| {
+            c.id == opened.channel
+                && matches!(c.state, ChannelState::Opening { link: l, .. } if l == link)
+        };
         if !peer.channels.iter().any(opening) {
             self.counters.control_unexpected += 1;
             return;
         }
         if opened.record.node() != peer.node {
             let error = LinkError::Protocol("it answered with the record of another node".into());
-            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
             self.links.fail(&mut cx, link, error);
             return;
         }
@@ -169,7 +221,10 @@ impl Node {
                     return;
                 };
                 self.indexes.insert(live.paths.own_index(), id);
-                self.events.push_back(Event::PeerKnown { peer: id, id: live.id });
+                self.events.push_back(Event::PeerKnown {
+                    peer: id,
+                    id: live.id,
+                });
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.stage = Stage::Live(Box::new(live));
                 }
@@ -191,7 +246,13 @@ impl Node {
     }
 
     /// A channel ended, or was refused.
-    pub(super) fn on_closed(&mut self, now: Instant, link: LinkId, channel: ChannelId, reason: CloseReason) {
+    pub(super) fn on_closed(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        channel: ChannelId,
+        reason: CloseReason,
+    ) {
         let Some(&id) = self.channels.get(&(link, channel)) else {
             // Both sides may close at once.
             self.counters.stale_input += 1;
@@ -199,18 +260,46 @@ impl Node {
         };
         let relay = self.drop_channel(now, id, channel);
         self.touched.insert(id);
-        let Some(Peer { dial: Some(dial), stage, .. }) = self.peers.get_mut(&id) else { return };
+        if let Some(Peer {
+            stage: Stage::Live(live),
+            channels,
+            ..
+        }) = self.peers.get_mut(&id)
+            && reason == CloseReason::Done
+            && channels.is_empty()
+        {
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
+            live.paths.peer_left(&mut cx);
+        }
+        let Some(Peer {
+            dial: Some(dial),
+            stage,
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            return;
+        };
         match stage {
             Stage::Calling(calling) => match (reason, relay) {
                 (CloseReason::NotAllowed | CloseReason::SelfOpen, _) => {
                     self.fail_peer(id, PeerError::NotAllowed(reason));
                 }
-                (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => calling.collisions += 1,
+                (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => {
+                    calling.collisions += 1
+                }
                 (_, Some(relay)) => {
                     calling.refusals.insert(relay, reason);
                 }
                 (_, None) => {}
             },
+            // The agent refuses, and nothing else leads there.
+            Stage::Live(live) if reason == CloseReason::NotAllowed && !live.paths.has_primary() => {
+                self.fail_peer(id, PeerError::NotAllowed(reason));
+            }
             Stage::Live(_) => {
                 dial.failures = dial.failures.saturating_add(1);
                 // The relay that said so is asked last.
@@ -223,7 +312,8 @@ impl Node {
                     // Attaching came too late: nothing speaks against opening at once.
                     CloseReason::NoSuchChannel if dial.failures == 1 => dial.reopen_at = now,
                     _ => {
-                        let wait = (REOPEN * 2u32.saturating_pow(dial.failures.min(16))).min(REOPEN_MAX);
+                        let wait =
+                            (REOPEN * 2u32.saturating_pow(dial.failures.min(16))).min(REOPEN_MAX);
                         dial.reopen_at = now + self.rng.between(wait / 2, wait);
                     }
                 }
@@ -233,15 +323,25 @@ impl Node {
 
     /// A live peer that we dialled has no channel any more: opens one where a link is usable.
     pub(super) fn reopen(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        let Some(dial) = &peer.dial else { return };
-        if peer.has_channel() || dial.reopen_at > now || peer.channels.len() >= super::peer::MAX_CHANNELS {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let (Some(dial), Stage::Live(_)) = (&peer.dial, &peer.stage) else {
+            return;
+        };
+        if peer.has_channel()
+            || dial.reopen_at > now
+            || peer.channels.len() >= super::peer::MAX_CHANNELS
+        {
             return;
         }
         // A detached channel of the same relay is about to be attached.
         let next = dial.relays.iter().find_map(|&relay| {
             let waits = peer.channels.iter().any(|c| c.relay == relay);
-            self.links.usable(relay).filter(|_| !waits).map(|link| (relay, link))
+            self.links
+                .usable(relay)
+                .filter(|_| !waits)
+                .map(|link| (relay, link))
         });
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
@@ -266,12 +366,25 @@ impl Node {
     pub(super) fn make_live(&mut self, now: Instant, record: SignedRecord) -> Option<Live> {
         let content = record.record();
         let id: NodeInstance = content.id;
-        let keys =
-            byway_wire::pair::PairKeys::derive(&self.probe_secret.0, self.id, &content.probe_key, id).ok()?;
+        let keys = byway_wire::pair::PairKeys::derive(
+            &self.probe_secret.0,
+            self.id,
+            &content.probe_key,
+            id,
+        )
+        .ok()?;
         let index = byway_wire::probe::Index(self.rng.u64());
-        let association = Association::new(keys, index);
+        // Microseconds since the node began: nobody sends a million probes a second, so a later association with the
+        // same instance always counts on from above the earlier one.
+        let counter = now.saturating_duration_since(self.began).as_micros() as u64;
+        let association = Association::new(keys, index, counter);
         let paths = Paths::new(now, association, self.config.direct, self.sockets.clone());
-        Some(Live { id, record, paths, same_host: false })
+        Some(Live {
+            id,
+            record,
+            paths,
+            same_host: false,
+        })
     }
 }
 
@@ -284,15 +397,22 @@ fn verdict(
     links: &crate::link::Links,
 ) -> Option<PeerError> {
     let out_of_reach = |relay: &RelayId| {
-        calling.errors.get(relay).is_some_and(|(rounds, error)| *rounds >= ROUNDS || is_lasting(error))
+        calling
+            .errors
+            .get(relay)
+            .is_some_and(|(rounds, error)| *rounds >= ROUNDS || is_lasting(error))
             && links.usable(*relay).is_none()
     };
-    let all_tried = dial.relays.iter().all(|r| calling.refusals.contains_key(r) || out_of_reach(r));
+    let all_tried = dial
+        .relays
+        .iter()
+        .all(|r| calling.refusals.contains_key(r) || out_of_reach(r));
     let late = calling.deadline <= now;
     if !all_tried && !late {
         return None;
     }
-    let offline = |reason: &CloseReason| matches!(reason, CloseReason::Offline | CloseReason::PeerGone);
+    let offline =
+        |reason: &CloseReason| matches!(reason, CloseReason::Offline | CloseReason::PeerGone);
     if let Some(reason) = calling.refusals.values().find(|r| !offline(r)) {
         return Some(PeerError::NotAllowed(*reason));
     }
@@ -303,9 +423,16 @@ fn verdict(
         return Some(PeerError::TimedOut);
     }
     let error = |relay: &RelayId| {
-        let known = calling.errors.get(relay).map(|(_, e)| e).or(links.last_error(*relay));
+        let known = calling
+            .errors
+            .get(relay)
+            .map(|(_, e)| e)
+            .or(links.last_error(*relay));
         known.cloned().unwrap_or(LinkError::TimedOut)
     };
-    let errors = dial.relays.iter().filter_map(|r| Some((links.url(*r)?.clone(), error(r))));
+    let errors = dial
+        .relays
+        .iter()
+        .filter_map(|r| Some((links.url(*r)?.clone(), error(r))));
     Some(PeerError::NoRelay(errors.collect()))
 }

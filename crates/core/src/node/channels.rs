@@ -21,27 +21,57 @@ impl Node {
     /// What happened to links.
     pub(super) fn on_link_output(&mut self, now: Instant, output: link::Output) {
         match output {
-            link::Output::Dial { link, relay, carrier } => {
-                let Some(url) = self.links.url(relay).cloned() else { return };
+            link::Output::Dial {
+                link,
+                relay,
+                carrier,
+            } => {
+                let Some(url) = self.links.url(relay).cloned() else {
+                    return;
+                };
                 let addrs = self.links.addrs(relay).to_vec();
-                self.events.push_back(Event::Dial { link, relay, url, addrs, carrier });
+                self.events.push_back(Event::Dial {
+                    link,
+                    relay,
+                    url,
+                    addrs,
+                    carrier,
+                });
             }
             link::Output::HangUp { link } => self.events.push_back(Event::HangUp { link }),
-            link::Output::Send { link, message } => self.events.push_back(Event::Control { link, message }),
+            link::Output::Send { link, message } => {
+                self.events.push_back(Event::Control { link, message })
+            }
             link::Output::Echo { link, payload } => {
                 if let Some(way) = self.channel_way(link, ChannelId::ECHO) {
                     self.transmits.push_back(Transmit { way, data: payload });
                 }
             }
             link::Output::Usable { link } => self.on_usable(link),
-            link::Output::Ready { link, relay, carrier, observed } => {
-                self.events.push_back(Event::LinkReady { link, relay, carrier, observed });
+            link::Output::Ready {
+                link,
+                relay,
+                carrier,
+                observed,
+            } => {
+                self.events.push_back(Event::LinkReady {
+                    link,
+                    relay,
+                    carrier,
+                    observed,
+                });
                 self.observed_changed(now);
             }
             link::Output::Replace { old, new } => self.move_channels(now, old, new),
-            link::Output::Lost { link, relay, error, welcomed } => {
+            link::Output::Lost {
+                link,
+                relay,
+                error,
+                welcomed,
+            } => {
                 if welcomed {
-                    self.events.push_back(Event::LinkLost { link, relay, error });
+                    self.events
+                        .push_back(Event::LinkLost { link, relay, error });
                 }
                 self.detach_channels(now, link);
                 self.observed_changed(now);
@@ -53,25 +83,43 @@ impl Node {
 
     /// A link connected: opens and attachments go out behind `Hello`.
     fn on_usable(&mut self, link: LinkId) {
-        let Some(relay) = self.links.get(link).map(|l| l.relay) else { return };
-        let concerned = |peer: &Peer| {
-            peer.dial.as_ref().is_some_and(|d| d.relays.contains(&relay)) || peer.channels.iter().any(|c| c.relay == relay)
+        let Some(relay) = self.links.get(link).map(|l| l.relay) else {
+            return;
         };
-        let ids: Vec<PeerId> = self.peers.iter().filter(|(_, p)| concerned(p)).map(|(&id, _)| id).collect();
+        let concerned = |peer: &Peer| {
+            peer.dial
+                .as_ref()
+                .is_some_and(|d| d.relays.contains(&relay))
+                || peer.channels.iter().any(|c| c.relay == relay)
+        };
+        let ids: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| concerned(p))
+            .map(|(&id, _)| id)
+            .collect();
         self.touched.extend(ids);
     }
 
     /// A better link is ready: every channel of the old one is attached to it, and carries on meanwhile.
     fn move_channels(&mut self, now: Instant, old: LinkId, new: LinkId) {
         for (id, channel) in self.channels_on(old) {
-            let Some(c) = self.peers.get_mut(&id).and_then(|p| p.channels.iter_mut().find(|c| c.id == channel)) else {
+            let Some(c) = self
+                .peers
+                .get_mut(&id)
+                .and_then(|p| p.channels.iter_mut().find(|c| c.id == channel))
+            else {
                 continue;
             };
             match c.state {
-                ChannelState::Open { link } | ChannelState::Moving { from: link, .. } if link == old => {
+                ChannelState::Open { link } | ChannelState::Moving { from: link, .. }
+                    if link == old =>
+                {
                     c.state = ChannelState::Moving { from: old, to: new };
                 }
-                ChannelState::Attaching { until, .. } => c.state = ChannelState::Attaching { link: new, until },
+                ChannelState::Attaching { until, .. } => {
+                    c.state = ChannelState::Attaching { link: new, until }
+                }
                 // Moved when it is answered.
                 _ => continue,
             }
@@ -81,7 +129,10 @@ impl Node {
 
     fn send_attach(&mut self, _now: Instant, id: PeerId, link: LinkId, channel: ChannelId) {
         self.channels.insert((link, channel), id);
-        self.events.push_back(Event::Control { link, message: Control::Attach { channel } });
+        self.events.push_back(Event::Control {
+            link,
+            message: Control::Attach { channel },
+        });
         self.tell_way(id, link, channel, true);
     }
 
@@ -92,8 +143,12 @@ impl Node {
             return;
         };
         let new = self.channel_way(link, channel);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) else {
+            return;
+        };
         let from = match c.state {
             ChannelState::Moving { from, to } if to == link => Some(from),
             ChannelState::Attaching { link: to, .. } if to == link => None,
@@ -110,8 +165,19 @@ impl Node {
         if let Some(dial) = self.peers.get_mut(&id).and_then(|p| p.dial.as_mut()) {
             dial.failures = 0;
         }
-        if let (Some(new), Some(Peer { stage: Stage::Live(live), .. })) = (new, self.peers.get_mut(&id)) {
-            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        if let (
+            Some(new),
+            Some(Peer {
+                stage: Stage::Live(live),
+                ..
+            }),
+        ) = (new, self.peers.get_mut(&id))
+        {
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
             match old {
                 Some(old) => live.paths.move_channel(&mut cx, old, new),
                 None => live.paths.add_channel(&mut cx, new, attested),
@@ -126,8 +192,12 @@ impl Node {
         for (id, channel) in self.channels_on(gone) {
             self.channels.remove(&(gone, channel));
             self.touched.insert(id);
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
-            let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) else { continue };
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) else {
+                continue;
+            };
             if c.previous == Some(gone) {
                 c.previous = None;
             }
@@ -137,15 +207,24 @@ impl Node {
                     peer.channels.retain(|c| c.id != channel);
                 }
                 ChannelState::Open { link } if link == gone => {
-                    c.state = ChannelState::Detached { until: now + DETACHED_LIMIT };
+                    c.state = ChannelState::Detached {
+                        until: now + DETACHED_LIMIT,
+                    };
                     carried = true;
                 }
                 ChannelState::Moving { from, to } if from == gone => {
-                    c.state = ChannelState::Attaching { link: to, until: now + DETACHED_LIMIT };
+                    c.state = ChannelState::Attaching {
+                        link: to,
+                        until: now + DETACHED_LIMIT,
+                    };
                     carried = true;
                 }
-                ChannelState::Moving { from, to } if to == gone => c.state = ChannelState::Open { link: from },
-                ChannelState::Attaching { link, until } if link == gone => c.state = ChannelState::Detached { until },
+                ChannelState::Moving { from, to } if to == gone => {
+                    c.state = ChannelState::Open { link: from }
+                }
+                ChannelState::Attaching { link, until } if link == gone => {
+                    c.state = ChannelState::Detached { until }
+                }
                 _ => {}
             }
             self.forget_way(now, id, gone, channel, carried);
@@ -153,13 +232,33 @@ impl Node {
     }
 
     /// The shell, and the paths if it carried data, learn that a channel is no longer on a link.
-    fn forget_way(&mut self, now: Instant, id: PeerId, link: LinkId, channel: ChannelId, carried: bool) {
+    fn forget_way(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        link: LinkId,
+        channel: ChannelId,
+        carried: bool,
+    ) {
         // The link may be gone, so both carriers are looked for.
         for carrier in [crate::io::Carrier::Udp, crate::io::Carrier::Tls] {
-            let way = Way::Channel { link, carrier, channel };
+            let way = Way::Channel {
+                link,
+                carrier,
+                channel,
+            };
             if self.known_ways.remove(&way) {
-                if carried && let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
-                    let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                if carried
+                    && let Some(Peer {
+                        stage: Stage::Live(live),
+                        ..
+                    }) = self.peers.get_mut(&id)
+                {
+                    let mut cx = Cx {
+                        now,
+                        rng: &mut self.rng,
+                        counters: &mut self.counters,
+                    };
                     live.paths.remove_way(&mut cx, way);
                 }
                 self.events.push_back(Event::WayForgotten { peer: id, way });
@@ -169,17 +268,33 @@ impl Node {
 
     /// Attaches what is detached, opens what is missing, gives up what waited too long.
     pub(super) fn keep_channels(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        let states: Vec<_> = peer.channels.iter().map(|c| (c.id, c.relay, c.state)).collect();
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let states: Vec<_> = peer
+            .channels
+            .iter()
+            .map(|c| (c.id, c.relay, c.state))
+            .collect();
         for (channel, relay, state) in states {
             match state {
                 ChannelState::Opening { since, .. } if since + super::calls::OPEN_LIMIT <= now => {
-                    self.close_channel(id, channel, CloseReason::Done);
-                    if let Some(Peer { stage: Stage::Calling(calling), .. }) = self.peers.get_mut(&id) {
-                        calling.refusals.entry(relay).or_insert(CloseReason::Offline);
+                    // Not `Done`: that would say that we forgot the peer.
+                    self.close_channel(id, channel, CloseReason::Limit);
+                    if let Some(Peer {
+                        stage: Stage::Calling(calling),
+                        ..
+                    }) = self.peers.get_mut(&id)
+                    {
+                        calling
+                            .refusals
+                            .entry(relay)
+                            .or_insert(CloseReason::Offline);
                     }
                 }
-                ChannelState::Detached { until } | ChannelState::Attaching { until, .. } if until <= now => {
+                ChannelState::Detached { until } | ChannelState::Attaching { until, .. }
+                    if until <= now =>
+                {
                     self.drop_channel(now, id, channel);
                 }
                 ChannelState::Detached { until } => {
@@ -195,12 +310,21 @@ impl Node {
     }
 
     /// A channel carries data from now on.
-    pub(super) fn channel_opened(&mut self, now: Instant, id: PeerId, link: LinkId, channel: ChannelId, observed: SocketAddr) {
+    pub(super) fn channel_opened(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        link: LinkId,
+        channel: ChannelId,
+        observed: SocketAddr,
+    ) {
         let observed = link::canonical(observed);
         let own = self.links.get(link).and_then(|l| l.observed());
         let way = self.channel_way(link, channel);
         self.set_state(id, channel, ChannelState::Open { link });
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let mut relay = None;
         if let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) {
             c.attested = Some(observed);
@@ -210,8 +334,14 @@ impl Node {
             dial.failures = 0;
         }
         if let (Some(way), Stage::Live(live)) = (way, &mut peer.stage) {
-            live.same_host |= observed.ip().is_loopback() && own.is_none_or(|own| own.ip().is_loopback());
-            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            let both_loopback =
+                observed.ip().is_loopback() && own.is_none_or(|own| own.ip().is_loopback());
+            live.same_host |= both_loopback || self.local.is_own_ip(observed.ip());
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
             live.paths.add_channel(&mut cx, way, Some(observed));
         }
         self.drain_peer(now, id);
@@ -220,7 +350,14 @@ impl Node {
         if let Some(better) = relay.and_then(|relay| self.links.usable(relay))
             && better != link
         {
-            self.set_state(id, channel, ChannelState::Moving { from: link, to: better });
+            self.set_state(
+                id,
+                channel,
+                ChannelState::Moving {
+                    from: link,
+                    to: better,
+                },
+            );
             self.send_attach(now, id, better, channel);
         }
         self.touched.insert(id);
@@ -228,18 +365,30 @@ impl Node {
 
     /// Ends a channel and says so to the relay.
     pub(super) fn close_channel(&mut self, id: PeerId, channel: ChannelId, reason: CloseReason) {
-        let link = self.peers.get(&id).and_then(|p| p.channels.iter().find(|c| c.id == channel)).and_then(|c| {
-            // Of two links the new one: closing there closes the channel whether or not it moved already.
-            c.links().last()
-        });
+        let link = self
+            .peers
+            .get(&id)
+            .and_then(|p| p.channels.iter().find(|c| c.id == channel))
+            .and_then(|c| {
+                // Of two links the new one: closing there closes the channel whether or not it moved already.
+                c.links().last()
+            });
         if let Some(link) = link {
-            self.events.push_back(Event::Control { link, message: Control::Closed { channel, reason } });
+            self.events.push_back(Event::Control {
+                link,
+                message: Control::Closed { channel, reason },
+            });
         }
         self.drop_channel(self.now, id, channel);
     }
 
     /// Forgets a channel; gives the relay it was on.
-    pub(super) fn drop_channel(&mut self, now: Instant, id: PeerId, channel: ChannelId) -> Option<RelayId> {
+    pub(super) fn drop_channel(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        channel: ChannelId,
+    ) -> Option<RelayId> {
         let peer = self.peers.get_mut(&id)?;
         let at = peer.channels.iter().position(|c| c.id == channel)?;
         let gone = peer.channels.remove(at);
@@ -262,7 +411,9 @@ impl Node {
         for channel in channels {
             self.close_channel(id, channel, CloseReason::Done);
         }
-        let Some(peer) = self.peers.remove(&id) else { return };
+        let Some(peer) = self.peers.remove(&id) else {
+            return;
+        };
         if let Stage::Live(live) = peer.stage {
             self.indexes.remove(&live.paths.own_index());
             if self.incoming.get(&live.id) == Some(&id) {
@@ -293,44 +444,81 @@ impl Node {
 
     /// Passes on what a peer's paths want.
     pub(super) fn drain_peer(&mut self, now: Instant, id: PeerId) {
-        while let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
-            let Some(output) = live.paths.poll() else { break };
+        while let Some(Peer {
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        {
+            let Some(output) = live.paths.poll() else {
+                break;
+            };
             match output {
-                path::Output::Send { way, data } => self.transmits.push_back(Transmit { way, data }),
+                path::Output::Send { way, data } => {
+                    self.transmits.push_back(Transmit { way, data })
+                }
                 path::Output::Signal(sealed) => self.send_signal(id, sealed),
                 path::Output::Route(route, reason) => self.route(id, route, reason),
                 path::Output::Replay => self.events.push_back(Event::Replay { peer: id }),
                 path::Output::WatchFlow => self.events.push_back(Event::WatchFlow { peer: id }),
                 path::Output::SuspectLink(link) => {
-                    let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                    let mut cx = Cx {
+                        now,
+                        rng: &mut self.rng,
+                        counters: &mut self.counters,
+                    };
                     self.links.suspect(&mut cx, link);
                 }
-                path::Output::WayKnown(way) => self.events.push_back(Event::WayKnown { peer: id, way }),
-                path::Output::WayForgotten(way) => self.events.push_back(Event::WayForgotten { peer: id, way }),
+                path::Output::WayKnown(way) => {
+                    self.events.push_back(Event::WayKnown { peer: id, way })
+                }
+                path::Output::WayForgotten(way) => {
+                    self.events.push_back(Event::WayForgotten { peer: id, way })
+                }
             }
         }
     }
 
     fn route(&mut self, id: PeerId, route: Route, reason: RouteReason) {
-        self.events.push_back(Event::Route { peer: id, route, reason });
+        self.events.push_back(Event::Route {
+            peer: id,
+            route,
+            reason,
+        });
     }
 
     /// A signal goes by one channel that is open; the relays are equal for it.
     fn send_signal(&mut self, id: PeerId, sealed: bytes::Bytes) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        if let Some((link, channel)) = peer.channels.iter().find_map(|c| Some((c.carried_by()?, c.id))) {
-            self.events.push_back(Event::Control { link, message: Control::Signal { channel, sealed } });
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        if let Some((link, channel)) = peer
+            .channels
+            .iter()
+            .find_map(|c| Some((c.carried_by()?, c.id)))
+        {
+            self.events.push_back(Event::Control {
+                link,
+                message: Control::Signal { channel, sealed },
+            });
         }
     }
 
     /// The way through a channel on a link that is up.
     pub(super) fn channel_way(&self, link: LinkId, channel: ChannelId) -> Option<Way> {
         let carrier = self.links.get(link)?.carrier;
-        Some(Way::Channel { link, carrier, channel })
+        Some(Way::Channel {
+            link,
+            carrier,
+            channel,
+        })
     }
 
     pub(super) fn set_state(&mut self, id: PeerId, channel: ChannelId, state: ChannelState) {
-        if let Some(c) = self.peers.get_mut(&id).and_then(|p| p.channels.iter_mut().find(|c| c.id == channel)) {
+        if let Some(c) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|p| p.channels.iter_mut().find(|c| c.id == channel))
+        {
             c.state = state;
         }
     }
@@ -338,6 +526,9 @@ impl Node {
     fn channels_on(&self, link: LinkId) -> Vec<(PeerId, ChannelId)> {
         let low = (link, ChannelId::from_u64(0));
         let high = (link, ChannelId::from_u64(u64::MAX));
-        self.channels.range(low..=high).map(|(&(_, channel), &id)| (id, channel)).collect()
+        self.channels
+            .range(low..=high)
+            .map(|(&(_, channel), &id)| (id, channel))
+            .collect()
     }
 }

@@ -20,10 +20,16 @@ impl Node {
             self.counters.stale_input += 1;
             return;
         }
-        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
         match message {
             Control::Welcome(welcome) => self.links.handle_welcome(&mut cx, link, &welcome),
-            Control::Refused { reason, detail } => self.links.handle_refused(&mut cx, link, reason, detail),
+            Control::Refused { reason, detail } => {
+                self.links.handle_refused(&mut cx, link, reason, detail)
+            }
             Control::Opened(opened) => self.on_opened(now, link, opened),
             Control::Incoming(incoming) => self.on_incoming(now, link, incoming),
             Control::Closed { channel, reason } => self.on_closed(now, link, channel, reason),
@@ -31,7 +37,10 @@ impl Node {
             Control::Signal { channel, sealed } => self.on_signal(now, link, channel, &sealed),
             Control::Rebound { observed } => self.on_rebound(now, link, observed),
             Control::Ping { token } => {
-                self.events.push_back(Event::Control { link, message: Control::Pong { token } });
+                self.events.push_back(Event::Control {
+                    link,
+                    message: Control::Pong { token },
+                });
             }
             Control::Record(record) => self.on_record(&record),
             Control::GoingAway { alternates, .. } => self.on_going_away(now, link, alternates),
@@ -48,8 +57,13 @@ impl Node {
         };
         match self.peers.get_mut(&id).map(|p| &mut p.stage) {
             Some(Stage::Live(live)) => {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
-                live.paths.handle_signal(&mut cx, sealed, &self.local, live.same_host);
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
+                live.paths
+                    .handle_signal(&mut cx, sealed, &self.local, live.same_host);
                 self.touched.insert(id);
             }
             _ => self.counters.signal_unknown += 1,
@@ -69,7 +83,10 @@ impl Node {
     fn on_record(&mut self, record: &SignedRecord) {
         let mut expected = false;
         for peer in self.peers.values_mut() {
-            if let Peer { stage: Stage::Live(live), .. } = peer
+            if let Peer {
+                stage: Stage::Live(live),
+                ..
+            } = peer
                 && live.id == record.record().id
                 && live.record.record().probe_key == record.record().probe_key
             {
@@ -84,11 +101,15 @@ impl Node {
 
     /// The relay will stop: its alternates are dialled now, so that they are up before it does.
     fn on_going_away(&mut self, now: Instant, link: LinkId, alternates: Vec<RelayUrl>) {
-        let Some(leaving) = self.links.get(link).map(|l| l.relay) else { return };
+        let Some(leaving) = self.links.get(link).map(|l| l.relay) else {
+            return;
+        };
         let kept = self.links.is_kept(leaving);
         for url in alternates.into_iter().take(MAX_ALTERNATES) {
             self.add_relay_servers(now, &url, &[]);
-            let Some(relay) = self.links.add(url, Vec::new(), kept) else { continue };
+            let Some(relay) = self.links.add(url, Vec::new(), kept) else {
+                continue;
+            };
             for peer in self.peers.values_mut() {
                 if let Some(dial) = &mut peer.dial
                     && dial.relays.contains(&leaving)

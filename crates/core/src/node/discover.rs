@@ -22,7 +22,14 @@ impl Discoverer {
     pub(super) fn set_sockets(&mut self, _now: Instant, _sockets: &[LocalSocket]) {}
     pub(super) fn add_server(&mut self, _now: Instant, _label: String, _addr: SocketAddr) {}
     pub(super) fn run(&mut self, _now: Instant) {}
-    pub(super) fn handle_stun(&mut self, _now: Instant, _socket: SocketId, _from: SocketAddr, _to: Option<IpAddr>, _data: &[u8]) -> bool {
+    pub(super) fn handle_stun(
+        &mut self,
+        _now: Instant,
+        _socket: SocketId,
+        _from: SocketAddr,
+        _to: Option<IpAddr>,
+        _data: &[u8],
+    ) -> bool {
         false
     }
     pub(super) fn handle_timeout(&mut self, _now: Instant, _active: bool) {}
@@ -44,7 +51,10 @@ impl Node {
 
     /// The address of a link's relay is known now.
     pub(super) fn learn_relay_server(&mut self, now: Instant, link: LinkId) {
-        let known = self.links.get(link).and_then(|l| Some((l.udp()?.1, self.links.url(l.relay)?.clone())));
+        let known = self
+            .links
+            .get(link)
+            .and_then(|l| Some((l.udp()?.1, self.links.url(l.relay)?.clone())));
         if let Some((addr, url)) = known {
             self.discovery.add_server(now, url.to_string(), addr);
             self.discover_if_useful(now);
@@ -59,7 +69,14 @@ impl Node {
 
     /// Relays see our UDP links at addresses that are candidates: links and paths share sockets.
     pub(super) fn observed_changed(&mut self, now: Instant) {
-        let seen = self.links.observed_udp().map(|addr| Candidate { kind: CandidateKind::Reflexive, addr }).collect();
+        let seen = self
+            .links
+            .observed_udp()
+            .map(|addr| Candidate {
+                kind: CandidateKind::Reflexive,
+                addr,
+            })
+            .collect();
         if self.local.set(Source::Links, seen) {
             self.candidates_changed(now);
         }
@@ -68,9 +85,14 @@ impl Node {
     /// Tells the shell and every peer.
     pub(super) fn candidates_changed(&mut self, now: Instant) {
         self.generation += 1;
-        self.events.push_back(Event::Candidates(self.local.offered().to_vec()));
-        let live: Vec<PeerId> =
-            self.peers.iter().filter(|(_, p)| matches!(p.stage, Stage::Live(_))).map(|(&id, _)| id).collect();
+        self.events
+            .push_back(Event::Candidates(self.local.offered().to_vec()));
+        let live: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| matches!(p.stage, Stage::Live(_)))
+            .map(|(&id, _)| id)
+            .collect();
         for id in live {
             self.offer(now, id);
         }
@@ -79,11 +101,19 @@ impl Node {
     /// Sends our candidates to one peer. A list it has is ignored there, so repeating does no harm.
     pub(super) fn offer(&mut self, now: Instant, id: PeerId) {
         let mapping = self.discovery.mapping();
-        if let Some(Peer { stage: Stage::Live(live), channels, .. }) = self.peers.get_mut(&id)
+        if let Some(Peer {
+            stage: Stage::Live(live),
+            channels,
+            ..
+        }) = self.peers.get_mut(&id)
             && channels.iter().any(|c| c.carried_by().is_some())
         {
             let list = self.local.for_peer(live.same_host);
-            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
             live.paths.offer(&mut cx, list, mapping, self.generation);
             self.touched.insert(id);
         }

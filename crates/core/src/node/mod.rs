@@ -43,7 +43,9 @@ use byway_wire::demux::{Kind, classify};
 use byway_wire::probe::{Index, peek_index};
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::cookie::Cookie;
-use byway_wire::{ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord};
+use byway_wire::{
+    ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord,
+};
 
 use crate::counters::Counters;
 use crate::cx::Cx;
@@ -85,6 +87,7 @@ pub struct Node {
     /// Peers whose queues or timers may have changed.
     touched: BTreeSet<PeerId>,
     wakeups: wakeups::Wakeups,
+    began: Instant,
     /// The time of the last input: "now" for `poll_timeout` while output waits.
     now: Instant,
     transmits: VecDeque<Transmit>,
@@ -114,7 +117,10 @@ impl Node {
     pub fn new(now: Instant, config: Config, identity: Identity, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed);
         let probe_secret = ProbeSecret::from_bytes(rng.bytes());
-        let id = NodeInstance { node: identity.key.node_id(), instance: Instance(rng.u64()) };
+        let id = NodeInstance {
+            node: identity.key.node_id(),
+            instance: Instance(rng.u64()),
+        };
         let record = Record {
             id,
             probe_key: probe_secret.public(),
@@ -144,6 +150,7 @@ impl Node {
             known_ways: BTreeSet::new(),
             touched: BTreeSet::new(),
             wakeups: wakeups::Wakeups::default(),
+            began: now,
             now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -170,7 +177,11 @@ impl Node {
         let changed = self.local.set_sockets(&self.sockets);
         for (&id, peer) in &mut self.peers {
             if let Stage::Live(live) = &mut peer.stage {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
                 live.paths.set_sockets(&mut cx, self.sockets.clone());
                 self.touched.insert(id);
             }
@@ -186,7 +197,10 @@ impl Node {
         self.now = now;
         let agent = self.config.role == Role::Agent;
         self.add_relay_servers(now, &url, &addrs);
-        let id = self.links.add(url.clone(), addrs, agent).unwrap_or(RelayId(u32::MAX));
+        let id = self
+            .links
+            .add(url.clone(), addrs, agent)
+            .unwrap_or(RelayId(u32::MAX));
         let content = self.record.record();
         if agent && content.relays.len() < MAX_RECORD_RELAYS && !content.relays.contains(&url) {
             let mut content = content.clone();
@@ -235,8 +249,16 @@ impl Node {
     pub fn handle_datagram(&mut self, now: Instant, way: Way, to: Option<IpAddr>, data: &[u8]) {
         self.now = now;
         match way {
-            Way::Channel { link, channel: ChannelId::ECHO, .. } => {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            Way::Channel {
+                link,
+                channel: ChannelId::ECHO,
+                ..
+            } => {
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
                 self.links.handle_echo(&mut cx, link, data);
             }
             _ => match (classify(data), way) {
@@ -255,7 +277,11 @@ impl Node {
     /// A dial ended.
     pub fn handle_dialed(&mut self, now: Instant, link: LinkId, result: Result<LinkUp, LinkError>) {
         self.now = now;
-        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
         self.links.handle_dialed(&mut cx, link, result);
         self.learn_relay_server(now, link);
         self.settle(now);
@@ -269,7 +295,11 @@ impl Node {
     /// An established link ended.
     pub fn handle_link_lost(&mut self, now: Instant, link: LinkId, error: LinkError) {
         self.now = now;
-        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
         self.links.handle_lost(&mut cx, link, error);
         self.settle(now);
     }
@@ -279,7 +309,11 @@ impl Node {
         self.now = now;
         match self.peers.get_mut(&peer).map(|p| &mut p.stage) {
             Some(Stage::Live(live)) => {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
                 live.paths.handle_flow(&mut cx, sample);
                 self.touched.insert(peer);
             }
@@ -290,11 +324,23 @@ impl Node {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
         self.links.handle_timeout(&mut cx);
         for id in self.wakeups.due(now) {
-            if let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+            if let Some(Peer {
+                stage: Stage::Live(live),
+                ..
+            }) = self.peers.get_mut(&id)
+            {
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
                 live.paths.handle_timeout(&mut cx);
             }
             self.touched.insert(id);
@@ -315,7 +361,11 @@ impl Node {
         if !self.transmits.is_empty() || !self.events.is_empty() {
             return Some((self.now, "output is queued"));
         }
-        let parts = [self.links.poll_timeout(), self.wakeups.first(), self.discovery.poll_timeout(self.watches_any())];
+        let parts = [
+            self.links.poll_timeout(),
+            self.wakeups.first(),
+            self.discovery.poll_timeout(self.watches_any()),
+        ];
         parts.into_iter().fold(None, crate::cx::earliest)
     }
     /// Which peers' flows the node wants to see at the next wake-up.
@@ -347,17 +397,32 @@ impl Node {
         for peer in self.peers.values() {
             peer.needs(&mut needed);
         }
-        let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
         self.links.set_needed(&mut cx, &needed)
     }
 
     fn on_probe(&mut self, now: Instant, way: Way, data: &[u8]) {
-        let Some(&id) = peek_index(data).ok().and_then(|index| self.indexes.get(&index)) else {
+        let Some(&id) = peek_index(data)
+            .ok()
+            .and_then(|index| self.indexes.get(&index))
+        else {
             self.counters.probe_unknown_index += 1;
             return;
         };
-        if let Some(Peer { stage: Stage::Live(live), .. }) = self.peers.get_mut(&id) {
-            let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
+        if let Some(Peer {
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        {
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
             live.paths.handle_probe(&mut cx, way, data);
             self.touched.insert(id);
         }
@@ -367,9 +432,13 @@ impl Node {
     fn on_cookie(&mut self, remote: SocketAddr, data: &[u8]) {
         let known = Cookie::decode(data).and_then(|cookie| {
             let link = self.channels.keys().find_map(|&(link, channel)| {
-                let from_relay = self.links.get(link).and_then(|l| l.udp()).is_some_and(|(_, addr)| {
-                    crate::link::canonical(addr) == crate::link::canonical(remote)
-                });
+                let from_relay =
+                    self.links
+                        .get(link)
+                        .and_then(|l| l.udp())
+                        .is_some_and(|(_, addr)| {
+                            crate::link::canonical(addr) == crate::link::canonical(remote)
+                        });
                 (channel == cookie.channel && from_relay).then_some(link)
             })?;
             Some((link, cookie))
@@ -387,7 +456,10 @@ impl Node {
 /// Addresses are compared in their canonical form.
 fn canonical_way(way: Way) -> Way {
     match way {
-        Way::Direct { socket, remote } => Way::Direct { socket, remote: crate::link::canonical(remote) },
+        Way::Direct { socket, remote } => Way::Direct {
+            socket,
+            remote: crate::link::canonical(remote),
+        },
         channel => channel,
     }
 }
@@ -411,8 +483,17 @@ impl Node {
         self.generation += 1;
         for (&id, peer) in &mut self.peers {
             if let Stage::Live(live) = &mut peer.stage {
-                let mut cx = Cx { now, rng: &mut self.rng, counters: &mut self.counters };
-                live.paths.offer(&mut cx, list.clone(), byway_wire::signal::Mapping::Unknown, self.generation);
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
+                live.paths.offer(
+                    &mut cx,
+                    list.clone(),
+                    byway_wire::signal::Mapping::Unknown,
+                    self.generation,
+                );
                 self.touched.insert(id);
             }
         }

@@ -69,7 +69,7 @@ pub(super) struct Live {
     pub(super) id: NodeInstance,
     pub(super) record: SignedRecord,
     pub(super) paths: Paths,
-    /// Peer and we reach one relay from loopback: we are on one host.
+    /// A relay attests that the peer is on this host.
     pub(super) same_host: bool,
 }
 
@@ -109,16 +109,19 @@ impl Channel {
     /// The links on which control messages for it may come.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
         let (a, b) = match self.state {
-            ChannelState::Opening { link, .. } | ChannelState::Open { link } | ChannelState::Attaching { link, .. } => {
-                (Some(link), None)
-            }
+            ChannelState::Opening { link, .. }
+            | ChannelState::Open { link }
+            | ChannelState::Attaching { link, .. } => (Some(link), None),
             ChannelState::Moving { from, to } => (Some(from), Some(to)),
             ChannelState::Detached { .. } => (None, None),
         };
         a.into_iter().chain(b)
     }
     fn is_detached(&self) -> bool {
-        matches!(self.state, ChannelState::Detached { .. } | ChannelState::Attaching { .. })
+        matches!(
+            self.state,
+            ChannelState::Detached { .. } | ChannelState::Attaching { .. }
+        )
     }
 }
 
@@ -136,7 +139,9 @@ impl Peer {
                 let tried = dial.relays.iter().take(calling.started);
                 needed.extend(tried.filter(|r| !calling.refusals.contains_key(r)));
             }
-            Stage::Live(_) if self.has_channel() => needed.extend(self.channels.iter().map(|c| c.relay)),
+            Stage::Live(_) if self.has_channel() => {
+                needed.extend(self.channels.iter().map(|c| c.relay))
+            }
             Stage::Live(_) => needed.extend(&dial.relays),
         }
     }
@@ -146,7 +151,10 @@ impl Peer {
         let stage = match &self.stage {
             Stage::Calling(calling) => {
                 let mut wake = Some((calling.deadline, "call deadline"));
-                let more = self.dial.as_ref().is_some_and(|d| calling.started < d.relays.len());
+                let more = self
+                    .dial
+                    .as_ref()
+                    .is_some_and(|d| calling.started < d.relays.len());
                 wake = earliest(wake, more.then_some((calling.next_start, "next relay")));
                 let waits = calling.open_at > now;
                 earliest(wake, waits.then_some((calling.open_at, "first flight")))
@@ -156,10 +164,16 @@ impl Peer {
         let channels = self.channels.iter().map(|c| match c.state {
             ChannelState::Opening { since, .. } => {
                 let patience = super::calls::SECOND_RELAY_AFTER;
-                let retry = if now < since + patience { since + patience } else { since + super::calls::OPEN_LIMIT };
+                let retry = if now < since + patience {
+                    since + patience
+                } else {
+                    since + super::calls::OPEN_LIMIT
+                };
                 Some((retry, "open limit"))
             }
-            ChannelState::Detached { until } | ChannelState::Attaching { until, .. } => Some((until, "channel limit")),
+            ChannelState::Detached { until } | ChannelState::Attaching { until, .. } => {
+                Some((until, "channel limit"))
+            }
             ChannelState::Open { .. } | ChannelState::Moving { .. } => None,
         });
         let reopen = match (&self.dial, &self.stage) {

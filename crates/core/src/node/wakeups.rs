@@ -37,7 +37,11 @@ impl Wakeups {
         self.of.get(id).copied()
     }
     pub(super) fn due(&self, now: Instant) -> Vec<PeerId> {
-        self.queue.iter().take_while(|(at, _)| *at <= now).map(|&(_, id)| id).collect()
+        self.queue
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|&(_, id)| id)
+            .collect()
     }
     pub(super) fn is_any_watching(&self) -> bool {
         !self.watching.is_empty()

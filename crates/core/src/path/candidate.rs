@@ -40,7 +40,10 @@ impl LocalCandidates {
         for socket in sockets {
             for ip in &socket.addrs {
                 let ip = ip.to_canonical();
-                let candidate = Candidate { kind: CandidateKind::Host, addr: SocketAddr::new(ip, socket.port) };
+                let candidate = Candidate {
+                    kind: CandidateKind::Host,
+                    addr: SocketAddr::new(ip, socket.port),
+                };
                 if ip.is_loopback() {
                     self.loopback.push(candidate);
                 } else if class(candidate.addr) == Class::Routable {
@@ -49,12 +52,17 @@ impl LocalCandidates {
                 }
             }
             // A socket bound to any address is reached over loopback whether or not the shell lists it.
-            let any = |ip: IpAddr| Candidate { kind: CandidateKind::Host, addr: SocketAddr::new(ip, socket.port) };
+            let any = |ip: IpAddr| Candidate {
+                kind: CandidateKind::Host,
+                addr: SocketAddr::new(ip, socket.port),
+            };
             if socket.v4 {
-                self.loopback.push(any(std::net::Ipv4Addr::LOCALHOST.into()));
+                self.loopback
+                    .push(any(std::net::Ipv4Addr::LOCALHOST.into()));
             }
             if socket.v6 {
-                self.loopback.push(any(std::net::Ipv6Addr::LOCALHOST.into()));
+                self.loopback
+                    .push(any(std::net::Ipv6Addr::LOCALHOST.into()));
             }
         }
         self.loopback.sort();
@@ -68,7 +76,10 @@ impl LocalCandidates {
         let mut seen = BTreeSet::new();
         let mut offer = Vec::new();
         for candidate in self.lists.values().flatten() {
-            let candidate = Candidate { addr: crate::link::canonical(candidate.addr), ..*candidate };
+            let candidate = Candidate {
+                addr: crate::link::canonical(candidate.addr),
+                ..*candidate
+            };
             if class(candidate.addr) == Class::Routable && seen.insert(candidate.addr) {
                 offer.push(candidate);
             }
@@ -99,7 +110,8 @@ impl LocalCandidates {
     /// True if `addr` is one of our own sockets: a peer never lives there.
     pub(crate) fn is_own_addr(&self, addr: SocketAddr) -> bool {
         self.loopback.iter().any(|c| c.addr == addr)
-            || (self.host_ips.contains(&addr.ip()) && self.loopback.iter().any(|c| c.addr.port() == addr.port()))
+            || (self.host_ips.contains(&addr.ip())
+                && self.loopback.iter().any(|c| c.addr.port() == addr.port()))
     }
 }
 
@@ -116,9 +128,14 @@ pub(crate) enum Class {
 
 pub(crate) fn class(addr: SocketAddr) -> Class {
     let never = match addr.ip() {
-        IpAddr::V4(ip) => ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_link_local(),
+        IpAddr::V4(ip) => {
+            ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_link_local()
+        }
         IpAddr::V6(ip) => {
-            ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some()
+            ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+                || ip.to_ipv4_mapped().is_some()
         }
     };
     if never || addr.port() == 0 {
@@ -131,7 +148,8 @@ pub(crate) fn class(addr: SocketAddr) -> Class {
 }
 
 /// Reads a peer's list: canonical, without duplicates, without addresses that cannot be a peer's. What is left out is
-/// counted. `same_host` is what is known so far; an address of our own host in the list makes it true.
+/// counted. `same_host` rests on what a relay attests, never on the list itself: a peer that names an address of ours
+/// must not be able to aim probes at our loopback.
 pub(crate) fn believe(
     list: &[Candidate],
     local: &LocalCandidates,
@@ -140,14 +158,13 @@ pub(crate) fn believe(
 ) -> Vec<SocketAddr> {
     counters.candidate_cut += list.len().saturating_sub(MAX_CANDIDATES) as u64;
     let list = &list[..list.len().min(MAX_CANDIDATES)];
-    let shares_host = list.iter().any(|c| c.kind == CandidateKind::Host && local.is_own_ip(c.addr.ip().to_canonical()));
     let mut seen = BTreeSet::new();
     let mut believed = Vec::new();
     for candidate in list {
         let addr = crate::link::canonical(candidate.addr);
         let fine = match class(addr) {
             Class::Routable => true,
-            Class::Loopback => same_host || shares_host,
+            Class::Loopback => same_host,
             Class::Never => false,
         };
         if !fine || local.is_own_addr(addr) {

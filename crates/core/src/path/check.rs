@@ -123,13 +123,21 @@ impl Path {
             Way::Direct { .. } => 1,
             Way::Channel { .. } => 2,
         };
-        Standing { id: self.id, kind: self.way.kind(), family, rtt: self.smoothed(), loss_percent: self.loss.percent() }
+        Standing {
+            id: self.id,
+            kind: self.way.kind(),
+            family,
+            rtt: self.smoothed(),
+            loss_percent: self.loss.percent(),
+        }
     }
 
     /// When this path wants to ping next by itself. `active`: the tunnel is in use.
     pub(crate) fn next_check(&self, active: bool) -> Option<Instant> {
         match self.stage {
-            Stage::Searching { rung, next } => (active || rung <= self.ladder().len()).then_some(next),
+            Stage::Searching { rung, next } => {
+                (active || rung <= self.ladder().len()).then_some(next)
+            }
             Stage::Sizing { base, full } => match (base.next(), full.next()) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -150,7 +158,12 @@ impl Path {
                 if let Some(gap) = ladder.get(step + 1).map(|at| at - ladder[step]) {
                     *next = now + Duration::from_millis(gap);
                 } else if step + 1 == ladder.len() {
-                    *next = now + if self.attested { Duration::from_millis(SLOW[0]) } else { LAST_CHANCE };
+                    *next = now
+                        + if self.attested {
+                            Duration::from_millis(SLOW[0])
+                        } else {
+                            LAST_CHANCE
+                        };
                 } else if !self.attested {
                     return Advance::Hopeless;
                 } else {
@@ -209,12 +222,20 @@ impl Path {
 
     /// The peer pinged us here: probably it can be reached now.
     pub(crate) fn heard_ping(&mut self, now: Instant) {
-        if let Stage::Searching { rung, next } = &mut self.stage
-            && *rung > 0
-            && *next > now
-            && self.last_ping.is_none_or(|at| at + Duration::from_millis(LADDER[1]) <= now)
-        {
-            *next = now;
+        match &mut self.stage {
+            Stage::Searching { rung, next } => {
+                let rested = self
+                    .last_ping
+                    .is_none_or(|at| at + Duration::from_millis(LADDER[1]) <= now);
+                if *rung > 0 && *next > now && rested {
+                    *next = now;
+                }
+            }
+            // The peer takes the path for good again, and it has been out for its time.
+            Stage::Quarantined { until } if *until <= now => {
+                self.stage = Stage::Searching { rung: 0, next: now }
+            }
+            _ => {}
         }
     }
 
@@ -236,7 +257,9 @@ impl Path {
     }
     /// Ends the size tests when both have ended.
     fn conclude(&mut self, now: Instant) {
-        let Stage::Sizing { base, full } = self.stage else { return };
+        let Stage::Sizing { base, full } = self.stage else {
+            return;
+        };
         match (base, full) {
             (Trial::Proven, Trial::Proven) => self.stage = Stage::Valid { size: FULL_SIZE },
             (Trial::Proven, Trial::Failed) => self.stage = Stage::Valid { size: MIN_SIZE },
@@ -257,8 +280,14 @@ pub(crate) enum Advance {
 
 impl Stage {
     fn sizing(now: Instant) -> Self {
-        let trial = Trial::Testing { tries: 0, next: now };
-        Stage::Sizing { base: trial, full: trial }
+        let trial = Trial::Testing {
+            tries: 0,
+            next: now,
+        };
+        Stage::Sizing {
+            base: trial,
+            full: trial,
+        }
     }
 }
 
@@ -271,7 +300,9 @@ impl Trial {
     }
     /// True if a ping is to be sent now.
     fn advance(&mut self, now: Instant, wait: Duration) -> bool {
-        let Trial::Testing { tries, next } = self else { return false };
+        let Trial::Testing { tries, next } = self else {
+            return false;
+        };
         if *next > now {
             return false;
         }

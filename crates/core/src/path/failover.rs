@@ -85,7 +85,14 @@ pub(crate) struct Suspicion {
 
 impl Suspicion {
     pub(crate) fn new(now: Instant, txid: TxId) -> Self {
-        Self { since: now, txid, next_ping: now, gap: FIRST_GAP, duplicate_until: now + DUPLICATE, alternative: None }
+        Self {
+            since: now,
+            txid,
+            next_ping: now,
+            gap: FIRST_GAP,
+            duplicate_until: now + DUPLICATE,
+            alternative: None,
+        }
     }
     pub(crate) fn duplicates(&self, now: Instant) -> bool {
         now < self.duplicate_until
@@ -107,12 +114,18 @@ mod tests {
 
     #[test]
     fn the_threshold_is_never_below_100_ms() {
-        let quick = Rtt { smoothed: Duration::from_millis(1), variation: Duration::ZERO };
+        let quick = Rtt {
+            smoothed: Duration::from_millis(1),
+            variation: Duration::ZERO,
+        };
         assert_eq!(threshold(Some(quick), &FlowSample::default()), SHORTEST);
     }
     #[test]
     fn the_threshold_follows_the_slower_measure() {
-        let path = Rtt { smoothed: Duration::from_millis(20), variation: Duration::from_millis(1) };
+        let path = Rtt {
+            smoothed: Duration::from_millis(20),
+            variation: Duration::from_millis(1),
+        };
         let flow = FlowSample {
             srtt: Duration::from_millis(80),
             rttvar: Duration::from_millis(10),
@@ -128,7 +141,13 @@ mod tests {
             assert_eq!(flow.patience(), expected);
             flow.refuted();
         }
-        flow.update(now, FlowSample { acked: 1, ..FlowSample::default() });
+        flow.update(
+            now,
+            FlowSample {
+                acked: 1,
+                ..FlowSample::default()
+            },
+        );
         assert_eq!(flow.patience(), 1);
     }
 }

@@ -49,7 +49,11 @@ pub(super) struct Pings {
 impl Pings {
     fn insert(&mut self, txid: TxId, ping: Ping) {
         if self.under_way.len() >= MAX_PINGS
-            && let Some(oldest) = self.under_way.iter().min_by_key(|(_, p)| p.sent).map(|(&txid, _)| txid)
+            && let Some(oldest) = self
+                .under_way
+                .iter()
+                .min_by_key(|(_, p)| p.sent)
+                .map(|(&txid, _)| txid)
         {
             self.under_way.remove(&oldest);
         }
@@ -89,7 +93,10 @@ pub(super) struct PingBudget {
 
 impl PingBudget {
     pub(super) fn new(now: Instant) -> Self {
-        Self { second: now, left: PINGS_PER_SECOND }
+        Self {
+            second: now,
+            left: PINGS_PER_SECOND,
+        }
     }
     pub(super) fn take(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
@@ -105,16 +112,34 @@ impl Paths {
     /// Sends one ping. `regular`: at a size that must pass, so that its silence is evidence.
     pub(super) fn ping(&mut self, cx: &mut Cx<'_>, id: PathId, size: u16, regular: bool) {
         let txid = TxId(cx.rng.bytes());
-        let Some(path) = self.table.get_mut(&id) else { return };
-        let Some(data) = self.association.seal_probe(cx.rng, ProbeBody::Ping { txid }, usize::from(size)) else { return };
+        let Some(path) = self.table.get_mut(&id) else {
+            return;
+        };
+        let Some(data) =
+            self.association
+                .seal_probe(cx.rng, ProbeBody::Ping { txid }, usize::from(size))
+        else {
+            return;
+        };
         path.last_ping = Some(cx.now);
         if regular {
             path.waiting_since.get_or_insert(cx.now);
         }
         // Never longer than the probe really is: the answer is compared with this.
         let size = size.min(data.len() as u16);
-        self.pings.insert(txid, Ping { path: id, sent: cx.now, size, regular });
-        self.out.push_back(Output::Send { way: path.way, data });
+        self.pings.insert(
+            txid,
+            Ping {
+                path: id,
+                sent: cx.now,
+                size,
+                regular,
+            },
+        );
+        self.out.push_back(Output::Send {
+            way: path.way,
+            data,
+        });
     }
 
     /// Runs the ladders and size tests that are due.
@@ -123,11 +148,17 @@ impl Paths {
             return;
         }
         let active = self.flow.is_active(cx.now);
-        let due: Vec<PathId> =
-            self.table.values().filter(|p| p.next_check(active).is_some_and(|t| t <= cx.now)).map(|p| p.id).collect();
+        let due: Vec<PathId> = self
+            .table
+            .values()
+            .filter(|p| p.next_check(active).is_some_and(|t| t <= cx.now))
+            .map(|p| p.id)
+            .collect();
         let mut changed = false;
         for id in due {
-            let Some(path) = self.table.get_mut(&id) else { continue };
+            let Some(path) = self.table.get_mut(&id) else {
+                continue;
+            };
             match path.advance(cx.now) {
                 Advance::Ping(sizes) => {
                     changed |= sizes.is_empty();
@@ -216,10 +247,17 @@ impl Paths {
 
     pub(super) fn next_wake(&self) -> Option<Wake> {
         let mut wake = None;
-        let mut consider = |at: Option<Instant>, why: &'static str| wake = earliest(wake, at.map(|t| (t, why)));
+        let mut consider =
+            |at: Option<Instant>, why: &'static str| wake = earliest(wake, at.map(|t| (t, why)));
         let active = self.watching;
         if self.can_probe() {
-            consider(self.table.values().filter_map(|p| p.next_check(active)).min(), "path check");
+            consider(
+                self.table
+                    .values()
+                    .filter_map(|p| p.next_check(active))
+                    .min(),
+                "path check",
+            );
         }
         if let Some(doubt) = &self.doubt {
             consider(Some(doubt.next_ping), "suspicion ping");

@@ -11,7 +11,8 @@
 //! nothing.
 //!
 //! **Candidates.** A peer's list is believed as far as its addresses can be a peer's: no multicast, broadcast,
-//! unspecified or link-local addresses, no port 0, loopback only when the peer is on this host, at most 32. For each
+//! unspecified or link-local addresses, no port 0, loopback only when the peer is on this host, at most 32. (A relay
+//! attests that: it sees the peer at an address of our host, or both of us on its own loopback.) For each
 //! address and each local socket of its family there is one direct path. An authenticated ping from an address nobody
 //! named (a NAT chose it) makes one more.
 //!

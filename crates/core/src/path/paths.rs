@@ -82,7 +82,12 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    pub(crate) fn new(now: Instant, association: Association, probing: bool, sockets: Vec<LocalSocket>) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        association: Association,
+        probing: bool,
+        sockets: Vec<LocalSocket>,
+    ) -> Self {
         Self {
             association,
             probing,
@@ -126,7 +131,11 @@ impl Paths {
 
     /// A channel moved to another link: one change of the route, not two.
     pub(crate) fn move_channel(&mut self, cx: &mut Cx<'_>, old: Way, new: Way) {
-        let reason = if new.kind() < old.kind() { RouteReason::Better } else { RouteReason::LinkLost };
+        let reason = if new.kind() < old.kind() {
+            RouteReason::Better
+        } else {
+            RouteReason::LinkLost
+        };
         let was_primary = self.find(old).is_some_and(|id| self.primary == Some(id));
         if let Some(id) = self.find(old) {
             self.remove(id);
@@ -147,6 +156,23 @@ impl Paths {
         }
     }
 
+    /// The peer forgot us (and may be calling anew): its index and its side of every direct path are gone.
+    pub(crate) fn peer_left(&mut self, cx: &mut Cx<'_>) {
+        self.generation = None;
+        self.remote.clear();
+        self.association.forget_peer_index();
+        let direct: Vec<PathId> = self
+            .table
+            .values()
+            .filter(|p| p.is_direct())
+            .map(|p| p.id)
+            .collect();
+        for id in direct {
+            self.remove(id);
+        }
+        self.review(cx, false, RouteReason::LinkLost);
+    }
+
     /// The host's sockets changed.
     pub(crate) fn set_sockets(&mut self, cx: &mut Cx<'_>, sockets: Vec<LocalSocket>) {
         let gone: Vec<PathId> = self
@@ -164,19 +190,53 @@ impl Paths {
     }
 
     /// Tells the peer our candidates.
-    pub(crate) fn offer(&mut self, cx: &mut Cx<'_>, list: Vec<byway_wire::signal::Candidate>, mapping: Mapping, generation: u64) {
+    pub(crate) fn offer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        list: Vec<byway_wire::signal::Candidate>,
+        mapping: Mapping,
+        generation: u64,
+    ) {
         if !self.probing {
             return;
         }
-        let body = SignalBody::Candidates(Candidates { index: self.association.own_index(), generation, list, mapping });
+        let body = SignalBody::Candidates(Candidates {
+            index: self.association.own_index(),
+            generation,
+            list,
+            mapping,
+        });
         let sealed = self.association.seal_signal(cx.rng, body);
         self.out.push_back(Output::Signal(sealed));
     }
 
     /// A signal came through one of the peer's channels.
-    pub(crate) fn handle_signal(&mut self, cx: &mut Cx<'_>, sealed: &[u8], local: &LocalCandidates, same_host: bool) {
-        let Some(SignalBody::Candidates(candidates)) = self.association.open_signal(cx.counters, sealed) else { return };
-        if !self.probing || self.generation.is_some_and(|known| candidates.generation <= known) {
+    pub(crate) fn handle_signal(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sealed: &[u8],
+        local: &LocalCandidates,
+        same_host: bool,
+    ) {
+        let Some(SignalBody::Candidates(candidates)) =
+            self.association.open_signal(cx.counters, sealed)
+        else {
+            return;
+        };
+        if !self.probing {
+            return;
+        }
+        if self
+            .association
+            .peer_index()
+            .is_some_and(|known| known != candidates.index)
+        {
+            self.peer_left(cx);
+        }
+        if self
+            .generation
+            .is_some_and(|known| candidates.generation <= known)
+        {
             return;
         }
         self.generation = Some(candidates.generation);
@@ -188,7 +248,9 @@ impl Paths {
             .table
             .values()
             .filter(|p| p.last_answer.is_none() && !p.told)
-            .filter(|p| matches!(p.way, Way::Direct { remote, .. } if !self.remote.contains(&remote)))
+            .filter(
+                |p| matches!(p.way, Way::Direct { remote, .. } if !self.remote.contains(&remote)),
+            )
             .map(|p| p.id)
             .collect();
         for id in gone {
@@ -200,7 +262,9 @@ impl Paths {
 
     /// A probe with our index for this peer came in.
     pub(crate) fn handle_probe(&mut self, cx: &mut Cx<'_>, way: Way, datagram: &[u8]) {
-        let Some(body) = self.association.open_probe(cx.counters, datagram) else { return };
+        let Some(body) = self.association.open_probe(cx.counters, datagram) else {
+            return;
+        };
         let known = match (self.find(way), way) {
             (Some(id), _) => Some(id),
             (None, Way::Direct { remote, .. }) if self.probing => self.discover(cx, way, remote),
@@ -276,14 +340,19 @@ impl Paths {
             cx.counters.ping_limited += 1;
             return;
         }
-        let Some(path) = self.table.get_mut(&id) else { return };
+        let Some(path) = self.table.get_mut(&id) else {
+            return;
+        };
         path.heard_ping(cx.now);
         let way = path.way;
         let observed = match way {
             Way::Direct { remote, .. } => Some(remote),
             Way::Channel { .. } => None,
         };
-        if let Some(data) = self.association.seal_probe(cx.rng, ProbeBody::Pong { txid, observed }, len) {
+        if let Some(data) =
+            self.association
+                .seal_probe(cx.rng, ProbeBody::Pong { txid, observed }, len)
+        {
             self.out.push_back(Output::Send { way, data });
         }
         if self.can_probe() {
@@ -296,8 +365,14 @@ impl Paths {
             cx.counters.pong_unexpected += 1;
             return;
         };
-        let Some(path) = self.table.get_mut(&id) else { return };
-        path.answered(cx.now, ping.size, cx.now.saturating_duration_since(ping.sent));
+        let Some(path) = self.table.get_mut(&id) else {
+            return;
+        };
+        path.answered(
+            cx.now,
+            ping.size,
+            cx.now.saturating_duration_since(ping.sent),
+        );
         if ping.regular {
             path.loss.add(false);
         }
@@ -349,8 +424,12 @@ impl Paths {
             if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
                 continue;
             }
-            let sockets: Vec<SocketId> =
-                self.sockets.iter().filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 }).map(|s| s.id).collect();
+            let sockets: Vec<SocketId> = self
+                .sockets
+                .iter()
+                .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
+                .map(|s| s.id)
+                .collect();
             for socket in sockets {
                 let way = Way::Direct { socket, remote };
                 if self.find(way).is_none() {
@@ -365,9 +444,15 @@ impl Paths {
 
     /// The one door through which paths come in.
     fn insert(&mut self, cx: &mut Cx<'_>, way: Way, attested: bool) -> Option<PathId> {
-        if way.kind() == PathKind::Direct && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT {
+        if way.kind() == PathKind::Direct
+            && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT
+        {
             // A path that never answered makes room for a new one; proven paths do not.
-            let victim = self.table.values().find(|p| p.is_direct() && p.last_answer.is_none() && !p.told).map(|p| p.id);
+            let victim = self
+                .table
+                .values()
+                .find(|p| p.is_direct() && p.last_answer.is_none() && !p.told)
+                .map(|p| p.id);
             match victim {
                 Some(victim) => self.remove(victim),
                 None => {
@@ -383,7 +468,9 @@ impl Paths {
     }
 
     pub(super) fn remove(&mut self, id: PathId) {
-        let Some(path) = self.table.remove(&id) else { return };
+        let Some(path) = self.table.remove(&id) else {
+            return;
+        };
         self.pings.forget(id);
         if path.told {
             self.out.push_back(Output::WayForgotten(path.way));
@@ -393,7 +480,9 @@ impl Paths {
             self.doubt = None;
         }
         if let Some(doubt) = &mut self.doubt
-            && doubt.alternative.is_some_and(|(alternative, _)| alternative == id)
+            && doubt
+                .alternative
+                .is_some_and(|(alternative, _)| alternative == id)
         {
             doubt.alternative = None;
         }

@@ -21,11 +21,20 @@ impl Paths {
             self.tell(cx, RouteReason::Standby);
             return;
         }
-        let mut standings: Vec<Standing> =
-            self.table.values().filter(|p| self.may_carry(cx, p)).map(Path::standing).collect();
+        let mut standings: Vec<Standing> = self
+            .table
+            .values()
+            .filter(|p| self.may_carry(cx, p))
+            .map(Path::standing)
+            .collect();
         if standings.is_empty() && self.primary.is_none() {
             // Better a doubtful channel than none.
-            standings = self.table.values().filter(|p| !p.is_direct()).map(Path::standing).collect();
+            standings = self
+                .table
+                .values()
+                .filter(|p| !p.is_direct())
+                .map(Path::standing)
+                .collect();
         }
         match self.policy.judge(self.primary, &standings) {
             Verdict::Keep => self.challenger = None,
@@ -49,7 +58,14 @@ impl Paths {
             }
             Verdict::Challenge(_) => {}
         }
-        self.tell(cx, if self.primary.is_none() { RouteReason::NoPath } else { RouteReason::Standby });
+        self.tell(
+            cx,
+            if self.primary.is_none() {
+                RouteReason::NoPath
+            } else {
+                RouteReason::Standby
+            },
+        );
     }
 
     pub(super) fn set_primary(&mut self, cx: &mut Cx<'_>, id: PathId, reason: RouteReason) {
@@ -83,8 +99,14 @@ impl Paths {
             epoch: self.epoch,
             primary: primary.map(|p| p.0),
             standby: standby.map(|s| s.0),
-            duplicate: standby.is_some() && self.doubt.as_ref().is_some_and(|d| d.duplicates(cx.now)),
-            max_datagram: [primary, standby].into_iter().flatten().map(|p| p.1).min().unwrap_or(super::check::FULL_SIZE),
+            duplicate: standby.is_some()
+                && self.doubt.as_ref().is_some_and(|d| d.duplicates(cx.now)),
+            max_datagram: [primary, standby]
+                .into_iter()
+                .flatten()
+                .map(|p| p.1)
+                .min()
+                .unwrap_or(super::check::FULL_SIZE),
         };
         if self.told.is_none() && route.primary.is_none() {
             return;
@@ -98,9 +120,19 @@ impl Paths {
     /// Paths other than the primary that could carry data, best first.
     pub(super) fn alternatives(&self, most: usize) -> Vec<PathId> {
         let usable = |p: &&Path| {
-            Some(p.id) != self.primary && if p.is_direct() { p.concluded().is_some() } else { !p.is_quarantined() }
+            Some(p.id) != self.primary
+                && if p.is_direct() {
+                    p.concluded().is_some()
+                } else {
+                    !p.is_quarantined()
+                }
         };
-        let mut standings: Vec<Standing> = self.table.values().filter(usable).map(Path::standing).collect();
+        let mut standings: Vec<Standing> = self
+            .table
+            .values()
+            .filter(usable)
+            .map(Path::standing)
+            .collect();
         let best_rtt = standings.iter().filter_map(|s| s.rtt).min();
         standings.sort_by_key(|s| score(s, best_rtt));
         standings.truncate(most);
@@ -115,7 +147,11 @@ impl Paths {
             (Way::Channel { link: a, .. }, Way::Channel { link: b, .. }) => a == b,
             _ => false,
         };
-        let candidates: Vec<&Path> = self.alternatives(usize::MAX).iter().filter_map(|id| self.table.get(id)).collect();
+        let candidates: Vec<&Path> = self
+            .alternatives(usize::MAX)
+            .iter()
+            .filter_map(|id| self.table.get(id))
+            .collect();
         // A direct path is no standby while a channel can be: its mapping is not kept.
         let rank = |p: &&Path| (shares_fate(p), p.way.kind() == PathKind::Direct);
         candidates.into_iter().min_by_key(rank)

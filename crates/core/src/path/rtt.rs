@@ -11,7 +11,10 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     pub(crate) fn first(sample: Duration) -> Self {
-        Self { smoothed: sample, variation: sample / 2 }
+        Self {
+            smoothed: sample,
+            variation: sample / 2,
+        }
     }
     pub(crate) fn add(&mut self, sample: Duration) {
         let deviation = self.smoothed.abs_diff(sample);

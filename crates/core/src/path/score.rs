@@ -76,8 +76,12 @@ impl Policy for BestScore {
     fn judge(&self, current: Option<PathId>, paths: &[Standing]) -> Verdict {
         let best_rtt = paths.iter().filter_map(|p| p.rtt).min();
         let rank = |p: &Standing| score(p, best_rtt);
-        let Some(best) = paths.iter().min_by_key(|p| rank(p)) else { return Verdict::Keep };
-        let Some(current) = paths.iter().find(|p| Some(p.id) == current) else { return Verdict::Move(best.id) };
+        let Some(best) = paths.iter().min_by_key(|p| rank(p)) else {
+            return Verdict::Keep;
+        };
+        let Some(current) = paths.iter().find(|p| Some(p.id) == current) else {
+            return Verdict::Move(best.id);
+        };
         if best.id == current.id {
             return Verdict::Keep;
         }
@@ -89,7 +93,9 @@ impl Policy for BestScore {
             return Verdict::Challenge(best.id);
         }
         match (best.rtt, current.rtt) {
-            (Some(new), Some(old)) if new + MARGIN.max(old * MARGIN_PERCENT / 100) < old => Verdict::Challenge(best.id),
+            (Some(new), Some(old)) if new + MARGIN.max(old * MARGIN_PERCENT / 100) < old => {
+                Verdict::Challenge(best.id)
+            }
             _ => Verdict::Keep,
         }
     }
@@ -105,7 +111,9 @@ pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
         impaired: slow || path.loss_percent > IMPAIRED_LOSS,
         tier: path.kind,
         loss_bucket: path.loss_percent / 5,
-        rtt_bucket: path.rtt.map_or(u32::MAX, |rtt| (rtt.as_micros() / RTT_BUCKET.as_micros()) as u32),
+        rtt_bucket: path.rtt.map_or(u32::MAX, |rtt| {
+            (rtt.as_micros() / RTT_BUCKET.as_micros()) as u32
+        }),
         family: path.family,
         id: path.id,
     }
@@ -116,7 +124,13 @@ mod tests {
     use super::*;
 
     fn path(id: u32, kind: PathKind, rtt_ms: u64, loss_percent: u32) -> Standing {
-        Standing { id: PathId(id), kind, family: 1, rtt: Some(Duration::from_millis(rtt_ms)), loss_percent }
+        Standing {
+            id: PathId(id),
+            kind,
+            family: 1,
+            rtt: Some(Duration::from_millis(rtt_ms)),
+            loss_percent,
+        }
     }
     fn judge(current: u32, paths: &[Standing]) -> Verdict {
         BestScore.judge(Some(PathId(current)), paths)
@@ -124,30 +138,51 @@ mod tests {
 
     #[test]
     fn the_first_path_is_taken_at_once() {
-        assert_eq!(BestScore.judge(None, &[path(1, PathKind::RelayTls, 90, 0)]), Verdict::Move(PathId(1)));
+        assert_eq!(
+            BestScore.judge(None, &[path(1, PathKind::RelayTls, 90, 0)]),
+            Verdict::Move(PathId(1))
+        );
     }
     #[test]
     fn a_better_tier_is_taken_at_once_even_if_slightly_slower() {
-        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 40, 0)];
+        let paths = [
+            path(1, PathKind::RelayUdp, 20, 0),
+            path(2, PathKind::Direct, 40, 0),
+        ];
         assert_eq!(judge(1, &paths), Verdict::Move(PathId(2)));
     }
     #[test]
     fn a_detour_is_not_taken_although_it_is_direct() {
-        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 91, 0)];
+        let paths = [
+            path(1, PathKind::RelayUdp, 20, 0),
+            path(2, PathKind::Direct, 91, 0),
+        ];
         assert_eq!(judge(1, &paths), Verdict::Keep);
     }
     #[test]
     fn a_lossy_direct_path_is_left_patiently() {
-        let paths = [path(1, PathKind::RelayUdp, 20, 0), path(2, PathKind::Direct, 10, 9)];
+        let paths = [
+            path(1, PathKind::RelayUdp, 20, 0),
+            path(2, PathKind::Direct, 10, 9),
+        ];
         assert_eq!(judge(2, &paths), Verdict::Challenge(PathId(1)));
     }
     #[test]
     fn within_a_tier_both_margins_must_be_gained() {
-        let close = [path(1, PathKind::Direct, 24, 0), path(2, PathKind::Direct, 20, 0)];
+        let close = [
+            path(1, PathKind::Direct, 24, 0),
+            path(2, PathKind::Direct, 20, 0),
+        ];
         assert_eq!(judge(1, &close), Verdict::Keep);
-        let share = [path(1, PathKind::Direct, 100, 0), path(2, PathKind::Direct, 85, 0)];
+        let share = [
+            path(1, PathKind::Direct, 100, 0),
+            path(2, PathKind::Direct, 85, 0),
+        ];
         assert_eq!(judge(1, &share), Verdict::Keep);
-        let both = [path(1, PathKind::Direct, 100, 0), path(2, PathKind::Direct, 75, 0)];
+        let both = [
+            path(1, PathKind::Direct, 100, 0),
+            path(2, PathKind::Direct, 75, 0),
+        ];
         assert_eq!(judge(1, &both), Verdict::Challenge(PathId(2)));
     }
     #[test]

@@ -30,8 +30,16 @@ impl std::fmt::Debug for Association {
 }
 
 impl Association {
-    pub(crate) fn new(keys: PairKeys, own_index: Index) -> Self {
-        Self { keys, own_index, peer_index: None, counter: 0, window: ReplayWindow::new() }
+    /// `counter` must be above that of any earlier association of ours with the same instance, for its window outlives
+    /// our forgetting.
+    pub(crate) fn new(keys: PairKeys, own_index: Index, counter: u64) -> Self {
+        Self {
+            keys,
+            own_index,
+            peer_index: None,
+            counter,
+            window: ReplayWindow::new(),
+        }
     }
     pub(crate) fn own_index(&self) -> Index {
         self.own_index
@@ -42,22 +50,40 @@ impl Association {
     pub(crate) fn set_peer_index(&mut self, index: Index) {
         self.peer_index = Some(index);
     }
+    pub(crate) fn forget_peer_index(&mut self) {
+        self.peer_index = None;
+    }
 
     /// None until the peer's index is known.
-    pub(crate) fn seal_probe(&mut self, rng: &mut Rng, body: ProbeBody, size: usize) -> Option<Bytes> {
+    pub(crate) fn seal_probe(
+        &mut self,
+        rng: &mut Rng,
+        body: ProbeBody,
+        size: usize,
+    ) -> Option<Bytes> {
         let index = self.peer_index?;
         self.counter += 1;
-        let probe = Probe { counter: self.counter, body };
+        let probe = Probe {
+            counter: self.counter,
+            body,
+        };
         Some(probe::seal(&self.keys, index, &rng.bytes(), &probe, size).into())
     }
     pub(crate) fn seal_signal(&mut self, rng: &mut Rng, body: SignalBody) -> Bytes {
         self.counter += 1;
-        let signal = Signal { counter: self.counter, body };
+        let signal = Signal {
+            counter: self.counter,
+            body,
+        };
         signal::seal(&self.keys, &rng.bytes(), &signal).into()
     }
 
     /// None if it is not the peer's, or was seen before: counted, and nothing changes.
-    pub(crate) fn open_probe(&mut self, counters: &mut Counters, datagram: &[u8]) -> Option<ProbeBody> {
+    pub(crate) fn open_probe(
+        &mut self,
+        counters: &mut Counters,
+        datagram: &[u8],
+    ) -> Option<ProbeBody> {
         match probe::open(&self.keys, datagram) {
             Ok(probe) if self.window.accept(probe.counter) => return Some(probe.body),
             Ok(_) => counters.probe_replayed += 1,
@@ -66,7 +92,11 @@ impl Association {
         }
         None
     }
-    pub(crate) fn open_signal(&mut self, counters: &mut Counters, sealed: &[u8]) -> Option<SignalBody> {
+    pub(crate) fn open_signal(
+        &mut self,
+        counters: &mut Counters,
+        sealed: &[u8],
+    ) -> Option<SignalBody> {
         match signal::open(&self.keys, sealed) {
             Ok(signal) if self.window.accept(signal.counter) => return Some(signal.body),
             Ok(_) => counters.signal_replayed += 1,

@@ -27,13 +27,22 @@ impl Paths {
             return;
         }
         let patience = self.patience();
-        let Some(path) = self.primary_path() else { return };
-        let Some(waiting) = self.flow.sample.waiting_since.filter(|_| self.flow.sample.in_flight > 0) else {
+        let Some(path) = self.primary_path() else {
+            return;
+        };
+        let Some(waiting) = self
+            .flow
+            .sample
+            .waiting_since
+            .filter(|_| self.flow.sample.in_flight > 0)
+        else {
             self.flow_check = Some(cx.now + patience);
             return;
         };
         // An answered ping proves the path up to then.
-        let since = waiting.max(self.primary_since).max(path.last_answer.unwrap_or(waiting));
+        let since = waiting
+            .max(self.primary_since)
+            .max(path.last_answer.unwrap_or(waiting));
         if since + patience <= cx.now {
             self.suspect(cx);
         } else {
@@ -65,8 +74,14 @@ impl Paths {
         self.begin_suspicion(cx, txid);
         let Some(primary) = self.primary else { return };
         for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
-            let Some(way) = self.table.get(&id).map(|p| p.way) else { continue };
-            if let Some(data) = self.association.seal_probe(cx.rng, ProbeBody::Suspect { txid }, usize::from(SMALL_SIZE)) {
+            let Some(way) = self.table.get(&id).map(|p| p.way) else {
+                continue;
+            };
+            if let Some(data) = self.association.seal_probe(
+                cx.rng,
+                ProbeBody::Suspect { txid },
+                usize::from(SMALL_SIZE),
+            ) {
                 self.out.push_back(Output::Send { way, data });
             }
         }
@@ -81,13 +96,20 @@ impl Paths {
     }
 
     fn begin_suspicion(&mut self, cx: &mut Cx<'_>, txid: TxId) {
-        let Some(path) = self.primary_path() else { return };
+        let Some(path) = self.primary_path() else {
+            return;
+        };
         let way = path.way;
         self.doubt = Some(Suspicion::new(cx.now, txid));
         self.challenger = None;
         self.tell(cx, RouteReason::Suspected);
         self.out.push_back(Output::Replay);
-        if let Way::Channel { link, carrier: Carrier::Udp, .. } = way {
+        if let Way::Channel {
+            link,
+            carrier: Carrier::Udp,
+            ..
+        } = way
+        {
             self.out.push_back(Output::SuspectLink(link));
         }
         self.run_suspicion(cx);
@@ -111,7 +133,11 @@ impl Paths {
         {
             for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
                 // A path that shrank below the size in use is as silent to data as a dead one.
-                let size = self.table.get(&id).and_then(Path::concluded).unwrap_or(MIN_SIZE);
+                let size = self
+                    .table
+                    .get(&id)
+                    .and_then(Path::concluded)
+                    .unwrap_or(MIN_SIZE);
                 self.ping(cx, id, size, true);
             }
         }
@@ -129,7 +155,9 @@ impl Paths {
     }
 
     fn clear(&mut self, cx: &mut Cx<'_>) {
-        let Some(doubt) = self.doubt.take() else { return };
+        let Some(doubt) = self.doubt.take() else {
+            return;
+        };
         self.flow.refuted();
         self.tell(cx, RouteReason::Cleared);
         if doubt.since + LONG_SILENCE <= cx.now {
@@ -142,8 +170,14 @@ impl Paths {
 
     /// An alternative answered, the primary did not: data moves, the loser is quarantined.
     fn fail_over(&mut self, cx: &mut Cx<'_>) {
-        let Some(since) = self.doubt.as_ref().map(|d| d.since) else { return };
-        let answered = |id: &PathId| self.table.get(id).is_some_and(|p| p.last_answer.is_some_and(|t| t >= since));
+        let Some(since) = self.doubt.as_ref().map(|d| d.since) else {
+            return;
+        };
+        let answered = |id: &PathId| {
+            self.table
+                .get(id)
+                .is_some_and(|p| p.last_answer.is_some_and(|t| t >= since))
+        };
         let Some(winner) = self.alternatives(usize::MAX).into_iter().find(answered) else {
             if let Some(doubt) = &mut self.doubt {
                 doubt.alternative = None;

@@ -10,11 +10,23 @@ fn a_silent_direct_path_costs_a_talking_application_less_than_a_quarter_second()
     let from = world.elapsed();
     world.direct_open = false;
     world.chat(CLIENT, ms(10), ms(3_000));
-    assert!(world.both(|k| k == Some(PathKind::RelayUdp)), "{:?}", world.hosts[CLIENT].routes);
+    assert!(
+        world.both(|k| k == Some(PathKind::RelayUdp)),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
     let gap = world.hosts[AGENT].longest_gap(from);
     assert!(gap <= ms(250), "stalled {gap:?}");
-    let reasons: Vec<_> = world.hosts[CLIENT].routes.iter().filter(|r| r.0 >= from).map(|r| r.1).collect();
-    assert_eq!(reasons[..2], [RouteReason::Suspected, RouteReason::Failover]);
+    let reasons: Vec<_> = world.hosts[CLIENT]
+        .routes
+        .iter()
+        .filter(|r| r.0 >= from)
+        .map(|r| r.1)
+        .collect();
+    assert_eq!(
+        reasons[..2],
+        [RouteReason::Suspected, RouteReason::Failover]
+    );
     assert_eq!(world.hosts[AGENT].unknown_source, 0);
 }
 
@@ -36,9 +48,18 @@ fn the_direct_path_is_taken_again_when_it_returns_and_quarantine_is_over() {
     world.chat(CLIENT, ms(20), ms(2_000));
     world.direct_open = true;
     world.chat(CLIENT, ms(20), ms(7_000));
-    assert!(world.both(|k| k == Some(PathKind::RelayUdp)), "quarantine was cut short");
+    assert!(
+        world.both(|k| k == Some(PathKind::RelayUdp)),
+        "quarantine was cut short {:?}",
+        world.hosts[AGENT].routes
+    );
     world.chat(CLIENT, ms(20), ms(15_000));
-    assert!(world.both(|k| k == Some(PathKind::Direct)), "{:?}", world.hosts[CLIENT].routes);
+    assert!(
+        world.both(|k| k == Some(PathKind::Direct)),
+        "{:?}\n{:?}",
+        world.hosts[CLIENT].routes,
+        world.hosts[AGENT].routes
+    );
 }
 
 #[test]
@@ -46,16 +67,25 @@ fn when_everything_is_silent_nothing_is_demoted() {
     let mut world = World::direct();
     world.chat(CLIENT, ms(20), ms(2_000));
     world.direct_open = false;
-    world.udp_open = false;
+    world.udp_open = [false; 2];
     world.tls_open = false;
     world.chat(CLIENT, ms(20), ms(5_000));
     assert!(world.both(|k| k == Some(PathKind::Direct)));
     world.direct_open = true;
-    world.udp_open = true;
+    world.udp_open = [true; 2];
     world.tls_open = true;
     world.chat(CLIENT, ms(20), ms(5_000));
-    assert!(world.both(|k| k == Some(PathKind::Direct)), "{:?}", world.hosts[CLIENT].routes);
-    let cleared = |h: usize| world.hosts[h].routes.iter().any(|r| r.1 == RouteReason::Cleared);
+    assert!(
+        world.both(|k| k == Some(PathKind::Direct)),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
+    let cleared = |h: usize| {
+        world.hosts[h]
+            .routes
+            .iter()
+            .any(|r| r.1 == RouteReason::Cleared)
+    };
     assert!(cleared(CLIENT));
 }
 
@@ -76,7 +106,7 @@ fn duplication_ends_when_nothing_decides() {
     let mut world = World::direct();
     world.chat(CLIENT, ms(20), ms(2_000));
     world.direct_open = false;
-    world.udp_open = false;
+    world.udp_open = [false; 2];
     world.tls_open = false;
     world.chat(CLIENT, ms(20), ms(1_000));
     assert!(world.hosts[CLIENT].route.as_ref().unwrap().duplicate);
@@ -100,9 +130,13 @@ fn a_relayed_tunnel_whose_udp_stops_goes_on_over_tls() {
     world.pass(ms(1_000));
     world.chat(CLIENT, ms(20), ms(2_000));
     let from = world.elapsed();
-    world.udp_open = false;
+    world.udp_open = [false, true];
     world.chat(CLIENT, ms(20), ms(5_000));
-    assert!(world.both(|k| k == Some(PathKind::RelayTls)), "{:?}", world.hosts[CLIENT].routes);
+    assert!(
+        world.kind(CLIENT) == Some(PathKind::RelayTls),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
     let gap = world.hosts[AGENT].longest_gap(from);
     assert!(gap <= ms(1_500), "stalled {gap:?}");
 }

@@ -10,7 +10,10 @@ use super::world::*;
 use crate::io::*;
 
 fn stranger() -> Way {
-    Way::Direct { socket: SocketId(0), remote: "192.0.2.66:666".parse().unwrap() }
+    Way::Direct {
+        socket: SocketId(0),
+        remote: "192.0.2.66:666".parse().unwrap(),
+    }
 }
 
 #[test]
@@ -18,7 +21,9 @@ fn a_probe_with_an_unknown_index_is_counted_and_unanswered() {
     let mut world = World::direct();
     let mut probe = vec![0x81, 0x10];
     probe.resize(200, 7);
-    world.hosts[AGENT].node.handle_datagram(world.now, stranger(), None, &probe);
+    world.hosts[AGENT]
+        .node
+        .handle_datagram(world.now, stranger(), None, &probe);
     assert_eq!(world.hosts[AGENT].node.counters().probe_unknown_index, 1);
     assert!(world.hosts[AGENT].node.poll_transmit().is_none());
 }
@@ -38,7 +43,10 @@ fn a_forged_or_replayed_probe_changes_nothing() {
     let probe = caught_probe(&mut world);
     let route = world.hosts[AGENT].route.clone();
     let now = world.now;
-    let home = Way::Direct { socket: SocketId(0), remote: world.hosts[CLIENT].addr };
+    let home = Way::Direct {
+        socket: SocketId(0),
+        remote: world.hosts[CLIENT].addr,
+    };
     let agent = &mut world.hosts[AGENT].node;
     let mut forged = probe.to_vec();
     *forged.last_mut().unwrap() ^= 1;
@@ -46,7 +54,10 @@ fn a_forged_or_replayed_probe_changes_nothing() {
     assert_eq!(agent.counters().probe_forged, 1);
     assert!(agent.poll_transmit().is_none());
     agent.handle_datagram(now, home, None, &probe);
-    assert!(agent.poll_transmit().is_some(), "the genuine one is answered");
+    assert!(
+        agent.poll_transmit().is_some(),
+        "the genuine one is answered"
+    );
     while agent.poll_transmit().is_some() {}
     agent.handle_datagram(now, stranger(), None, &probe);
     assert_eq!(agent.counters().probe_replayed, 1);
@@ -60,7 +71,10 @@ fn the_index_of_a_forgotten_peer_is_retired() {
     world.pass(ms(5_000));
     let probe = caught_probe(&mut world);
     let peer = world.hosts[AGENT].peer.unwrap();
-    let home = Way::Direct { socket: SocketId(0), remote: world.hosts[CLIENT].addr };
+    let home = Way::Direct {
+        socket: SocketId(0),
+        remote: world.hosts[CLIENT].addr,
+    };
     let now = world.now;
     let agent = &mut world.hosts[AGENT].node;
     agent.close_peer(now, peer);
@@ -87,7 +101,13 @@ fn an_authenticated_ping_from_a_new_address_makes_a_path_to_check() {
 
 fn offer(world: &mut World, list: Vec<SocketAddr>) {
     use byway_wire::signal::{Candidate, CandidateKind};
-    let list = list.into_iter().map(|addr| Candidate { kind: CandidateKind::Host, addr }).collect();
+    let list = list
+        .into_iter()
+        .map(|addr| Candidate {
+            kind: CandidateKind::Host,
+            addr,
+        })
+        .collect();
     world.hosts[CLIENT].node.offer_for_test(world.now, list);
     world.pass(ms(3_000));
 }
@@ -112,9 +132,15 @@ fn candidates_that_cannot_be_a_peer_are_never_probed() {
     offer(&mut world, bad.iter().map(|a| a.parse().unwrap()).collect());
     let client = world.hosts[CLIENT].addr;
     for (_, way, _) in &world.hosts[AGENT].probes_sent {
-        assert!(!matches!(way, Way::Direct { remote, .. } if *remote != client), "{way:?}");
+        assert!(
+            !matches!(way, Way::Direct { remote, .. } if *remote != client),
+            "{way:?}"
+        );
     }
-    assert_eq!(world.hosts[AGENT].node.counters().candidate_refused - before, bad.len() as u64);
+    assert_eq!(
+        world.hosts[AGENT].node.counters().candidate_refused - before,
+        bad.len() as u64
+    );
 }
 
 #[test]
@@ -140,8 +166,18 @@ fn thousands_of_candidates_stay_bounded() {
     let before = world.hosts[AGENT].probes_sent.len();
     for batch in 0..313u32 {
         use byway_wire::signal::{Candidate, CandidateKind};
-        let addr = |n: u32| SocketAddr::new(std::net::Ipv4Addr::from(0x0a00_0001 + batch * 32 + n).into(), 4_000);
-        let list = (0..32).map(|n| Candidate { kind: CandidateKind::Host, addr: addr(n) }).collect();
+        let addr = |n: u32| {
+            SocketAddr::new(
+                std::net::Ipv4Addr::from(0x0a00_0001 + batch * 32 + n).into(),
+                4_000,
+            )
+        };
+        let list = (0..32)
+            .map(|n| Candidate {
+                kind: CandidateKind::Host,
+                addr: addr(n),
+            })
+            .collect();
         world.hosts[CLIENT].node.offer_for_test(world.now, list);
         world.pass(ms(1));
     }
@@ -156,7 +192,12 @@ fn a_record_of_another_node_is_the_relays_fault() {
     let mut world = World::new();
     world.pass(ms(500));
     world.connect();
-    world.run_for(ms(1_000), |w| w.hosts[CLIENT].controls_sent.iter().any(|m| matches!(m, Control::Open(_))));
+    world.run_for(ms(1_000), |w| {
+        w.hosts[CLIENT]
+            .controls_sent
+            .iter()
+            .any(|m| matches!(m, Control::Open(_)))
+    });
     let channel = world.hosts[CLIENT]
         .controls_sent
         .iter()
@@ -167,12 +208,20 @@ fn a_record_of_another_node_is_the_relays_fault() {
         .unwrap();
     let link = world.link_of(CLIENT);
     let record = world.hosts[CLIENT].node.record().clone();
-    let opened = Opened { channel, record, observed: "192.0.2.1:1".parse().unwrap() };
+    let opened = Opened {
+        channel,
+        record,
+        observed: "192.0.2.1:1".parse().unwrap(),
+    };
     let now = world.now;
     let client = &mut world.hosts[CLIENT].node;
     client.handle_control(now, link, Control::Opened(opened));
     let events: Vec<Event> = std::iter::from_fn(|| client.poll_event()).collect();
-    assert!(events.iter().any(|e| matches!(e, Event::HangUp { link: l } if *l == link)));
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, Event::HangUp { link: l } if *l == link))
+    );
     assert!(!events.iter().any(|e| matches!(e, Event::PeerKnown { .. })));
 }
 
@@ -183,11 +232,28 @@ fn messages_about_channels_we_do_not_have_are_counted() {
     let channel = ChannelId::from_u64(42);
     let now = world.now;
     let agent = &mut world.hosts[AGENT].node;
-    agent.handle_control(now, link, Control::Signal { channel, sealed: Bytes::from_static(b"no") });
+    agent.handle_control(
+        now,
+        link,
+        Control::Signal {
+            channel,
+            sealed: Bytes::from_static(b"no"),
+        },
+    );
     agent.handle_control(now, link, Control::Attached { channel });
-    agent.handle_control(now, link, Control::Closed { channel, reason: CloseReason::Done });
+    agent.handle_control(
+        now,
+        link,
+        Control::Closed {
+            channel,
+            reason: CloseReason::Done,
+        },
+    );
     let counters = agent.counters();
-    assert_eq!((counters.signal_unknown, counters.control_unexpected), (1, 1));
+    assert_eq!(
+        (counters.signal_unknown, counters.control_unexpected),
+        (1, 1)
+    );
     assert!(agent.poll_event().is_none());
 }
 
@@ -198,14 +264,27 @@ fn a_rebind_cookie_is_echoed_only_for_our_own_channel_at_that_relay() {
     let channel = *world.relays[0].channels.keys().next().unwrap();
     let key = CookieKey::from_bytes([3; 32]);
     let now = world.now;
-    let relay = Way::Direct { socket: SocketId(0), remote: "203.0.113.1:443".parse().unwrap() };
+    let relay = Way::Direct {
+        socket: SocketId(0),
+        remote: "203.0.113.1:443".parse().unwrap(),
+    };
     let client = &mut world.hosts[CLIENT].node;
     let cookie = key.make(channel, "198.51.100.1:6000".parse().unwrap(), 1);
     client.handle_datagram(now, stranger(), None, &cookie.encode());
-    let foreign = key.make(ChannelId::from_u64(5), "198.51.100.1:6000".parse().unwrap(), 1);
+    let foreign = key.make(
+        ChannelId::from_u64(5),
+        "198.51.100.1:6000".parse().unwrap(),
+        1,
+    );
     client.handle_datagram(now, relay, None, &foreign.encode());
     assert_eq!(client.counters().cookie_unknown, 2);
     assert!(client.poll_event().is_none());
     client.handle_datagram(now, relay, None, &cookie.encode());
-    assert!(matches!(client.poll_event(), Some(Event::Control { message: Control::Rebind(_), .. })));
+    assert!(matches!(
+        client.poll_event(),
+        Some(Event::Control {
+            message: Control::Rebind(_),
+            ..
+        })
+    ));
 }

@@ -15,20 +15,48 @@ fn the_first_flight_rides_in_open_behind_hello() {
     assert!(world.run_for(ms(1_000), |w| w.hosts[AGENT].delivered.len() == 2));
     // Two round trips for QUIC and none for Hello: 2 x 16 ms to connect and send, 8 ms on to the agent.
     assert_eq!(world.elapsed() - begun, ms(16 + 8 + 8));
-    let names: Vec<_> = world.hosts[CLIENT].controls_sent.iter().map(Control::name).collect();
-    assert_eq!(names, ["Hello", "Open"]);
+    let names: Vec<_> = world.hosts[CLIENT]
+        .controls_sent
+        .iter()
+        .map(Control::name)
+        .collect();
+    assert_eq!(names[..2], ["Hello", "Open"]);
     assert_eq!(world.hosts[AGENT].delivered[0], "first flight, part one");
 }
 
 #[test]
 fn a_warm_link_is_used_at_once_and_still_carries_the_whole_first_flight() {
     let mut world = World::direct();
-    let before = world.relays[0].log.iter().filter(|m| **m == "Hello").count();
+    let old = world.hosts[CLIENT].peer.unwrap();
+    world.hosts[CLIENT].node.close_peer(world.now, old);
+    world.hosts[CLIENT].route = None;
+    world.pass(ms(100));
+    assert_eq!(
+        world.kind(AGENT),
+        None,
+        "the agent holds on to a client that left"
+    );
+    let before = world.relays[0]
+        .log
+        .iter()
+        .filter(|m| **m == "Hello")
+        .count();
     world.connect();
     let begun = world.elapsed();
     assert!(world.run_for(ms(500), |w| w.hosts[AGENT].delivered.len() == 4));
     assert_eq!(world.elapsed() - begun, ms(1 + 8 + 8));
-    assert_eq!(world.relays[0].log.iter().filter(|m| **m == "Hello").count(), before);
+    assert_eq!(
+        world.relays[0]
+            .log
+            .iter()
+            .filter(|m| **m == "Hello")
+            .count(),
+        before
+    );
+    assert!(
+        world.run_for(ms(500), |w| w.both(|k| k == Some(PathKind::Direct))),
+        "a second call does not go direct"
+    );
 }
 
 #[test]
@@ -39,24 +67,42 @@ fn the_relay_carries_first_and_the_direct_path_follows_within_a_few_round_trips(
     let begun = world.elapsed();
     assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))));
     for host in [CLIENT, AGENT] {
-        let kinds: Vec<_> = world.hosts[host].routes.iter().map(|r| (r.1, r.2)).filter(|r| r.0 != RouteReason::Standby).collect();
+        let kinds: Vec<_> = world.hosts[host]
+            .routes
+            .iter()
+            .map(|r| (r.1, r.2))
+            .filter(|r| r.0 != RouteReason::Standby)
+            .collect();
         assert_eq!(
             kinds,
-            [(RouteReason::First, Some(PathKind::RelayUdp)), (RouteReason::Better, Some(PathKind::Direct))]
+            [
+                (RouteReason::First, Some(PathKind::RelayUdp)),
+                (RouteReason::Better, Some(PathKind::Direct))
+            ]
         );
         let route = world.hosts[host].route.clone().unwrap();
         assert_eq!(route.standby.map(|w| w.kind()), Some(PathKind::RelayUdp));
         assert_eq!(route.max_datagram, 1_444);
     }
-    assert!(world.elapsed() - begun < ms(200), "took {:?}", world.elapsed() - begun);
+    assert!(
+        world.elapsed() - begun < ms(200),
+        "took {:?}",
+        world.elapsed() - begun
+    );
     world.chat(CLIENT, ms(20), ms(500));
-    assert_eq!(world.hosts[AGENT].unknown_source + world.hosts[CLIENT].unknown_source, 0);
+    assert_eq!(
+        world.hosts[AGENT].unknown_source + world.hosts[CLIENT].unknown_source,
+        0
+    );
     assert_eq!(world.hosts[AGENT].received.len(), 25);
 }
 
 #[test]
 fn without_direct_nothing_is_probed_and_nothing_is_offered() {
-    let off = |role| Config { direct: false, ..config(role) };
+    let off = |role| Config {
+        direct: false,
+        ..config(role)
+    };
     let mut world = World::with(off(Role::Client), off(Role::Agent), 1);
     world.connect();
     world.pass(ms(3_000));
@@ -64,7 +110,12 @@ fn without_direct_nothing_is_probed_and_nothing_is_offered() {
     assert!(world.both(|k| k == Some(PathKind::RelayUdp)));
     for host in &world.hosts {
         assert_eq!(host.probes_sent, []);
-        assert!(!host.controls_sent.iter().any(|m| matches!(m, Control::Signal { .. })));
+        assert!(
+            !host
+                .controls_sent
+                .iter()
+                .any(|m| matches!(m, Control::Signal { .. }))
+        );
     }
 }
 
@@ -80,11 +131,11 @@ fn a_path_that_is_too_narrow_for_the_size_in_use_stays_unused() {
 #[test]
 fn tls_carries_where_udp_does_not_and_udp_takes_over_when_it_returns() {
     let mut world = World::new();
-    world.udp_open = false;
+    world.udp_open = [false; 2];
     world.direct_open = false;
     world.connect();
     assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayTls))));
-    world.udp_open = true;
+    world.udp_open = [true; 2];
     assert!(world.run_for(ms(70_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
     world.pass(ms(5_000));
     assert_eq!(world.hosts[CLIENT].ready, [Carrier::Tls, Carrier::Udp]);
@@ -104,7 +155,10 @@ fn a_udp_link_that_carries_control_but_no_data_is_replaced_by_tls() {
 
 #[test]
 fn in_tls_mode_no_udp_link_is_tried() {
-    let tls = |role| Config { links: LinkMode::Tls, ..config(role) };
+    let tls = |role| Config {
+        links: LinkMode::Tls,
+        ..config(role)
+    };
     let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
     world.direct_open = false;
     world.connect();
@@ -123,8 +177,18 @@ fn a_lost_link_is_dialled_again_and_its_channels_are_attached() {
     world.break_links(AGENT);
     assert!(world.run_for(ms(5), |w| w.both(|k| k.is_none())));
     assert!(world.run_for(ms(1_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
-    assert_eq!(world.relays[0].log.iter().filter(|m| **m == "Attach").count(), 2);
-    assert_eq!(world.relays[0].log.iter().filter(|m| **m == "Open").count(), 1);
+    assert_eq!(
+        world.relays[0]
+            .log
+            .iter()
+            .filter(|m| **m == "Attach")
+            .count(),
+        2
+    );
+    assert_eq!(
+        world.relays[0].log.iter().filter(|m| **m == "Open").count(),
+        1
+    );
     world.chat(CLIENT, ms(50), ms(500));
     assert_eq!(world.hosts[AGENT].received.len(), 10);
 }
@@ -139,7 +203,13 @@ fn a_channel_the_relay_forgot_is_opened_anew_and_the_peer_stays_the_same() {
     world.pass(ms(500));
     world.relays[0].alive = true;
     assert!(world.run_for(ms(15_000), |w| w.both(|k| k.is_some())));
-    assert_eq!((world.hosts[CLIENT].peers_seen, world.hosts[AGENT].peers_seen), (1, 1));
+    assert_eq!(
+        (
+            world.hosts[CLIENT].peers_seen,
+            world.hosts[AGENT].peers_seen
+        ),
+        (1, 1)
+    );
     world.chat(CLIENT, ms(50), ms(500));
     assert_eq!(world.hosts[AGENT].received.len(), 10);
 }
@@ -155,7 +225,10 @@ fn the_relay_may_die_while_direct_and_nothing_happens_to_the_tunnel() {
     assert_eq!(world.hosts[CLIENT].replays, 0);
     world.relays[0].alive = true;
     let standby = |w: &World| w.hosts[CLIENT].route.as_ref().unwrap().standby.is_some();
-    assert!(world.run_for(ms(60_000), standby), "the warm standby does not return");
+    assert!(
+        world.run_for(ms(60_000), standby),
+        "the warm standby does not return"
+    );
 }
 
 #[test]
@@ -169,8 +242,15 @@ fn an_idle_direct_tunnel_wakes_only_for_its_keepalives() {
     }
     world.pass(ms(200_000));
     for host in &world.hosts {
-        assert_eq!(host.wakeups.keys().copied().collect::<Vec<_>>(), ["path keep-alive"]);
-        assert!((9..=11).contains(&host.wakeups["path keep-alive"]), "{:?}", host.wakeups);
+        assert_eq!(
+            host.wakeups.keys().copied().collect::<Vec<_>>(),
+            ["path keep-alive"]
+        );
+        assert!(
+            (9..=11).contains(&host.wakeups["path keep-alive"]),
+            "{:?}",
+            host.wakeups
+        );
     }
     // One ping each and one answer to each of the peer's.
     assert!(world.hosts[CLIENT].probes_sent.len() - probes <= 22);
@@ -216,7 +296,13 @@ fn an_agent_that_restarted_is_another_peer() {
     world.restart(AGENT, Role::Agent, 2);
     world.relays[0].channels.remove(&channel);
     let link = world.link_of(CLIENT);
-    world.to_node((CLIENT, link), Control::Closed { channel, reason: CloseReason::PeerGone });
+    world.to_node(
+        (CLIENT, link),
+        Control::Closed {
+            channel,
+            reason: CloseReason::PeerGone,
+        },
+    );
     assert!(world.run_for(ms(15_000), |w| w.hosts[CLIENT].failed.is_some()));
     assert_eq!(world.hosts[CLIENT].failed, Some(PeerError::Restarted));
 }
@@ -225,7 +311,12 @@ fn an_agent_that_restarted_is_another_peer() {
 fn an_agent_that_is_offline_is_reported_after_every_relay_was_asked() {
     let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
     let mut target = world.target();
-    target.node = NodeId::from_bytes(byway_wire::SecretKey::from_bytes(&[77; 32]).node_id().as_bytes()).unwrap();
+    target.node = NodeId::from_bytes(
+        byway_wire::SecretKey::from_bytes(&[77; 32])
+            .node_id()
+            .as_bytes(),
+    )
+    .unwrap();
     world.connect_to(target);
     assert!(world.run_for(ms(2_000), |w| w.hosts[CLIENT].failed.is_some()));
     assert_eq!(world.hosts[CLIENT].failed, Some(PeerError::Offline));
@@ -247,7 +338,9 @@ fn relays_out_of_reach_are_reported_with_the_reason_of_each() {
     world.relays.iter_mut().for_each(|r| r.alive = false);
     world.connect();
     assert!(world.run_for(ms(10_000), |w| w.hosts[CLIENT].failed.is_some()));
-    let Some(PeerError::NoRelay(errors)) = &world.hosts[CLIENT].failed else { panic!("{:?}", world.hosts[CLIENT].failed) };
+    let Some(PeerError::NoRelay(errors)) = &world.hosts[CLIENT].failed else {
+        panic!("{:?}", world.hosts[CLIENT].failed)
+    };
     assert_eq!(errors.len(), 2);
     assert_eq!(errors[0], (relay_url(0), LinkError::TimedOut));
 }
@@ -278,6 +371,7 @@ fn a_closed_tunnel_leaves_nothing_behind() {
         world.hosts[AGENT].node.close_peer(world.now, theirs);
         world.hosts[CLIENT].route = None;
         world.pass(ms(100));
+        world.hosts[AGENT].route = None;
     }
     for host in &world.hosts {
         assert_eq!(host.node.sizes(), [0; 6]);
@@ -289,7 +383,10 @@ fn a_replaced_agent_says_so_and_waits_for_minutes() {
     let mut world = World::new();
     world.pass(ms(1_000));
     let link = world.link_of(AGENT);
-    let refused = Control::Refused { reason: RefuseReason::Replaced, detail: "newer".into() };
+    let refused = Control::Refused {
+        reason: RefuseReason::Replaced,
+        detail: "newer".into(),
+    };
     world.to_node((AGENT, link), refused);
     world.pass(ms(60_000));
     assert!(world.hosts[AGENT].replaced);
@@ -299,12 +396,21 @@ fn a_replaced_agent_says_so_and_waits_for_minutes() {
 #[test]
 fn a_relay_that_goes_away_names_another_and_the_agent_is_there_before_it_stops() {
     let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
-    let target = PeerTarget { relays: vec![(relay_url(0), vec![])], ..world.target() };
+    let target = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
     world.direct_open = false;
     world.connect_to(target);
     world.pass(ms(1_000));
     let link = world.link_of(CLIENT);
-    world.to_node((CLIENT, link), Control::GoingAway { deadline_ms: 5_000, alternates: vec![relay_url(1)] });
+    world.to_node(
+        (CLIENT, link),
+        Control::GoingAway {
+            deadline_ms: 5_000,
+            alternates: vec![relay_url(1)],
+        },
+    );
     world.pass(ms(1_000));
     world.kill_relay(0);
     assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
@@ -314,13 +420,31 @@ fn a_relay_that_goes_away_names_another_and_the_agent_is_there_before_it_stops()
 #[test]
 fn a_client_without_the_secret_is_refused_and_no_probe_is_ever_sent() {
     let mut world = World::new();
-    let target = PeerTarget { secret: Some(TicketSecret::from_bytes([1; 32])), ..world.target() };
+    let target = PeerTarget {
+        secret: Some(TicketSecret::from_bytes([1; 32])),
+        ..world.target()
+    };
     world.connect_to(target);
     world.pass(ms(5_000));
-    assert_eq!(world.hosts[CLIENT].failed, Some(PeerError::NotAllowed(CloseReason::NotAllowed)));
+    assert_eq!(
+        world.hosts[CLIENT].failed,
+        Some(PeerError::NotAllowed(CloseReason::NotAllowed))
+    );
     let agent = &world.hosts[AGENT];
-    assert_eq!((agent.probes_sent.len(), agent.peers_seen, agent.delivered.len()), (0, 0, 0));
-    assert!(!agent.controls_sent.iter().any(|m| matches!(m, Control::Signal { .. } | Control::Accept { .. })));
+    assert_eq!(
+        (
+            agent.probes_sent.len(),
+            agent.peers_seen,
+            agent.delivered.len()
+        ),
+        (0, 0, 0)
+    );
+    assert!(
+        !agent
+            .controls_sent
+            .iter()
+            .any(|m| matches!(m, Control::Signal { .. } | Control::Accept { .. }))
+    );
     assert_eq!(agent.node.sizes(), [0; 6]);
     assert_eq!(agent.node.counters().open_refused, 1);
 }
@@ -329,16 +453,29 @@ fn a_client_without_the_secret_is_refused_and_no_probe_is_ever_sent() {
 fn a_node_on_the_allow_list_needs_no_secret() {
     let mut agent = config(Role::Agent);
     agent.admission = Admission::default();
-    agent.admission.nodes.insert(byway_wire::SecretKey::from_bytes(&[1; 32]).node_id());
+    agent
+        .admission
+        .nodes
+        .insert(byway_wire::SecretKey::from_bytes(&[1; 32]).node_id());
     let mut world = World::with(config(Role::Client), agent, 1);
-    let target = PeerTarget { secret: None, ..world.target() };
+    let target = PeerTarget {
+        secret: None,
+        ..world.target()
+    };
     world.connect_to(target);
     assert!(world.run_for(ms(1_000), |w| w.both(|k| k.is_some())));
 }
 
 #[test]
 fn nobody_gets_into_a_client() {
-    let mut world = World::with(config(Role::Client), Config { role: Role::Client, ..config(Role::Agent) }, 1);
+    let mut world = World::with(
+        config(Role::Client),
+        Config {
+            role: Role::Client,
+            ..config(Role::Agent)
+        },
+        1,
+    );
     // The fake relay takes it for an agent all the same.
     world.pass(ms(100));
     world.connect();

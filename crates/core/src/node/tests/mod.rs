@@ -1,6 +1,6 @@
 //! Two nodes and a trivial relay in virtual time, without any I/O.
 
+mod failover;
 mod hostile;
 mod life;
-mod failover;
 mod world;

@@ -28,10 +28,25 @@ fn relay_addr(n: usize) -> SocketAddr {
 
 #[derive(Debug)]
 enum Happening {
-    Dialed { host: usize, link: LinkId },
-    ToRelay { host: usize, link: LinkId, message: Control },
-    ToNode { host: usize, link: LinkId, message: Control },
-    Datagram { host: usize, way: Way, data: Bytes },
+    Dialed {
+        host: usize,
+        link: LinkId,
+    },
+    ToRelay {
+        host: usize,
+        link: LinkId,
+        message: Control,
+    },
+    ToNode {
+        host: usize,
+        link: LinkId,
+        message: Control,
+    },
+    Datagram {
+        host: usize,
+        way: Way,
+        data: Bytes,
+    },
 }
 
 /// One machine: a node, and a tunnel that numbers its datagrams and acknowledges what it gets.
@@ -51,7 +66,7 @@ pub(super) struct Host {
     pub(super) lost: usize,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
     pub(super) replaced: bool,
-    known: BTreeSet<Way>,
+    known: BTreeSet<(PeerId, Way)>,
     pub(super) unknown_source: usize,
     // The toy tunnel.
     next_seq: u64,
@@ -86,7 +101,8 @@ pub(super) struct World {
     pub(super) direct_delay: Duration,
     pub(super) relay_delay: Duration,
     pub(super) direct_open: bool,
-    pub(super) udp_open: bool,
+    /// By host.
+    pub(super) udp_open: [bool; 2],
     pub(super) tls_open: bool,
     /// Largest datagram that fits the direct path.
     pub(super) direct_mtu: usize,
@@ -98,13 +114,19 @@ pub(super) fn config(role: Role) -> Config {
         links: LinkMode::Auto,
         direct: true,
         admission: match role {
-            Role::Agent => Admission { secrets: vec![TicketSecret::from_bytes(SECRET)], ..Admission::default() },
+            Role::Agent => Admission {
+                secrets: vec![TicketSecret::from_bytes(SECRET)],
+                ..Admission::default()
+            },
             Role::Client => Admission::default(),
         },
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a virtual clock needs one instant to count from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a virtual clock needs one instant to count from"
+)]
 fn some_instant() -> Instant {
     Instant::now()
 }
@@ -135,42 +157,72 @@ impl World {
             direct_delay: ms(10),
             relay_delay: ms(8),
             direct_open: true,
-            udp_open: true,
+            udp_open: [true; 2],
             tls_open: true,
             direct_mtu: 1_472,
         };
-        world.hosts.push(Host::new(start, client, 1, [198, 51, 100, 1]));
-        world.hosts.push(Host::new(start, agent, 2, [198, 51, 100, 2]));
+        world
+            .hosts
+            .push(Host::new(start, client, 1, [198, 51, 100, 1]));
+        world
+            .hosts
+            .push(Host::new(start, agent, 2, [198, 51, 100, 2]));
         for host in [CLIENT, AGENT] {
             let addr = world.hosts[host].addr;
-            let socket = LocalSocket { id: SocketId(0), port: addr.port(), v4: true, v6: false, addrs: vec![addr.ip()] };
+            let socket = LocalSocket {
+                id: SocketId(0),
+                port: addr.port(),
+                v4: true,
+                v6: false,
+                addrs: vec![addr.ip()],
+            };
             world.hosts[host].node.handle_sockets(start, vec![socket]);
         }
         for n in 0..relays {
-            world.hosts[AGENT].node.add_relay(start, relay_url(n), vec![]);
+            world.hosts[AGENT]
+                .node
+                .add_relay(start, relay_url(n), vec![]);
         }
         world
     }
 
     pub(super) fn restart(&mut self, host: usize, role: Role, epoch: u64) {
-        let old = std::mem::replace(&mut self.hosts[host], Host::new_epoch(self.now, config(role), 2, [198, 51, 100, 2], epoch));
+        let old = std::mem::replace(
+            &mut self.hosts[host],
+            Host::new_epoch(self.now, config(role), 2, [198, 51, 100, 2], epoch),
+        );
         drop(old);
-        let dead: Vec<_> = self.links.keys().filter(|(h, _)| *h == host).copied().collect();
+        let dead: Vec<_> = self
+            .links
+            .keys()
+            .filter(|(h, _)| *h == host)
+            .copied()
+            .collect();
         for (h, link) in dead {
             self.unlink(h, link);
         }
         let addr = self.hosts[host].addr;
-        let socket = LocalSocket { id: SocketId(0), port: addr.port(), v4: true, v6: false, addrs: vec![addr.ip()] };
+        let socket = LocalSocket {
+            id: SocketId(0),
+            port: addr.port(),
+            v4: true,
+            v6: false,
+            addrs: vec![addr.ip()],
+        };
         self.hosts[host].node.handle_sockets(self.now, vec![socket]);
         for n in 0..self.relays.len() {
-            self.hosts[host].node.add_relay(self.now, relay_url(n), vec![]);
+            self.hosts[host]
+                .node
+                .add_relay(self.now, relay_url(n), vec![]);
         }
     }
 
     pub(super) fn target(&self) -> PeerTarget {
         PeerTarget {
             node: self.hosts[AGENT].node.id().node,
-            relays: (0..self.relays.len()).map(|n| (relay_url(n), vec![])).collect(),
+            relays: (0..self.relays.len())
+                .map(|n| (relay_url(n), vec![]))
+                .collect(),
             secret: Some(TicketSecret::from_bytes(SECRET)),
         }
     }
@@ -179,6 +231,10 @@ impl World {
         self.connect_to(target)
     }
     pub(super) fn connect_to(&mut self, target: PeerTarget) -> PeerId {
+        if self.now == self.start {
+            // The agent is there first.
+            self.pass(ms(1_000));
+        }
         let now = self.now;
         let host = &mut self.hosts[CLIENT];
         let peer = host.node.connect(now, target);
@@ -192,7 +248,10 @@ impl World {
     pub(super) fn direct() -> Self {
         let mut world = Self::new();
         world.connect();
-        assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))), "never direct");
+        assert!(
+            world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))),
+            "never direct"
+        );
         world
     }
     pub(super) fn kind(&self, host: usize) -> Option<PathKind> {
@@ -216,14 +275,28 @@ impl World {
             if done(self) {
                 return true;
             }
-            let wakes = self.hosts.iter().filter_map(|h| h.node.poll_timeout().map(|w| w.0));
-            let next = wakes.chain(self.queue.keys().next().map(|k| k.0)).min().unwrap_or(end);
-            if next > end {
+            let wakes = self
+                .hosts
+                .iter()
+                .filter_map(|h| h.node.poll_timeout().map(|w| w.0));
+            let next = wakes.chain(self.queue.keys().next().map(|k| k.0)).min();
+            let Some(next) = next.filter(|t| *t <= end) else {
                 self.now = end;
                 return false;
-            }
-            same_instant = if next <= self.now { same_instant + 1 } else { 0 };
-            assert!(same_instant < 10_000, "spins: {:?}", self.hosts.iter().map(|h| h.node.poll_timeout()).collect::<Vec<_>>());
+            };
+            same_instant = if next <= self.now {
+                same_instant + 1
+            } else {
+                0
+            };
+            assert!(
+                same_instant < 10_000,
+                "spins: {:?}",
+                self.hosts
+                    .iter()
+                    .map(|h| h.node.poll_timeout())
+                    .collect::<Vec<_>>()
+            );
             self.now = self.now.max(next);
             while let Some(entry) = self.queue.first_entry()
                 && entry.key().0 <= self.now
@@ -280,7 +353,10 @@ impl World {
     }
 
     fn sample(&mut self, host: usize) {
-        if self.hosts[host].peer.is_some_and(|p| self.hosts[host].node.watched_flows().contains(&p)) {
+        if self.hosts[host]
+            .peer
+            .is_some_and(|p| self.hosts[host].node.watched_flows().contains(&p))
+        {
             self.sample_now(host);
         }
     }
@@ -293,7 +369,9 @@ impl World {
     }
 
     fn send_data(&mut self, host: usize, kind: u8, seq: u64) {
-        let Some(route) = self.hosts[host].route.clone() else { return };
+        let Some(route) = self.hosts[host].route.clone() else {
+            return;
+        };
         let mut data = vec![0x40, kind];
         data.extend_from_slice(&seq.to_be_bytes());
         let standby = route.standby.filter(|_| route.duplicate);
@@ -305,8 +383,12 @@ impl World {
         let now = self.now;
         let at = self.elapsed();
         let h = &mut self.hosts[host];
-        let on_route = h.route.as_ref().is_some_and(|r| r.primary == Some(way) || r.standby == Some(way));
-        if !h.known.contains(&way) && !on_route {
+        let on_route = h
+            .route
+            .as_ref()
+            .is_some_and(|r| r.primary == Some(way) || r.standby == Some(way));
+        let known = h.peer.is_some_and(|peer| h.known.contains(&(peer, way)));
+        if !known && !on_route {
             h.unknown_source += 1;
             return;
         }
@@ -318,7 +400,11 @@ impl World {
             self.send_data(host, 1, seq);
         } else if let Some(sent) = h.unacked.remove(&seq) {
             let rtt = now - sent;
-            h.flow.srtt = if h.flow.srtt.is_zero() { rtt } else { (h.flow.srtt * 7 + rtt) / 8 };
+            h.flow.srtt = if h.flow.srtt.is_zero() {
+                rtt
+            } else {
+                (h.flow.srtt * 7 + rtt) / 8
+            };
             h.flow.acked += 1_000;
             h.flow.in_flight -= 1_000;
             h.flow.last_ack = Some(now);
@@ -334,37 +420,75 @@ impl World {
     fn transmit(&mut self, host: usize, way: Way, data: Bytes) {
         match way {
             Way::Direct { remote, .. } => {
-                let Some(to) = self.hosts.iter().position(|h| h.addr == remote) else { return };
+                let Some(to) = self.hosts.iter().position(|h| h.addr == remote) else {
+                    return;
+                };
                 if self.direct_open && data.len() <= self.direct_mtu {
-                    let way = Way::Direct { socket: SocketId(0), remote: self.hosts[host].addr };
-                    self.later(self.direct_delay, Happening::Datagram { host: to, way, data });
+                    let way = Way::Direct {
+                        socket: SocketId(0),
+                        remote: self.hosts[host].addr,
+                    };
+                    self.later(
+                        self.direct_delay,
+                        Happening::Datagram {
+                            host: to,
+                            way,
+                            data,
+                        },
+                    );
                 }
             }
-            Way::Channel { link, channel, carrier } => {
-                let Some(&(relay, _)) = self.links.get(&(host, link)) else { return };
-                if !self.carries(carrier) || !self.relays[relay].alive {
+            Way::Channel {
+                link,
+                channel,
+                carrier,
+            } => {
+                let Some(&(relay, _)) = self.links.get(&(host, link)) else {
+                    return;
+                };
+                if !self.carries(host, carrier) || !self.relays[relay].alive {
                     return;
                 }
                 if channel == ChannelId::ECHO {
                     if self.relays[relay].echo {
-                        self.later(self.relay_delay * 2, Happening::Datagram { host, way, data });
+                        self.later(
+                            self.relay_delay * 2,
+                            Happening::Datagram { host, way, data },
+                        );
                     }
                     return;
                 }
-                let Some(sides) = self.relays[relay].channels.get(&channel) else { return };
-                let Some(side) = sides.iter().position(|s| *s == Some((host, link))) else { return };
-                let Some((to, to_link)) = sides[1 - side] else { return };
+                let Some(sides) = self.relays[relay].channels.get(&channel) else {
+                    return;
+                };
+                let Some(side) = sides.iter().position(|s| *s == Some((host, link))) else {
+                    return;
+                };
+                let Some((to, to_link)) = sides[1 - side] else {
+                    return;
+                };
                 let carrier = self.links[&(to, to_link)].1;
-                if self.carries(carrier) {
-                    let way = Way::Channel { link: to_link, carrier, channel };
-                    self.later(self.relay_delay * 2, Happening::Datagram { host: to, way, data });
+                if self.carries(to, carrier) {
+                    let way = Way::Channel {
+                        link: to_link,
+                        carrier,
+                        channel,
+                    };
+                    self.later(
+                        self.relay_delay * 2,
+                        Happening::Datagram {
+                            host: to,
+                            way,
+                            data,
+                        },
+                    );
                 }
             }
         }
     }
-    fn carries(&self, carrier: Carrier) -> bool {
+    fn carries(&self, host: usize, carrier: Carrier) -> bool {
         match carrier {
-            Carrier::Udp => self.udp_open,
+            Carrier::Udp => self.udp_open[host],
             Carrier::Tls => self.tls_open,
         }
     }
@@ -372,9 +496,17 @@ impl World {
     fn drain(&mut self, host: usize) {
         while let Some(transmit) = self.hosts[host].node.poll_transmit() {
             let at = self.elapsed();
-            let echo = matches!(transmit.way, Way::Channel { channel: ChannelId::ECHO, .. });
+            let echo = matches!(
+                transmit.way,
+                Way::Channel {
+                    channel: ChannelId::ECHO,
+                    ..
+                }
+            );
             if !echo {
-                self.hosts[host].probes_sent.push((at, transmit.way, transmit.data.len()));
+                self.hosts[host]
+                    .probes_sent
+                    .push((at, transmit.way, transmit.data.len()));
             }
             self.transmit(host, transmit.way, transmit.data);
         }
@@ -387,19 +519,31 @@ impl World {
         let at = self.elapsed();
         let h = &mut self.hosts[host];
         match event {
-            Event::Dial { link, url, carrier, .. } => {
+            Event::Dial {
+                link, url, carrier, ..
+            } => {
                 let relay = (0..self.relays.len()).find(|&n| relay_url(n) == url);
                 let Some(relay) = relay else { return };
                 self.links.insert((host, link), (relay, carrier));
                 let round_trips = if carrier == Carrier::Udp { 2 } else { 6 };
-                self.later(self.relay_delay * round_trips, Happening::Dialed { host, link });
+                self.later(
+                    self.relay_delay * round_trips,
+                    Happening::Dialed { host, link },
+                );
             }
             Event::HangUp { link } => self.unlink(host, link),
             Event::Control { link, message } => {
                 h.controls_sent.push(message.clone());
                 // Everything that is sent must survive its own format.
                 let message = Control::decode(message.encode()).unwrap();
-                self.later(self.relay_delay, Happening::ToRelay { host, link, message });
+                self.later(
+                    self.relay_delay,
+                    Happening::ToRelay {
+                        host,
+                        link,
+                        message,
+                    },
+                );
             }
             Event::LinkReady { carrier, .. } => h.ready.push(carrier),
             Event::LinkLost { .. } => h.lost += 1,
@@ -409,14 +553,23 @@ impl World {
             }
             Event::PeerKnown { .. } => h.peers_seen += 1,
             Event::PeerFailed { peer, error } if h.peer == Some(peer) => h.failed = Some(error),
-            Event::Route { peer, route, reason } if h.peer == Some(peer) => {
+            Event::Route {
+                peer,
+                route,
+                reason,
+            } if h.peer == Some(peer) => {
                 h.routes.push((at, reason, route.primary.map(|w| w.kind())));
                 h.route = Some(route);
             }
-            Event::WayKnown { way, .. } => assert!(h.known.insert(way), "told twice"),
-            Event::WayForgotten { way, .. } => assert!(h.known.remove(&way), "was not known"),
+            Event::WayKnown { peer, way } => assert!(h.known.insert((peer, way)), "told twice"),
+            Event::WayForgotten { peer, way } => {
+                assert!(h.known.remove(&(peer, way)), "was not known")
+            }
             Event::Deliver { data, .. } => {
-                assert!(h.route.as_ref().is_some_and(|r| r.primary.is_some()), "delivered before there is a route back");
+                assert!(
+                    h.route.as_ref().is_some_and(|r| r.primary.is_some()),
+                    "delivered before there is a route back"
+                );
                 h.delivered.push(data);
             }
             Event::Replay { .. } => {
@@ -433,7 +586,9 @@ impl World {
 
     /// A link ends at the relay; the node is told by the caller if it did not hang up itself.
     fn unlink(&mut self, host: usize, link: LinkId) {
-        let Some((relay, _)) = self.links.remove(&(host, link)) else { return };
+        let Some((relay, _)) = self.links.remove(&(host, link)) else {
+            return;
+        };
         let relay = &mut self.relays[relay];
         relay.links.remove(&(host, link));
         relay.agents.retain(|_, at| *at != (host, link));
@@ -447,21 +602,36 @@ impl World {
     }
     /// Breaks every link of a host to a relay.
     pub(super) fn break_links(&mut self, host: usize) {
-        let links: Vec<LinkId> = self.links.keys().filter(|(h, _)| *h == host).map(|(_, l)| *l).collect();
+        let links: Vec<LinkId> = self
+            .links
+            .keys()
+            .filter(|(h, _)| *h == host)
+            .map(|(_, l)| *l)
+            .collect();
         for link in links {
             self.unlink(host, link);
-            self.hosts[host].node.handle_link_lost(self.now, link, LinkError::TimedOut);
+            self.hosts[host]
+                .node
+                .handle_link_lost(self.now, link, LinkError::TimedOut);
         }
     }
     pub(super) fn kill_relay(&mut self, relay: usize) {
         self.relays[relay].alive = false;
         self.relays[relay].channels.clear();
         for host in 0..self.hosts.len() {
-            let links: Vec<LinkId> =
-                self.links.iter().filter(|((h, _), (r, _))| *h == host && *r == relay).map(|((_, l), _)| *l).collect();
+            let links: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|((h, _), (r, _))| *h == host && *r == relay)
+                .map(|((_, l), _)| *l)
+                .collect();
             for link in links {
                 self.unlink(host, link);
-                self.hosts[host].node.handle_link_lost(self.now, link, LinkError::Broken("killed".into()));
+                self.hosts[host].node.handle_link_lost(
+                    self.now,
+                    link,
+                    LinkError::Broken("killed".into()),
+                );
             }
         }
     }
@@ -469,29 +639,49 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Dialed { host, link } => {
-                let Some(&(relay, carrier)) = self.links.get(&(host, link)) else { return };
-                let fine = self.relays[relay].alive && self.carries(carrier);
+                let Some(&(relay, carrier)) = self.links.get(&(host, link)) else {
+                    return;
+                };
+                let fine = self.relays[relay].alive && self.carries(host, carrier);
                 let result = if fine {
-                    self.relays[relay].links.insert((host, link), (carrier, None));
+                    self.relays[relay]
+                        .links
+                        .insert((host, link), (carrier, None));
                     let udp = (carrier == Carrier::Udp).then_some((SocketId(0), relay_addr(relay)));
-                    Ok(LinkUp { rtt: None, udp, intercepted: false })
+                    Ok(LinkUp {
+                        rtt: None,
+                        udp,
+                        intercepted: false,
+                    })
                 } else {
                     self.links.remove(&(host, link));
                     Err(LinkError::TimedOut)
                 };
                 self.hosts[host].node.handle_dialed(self.now, link, result);
             }
-            Happening::ToRelay { host, link, message } => self.at_relay(host, link, message),
-            Happening::ToNode { host, link, message } => {
+            Happening::ToRelay {
+                host,
+                link,
+                message,
+            } => self.at_relay(host, link, message),
+            Happening::ToNode {
+                host,
+                link,
+                message,
+            } => {
                 if self.links.contains_key(&(host, link)) {
-                    self.hosts[host].node.handle_control(self.now, link, message);
+                    self.hosts[host]
+                        .node
+                        .handle_control(self.now, link, message);
                 }
             }
             Happening::Datagram { host, way, data } => {
                 if data[0] == 0x40 {
                     self.on_data(host, way, &data);
                 } else {
-                    self.hosts[host].node.handle_datagram(self.now, way, None, &data);
+                    self.hosts[host]
+                        .node
+                        .handle_datagram(self.now, way, None, &data);
                 }
             }
         }
@@ -499,12 +689,21 @@ impl World {
 
     pub(super) fn to_node(&mut self, to: (usize, LinkId), message: Control) {
         let message = Control::decode(message.encode()).unwrap();
-        self.later(self.relay_delay, Happening::ToNode { host: to.0, link: to.1, message });
+        self.later(
+            self.relay_delay,
+            Happening::ToNode {
+                host: to.0,
+                link: to.1,
+                message,
+            },
+        );
     }
 
     fn at_relay(&mut self, host: usize, link: LinkId, message: Control) {
         let from = (host, link);
-        let Some(&(n, carrier)) = self.links.get(&from) else { return };
+        let Some(&(n, carrier)) = self.links.get(&from) else {
+            return;
+        };
         if !self.relays[n].alive || !self.relays[n].links.contains_key(&from) {
             return;
         }
@@ -531,16 +730,35 @@ impl World {
             }
             Control::Open(open) => {
                 let Some(&to) = relay.agents.get(&open.peer) else {
-                    self.to_node(from, Control::Closed { channel: open.channel, reason: CloseReason::Offline });
+                    self.to_node(
+                        from,
+                        Control::Closed {
+                            channel: open.channel,
+                            reason: CloseReason::Offline,
+                        },
+                    );
                     return;
                 };
                 let record = relay.links[&from].1.clone().unwrap();
                 let target = relay.links[&to].1.clone().unwrap();
                 relay.channels.insert(open.channel, [Some(from), Some(to)]);
-                let incoming = Incoming { channel: open.channel, record, observed, proof: open.proof, first: open.first };
+                let incoming = Incoming {
+                    channel: open.channel,
+                    record,
+                    observed,
+                    proof: open.proof,
+                    first: open.first,
+                };
                 let there = self.hosts[to.0].addr;
                 self.to_node(to, Control::Incoming(incoming));
-                self.to_node(from, Control::Opened(Opened { channel: open.channel, record: target, observed: there }));
+                self.to_node(
+                    from,
+                    Control::Opened(Opened {
+                        channel: open.channel,
+                        record: target,
+                        observed: there,
+                    }),
+                );
             }
             Control::Closed { channel, reason } => {
                 if let Some(sides) = relay.channels.remove(&channel) {
@@ -556,7 +774,10 @@ impl World {
                         sides[side] = Some(from);
                         Control::Attached { channel }
                     }
-                    None => Control::Closed { channel, reason: CloseReason::NoSuchChannel },
+                    None => Control::Closed {
+                        channel,
+                        reason: CloseReason::NoSuchChannel,
+                    },
                 };
                 self.to_node(from, answer);
             }
@@ -571,7 +792,11 @@ impl World {
         }
     }
     pub(super) fn link_of(&self, host: usize) -> LinkId {
-        self.links.keys().rfind(|(h, _)| *h == host).map(|(_, l)| *l).unwrap()
+        self.links
+            .keys()
+            .rfind(|(h, _)| *h == host)
+            .map(|(_, l)| *l)
+            .unwrap()
     }
 }
 
@@ -580,7 +805,10 @@ impl Host {
         Self::new_epoch(now, config, key, ip, 1)
     }
     fn new_epoch(now: Instant, config: Config, key: u8, ip: [u8; 4], epoch: u64) -> Self {
-        let identity = Identity { key: Arc::new(SecretKey::from_bytes(&[key; 32])), epoch };
+        let identity = Identity {
+            key: Arc::new(SecretKey::from_bytes(&[key; 32])),
+            epoch,
+        };
         let mut seed = [key; 32];
         seed[0] = epoch as u8;
         Self {
@@ -614,6 +842,11 @@ impl Host {
     pub(super) fn longest_gap(&self, from: Duration) -> Duration {
         let mut times: Vec<Duration> = self.received.iter().map(|r| r.0).collect();
         times.sort();
-        times.windows(2).filter(|w| w[1] >= from).map(|w| w[1] - w[0]).max().unwrap_or(Duration::MAX)
+        times
+            .windows(2)
+            .filter(|w| w[1] >= from)
+            .map(|w| w[1] - w[0])
+            .max()
+            .unwrap_or(Duration::MAX)
     }
 }
