@@ -1,0 +1,137 @@
+//! Names for tickets: one `NAME TICKET` a line, in a file that only its owner can read, since tickets hold secrets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use byway::Ticket;
+
+use crate::failure::{Code, Failure};
+use crate::state;
+
+/// All aliases.
+#[derive(Debug)]
+pub(crate) struct Aliases {
+    path: PathBuf,
+    map: BTreeMap<String, Ticket>,
+}
+
+impl Aliases {
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let path = state::file("aliases")?;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(Failure::new(Code::Failed, "cannot read the aliases")
+                    .why(format!("{}: {error}", path.display())));
+            }
+        };
+        let map = parse(&text).map_err(|line| {
+            Failure::new(Code::Failed, "cannot read the aliases")
+                .why(format!("{}: line {line} is damaged", path.display()))
+                .hint("correct or remove that line")
+        })?;
+        Ok(Self { path, map })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Ticket> {
+        self.map.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Ticket)> {
+        self.map
+            .iter()
+            .map(|(name, ticket)| (name.as_str(), ticket))
+    }
+
+    /// Adds or replaces; true if it replaced.
+    pub(crate) fn insert(&mut self, name: &str, ticket: Ticket) -> Result<bool, Failure> {
+        check_name(name)?;
+        let replaced = self.map.insert(name.to_owned(), ticket).is_some();
+        self.save()?;
+        Ok(replaced)
+    }
+
+    /// True if there was such an alias.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<bool, Failure> {
+        let removed = self.map.remove(name).is_some();
+        if removed {
+            self.save()?;
+        }
+        Ok(removed)
+    }
+
+    fn save(&self) -> Result<(), Failure> {
+        let text: String = self
+            .map
+            .iter()
+            .map(|(name, ticket)| format!("{name} {ticket}\n"))
+            .collect();
+        state::replace(&self.path, text.as_bytes()).map_err(|error| {
+            Failure::new(Code::Failed, "cannot store the alias")
+                .why(format!("{}: {error}", self.path.display()))
+        })
+    }
+}
+
+/// The map, or the number of the first line that is damaged.
+fn parse(text: &str) -> Result<BTreeMap<String, Ticket>, usize> {
+    let mut map = BTreeMap::new();
+    for (number, line) in (1_usize..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, ticket) = line.split_once(char::is_whitespace).ok_or(number)?;
+        let ticket = ticket.trim().parse().map_err(|_| number)?;
+        map.insert(name.to_owned(), ticket);
+    }
+    Ok(map)
+}
+
+/// A name must not look like a ticket, a file, or an option, and must be usable in a host name.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if plain && starts_well && name.len() <= 63 && !name.starts_with("byway1") {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Code::Usage, format!("'{name}' cannot be an alias")).why(
+            "an alias is 1-63 letters, digits, '-', '_' and '.', and does not begin with 'byway1'",
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_mistaken_are_refused() {
+        for good in ["work", "a", "my-box.2", "X_1"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-v",
+            "@file",
+            "byway1abc",
+            "a b",
+            "a/b",
+            "h\u{e9}",
+            &"x".repeat(64),
+        ] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        assert_eq!(parse("# note\n\nwork not-a-ticket\n").err(), Some(3));
+        assert_eq!(parse("alone\n").err(), Some(1));
+        assert!(parse("# only comments\n\n").is_ok_and(|map| map.is_empty()));
+    }
+}

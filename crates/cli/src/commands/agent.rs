@@ -1,0 +1,298 @@
+//! `byway agent`: stays linked to its relays, lets clients in, serves targets to them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use byway::endpoint::LinkStatus;
+use byway::forward::TargetPolicy;
+use byway::keyfile;
+use byway::tunnel::Tunnel;
+use byway::{Admission, Carrier, Endpoint};
+use serde::Serialize;
+
+use crate::args;
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::output::{self, json_line, print_line};
+use crate::state;
+
+/// To the first link. A machine that boots has its network by then; later losses are waited out without end.
+const FIRST_LINK: Duration = Duration::from_secs(30);
+/// When to tell a person that the first link takes longer than it should.
+const IMPATIENCE: Duration = Duration::from_secs(3);
+
+/// One line of `--json`.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Ticket {
+        node: String,
+        ticket: &'a str,
+    },
+    Linked {
+        relay: String,
+        carrier: &'static str,
+        observed: Option<std::net::SocketAddr>,
+    },
+    LinkLost {
+        relay: String,
+        error: Option<&'a str>,
+    },
+    Opened {
+        peer: String,
+        path: &'static str,
+    },
+    Path {
+        peer: String,
+        path: &'static str,
+        remote: Option<std::net::SocketAddr>,
+    },
+    Closed {
+        peer: String,
+        reason: String,
+        sent_bytes: u64,
+        received_bytes: u64,
+    },
+}
+
+pub(crate) async fn run(args: args::Agent) -> Result<(), Failure> {
+    client::check(&args.tunnel)?;
+    let policy = policy(&args.allow)?;
+    if args.relays.is_empty() {
+        return Err(
+            Failure::new(Code::Usage, "an agent needs a relay, and none is named")
+                .hint("byway agent --relay URL (or BYWAY_RELAY); byway-relay serve --dev prints the URL of one on this machine"),
+        );
+    }
+    let endpoint = bind(&args).await?;
+    let result = tokio::select! {
+        result = serve(&args, &endpoint, &policy) => result,
+        () = client::interrupted() => Ok(()),
+    };
+    endpoint.close().await;
+    result
+}
+
+fn policy(rules: &[String]) -> Result<TargetPolicy, Failure> {
+    rules
+        .iter()
+        .try_fold(TargetPolicy::loopback(), |policy, rule| {
+            policy
+                .allow(rule)
+                .map_err(|error| Failure::new(Code::Usage, "cannot use --allow").why(error))
+        })
+}
+
+async fn bind(args: &args::Agent) -> Result<Endpoint, Failure> {
+    let path = match &args.key {
+        Some(path) => path.clone(),
+        None => state::file("agent.key")?,
+    };
+    let key = keyfile::load_or_create(&path).map_err(|error| Failure::key_file(&error))?;
+    warn_of_another_agent(&path);
+    let admission = if args.allow_node.is_empty() {
+        let secret = keyfile::load_or_create_ticket_secret(&state::beside(&path, "ticket-secret"))
+            .map_err(|error| Failure::key_file(&error))?;
+        Admission {
+            secrets: vec![secret],
+            ..Admission::default()
+        }
+    } else {
+        Admission {
+            nodes: args.allow_node.iter().copied().collect(),
+            ..Admission::default()
+        }
+    };
+    let builder = client::builder(&args.tunnel)
+        .secret_key(key)
+        .epoch_file(state::beside(&path, "epoch"))
+        .accept(admission);
+    let builder = args
+        .relays
+        .iter()
+        .fold(builder, |builder, relay| builder.relay(relay.clone()));
+    builder.bind().await.map_err(|error| Failure::bind(&error))
+}
+
+/// Two agents with one key take the clients from each other; the newest wins. That is right for a restart, and hardly
+/// what a person wanted who started a second agent. The lock is held as long as the process lives.
+fn warn_of_another_agent(key: &Path) {
+    let lock: PathBuf = state::beside(key, "lock");
+    let opened = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock);
+    let Ok(file) = opened else { return };
+    match file.try_lock() {
+        Ok(()) => std::mem::forget(file),
+        Err(std::fs::TryLockError::WouldBlock) => tracing::warn!(
+            "another agent on this machine uses {}: clients will reach this one only; give each agent a --key of its own",
+            key.display()
+        ),
+        // A file system without locks.
+        Err(std::fs::TryLockError::Error(_)) => {}
+    }
+}
+
+async fn serve(
+    args: &args::Agent,
+    endpoint: &Endpoint,
+    policy: &TargetPolicy,
+) -> Result<(), Failure> {
+    watch_links(args.json, endpoint);
+    first_link(endpoint).await?;
+    announce(args, endpoint)?;
+    while let Some(tunnel) = endpoint.accept().await {
+        tunnel.serve(policy.clone());
+        watch_tunnel(args.json, tunnel);
+    }
+    Err(Failure::new(Code::Failed, "the agent ended")
+        .why("another agent with the same key may have taken over")
+        .hint("give each agent a --key of its own"))
+}
+
+async fn first_link(endpoint: &Endpoint) -> Result<(), Failure> {
+    if endpoint.online(IMPATIENCE).await.is_ok() {
+        return Ok(());
+    }
+    for link in endpoint.links().borrow().iter() {
+        let why = link.error.as_deref().unwrap_or("no answer yet");
+        eprintln!("byway: no link to {} yet: {why}; trying on", link.relay);
+    }
+    endpoint
+        .online(FIRST_LINK - IMPATIENCE)
+        .await
+        .map_err(|error| Failure::connect("a relay", &error))
+}
+
+/// Says who we are and how to come in, and writes the ticket.
+fn announce(args: &args::Agent, endpoint: &Endpoint) -> Result<(), Failure> {
+    let ticket = endpoint.ticket(args.name.as_deref()).to_string();
+    if let Some(path) = &args.ticket_file {
+        state::replace(path, format!("{ticket}\n").as_bytes()).map_err(|error| {
+            Failure::new(Code::Failed, "cannot write the ticket")
+                .why(format!("{}: {error}", path.display()))
+        })?;
+    }
+    if args.json {
+        json_line(&Event::Ticket {
+            node: endpoint.node_id().to_string(),
+            ticket: &ticket,
+        });
+        return Ok(());
+    }
+    let style = output::stderr();
+    eprintln!(
+        "{} is online. Whoever has this ticket can reach it, for example with: {}",
+        style.bold(args.name.as_deref().unwrap_or(&endpoint.node_id().short())),
+        style.dim("byway forward TICKET 8080"),
+    );
+    print_line(&ticket);
+    Ok(())
+}
+
+/// Reports links as they come and go.
+fn watch_links(json: bool, endpoint: &Endpoint) {
+    let mut links = endpoint.links();
+    tokio::spawn(async move {
+        let mut up: BTreeMap<String, Carrier> = BTreeMap::new();
+        loop {
+            let now = links.borrow_and_update().clone();
+            for link in &now {
+                report_link(json, &mut up, link);
+            }
+            if links.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn report_link(json: bool, up: &mut BTreeMap<String, Carrier>, link: &LinkStatus) {
+    let relay = link.relay.to_string();
+    match link.carrier {
+        Some(carrier) => {
+            if up.insert(relay.clone(), carrier) == Some(carrier) {
+                return;
+            }
+            let carrier = match carrier {
+                Carrier::Udp => "udp",
+                Carrier::Tls => "tls",
+            };
+            if json {
+                json_line(&Event::Linked {
+                    relay,
+                    carrier,
+                    observed: link.observed,
+                });
+            } else {
+                eprintln!("byway: linked to {relay} over {carrier}");
+            }
+        }
+        None => {
+            if up.remove(&relay).is_none() {
+                return;
+            }
+            let error = link.error.as_deref();
+            if json {
+                json_line(&Event::LinkLost { relay, error });
+            } else {
+                let why = error.unwrap_or("it ended");
+                eprintln!("byway: lost the link to {relay}: {why}; trying again");
+            }
+        }
+    }
+}
+
+/// Reports what a client's tunnel does, from its first moment to its end.
+fn watch_tunnel(json: bool, tunnel: Tunnel) {
+    tokio::spawn(async move {
+        let peer = tunnel.remote();
+        let mut path = tunnel.path();
+        let mut kind = path.borrow_and_update().kind;
+        if json {
+            json_line(&Event::Opened {
+                peer: peer.to_string(),
+                path: client::kind_name(kind),
+            });
+        } else {
+            let path = client::describe_path(&tunnel);
+            eprintln!("byway: {} came in by {path}", peer.short());
+        }
+        let reason = loop {
+            tokio::select! {
+                biased;
+                reason = tunnel.closed() => break reason,
+                Ok(()) = path.changed() => {}
+            }
+            let now = path.borrow_and_update().clone();
+            if now.kind == kind {
+                continue;
+            }
+            kind = now.kind;
+            if json {
+                json_line(&Event::Path {
+                    peer: peer.to_string(),
+                    path: client::kind_name(kind),
+                    remote: now.remote,
+                });
+            } else {
+                let path = client::describe_path(&tunnel);
+                eprintln!("byway: {}: path is {path}", peer.short());
+            }
+        };
+        let stats = tunnel.stats();
+        if json {
+            json_line(&Event::Closed {
+                peer: peer.to_string(),
+                reason: reason.to_string(),
+                sent_bytes: stats.sent_bytes,
+                received_bytes: stats.received_bytes,
+            });
+        } else {
+            eprintln!("byway: {} left: {reason}", peer.short());
+        }
+    });
+}

@@ -1,0 +1,467 @@
+//! `byway demo`: one tunnel from beginning to end, with everything it needs in this process.
+//!
+//! A relay, an agent with a web server behind it, and clients, each on sockets of its own, all on loopback. The first
+//! client tells the story: tunnel over the relay, first byte, direct path. Then the same bytes are downloaded over each
+//! kind of path, by real HTTP through a real local port, and their checksum is compared with the known one. That a
+//! download really used its kind of path is checked at both ends: by the client's path before, during and after, and by
+//! what the agent counted as sent on that kind.
+
+mod content;
+mod http;
+mod story;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use byway::forward::{Forward, TargetPolicy};
+use byway::tunnel::Tunnel;
+use byway::{
+    Admission, Endpoint, LinkMode, NodeId, PathKind, RelayUrl, SecretKey, Target, Ticket,
+    TicketSecret,
+};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::args;
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::output;
+use crate::size;
+use story::{Story, ms};
+
+/// What each path downloads, unless that takes it too long or `--size` says otherwise.
+const DEFAULT_SIZE: u64 = 256 << 20;
+/// What is downloaded before, to open the congestion window and to see how fast the path is.
+const TRIAL_SIZE: u64 = 8 << 20;
+/// How long one download may take by that estimate: three of them and all else stay under 15 s.
+const BUDGET: Duration = Duration::from_secs(3);
+/// Less would measure the start more than the path.
+const LEAST_SIZE: u64 = 16 << 20;
+/// A first page: what the application waits for when it is opened.
+const PAGE: u64 = 1024;
+/// On loopback a direct path takes some milliseconds; after this it is not coming.
+const DIRECT_DEADLINE: Duration = Duration::from_secs(5);
+/// To link to a relay in the same process.
+const LINK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct Summary {
+    ok: bool,
+    first_byte_ms: f64,
+    direct_ms: f64,
+    paths: Paths,
+}
+
+#[derive(Serialize)]
+struct Paths {
+    relay_udp: Measured,
+    relay_tls: Measured,
+    direct: Measured,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    mib_s: f64,
+    sha256_ok: bool,
+    #[serde(skip)]
+    size: u64,
+    #[serde(skip)]
+    rtt_ms: f64,
+}
+
+pub(crate) async fn run(args: args::Demo) -> Result<(), Failure> {
+    let story = Story::new(args.json);
+    tokio::select! {
+        result = tell(&args, &story) => result,
+        () = client::interrupted() => Err(Failure::new(Code::Failed, "interrupted")),
+    }
+}
+
+async fn tell(args: &args::Demo, story: &Story) -> Result<(), Failure> {
+    let config = byway_relay::ServerConfig::dev();
+    let relay = byway_relay::Server::start(config).await.map_err(|error| {
+        Failure::new(Code::Failed, "the relay does not start").why(format!("{error:#}"))
+    })?;
+    story.step(&format!("relay      at {}", short(&relay.url())));
+    let web = http::serve()
+        .await
+        .map_err(|error| Failure::new(Code::Failed, "the web server does not start").why(error))?;
+    story.step(&format!("web server at http://{web}, behind the agent"));
+    let agent = Agent::start(&relay.url()).await?;
+    story.step(&format!(
+        "agent      {} is linked to the relay",
+        agent.ticket.node.short()
+    ));
+
+    let (first, direct) = opening(&agent, web, story).await?;
+    let scene = Scene {
+        agent: &agent,
+        web,
+        story,
+        size: args.size,
+    };
+    let paths = Paths {
+        relay_udp: scene.measure(PathKind::RelayUdp, LinkMode::Udp).await?,
+        relay_tls: scene.measure(PathKind::RelayTls, LinkMode::Tls).await?,
+        direct: scene.measure(PathKind::Direct, LinkMode::Auto).await?,
+    };
+    agent.endpoint.close().await;
+    relay.stop().await;
+
+    let all = [&paths.relay_udp, &paths.relay_tls, &paths.direct];
+    let summary = Summary {
+        ok: all.iter().all(|path| path.sha256_ok),
+        first_byte_ms: ms(first),
+        direct_ms: ms(direct),
+        paths,
+    };
+    conclude(story, &summary);
+    if args.json {
+        output::json_line(&summary);
+    }
+    if summary.ok {
+        Ok(())
+    } else {
+        Err(Failure::new(Code::Failed, "bytes arrived changed")
+            .why("a checksum differs from the known one"))
+    }
+}
+
+/// The first tunnel: how long until the first byte, how long until the direct path.
+async fn opening(
+    agent: &Agent,
+    web: SocketAddr,
+    story: &Story,
+) -> Result<(Duration, Duration), Failure> {
+    let endpoint = client_endpoint(LinkMode::Auto, true).await?;
+    let began = Instant::now();
+    let tunnel = open(&endpoint, &agent.ticket).await?;
+    story.step(&format!(
+        "tunnel     is up {:.1} ms after the client began, by {}",
+        ms(began.elapsed()),
+        client::describe_path(&tunnel)
+    ));
+    // Watched from here on, while the first page is fetched.
+    let watcher = tokio::spawn({
+        let tunnel = tunnel.clone();
+        async move {
+            let direct = tokio::time::timeout(DIRECT_DEADLINE, tunnel.wait_for(PathKind::Direct));
+            matches!(direct.await, Ok(Ok(())))
+                .then(|| (began.elapsed(), client::describe_path(&tunnel)))
+        }
+    });
+    let forward = forward(&tunnel, web, story).await?;
+    let page = http::get(forward.local_addr(), PAGE, |_| {})
+        .await
+        .map_err(|error| Failure::new(Code::Failed, "the first page did not come").why(error))?;
+    let first = began.elapsed();
+    story.step(&format!(
+        "first byte {:.1} ms after the client began ({:.1} ms for the page itself)",
+        ms(first),
+        ms(page.first_byte)
+    ));
+    let candidates = endpoint.addresses().borrow().len();
+    story.step(&format!(
+        "candidates {candidates} addresses of the client, offered to the agent"
+    ));
+    let Some((direct, path)) = watcher.await.ok().flatten() else {
+        return Err(Failure::new(Code::NoPath, "no direct path came up")
+            .why(format!(
+                "after {DIRECT_DEADLINE:?} the path is {}",
+                client::describe_path(&tunnel)
+            ))
+            .hint("does a firewall forbid UDP between addresses of this host?"));
+    };
+    story.step(&format!(
+        "direct     {:.1} ms after the client began, by {path}; the same connection all along",
+        ms(direct)
+    ));
+    drop(forward);
+    tunnel.close();
+    endpoint.close().await;
+    Ok((first, direct))
+}
+
+/// What the measurements share.
+struct Scene<'a> {
+    agent: &'a Agent,
+    web: SocketAddr,
+    story: &'a Story,
+    size: Option<u64>,
+}
+
+impl Scene<'_> {
+    /// Downloads over one kind of path, by a client that has no other.
+    async fn measure(&self, kind: PathKind, links: LinkMode) -> Result<Measured, Failure> {
+        let name = client::kind_name(kind);
+        let endpoint = client_endpoint(links, kind == PathKind::Direct).await?;
+        let tunnel = open(&endpoint, &self.agent.ticket).await?;
+        if !matches!(
+            tokio::time::timeout(DIRECT_DEADLINE, tunnel.wait_for(kind)).await,
+            Ok(Ok(()))
+        ) {
+            return Err(
+                Failure::new(Code::NoPath, format!("no {name} path came up"))
+                    .why(format!("the path is {}", client::describe_path(&tunnel))),
+            );
+        }
+        let forward = listen(&tunnel, self.web).await?;
+        let local = forward.local_addr();
+        let failed = |error| {
+            Failure::new(Code::Failed, format!("the download over {name} failed")).why(error)
+        };
+
+        let trial = http::get(local, TRIAL_SIZE, |_| {}).await.map_err(failed)?;
+        let size = self.size.unwrap_or_else(|| affordable(trial.took));
+        let expected = tokio::task::spawn_blocking(move || content::sha256(size))
+            .await
+            .map_err(|error| Failure::new(Code::Failed, "cannot make the checksum").why(error))?;
+
+        let sent_before = self.agent.sent(endpoint.node_id(), kind);
+        let changes = PathChanges::watch(&tunnel);
+        let bar = self.story.bar(name, size);
+        let download = http::get(local, size, |bytes| bar.inc(bytes)).await;
+        bar.finish_and_clear();
+        let download = download.map_err(failed)?;
+        let sent = self.agent.sent(endpoint.node_id(), kind) - sent_before;
+        if changes.left(kind) || sent < size {
+            return Err(
+                Failure::new(Code::NoPath, format!("the download did not stay on {name}")).why(
+                    format!(
+                        "the agent sent {} of {} that way; the path is now {}",
+                        size::show(sent),
+                        size::show(size),
+                        client::describe_path(&tunnel)
+                    ),
+                ),
+            );
+        }
+        let sha256_ok = download.sha256 == expected;
+        let mib_s = size as f64 / f64::from(1 << 20) / download.took.as_secs_f64();
+        let rtt_ms = ms(tunnel.ping().await.unwrap_or_default());
+        self.story.step(&format!(
+            "{name:<10} {} in {:.2} s: {mib_s:.0} MiB/s, SHA-256 {}",
+            size::show(size),
+            download.took.as_secs_f64(),
+            if sha256_ok { "equal" } else { "DIFFERENT" },
+        ));
+        if self.size.is_none() && size < DEFAULT_SIZE {
+            self.story.line(&format!(
+                "             ({} rather than {}, to keep the demo short)",
+                size::show(size),
+                size::show(DEFAULT_SIZE)
+            ));
+        }
+        drop(forward);
+        tunnel.close();
+        endpoint.close().await;
+        Ok(Measured {
+            mib_s: (mib_s * 10.0).round() / 10.0,
+            sha256_ok,
+            size,
+            rtt_ms,
+        })
+    }
+}
+
+/// What a path that took this long for the trial moves within the budget, in whole MiB.
+fn affordable(trial: Duration) -> u64 {
+    let rate = TRIAL_SIZE as f64 / trial.as_secs_f64().max(1e-6);
+    let size = (rate * BUDGET.as_secs_f64()) as u64;
+    (size & !((1 << 20) - 1)).clamp(LEAST_SIZE, DEFAULT_SIZE)
+}
+
+/// Remembers whether a tunnel left its kind of path while it was watched.
+struct PathChanges {
+    seen: Arc<Mutex<Vec<PathKind>>>,
+    task: tokio::task::AbortHandle,
+}
+
+impl PathChanges {
+    fn watch(tunnel: &Tunnel) -> Self {
+        let seen = Arc::new(Mutex::new(vec![tunnel.path().borrow().kind]));
+        let (tunnel, log) = (tunnel.clone(), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            let mut path = tunnel.path();
+            loop {
+                let kind = path.borrow_and_update().kind;
+                log.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(kind);
+                if path.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+        .abort_handle();
+        Self { seen, task }
+    }
+
+    fn left(self, kind: PathKind) -> bool {
+        self.task.abort();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().any(|other| *other != kind)
+    }
+}
+
+/// The agent, and the tunnels clients opened to it.
+struct Agent {
+    endpoint: Endpoint,
+    ticket: Ticket,
+    tunnels: Arc<Mutex<HashMap<NodeId, Tunnel>>>,
+}
+
+impl Agent {
+    async fn start(relay: &RelayUrl) -> Result<Self, Failure> {
+        let admission = Admission {
+            secrets: vec![TicketSecret::from_bytes(random()?)],
+            ..Admission::default()
+        };
+        let endpoint = Endpoint::builder()
+            .secret_key(SecretKey::from_bytes(&random()?))
+            .relay(relay.clone())
+            .accept(admission)
+            .bind()
+            .await
+            .map_err(|error| Failure::bind(&error))?;
+        endpoint
+            .online(LINK_DEADLINE)
+            .await
+            .map_err(|error| Failure::connect("the relay", &error))?;
+        let tunnels = Arc::new(Mutex::new(HashMap::new()));
+        let (accepting, known) = (endpoint.clone(), Arc::clone(&tunnels));
+        tokio::spawn(async move {
+            while let Some(tunnel) = accepting.accept().await {
+                tunnel.serve(TargetPolicy::loopback());
+                known
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(tunnel.remote(), tunnel);
+            }
+        });
+        Ok(Self {
+            ticket: endpoint.ticket(Some("demo")),
+            endpoint,
+            tunnels,
+        })
+    }
+
+    /// Bytes the agent has sent to a client on one kind of path.
+    fn sent(&self, client: NodeId, kind: PathKind) -> u64 {
+        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tunnel) = tunnels.get(&client) else {
+            return 0;
+        };
+        let [direct, relay_udp, relay_tls] = tunnel.stats().sent_by_kind;
+        match kind {
+            PathKind::Direct => direct,
+            PathKind::RelayUdp => relay_udp,
+            PathKind::RelayTls => relay_tls,
+        }
+    }
+}
+
+async fn client_endpoint(links: LinkMode, direct: bool) -> Result<Endpoint, Failure> {
+    Endpoint::builder()
+        .links(links)
+        .direct(direct)
+        .bind()
+        .await
+        .map_err(|error| Failure::bind(&error))
+}
+
+async fn open(endpoint: &Endpoint, ticket: &Ticket) -> Result<Tunnel, Failure> {
+    endpoint
+        .connect(ticket)
+        .await
+        .map_err(|error| Failure::connect("the demo's agent", &error))
+}
+
+async fn forward(tunnel: &Tunnel, web: SocketAddr, story: &Story) -> Result<Forward, Failure> {
+    let forward = listen(tunnel, web).await?;
+    story.step(&format!(
+        "forward    http://{} leads to the web server",
+        forward.local_addr()
+    ));
+    Ok(forward)
+}
+
+async fn listen(tunnel: &Tunnel, web: SocketAddr) -> Result<Forward, Failure> {
+    let target = Target::Tcp {
+        host: web.ip().to_string(),
+        port: web.port(),
+    };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Forward::listen(tunnel.clone(), any, target, |_, refused| {
+        tracing::error!(%refused, "the demo's own target was refused");
+    })
+    .await
+    .map_err(|error| Failure::new(Code::Failed, "cannot listen on a loopback port").why(error))
+}
+
+fn random() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(Code::Failed, "the system gives no randomness").why(error))?;
+    Ok(bytes)
+}
+
+/// The table at the end.
+fn conclude(story: &Story, summary: &Summary) {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        "path",
+        "size",
+        "MiB/s",
+        "round trip",
+        "SHA-256",
+    ]);
+    for (name, path) in [
+        ("relay, UDP link", &summary.paths.relay_udp),
+        ("relay, TLS link", &summary.paths.relay_tls),
+        ("direct", &summary.paths.direct),
+    ] {
+        table.add_row([
+            name.to_owned(),
+            size::show(path.size),
+            format!("{:.0}", path.mib_s),
+            format!("{:.1} ms", path.rtt_ms),
+            if path.sha256_ok { "equal" } else { "DIFFERENT" }.to_owned(),
+        ]);
+    }
+    for column in [1, 2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    story.line(&table.to_string());
+    let verdict = if summary.ok {
+        story
+            .style()
+            .green("All bytes arrived unchanged over all three kinds of path.")
+    } else {
+        story.style().red("Some bytes arrived changed.")
+    };
+    story.line(&verdict);
+}
+
+/// The relay's URL without its pin.
+fn short(url: &RelayUrl) -> String {
+    format!("https://{}:{}", url.host(), url.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_path_downloads_less_but_never_next_to_nothing() {
+        assert_eq!(affordable(Duration::from_millis(1)), DEFAULT_SIZE);
+        assert_eq!(affordable(Duration::from_secs(8)), LEAST_SIZE);
+        let second = affordable(Duration::from_secs(1));
+        assert_eq!(second, 24 << 20);
+    }
+}

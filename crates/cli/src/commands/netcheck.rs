@@ -1,0 +1,299 @@
+//! `byway netcheck`: what the network around this machine allows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use byway::discovery::{Mapping, NatReport, PortPattern};
+use byway::endpoint::LinkStatus;
+use byway::{Carrier, Endpoint};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::args;
+use crate::failure::{Code, Failure};
+use crate::output::{self, json_line, print_line};
+
+/// How long a relay may take to be linked, over UDP or, 300 ms later, over TLS.
+const LINK: Duration = Duration::from_secs(5);
+
+/// The report for scripts: the names of `NatReport`.
+#[derive(Serialize)]
+struct Report<'a> {
+    udp_v4: Option<bool>,
+    udp_v6: Option<bool>,
+    reflexive_v4: Option<SocketAddr>,
+    reflexive_v6: Option<SocketAddr>,
+    mapping: &'static str,
+    ports: &'static str,
+    port_delta: Option<i32>,
+    public: Option<bool>,
+    servers: Vec<Server<'a>>,
+    relays: Vec<Relay<'a>>,
+    generation: u64,
+}
+
+#[derive(Serialize)]
+struct Server<'a> {
+    label: &'a str,
+    addr: SocketAddr,
+    mapped: Option<SocketAddr>,
+    rtt_ms: Option<f64>,
+    fault: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Relay<'a> {
+    url: String,
+    carrier: Option<&'static str>,
+    observed: Option<SocketAddr>,
+    error: Option<&'a str>,
+}
+
+pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
+    if args.relays.is_empty() && args.stun.is_empty() {
+        return Err(Failure::new(Code::Usage, "nobody to ask")
+            .why("what a network does to packets can only be seen from outside of it")
+            .hint(
+                "byway netcheck --relay URL, or --stun HOST:PORT; two servers tell more than one",
+            ));
+    }
+    let mut builder = Endpoint::builder();
+    for relay in &args.relays {
+        builder = builder.relay(relay.clone());
+    }
+    for server in &args.stun {
+        builder = builder.stun_server(server.clone());
+    }
+    let endpoint = builder
+        .bind()
+        .await
+        .map_err(|error| Failure::bind(&error))?;
+    let check = async {
+        if args.relays.is_empty() {
+            return endpoint.discover().await;
+        }
+        let (report, ()) = tokio::join!(endpoint.discover(), links(&endpoint, args.relays.len()));
+        report
+    };
+    let report: Arc<NatReport> = tokio::select! {
+        report = check => report,
+        () = crate::client::interrupted() => return Ok(()),
+    };
+    let links = endpoint.links().borrow().clone();
+    if args.json {
+        json_line(&for_scripts(&report, &links));
+    } else {
+        show(&report, &links);
+    }
+    endpoint.close().await;
+    Ok(())
+}
+
+/// Waits until every relay is linked, or until it is too late.
+async fn links(endpoint: &Endpoint, wanted: usize) {
+    let mut links = endpoint.links();
+    let all = links
+        .wait_for(|links| links.iter().filter(|link| link.carrier.is_some()).count() >= wanted);
+    // Whichever are up by then are reported as up.
+    let _ = tokio::time::timeout(LINK, all).await;
+}
+
+fn for_scripts<'a>(report: &'a NatReport, links: &'a [LinkStatus]) -> Report<'a> {
+    let (ports, port_delta) = ports(report.ports);
+    Report {
+        udp_v4: report.udp_v4,
+        udp_v6: report.udp_v6,
+        reflexive_v4: report.reflexive_v4,
+        reflexive_v6: report.reflexive_v6,
+        mapping: mapping(report.mapping),
+        ports,
+        port_delta,
+        public: report.public,
+        servers: report
+            .servers
+            .iter()
+            .map(|row| Server {
+                label: &row.label,
+                addr: row.addr,
+                mapped: row.mapped,
+                rtt_ms: row.rtt_ms,
+                fault: row.fault.as_deref(),
+            })
+            .collect(),
+        relays: links
+            .iter()
+            .map(|link| Relay {
+                url: link.relay.to_string(),
+                carrier: link.carrier.map(carrier),
+                observed: link.observed,
+                error: link.error.as_deref(),
+            })
+            .collect(),
+        generation: report.generation,
+    }
+}
+
+fn mapping(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::EndpointIndependent => "endpoint_independent",
+        Mapping::AddressDependent => "address_dependent",
+        Mapping::AddressAndPortDependent => "address_and_port_dependent",
+        _ => "unknown",
+    }
+}
+
+fn ports(pattern: PortPattern) -> (&'static str, Option<i32>) {
+    match pattern {
+        PortPattern::Preserving => ("preserving", None),
+        PortPattern::Sequential { delta } => ("sequential", Some(delta)),
+        PortPattern::Random => ("random", None),
+        _ => ("unknown", None),
+    }
+}
+
+fn carrier(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Udp => "udp",
+        Carrier::Tls => "tls",
+    }
+}
+
+fn show(report: &NatReport, links: &[LinkStatus]) {
+    let style = output::stdout();
+    let yes_no = |fact: Option<bool>| match fact {
+        Some(true) => style.green("yes"),
+        Some(false) => style.red("no"),
+        None => style.dim("unknown"),
+    };
+    let addr = |addr: Option<SocketAddr>| match addr {
+        Some(addr) => addr.to_string(),
+        None => style.dim("unknown"),
+    };
+    let (pattern, delta) = ports(report.ports);
+    let pattern = delta.map_or_else(
+        || pattern.to_owned(),
+        |delta| format!("{pattern}, {delta:+}"),
+    );
+    for (name, value) in [
+        ("UDP over IPv4", yes_no(report.udp_v4)),
+        ("UDP over IPv6", yes_no(report.udp_v6)),
+        ("public IPv4 address", addr(report.reflexive_v4)),
+        ("public IPv6 address", addr(report.reflexive_v6)),
+        ("NAT mapping", mapping(report.mapping).replace('_', " ")),
+        ("external ports", pattern),
+        ("address is this host's own", yes_no(report.public)),
+    ] {
+        print_line(&format!("{name:<28}{value}"));
+    }
+    if !report.servers.is_empty() {
+        let mut table = table(["STUN server", "address", "sees us as", "ms", "remark"]);
+        for row in &report.servers {
+            table.add_row([
+                row.label.clone(),
+                row.addr.to_string(),
+                row.mapped.map_or_else(String::new, |addr| addr.to_string()),
+                row.rtt_ms.map_or_else(String::new, |ms| format!("{ms:.1}")),
+                row.fault.clone().unwrap_or_default(),
+            ]);
+        }
+        print_line(&format!("\n{table}"));
+    }
+    if !links.is_empty() {
+        let mut table = table(["relay", "link", "sees us as", "remark"]);
+        for link in links {
+            table.add_row([
+                format!("{}:{}", link.relay.host(), link.relay.port()),
+                link.carrier.map_or("none", carrier).to_owned(),
+                link.observed
+                    .map_or_else(String::new, |addr| addr.to_string()),
+                link.error.clone().unwrap_or_default(),
+            ]);
+        }
+        print_line(&format!("\n{table}"));
+    }
+    for finding in findings(report, links) {
+        print_line(&format!("\n{} {finding}", style.bold("*")));
+    }
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+/// What it means for a person.
+fn findings(report: &NatReport, links: &[LinkStatus]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let udp = report.udp_v4 == Some(true) || report.udp_v6 == Some(true);
+    let linked = |wanted| links.iter().any(|link| link.carrier == Some(wanted));
+    if !udp && linked(Carrier::Tls) {
+        findings.push(
+            "UDP does not get out of this network. Tunnels run over TLS, slower, and never direct."
+                .to_owned(),
+        );
+    } else if !udp && !report.servers.is_empty() {
+        findings.push(
+            "No server answered over UDP: it is blocked here, or the servers are down.".to_owned(),
+        );
+    }
+    match report.mapping {
+        Mapping::EndpointIndependent => findings.push(
+            "The NAT keeps one port for all destinations: direct paths work with most networks."
+                .to_owned(),
+        ),
+        Mapping::AddressDependent | Mapping::AddressAndPortDependent => findings.push(
+            "The NAT takes another port for each destination: direct paths need an easier network at the other end."
+                .to_owned(),
+        ),
+        _ if udp && report.public != Some(true) => findings.push(
+            "One server is not enough to tell how the NAT maps ports: name a second with --stun or --relay."
+                .to_owned(),
+        ),
+        _ => {}
+    }
+    if report.public == Some(true) {
+        findings.push("There is no NAT between this host and the servers asked.".to_owned());
+    }
+    for link in links.iter().filter(|link| link.carrier.is_none()) {
+        let why = link.error.as_deref().unwrap_or("no answer");
+        findings.push(format!("No link to {}: {why}.", link.relay));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn scripts_find_the_names_they_rely_on() {
+        let report = NatReport::default();
+        let json = serde_json::to_value(for_scripts(&report, &[])).unwrap();
+        for name in [
+            "udp_v4",
+            "udp_v6",
+            "reflexive_v4",
+            "reflexive_v6",
+            "mapping",
+            "ports",
+            "public",
+            "servers",
+            "generation",
+        ] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+        assert_eq!(json["mapping"], "unknown");
+        assert!(json["udp_v4"].is_null(), "unknown is null, never a guess");
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_a_network_nobody_looked_at() {
+        assert!(findings(&NatReport::default(), &[]).is_empty());
+    }
+}

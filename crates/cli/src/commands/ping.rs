@@ -1,0 +1,126 @@
+//! `byway ping`: round trips through the tunnel and the agent's process, and the path they took.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use byway::PathKind;
+use byway::tunnel::{StreamError, Tunnel};
+use serde::Serialize;
+
+use crate::args;
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::output::{json_line, print_line};
+use crate::peer::Peer;
+
+/// Between two pings.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two pings that wait for a direct path: it may come within tens of milliseconds.
+const HURRIED_INTERVAL: Duration = Duration::from_millis(250);
+/// With `--until-direct`: 40 x 250 ms, by when every probe of the ladder has had its answer.
+const UNTIL_DIRECT_COUNT: u64 = 40;
+/// An answer later than this counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// One line of `--json`.
+#[derive(Serialize)]
+struct Line {
+    seq: u64,
+    /// None: lost.
+    rtt_ms: Option<f64>,
+    path: Path,
+}
+
+#[derive(Serialize)]
+struct Path {
+    kind: &'static str,
+    remote: Option<SocketAddr>,
+    relay: Option<String>,
+}
+
+pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
+    let peer = Peer::find(&args.peer)?;
+    let endpoint = client::bind(&args.tunnel).await?;
+    let result = async {
+        let tunnel = client::connect(&endpoint, &peer).await?;
+        tokio::select! {
+            result = ping(&args, &tunnel, &peer.label) => result,
+            () = client::interrupted() => Ok(()),
+        }
+    }
+    .await;
+    endpoint.close().await;
+    result
+}
+
+async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Failure> {
+    let count = match (args.count, args.until_direct) {
+        (Some(count), _) => count,
+        (None, true) => UNTIL_DIRECT_COUNT,
+        (None, false) => u64::MAX,
+    };
+    let interval = if args.until_direct {
+        HURRIED_INTERVAL
+    } else {
+        INTERVAL
+    };
+    let mut answered = 0;
+    for seq in 1..=count {
+        let pinged = tokio::time::timeout(LOST_AFTER, tunnel.ping()).await;
+        let rtt = match pinged {
+            Ok(Ok(rtt)) => Some(rtt),
+            Err(_) => None,
+            Ok(Err(StreamError::Closed(closed))) => return Err(Failure::closed(label, &closed)),
+            Ok(Err(error)) => {
+                return Err(
+                    Failure::new(Code::Failed, format!("pinging {label} failed")).why(error),
+                );
+            }
+        };
+        answered += u64::from(rtt.is_some());
+        show(args.json, seq, rtt, tunnel);
+        if args.until_direct && tunnel.path().borrow().kind == PathKind::Direct {
+            return Ok(());
+        }
+        if seq < count {
+            tokio::time::sleep(interval).await;
+        }
+    }
+    if args.until_direct {
+        return Err(
+            Failure::new(Code::Failed, format!("no direct path to {label}"))
+                .why(format!("after {count} pings the path is still {}", client::describe_path(tunnel)))
+                .hint("byway netcheck --relay URL, here and at the agent, says what the networks allow"),
+        );
+    }
+    if answered == 0 {
+        return Err(
+            Failure::new(Code::NoPath, format!("{label} answered no ping"))
+                .hint("is this machine still online?"),
+        );
+    }
+    Ok(())
+}
+
+fn show(json: bool, seq: u64, rtt: Option<Duration>, tunnel: &Tunnel) {
+    let rtt_ms = rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
+    if json {
+        let path = tunnel.path();
+        let path = path.borrow();
+        json_line(&Line {
+            seq,
+            rtt_ms,
+            path: Path {
+                kind: client::kind_name(path.kind),
+                remote: path.remote,
+                relay: path.relay.as_ref().map(ToString::to_string),
+            },
+        });
+        return;
+    }
+    let path = client::describe_path(tunnel);
+    match rtt_ms {
+        Some(rtt_ms) => print_line(&format!("{seq}: {rtt_ms:.2} ms by {path}")),
+        None => print_line(&format!("{seq}: lost, path {path}")),
+    }
+}

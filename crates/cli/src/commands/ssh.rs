@@ -1,0 +1,179 @@
+//! `byway ssh`: the system's ssh, with `byway stdio` as its ProxyCommand.
+//!
+//! The host key is kept under the agent's node id, so that it stays the same for every alias and every ticket of the
+//! agent, and differs for every other. This process becomes ssh: its exit code and its signals are ssh's own.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::args;
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::peer::Peer;
+
+pub(crate) fn run(args: &args::Ssh) -> Result<(), Failure> {
+    client::check(&args.tunnel)?;
+    let peer = Peer::find(&args.peer)?;
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::new(Code::Failed, "cannot find this program's file").why(error)
+    })?;
+    let proxy = proxy_command(&exe.to_string_lossy(), args);
+    let host = format!("byway-{}", host_label(&peer.label));
+
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-o").arg(format!("ProxyCommand={proxy}"));
+    ssh.arg("-o")
+        .arg(format!("HostKeyAlias=byway-{}", peer.ticket.node));
+    // A control socket is known by its host name, which other agents may share.
+    ssh.args(arguments(&args.args, &host));
+    let error = ssh.exec();
+    Err(Failure::new(Code::Failed, "cannot run ssh")
+        .why(error)
+        .hint("install OpenSSH's client, or use byway forward PEER 2222:localhost:22"))
+}
+
+/// ssh hands it to a shell, and replaces % sequences before.
+fn proxy_command(exe: &str, args: &args::Ssh) -> String {
+    let mut words = vec![exe.to_owned(), "stdio".to_owned()];
+    if args.tunnel.no_direct {
+        words.push("--no-direct".to_owned());
+    }
+    match args.tunnel.link {
+        args::Link::Auto => {}
+        args::Link::Udp => words.push("--link=udp".to_owned()),
+        args::Link::Tls => words.push("--link=tls".to_owned()),
+    }
+    words.push(args.peer.clone());
+    let quoted: Vec<_> = words
+        .iter()
+        .map(|word| quote(word).replace('%', "%%"))
+        .collect();
+    format!("{} localhost:%p", quoted.join(" "))
+}
+
+fn quote(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=@:".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// What of the label can stand in a host name.
+fn host_label(label: &str) -> String {
+    label
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect()
+}
+
+/// Options of ssh that take a value (ssh(1), the getopt string of OpenSSH 9 and 10).
+const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
+
+/// ssh's arguments: the user's, with the destination in its place. Their first operand is the destination if it is
+/// written as one, `USER@` or `USER@HOST`; otherwise ours goes in front (ssh reads options behind it as well), and all
+/// operands are the command.
+fn arguments(user: &[String], host: &str) -> Vec<String> {
+    let mut words = user.to_vec();
+    match first_operand(user).map(|at| (at, user[at].as_str())) {
+        Some((at, word)) if is_destination(word) => {
+            if word.ends_with('@') {
+                words[at].push_str(host);
+            }
+        }
+        _ => words.insert(0, host.to_owned()),
+    }
+    words
+}
+
+fn is_destination(word: &str) -> bool {
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match word.split_once('@') {
+        Some((user, host)) => !user.is_empty() && plain(user) && plain(host),
+        None => false,
+    }
+}
+
+fn first_operand(words: &[String]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        if word == "--" {
+            return (at + 1 < words.len()).then_some(at + 1);
+        }
+        let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+            return Some(at);
+        };
+        // In a cluster such as -vp, a letter with a value ends it; the value is the rest, or the next word.
+        let valued = letters.find(|letter| WITH_VALUE.contains(letter));
+        at += match valued {
+            Some(position) if position + 1 == letters.len() => 2,
+            _ => 1,
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(words: &[&str]) -> Vec<String> {
+        let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+        arguments(&words, "byway-work")
+    }
+
+    #[test]
+    fn the_destination_goes_in_front_of_options_and_command() {
+        assert_eq!(with(&[]), ["byway-work"]);
+        assert_eq!(with(&["uptime"]), ["byway-work", "uptime"]);
+        assert_eq!(
+            with(&["-p", "2222", "-v", "uptime"]),
+            ["byway-work", "-p", "2222", "-v", "uptime"]
+        );
+        assert_eq!(with(&["-N", "-L1:a:2"]), ["byway-work", "-N", "-L1:a:2"]);
+    }
+
+    #[test]
+    fn a_user_makes_the_first_operand_the_destination() {
+        assert_eq!(
+            with(&["-F", "x@y", "root@", "id"]),
+            ["-F", "x@y", "root@byway-work", "id"]
+        );
+        assert_eq!(
+            with(&["-vp", "22", "root@desk", "id"]),
+            ["-vp", "22", "root@desk", "id"]
+        );
+        assert_eq!(with(&["echo", "a@b"]), ["byway-work", "echo", "a@b"]);
+        assert_eq!(with(&["echo a@b"]), ["byway-work", "echo a@b"]);
+    }
+
+    #[test]
+    fn what_the_shell_or_ssh_would_change_is_quoted() {
+        assert_eq!(quote("/usr/bin/byway"), "/usr/bin/byway");
+        assert_eq!(quote("@my file"), "'@my file'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        let args = args::Ssh {
+            tunnel: args::Tunnel {
+                no_direct: true,
+                link: args::Link::Tls,
+                ..args::Tunnel::default()
+            },
+            peer: "@100%.ticket".to_owned(),
+            args: Vec::new(),
+        };
+        assert_eq!(
+            proxy_command("/x/byway", &args),
+            "/x/byway stdio --no-direct --link=tls '@100%%.ticket' localhost:%p"
+        );
+    }
+}

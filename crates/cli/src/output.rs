@@ -1,0 +1,88 @@
+//! What people see: colours on terminals only, logs on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    on: bool,
+}
+
+/// For text on standard output.
+pub(crate) fn stdout() -> Style {
+    Style::when(std::io::stdout().is_terminal())
+}
+
+/// For text on standard error.
+pub(crate) fn stderr() -> Style {
+    Style::when(std::io::stderr().is_terminal())
+}
+
+impl Style {
+    /// NO_COLOR (no-color.org) wins over a terminal.
+    fn when(terminal: bool) -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            on: terminal && !refused && !dumb,
+        }
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+    pub(crate) fn green(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.on {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Sends logs to standard error: warnings, and more with each `-v`. `RUST_LOG` overrides.
+pub(crate) fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "warn,byway=info",
+        2 => "info,byway=debug,byway_core=debug,byway_relay=debug,byway_relay_core=debug",
+        _ => "debug,byway=trace,byway_core=trace,byway_relay=trace,byway_relay_core=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(stderr().on)
+        .with_target(verbose > 1)
+        .init();
+}
+
+/// Prints one line of machine output. A closed standard output ends the process, as it would any filter.
+pub(crate) fn json_line(value: &impl serde::Serialize) {
+    match serde_json::to_string(value) {
+        Ok(line) => print_line(&line),
+        Err(error) => tracing::error!(%error, "cannot write JSON"),
+    }
+}
+
+/// Prints one line to standard output, at once even into a pipe.
+pub(crate) fn print_line(line: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        // Whoever read us is gone; 141 is what a shell shows for a filter that died of SIGPIPE.
+        std::process::exit(141);
+    }
+}
