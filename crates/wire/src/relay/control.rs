@@ -11,6 +11,7 @@ use super::cookie::Cookie;
 use super::{ChannelId, RelayUrl};
 use crate::id::NodeId;
 use crate::record::SignedRecord;
+use crate::text;
 
 /// Longest control message, in bytes (design section 12); a longer one closes the link.
 pub const MAX_FRAME: usize = 16 * 1024;
@@ -68,8 +69,9 @@ impl Prove {
     /// What is signed: relay, region, both nonces, exporter; each with its length.
     pub fn signed_bytes(challenge: &Challenge, nonce: &[u8; 32], exporter: &[u8; 32]) -> Vec<u8> {
         let parts: [&[u8]; 5] = [
-            challenge.relay.as_bytes(),
-            challenge.region.as_bytes(),
+            // As long as they travel: the relay may hold a longer name than the node was told.
+            text::truncated(&challenge.relay, MAX_NAME).as_bytes(),
+            text::truncated(&challenge.region, MAX_NAME).as_bytes(),
             &challenge.nonce,
             nonce,
             exporter,

@@ -412,3 +412,21 @@ fn a_link_proof_holds_for_its_relay_nonces_and_exporter_only() {
         c.region = "u".into();
     }));
 }
+
+#[test]
+fn a_relay_with_a_long_name_can_still_be_proved_to() {
+    let held = Challenge {
+        relay: "r".repeat(MAX_NAME + 1),
+        region: "é".repeat(MAX_NAME),
+        nonce: [1; 32],
+    };
+    let Ok(Control::Challenge(told)) = Control::decode(Control::Challenge(held.clone()).encode())
+    else {
+        panic!("a challenge");
+    };
+    assert_ne!(told, held);
+    assert_eq!(
+        Prove::signed_bytes(&told, &[2; 32], &[3; 32]),
+        Prove::signed_bytes(&held, &[2; 32], &[3; 32])
+    );
+}
