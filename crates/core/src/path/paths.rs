@@ -60,8 +60,6 @@ pub(crate) struct Paths {
     /// The peer's latest list, and its number.
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
-    /// The peer's mapping behaviour, for punching hard NATs.
-    mapping: Mapping,
     /// Addresses a relay, or the peer itself, says the peer is at.
     attested: BTreeSet<IpAddr>,
     tried: BTreeMap<SocketAddr, Instant>,
@@ -99,7 +97,6 @@ impl Paths {
             budget: PingBudget::new(now),
             remote: Vec::new(),
             generation: None,
-            mapping: Mapping::Unknown,
             attested: BTreeSet::new(),
             tried: BTreeMap::new(),
             primary: None,
@@ -240,7 +237,6 @@ impl Paths {
             return;
         }
         self.generation = Some(candidates.generation);
-        self.mapping = candidates.mapping;
         self.association.set_peer_index(candidates.index);
         self.remote = believe(&candidates.list, local, same_host, cx.counters);
         // What the new list does not name and nobody answered from is given up.
@@ -286,8 +282,9 @@ impl Paths {
     pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
         let acked = sample.acked != self.flow.sample.acked;
         self.flow.update(cx.now, sample);
-        self.watching = self.flow.is_active(cx.now);
-        if self.watching && self.next_tick.is_none() {
+        // Only `run_activity` ends the watch: it is what tells the shell to call again at the next activity.
+        self.watching |= self.flow.is_active(cx.now);
+        if self.flow.is_active(cx.now) && self.next_tick.is_none() {
             self.next_tick = Some(cx.now);
             self.tick(cx);
         }
@@ -319,11 +316,6 @@ impl Paths {
     pub(crate) fn own_index(&self) -> byway_wire::probe::Index {
         self.association.own_index()
     }
-    /// What the peer says of its NAT.
-    pub(crate) fn peer_mapping(&self) -> Mapping {
-        self.mapping
-    }
-
     /// True once the peer can be probed.
     pub(super) fn can_probe(&self) -> bool {
         self.probing && self.association.peer_index().is_some()
