@@ -135,8 +135,8 @@ pub fn encode_success(txid: TransactionId, mapped: SocketAddr, max_len: usize) -
     }
     encode(&message.build())
 }
-/// Encodes a 420 answer that names unknown attributes. Bare: 8 bytes more than a header for the code and its empty
-/// phrase, and 2 bytes for an attribute that took 4 in the request.
+/// Encodes a 420 answer that names unknown attributes: 12 bytes behind the header, and 2 for each attribute, which took 4
+/// or more in the request.
 pub fn encode_unknown_attributes(txid: TransactionId, unknown: &[u16]) -> Vec<u8> {
     let code = stun_rs::ErrorCode::new(UNKNOWN_ATTRIBUTE, "").expect("a code between 300 and 699");
     let unknown = &unknown[..unknown.len().min(MAX_UNKNOWN)];

@@ -198,6 +198,7 @@ fn unknown_required_attributes_are_named_and_optional_ones_skipped() {
     };
     assert_eq!(stun::decode(&answer), Ok(expected));
     assert_eq!(answer[answer.len() - 4..], [0x7f, 0xfe, 0x00, 0x27]);
+    assert_eq!(answer.len(), 32 + 2 * unknown.len());
 }
 
 #[test]
