@@ -1,43 +1,103 @@
 //! The node and its network: our own candidates, and who is told of them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
+use byway_wire::relay::control::Role;
 use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 
 use super::Node;
 use super::peer::{Peer, Stage};
-use crate::cx::{Cx, Wake};
-use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId};
+use crate::cx::{Cx, Wake, earliest};
+use crate::discovery::{Discovery, Kind, NatReport};
+use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
+/// While a tunnel is in use behind a NAT, one server is asked this often: a mapping that moved is noticed before its
+/// usual lifetime of 30 s is over (design section 5).
+const REFRESH: Duration = Duration::from_secs(25);
+/// And all of them this often: the network may have become another one without a sign.
+const FULL: Duration = Duration::from_secs(300);
+
+/// Decides when [`Discovery`] runs.
 #[derive(Debug)]
-pub(super) struct Discoverer {}
+pub(super) struct Discoverer {
+    discovery: Discovery,
+    servers: BTreeSet<(String, SocketAddr)>,
+    /// Something was learnt since the last full round that asks for another.
+    stale: bool,
+    last_full: Option<Instant>,
+    last_any: Option<Instant>,
+    public: bool,
+    mapping: Mapping,
+}
 
 impl Discoverer {
-    pub(super) fn new(_seed: [u8; 32]) -> Self {
-        Self {}
+    pub(super) fn new(seed: [u8; 32]) -> Self {
+        Self {
+            discovery: Discovery::new(seed),
+            servers: BTreeSet::new(),
+            stale: false,
+            last_full: None,
+            last_any: None,
+            public: false,
+            mapping: Mapping::Unknown,
+        }
     }
-    pub(super) fn set_sockets(&mut self, _now: Instant, _sockets: &[LocalSocket]) {}
-    pub(super) fn add_server(&mut self, _now: Instant, _label: String, _addr: SocketAddr) {}
-    pub(super) fn run(&mut self, _now: Instant) {}
+    pub(super) fn set_sockets(&mut self, now: Instant, sockets: &[LocalSocket]) {
+        self.discovery.set_sockets(now, sockets);
+        self.stale = true;
+    }
+    pub(super) fn add_server(&mut self, now: Instant, label: String, addr: SocketAddr) {
+        let known = self.servers.contains(&(label.clone(), addr));
+        if !known && self.discovery.add_server(now, label.clone(), addr) {
+            self.servers.insert((label, addr));
+            self.stale = true;
+        }
+    }
+    /// Runs a full round now.
+    pub(super) fn run(&mut self, now: Instant) {
+        self.stale = false;
+        self.last_full = Some(now);
+        self.last_any = Some(now);
+        self.discovery.start(now, Kind::Full);
+    }
     pub(super) fn handle_stun(
         &mut self,
-        _now: Instant,
-        _socket: SocketId,
-        _from: SocketAddr,
-        _to: Option<IpAddr>,
-        _data: &[u8],
+        now: Instant,
+        socket: SocketId,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        data: &[u8],
     ) -> bool {
-        false
+        self.discovery.handle_stun(now, socket, from, to, data)
     }
-    pub(super) fn handle_timeout(&mut self, _now: Instant, _active: bool) {}
-    pub(super) fn poll_timeout(&self, _active: bool) -> Option<Wake> {
-        None
+    /// `active`: a tunnel that may go direct is in use.
+    pub(super) fn handle_timeout(&mut self, now: Instant, active: bool) {
+        self.discovery.handle_timeout(now);
+        if self.refresh_at(active).is_some_and(|at| at <= now) {
+            if self.last_full.is_none_or(|at| at + FULL <= now) {
+                self.run(now);
+            } else {
+                self.last_any = Some(now);
+                self.discovery.start(now, Kind::Refresh);
+            }
+        }
     }
-    fn mapping(&self) -> Mapping {
-        Mapping::Unknown
+    pub(super) fn poll_timeout(&self, active: bool) -> Option<Wake> {
+        let refresh = self.refresh_at(active).map(|at| (at, "discovery refresh"));
+        earliest(refresh, self.discovery.poll_timeout())
+    }
+    pub(super) fn mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// When an active tunnel's mapping is to be looked at again.
+    fn refresh_at(&self, active: bool) -> Option<Instant> {
+        let at = self.last_any? + REFRESH;
+        (active && !self.public).then_some(at)
     }
 }
 
@@ -45,26 +105,66 @@ impl Node {
     /// A relay answers STUN on its own port: addresses known for it are asked.
     pub(super) fn add_relay_servers(&mut self, now: Instant, url: &RelayUrl, addrs: &[SocketAddr]) {
         for &addr in addrs {
-            self.discovery.add_server(now, url.to_string(), addr);
+            let label = format!("{}:{}", url.host(), url.port());
+            self.discovery.add_server(now, label, addr);
         }
     }
 
     /// The address of a link's relay is known now.
     pub(super) fn learn_relay_server(&mut self, now: Instant, link: LinkId) {
-        let known = self
-            .links
-            .get(link)
-            .and_then(|l| Some((l.udp()?.1, self.links.url(l.relay)?.clone())));
-        if let Some((addr, url)) = known {
-            self.discovery.add_server(now, url.to_string(), addr);
+        let link = self.links.get(link);
+        let known = link.and_then(|l| Some((self.links.url(l.relay)?.clone(), l.udp()?.1)));
+        if let Some((url, addr)) = known {
+            self.add_relay_servers(now, &url, &[addr]);
             self.discover_if_useful(now);
         }
     }
 
-    pub(super) fn discover_if_useful(&mut self, _now: Instant) {}
+    /// Runs discovery when something new asks for it and somebody has a use for candidates: an agent always, a client
+    /// while it has a peer.
+    pub(super) fn discover_if_useful(&mut self, now: Instant) {
+        let useful = self.config.direct
+            && !self.sockets.is_empty()
+            && (self.config.role == Role::Agent || !self.peers.is_empty());
+        if useful && self.discovery.stale && !self.discovery.servers.is_empty() {
+            self.discovery.run(now);
+        }
+    }
 
-    pub(super) fn drain_discovery(&mut self, _now: Instant) -> bool {
-        false
+    /// True while a tunnel that may go direct is in use.
+    pub(super) fn needs_mapping(&self) -> bool {
+        self.config.direct && self.wakeups.is_any_watching()
+    }
+
+    /// Passes on what discovery has to send and to say; true if there was a report.
+    pub(super) fn drain_discovery(&mut self, now: Instant) -> bool {
+        while let Some((socket, remote, data)) = self.discovery.discovery.poll_transmit() {
+            let way = crate::io::Way::Direct { socket, remote };
+            self.transmits.push_back(Transmit { way, data });
+        }
+        let Some(report) = self.discovery.discovery.poll_report() else {
+            return false;
+        };
+        self.take_report(now, &report);
+        self.events.push_back(Event::Report(report));
+        true
+    }
+
+    fn take_report(&mut self, now: Instant, report: &NatReport) {
+        self.discovery.public = report.public == Some(true);
+        let other_nat =
+            std::mem::replace(&mut self.discovery.mapping, report.mapping) != report.mapping;
+        let reflexive = [report.reflexive_v4, report.reflexive_v6];
+        let list = reflexive.into_iter().flatten();
+        let list = list
+            .map(|addr| Candidate {
+                kind: CandidateKind::Reflexive,
+                addr,
+            })
+            .collect();
+        if self.local.set(Source::Discovery, list) || other_nat {
+            self.candidates_changed(now);
+        }
     }
 
     /// Relays see our UDP links at addresses that are candidates: links and paths share sockets.

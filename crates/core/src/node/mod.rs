@@ -345,7 +345,7 @@ impl Node {
             }
             self.touched.insert(id);
         }
-        self.discovery.handle_timeout(now, self.watches_any());
+        self.discovery.handle_timeout(now, self.needs_mapping());
         self.settle(now);
     }
     /// The next datagram to send.
@@ -364,18 +364,13 @@ impl Node {
         let parts = [
             self.links.poll_timeout(),
             self.wakeups.first(),
-            self.discovery.poll_timeout(self.watches_any()),
+            self.discovery.poll_timeout(self.needs_mapping()),
         ];
         parts.into_iter().fold(None, crate::cx::earliest)
     }
     /// Which peers' flows the node wants to see at the next wake-up.
     pub fn watched_flows(&self) -> Vec<PeerId> {
         self.wakeups.watching().iter().copied().collect()
-    }
-
-    /// True while any tunnel is in use.
-    fn watches_any(&self) -> bool {
-        self.wakeups.is_any_watching()
     }
 
     /// Carries on until nothing is queued between the parts.

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use byway_wire::probe::TxId;
-
 use super::rtt::Rtt;
 use super::score::PathId;
 use crate::io::FlowSample;
@@ -74,8 +72,6 @@ impl Flow {
 #[derive(Debug)]
 pub(crate) struct Suspicion {
     pub(crate) since: Instant,
-    /// Names it to the peer.
-    pub(crate) txid: TxId,
     pub(crate) next_ping: Instant,
     gap: Duration,
     pub(crate) duplicate_until: Instant,
@@ -84,10 +80,9 @@ pub(crate) struct Suspicion {
 }
 
 impl Suspicion {
-    pub(crate) fn new(now: Instant, txid: TxId) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             since: now,
-            txid,
             next_ping: now,
             gap: FIRST_GAP,
             duplicate_until: now + DUPLICATE,

@@ -23,6 +23,8 @@ const KEEPALIVE_RETRY: Duration = Duration::from_millis(500);
 const KEEPALIVE_TRIES: u8 = 3;
 /// A regular ping without an answer for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// A path beside the primary that answers nothing for this long is given up for a while.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 /// Other valid paths measured beside primary and standby.
 const MEASURED: usize = 4;
 /// Pings of one peer answered in a second: its ladders and ticks need less than 300.
@@ -200,6 +202,14 @@ impl Paths {
         for id in self.pings.expire(cx.now) {
             if let Some(path) = self.table.get_mut(&id) {
                 path.loss.add(true);
+            }
+        }
+        // What stays silent beside a path that works is dead; as a primary it would be suspected instead.
+        for path in self.table.values_mut() {
+            let silent = path.waiting_since.is_some_and(|t| t + GIVEN_UP <= cx.now);
+            if silent && path.is_direct() && self.primary != Some(path.id) && !path.is_quarantined()
+            {
+                path.quarantine(cx.now);
             }
         }
         self.review(cx, true, RouteReason::Better);

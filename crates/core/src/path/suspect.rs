@@ -71,7 +71,7 @@ impl Paths {
     /// We have evidence ourselves: the peer is told.
     pub(super) fn suspect(&mut self, cx: &mut Cx<'_>) {
         let txid = TxId(cx.rng.bytes());
-        self.begin_suspicion(cx, txid);
+        self.begin_suspicion(cx);
         let Some(primary) = self.primary else { return };
         for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
             let Some(way) = self.table.get(&id).map(|p| p.way) else {
@@ -92,15 +92,15 @@ impl Paths {
         if self.peer_suspicion.replace(txid) == Some(txid) || self.doubt.is_some() {
             return;
         }
-        self.begin_suspicion(cx, txid);
+        self.begin_suspicion(cx);
     }
 
-    fn begin_suspicion(&mut self, cx: &mut Cx<'_>, txid: TxId) {
+    fn begin_suspicion(&mut self, cx: &mut Cx<'_>) {
         let Some(path) = self.primary_path() else {
             return;
         };
         let way = path.way;
-        self.doubt = Some(Suspicion::new(cx.now, txid));
+        self.doubt = Some(Suspicion::new(cx.now));
         self.challenger = None;
         self.tell(cx, RouteReason::Suspected);
         self.out.push_back(Output::Replay);

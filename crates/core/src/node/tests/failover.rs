@@ -142,12 +142,67 @@ fn a_relayed_tunnel_whose_udp_stops_goes_on_over_tls() {
 }
 
 #[test]
-fn a_one_way_hole_is_found_by_both_sides() {
+fn a_direct_path_that_shrank_below_the_size_in_use_is_left() {
     let mut world = World::direct();
     world.chat(CLIENT, ms(20), ms(2_000));
-    // Too narrow for the size in use: small probes pass, data does not count on it.
+    // Small probes still pass; the tunnel's large datagrams do not.
     world.direct_mtu = 600;
-    world.chat(CLIENT, ms(20), ms(500));
-    // The toy tunnel's datagrams are small and pass: nothing is suspected.
-    assert!(world.both(|k| k == Some(PathKind::Direct)));
+    world.hosts[CLIENT].payload = 1_000;
+    world.chat(CLIENT, ms(20), ms(1_000));
+    assert_eq!(
+        world.kind(CLIENT),
+        Some(PathKind::RelayUdp),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
+}
+
+#[test]
+fn a_hole_in_one_direction_is_found_by_both_sides() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(10), ms(2_000));
+    world.deaf = Some(CLIENT);
+    let from = world.elapsed();
+    world.chat(CLIENT, ms(10), ms(1_000));
+    assert!(
+        world.both(|k| k == Some(PathKind::RelayUdp)),
+        "{:?}",
+        world.hosts[AGENT].routes
+    );
+    // What the agent hears never stops; the acknowledgements do, for a while.
+    assert!(world.hosts[AGENT].longest_gap(from) <= ms(20));
+}
+
+#[test]
+fn a_direct_path_that_becomes_a_detour_is_left_after_three_samples() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(50), ms(3_000));
+    // It grows slowly, so that nothing looks like silence.
+    for delay in (10..=70).step_by(5) {
+        assert_eq!(world.kind(CLIENT), Some(PathKind::Direct), "left in haste");
+        world.direct_delay = ms(delay);
+        world.chat(CLIENT, ms(50), ms(1_500));
+    }
+    world.chat(CLIENT, ms(50), ms(20_000));
+    let last = world.hosts[CLIENT]
+        .routes
+        .iter()
+        .rfind(|r| r.1 != RouteReason::Standby);
+    assert_eq!(
+        last.map(|r| (r.1, r.2)),
+        Some((RouteReason::Better, Some(PathKind::RelayUdp)))
+    );
+    world.direct_delay = ms(10);
+    world.chat(CLIENT, ms(50), ms(60_000));
+    assert_eq!(
+        world.kind(CLIENT),
+        Some(PathKind::Direct),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
+    assert!(
+        world.hosts[CLIENT].route.as_ref().unwrap().epoch <= 6,
+        "it flaps: {:?}",
+        world.hosts[CLIENT].routes
+    );
 }

@@ -482,3 +482,33 @@ fn nobody_gets_into_a_client() {
     world.pass(ms(3_000));
     assert_eq!(world.hosts[AGENT].peers_seen, 0);
 }
+
+#[test]
+fn nodes_behind_nats_meet_at_the_addresses_that_relays_see() {
+    let mut world = World::new();
+    world.behind_nats();
+    world.connect();
+    assert!(world.run_for(ms(1_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+    world.pass(ms(3_000));
+    let report = world.hosts[AGENT].report.clone().expect("discovery ran");
+    assert_eq!(report.reflexive_v4, Some(world.hosts[AGENT].addr));
+    assert_eq!(report.public, Some(false));
+    let offered = &world.hosts[AGENT].candidates;
+    assert!(offered.iter().any(|c| c.addr == world.hosts[AGENT].addr));
+    assert!(
+        offered
+            .iter()
+            .any(|c| c.addr.ip().to_string() == "10.1.0.1")
+    );
+}
+
+#[test]
+fn an_active_tunnel_behind_a_nat_keeps_looking_at_its_mapping() {
+    let mut world = World::new();
+    world.behind_nats();
+    world.connect();
+    world.chat(CLIENT, ms(100), ms(5_000));
+    world.hosts[CLIENT].wakeups.clear();
+    world.chat(CLIENT, ms(100), ms(60_000));
+    assert_eq!(world.hosts[CLIENT].wakeups["discovery refresh"], 2);
+}

@@ -66,9 +66,12 @@ pub(super) struct Host {
     pub(super) lost: usize,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
     pub(super) replaced: bool,
+    pub(super) report: Option<Arc<crate::discovery::NatReport>>,
+    pub(super) candidates: Vec<byway_wire::signal::Candidate>,
     known: BTreeSet<(PeerId, Way)>,
     pub(super) unknown_source: usize,
     // The toy tunnel.
+    pub(super) payload: usize,
     next_seq: u64,
     recent: VecDeque<(u64, Way)>,
     unacked: BTreeMap<u64, Instant>,
@@ -104,6 +107,8 @@ pub(super) struct World {
     /// By host.
     pub(super) udp_open: [bool; 2],
     pub(super) tls_open: bool,
+    /// Nothing direct reaches this host.
+    pub(super) deaf: Option<usize>,
     /// Largest datagram that fits the direct path.
     pub(super) direct_mtu: usize,
 }
@@ -159,6 +164,7 @@ impl World {
             direct_open: true,
             udp_open: [true; 2],
             tls_open: true,
+            deaf: None,
             direct_mtu: 1_472,
         };
         world
@@ -168,14 +174,7 @@ impl World {
             .hosts
             .push(Host::new(start, agent, 2, [198, 51, 100, 2]));
         for host in [CLIENT, AGENT] {
-            let addr = world.hosts[host].addr;
-            let socket = LocalSocket {
-                id: SocketId(0),
-                port: addr.port(),
-                v4: true,
-                v6: false,
-                addrs: vec![addr.ip()],
-            };
+            let socket = world.socket(host);
             world.hosts[host].node.handle_sockets(start, vec![socket]);
         }
         for n in 0..relays {
@@ -184,6 +183,28 @@ impl World {
                 .add_relay(start, relay_url(n), vec![]);
         }
         world
+    }
+
+    /// Both hosts move behind NATs that let everything in: their own addresses are private ones.
+    pub(super) fn behind_nats(&mut self) {
+        for host in [CLIENT, AGENT] {
+            let ip = IpAddr::from([10, host as u8, 0, 1]);
+            let socket = LocalSocket {
+                addrs: vec![ip],
+                ..self.socket(host)
+            };
+            self.hosts[host].node.handle_sockets(self.now, vec![socket]);
+        }
+    }
+    fn socket(&self, host: usize) -> LocalSocket {
+        let addr = self.hosts[host].addr;
+        LocalSocket {
+            id: SocketId(0),
+            port: addr.port(),
+            v4: true,
+            v6: false,
+            addrs: vec![addr.ip()],
+        }
     }
 
     pub(super) fn restart(&mut self, host: usize, role: Role, epoch: u64) {
@@ -201,14 +222,7 @@ impl World {
         for (h, link) in dead {
             self.unlink(h, link);
         }
-        let addr = self.hosts[host].addr;
-        let socket = LocalSocket {
-            id: SocketId(0),
-            port: addr.port(),
-            v4: true,
-            v6: false,
-            addrs: vec![addr.ip()],
-        };
+        let socket = self.socket(host);
         self.hosts[host].node.handle_sockets(self.now, vec![socket]);
         for n in 0..self.relays.len() {
             self.hosts[host]
@@ -374,6 +388,9 @@ impl World {
         };
         let mut data = vec![0x40, kind];
         data.extend_from_slice(&seq.to_be_bytes());
+        if kind == 0 {
+            data.resize(self.hosts[host].payload, 0);
+        }
         let standby = route.standby.filter(|_| route.duplicate);
         for way in route.primary.into_iter().chain(standby) {
             self.transmit(host, way, data.clone().into());
@@ -420,10 +437,14 @@ impl World {
     fn transmit(&mut self, host: usize, way: Way, data: Bytes) {
         match way {
             Way::Direct { remote, .. } => {
+                if let Some(relay) = (0..self.relays.len()).find(|&n| relay_addr(n) == remote) {
+                    self.stun(host, relay, way, &data);
+                    return;
+                }
                 let Some(to) = self.hosts.iter().position(|h| h.addr == remote) else {
                     return;
                 };
-                if self.direct_open && data.len() <= self.direct_mtu {
+                if self.direct_open && self.deaf != Some(to) && data.len() <= self.direct_mtu {
                     let way = Way::Direct {
                         socket: SocketId(0),
                         remote: self.hosts[host].addr,
@@ -486,6 +507,21 @@ impl World {
             }
         }
     }
+    /// A relay answers STUN on its own port.
+    fn stun(&mut self, host: usize, relay: usize, way: Way, request: &[u8]) {
+        use byway_wire::stun::{Message, decode, encode_success};
+        if !self.udp_open[host] || !self.relays[relay].alive {
+            return;
+        }
+        let Ok(Message::Request { txid, len, .. }) = decode(request) else {
+            panic!("a relay got {request:?}")
+        };
+        let data = encode_success(txid, self.hosts[host].addr, len).into();
+        self.later(
+            self.relay_delay * 2,
+            Happening::Datagram { host, way, data },
+        );
+    }
     fn carries(&self, host: usize, carrier: Carrier) -> bool {
         match carrier {
             Carrier::Udp => self.udp_open[host],
@@ -503,7 +539,8 @@ impl World {
                     ..
                 }
             );
-            if !echo {
+            let stun = transmit.data[0] < 4;
+            if !echo && !stun {
                 self.hosts[host]
                     .probes_sent
                     .push((at, transmit.way, transmit.data.len()));
@@ -580,6 +617,8 @@ impl World {
             }
             Event::WatchFlow { .. } => h.flow_armed = true,
             Event::Replaced => h.replaced = true,
+            Event::Report(report) => h.report = Some(report),
+            Event::Candidates(list) => h.candidates = list,
             _ => {}
         }
     }
@@ -827,8 +866,11 @@ impl Host {
             lost: 0,
             wakeups: BTreeMap::new(),
             replaced: false,
+            report: None,
+            candidates: Vec::new(),
             known: BTreeSet::new(),
             unknown_source: 0,
+            payload: 10,
             next_seq: 0,
             recent: VecDeque::new(),
             unacked: BTreeMap::new(),
