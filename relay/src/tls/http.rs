@@ -56,9 +56,7 @@ fn route(head: &[u8]) -> Option<Route> {
     }
     let path = request.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let upgrade = request.headers.iter().any(|h| {
-        h.name.eq_ignore_ascii_case("upgrade") && h.value.eq_ignore_ascii_case(b"websocket")
-    });
+    let upgrade = is_upgrade(request.headers);
     Some(match (request.method, path) {
         (Some("GET"), LINK_PATH) if upgrade => Route::Link,
         (Some("GET"), LINK_PATH) => Route::NotUpgrade,
@@ -66,6 +64,23 @@ fn route(head: &[u8]) -> Option<Route> {
         (Some("GET" | "HEAD"), _) => Route::NotFound,
         _ => Route::WrongMethod,
     })
+}
+
+/// RFC 6455 section 4.2.1, as far as the server must look at it; the key itself is the WebSocket crate's to read.
+fn is_upgrade(headers: &[httparse::Header<'_>]) -> bool {
+    let value = |name: &str| {
+        headers
+            .iter()
+            .find(|h| h.name.eq_ignore_ascii_case(name))
+            .and_then(|h| std::str::from_utf8(h.value).ok())
+    };
+    let lists = |name: &str, word: &str| {
+        value(name).is_some_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word)))
+    };
+    lists("upgrade", "websocket")
+        && lists("connection", "upgrade")
+        && value("sec-websocket-version") == Some("13")
+        && value("sec-websocket-key").is_some()
 }
 
 /// Answers what is no link, and ends.
@@ -84,7 +99,7 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) 
         Route::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n", "Only GET.\n"),
         Route::NotUpgrade => (
             "426 Upgrade Required",
-            "Upgrade: websocket\r\n",
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             "This is where Byway nodes connect by WebSocket.\n",
         ),
         Route::Bad => (
@@ -105,7 +120,8 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) 
 mod tests {
     use super::*;
 
-    const UPGRADE: &str = "Host: r\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
+    const UPGRADE: &str = "Host: r\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
 
     #[test]
     fn requests_lead_where_they_should() {

@@ -1,0 +1,127 @@
+//! The command itself: what scripts rely on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+
+use byway_wire::RelayUrl;
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_byway-relay"));
+    command.args(args);
+    for name in [
+        "CONFIG",
+        "LISTEN",
+        "NAME",
+        "REGION",
+        "PUBLIC_HOST",
+        "CERT",
+        "KEY",
+    ] {
+        command.env_remove(format!("BYWAY_{name}"));
+    }
+    command
+}
+fn output(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+fn running(args: &[&str]) -> (Child, String) {
+    let mut child = command(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    child.stdout = Some(out.into_inner());
+    (child, line.trim_end().to_owned())
+}
+fn terminate(child: &mut Child) -> (Option<i32>, String) {
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut rest = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut rest)
+        .unwrap();
+    (child.wait().unwrap().code(), rest)
+}
+
+#[test]
+fn without_a_word_about_admission_it_does_not_run() {
+    for args in [&[][..], &["serve"], &["serve", "--listen", "127.0.0.1:0"]] {
+        let output = output(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("--config") && text.contains("--open") && text.contains("--dev"));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_an_error_that_names_it() {
+    let output = output(&["serve", "--config", "/nonexistent/relay.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("/nonexistent/relay.toml"), "{text}");
+}
+
+#[test]
+fn open_and_dev_exclude_each_other() {
+    assert_eq!(output(&["--open", "--dev"]).status.code(), Some(2));
+}
+
+#[test]
+fn dev_prints_one_line_when_it_is_ready_and_ends_on_sigterm() {
+    for args in [&["--dev"][..], &["serve", "--dev"]] {
+        let (mut child, line) = running(args);
+        let url: RelayUrl = line.parse().unwrap();
+        assert_eq!(url.host(), "127.0.0.1");
+        assert!(url.pin().is_some());
+        std::net::TcpStream::connect((url.host(), url.port())).unwrap();
+        let (code, rest) = terminate(&mut child);
+        assert_eq!((code, rest.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn open_listens_where_it_is_told() {
+    let (mut child, line) = running(&[
+        "--open",
+        "--listen",
+        "127.0.0.1:0",
+        "--public-host",
+        "relay.example",
+    ]);
+    let url: RelayUrl = line.parse().unwrap();
+    assert_eq!(url.host(), "relay.example");
+    assert!(
+        url.pin().is_some(),
+        "its own certificate is known by its pin only"
+    );
+    assert_eq!(terminate(&mut child).0, Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_an_error() {
+    let (mut child, line) = running(&["--dev"]);
+    let url: RelayUrl = line.parse().unwrap();
+    let listen = format!("127.0.0.1:{}", url.port());
+    let second = output(&["--open", "--listen", &listen]);
+    assert_eq!(second.status.code(), Some(1));
+    let text = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        text.contains(&listen) && text.contains("--listen"),
+        "{text}"
+    );
+    terminate(&mut child);
+}

@@ -1,0 +1,348 @@
+//! The TLS side, from outside: HTTP, proof, frames, bridging, and clients that do not keep time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use byway_wire::relay::control::{Control, RefuseReason, Role};
+use byway_wire::relay::frame::{Frame, data_header};
+use common::tls::{TlsNode, tls};
+use common::udp::UdpNode;
+use common::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn frame(id: u64, segment: u16, payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::from(&data_header(channel(id), segment)[..]);
+    out.extend_from_slice(payload);
+    out.freeze()
+}
+
+async fn request(server: &byway_relay::Server, head: &str) -> String {
+    let mut stream = tls(server).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    // The relay closes; whether politely or not is not the point here.
+    let _ = soon("an answer", stream.read_to_string(&mut answer)).await;
+    answer
+}
+
+#[tokio::test]
+async fn a_browser_sees_what_this_is() {
+    let server = start().await;
+    let answer = request(&server, "GET / HTTP/1.1\r\nHost: r\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("Byway relay"));
+}
+
+#[tokio::test]
+async fn other_paths_and_other_methods_are_refused() {
+    let server = start().await;
+    let answer = request(&server, "GET /admin HTTP/1.1\r\nHost: r\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let answer = request(&server, "POST /byway/v1 HTTP/1.1\r\nHost: r\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let answer = request(&server, "GET /byway/v1 HTTP/1.1\r\nHost: r\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
+}
+
+#[tokio::test]
+async fn an_endless_header_is_refused() {
+    let server = start().await;
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(20_000));
+    let answer = request(&server, &head).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") || answer.is_empty(),
+        "{answer}"
+    );
+    until(&server, "nobody is left", |s| s.load.links == 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_none_is_refused() {
+    let server = start().await;
+    let head = "GET /byway/v1 HTTP/1.1\r\nHost: r\r\nUpgrade: websocket\r\n\r\n";
+    let answer = request(&server, head).await;
+    assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut() {
+    let server = start().await;
+    // One says nothing at all, one stops in the middle of a request, one does not prove its key.
+    let mut silent = TcpStream::connect(addr(&server)).await.unwrap();
+    let mut half = tls(&server).await;
+    half.write_all(b"GET /byway/v1 HTTP/1.1\r\nHost:")
+        .await
+        .unwrap();
+    let mut mute = TlsNode::connect(&server).await;
+    let start = Instant::now();
+    let limit = Duration::from_secs(15);
+    let mut buf = [0; 16];
+    let end = tokio::time::timeout(limit, silent.read(&mut buf))
+        .await
+        .unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "TLS has five seconds"
+    );
+    let end = tokio::time::timeout(limit, half.read(&mut buf))
+        .await
+        .unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)));
+    let end = tokio::time::timeout(limit, futures_util::StreamExt::next(&mut mute.ws))
+        .await
+        .unwrap();
+    assert!(matches!(end, None | Some(Err(_))));
+    assert!(
+        start.elapsed() < Duration::from_secs(13),
+        "the proof has ten seconds"
+    );
+    assert_eq!(server.stats().data.handshakes_failed, 3);
+}
+
+#[tokio::test]
+async fn a_node_proves_its_key_and_is_welcomed() {
+    let server = start().await;
+    let mut node = TlsNode::welcome(&server, 1, Role::Client).await;
+    node.say(Control::Ping { token: 8 }).await;
+    assert!(matches!(node.hear().await, Control::Pong { token: 8 }));
+    assert_eq!(server.stats().data.intercepted, 0);
+}
+
+#[tokio::test]
+async fn a_proof_by_another_key_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    let exporter = node.exporter;
+    node.prove(1, 2, exporter).await;
+    assert!(node.try_hear().await.is_none());
+    until(&server, "the refusal", |s| s.data.handshakes_failed == 1).await;
+    assert_eq!(server.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn a_proof_for_another_challenge_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    node.challenge.nonce[0] ^= 1;
+    let exporter = node.exporter;
+    node.prove(1, 1, exporter).await;
+    assert!(node.try_hear().await.is_none());
+    assert_eq!(server.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn something_else_than_a_proof_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    node.say(hello(1, Role::Client)).await;
+    assert!(node.try_hear().await.is_none());
+    assert_eq!(server.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn intercepted_tls_is_noted_and_refused_only_on_demand() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    node.prove(1, 1, [9; 32]).await;
+    node.say(hello(1, Role::Client)).await;
+    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    assert_eq!(server.stats().data.intercepted, 1);
+
+    let strict = start_with(|c| c.require_channel_binding = true).await;
+    let mut node = TlsNode::connect(&strict).await;
+    node.prove(1, 1, [9; 32]).await;
+    assert!(node.try_hear().await.is_none());
+    assert_eq!(strict.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn a_malformed_frame_ends_its_link_and_no_other() {
+    let server = start().await;
+    let mut other = TlsNode::welcome(&server, 3, Role::Client).await;
+    for bad in [
+        Bytes::from_static(&[0x00, 0xff, 0xff]),
+        Bytes::from_static(&[0x80, 1, 2]),
+        frame(9, 0, b"x"),
+        // 64 Ki datagrams of one byte.
+        frame(9, 1, &[0; 60_000]),
+    ] {
+        let mut node = TlsNode::welcome(&server, 1, Role::Client).await;
+        node.send(bad).await;
+        let refused = node.hear().await;
+        assert!(
+            matches!(
+                refused,
+                Control::Refused {
+                    reason: RefuseReason::Protocol,
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+        assert!(node.try_hear().await.is_none());
+    }
+    other.say(Control::Ping { token: 1 }).await;
+    assert!(matches!(other.hear().await, Control::Pong { token: 1 }));
+}
+
+#[tokio::test]
+async fn data_of_a_channel_that_is_not_ours_is_dropped() {
+    let server = start().await;
+    let (_client, mut agent) = common::udp::pair(&server).await;
+    let mut thief = TlsNode::welcome(&server, 3, Role::Client).await;
+    thief.send(frame(9, 100, &[1; 100])).await;
+    until(&server, "the drop", |s| s.data.dropped_unbound == 1).await;
+    assert!(agent.echo().await.is_empty());
+}
+
+async fn bridged(server: &byway_relay::Server) -> (TlsNode, UdpNode) {
+    let mut agent = UdpNode::welcome(server, 2, Role::Agent).await;
+    let mut client = TlsNode::welcome(server, 1, Role::Client).await;
+    client.say(open(9, 2)).await;
+    assert!(matches!(client.hear().await, Control::Opened(_)));
+    assert!(matches!(agent.hear().await, Control::Incoming(_)));
+    agent
+        .say(&Control::Accept {
+            channel: channel(9),
+        })
+        .await;
+    (client, agent)
+}
+
+#[tokio::test]
+async fn a_batch_from_udp_becomes_one_frame() {
+    let server = start().await;
+    let (mut client, agent) = bridged(&server).await;
+    let batch: Vec<u8> = (0..10)
+        .flat_map(|n| data(9, n, 1_452))
+        .chain(data(9, 10, 100))
+        .collect();
+    agent.send_batch(&batch, 1_452);
+    let Some(Frame::Data {
+        channel: id,
+        segment,
+        payload,
+    }) = client.try_hear().await
+    else {
+        panic!("no data");
+    };
+    assert_eq!((id, segment), (channel(9), 1_444));
+    let expected: Vec<u8> = (0..10u8).flat_map(|n| [n; 1_444]).chain([10; 92]).collect();
+    assert_eq!(payload, expected);
+}
+
+#[tokio::test]
+async fn a_frame_becomes_a_batch_to_udp() {
+    let server = start().await;
+    let (mut client, mut agent) = bridged(&server).await;
+    let before = server.stats().data.udp_sends;
+    let payload: Vec<u8> = (0..10u8).flat_map(|n| [n; 1_444]).chain([10; 92]).collect();
+    client.send(frame(9, 1_444, &payload)).await;
+    for n in 0..10 {
+        assert_eq!(agent.recv_data().await, data(9, n, 1_452));
+    }
+    assert_eq!(agent.recv_data().await, data(9, 10, 100));
+    assert_eq!(server.stats().data.udp_sends - before, 1);
+}
+
+#[tokio::test]
+async fn frames_between_two_tls_links_pass_unchanged_and_echo_comes_back() {
+    let server = start().await;
+    let mut agent = TlsNode::welcome(&server, 2, Role::Agent).await;
+    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
+    client.say(open(9, 2)).await;
+    assert!(matches!(client.hear().await, Control::Opened(_)));
+    assert!(matches!(agent.hear().await, Control::Incoming(_)));
+    client.send(frame(9, 700, &[3; 2_000])).await;
+    let Some(Frame::Data {
+        segment: 700,
+        payload,
+        ..
+    }) = agent.try_hear().await
+    else {
+        panic!("no data");
+    };
+    assert_eq!(payload, vec![3; 2_000]);
+    client.send(frame(0, 700, &[4; 700])).await;
+    let Some(Frame::Data {
+        channel: id,
+        payload,
+        ..
+    }) = client.try_hear().await
+    else {
+        panic!("no echo");
+    };
+    assert_eq!((id.as_u64(), payload.len()), (0, 700));
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_the_relay_is_dropped() {
+    let server = start_with(|c| c.max_datagram = 1_000).await;
+    let (mut client, mut agent) = bridged(&server).await;
+    client.send(frame(9, 1_001, &[1; 1_001])).await;
+    client.send(frame(9, 1_000, &[2; 1_000])).await;
+    assert_eq!(agent.recv_data().await, data(9, 2, 1_008));
+    assert_eq!(server.stats().data.dropped_oversize, 1);
+}
+
+#[tokio::test]
+async fn a_side_moves_from_tls_to_udp_without_losing_the_channel() {
+    let server = start().await;
+    let (mut tls, agent) = bridged(&server).await;
+    let mut udp = UdpNode::welcome(&server, 1, Role::Client).await;
+    udp.say(&Control::Attach {
+        channel: channel(9),
+    })
+    .await;
+    assert!(matches!(udp.hear().await, Control::Attached { .. }));
+    agent.send_data(&data(9, 1, 500));
+    assert_eq!(udp.recv_data().await, data(9, 1, 500));
+    // The old link is not bound any more.
+    tls.send(frame(9, 100, &[1; 100])).await;
+    until(&server, "the drop", |s| s.data.dropped_unbound == 1).await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_read_is_cut_and_others_go_on() {
+    let server = start().await;
+    let (client, agent) = bridged(&server).await;
+    let mut other = UdpNode::welcome(&server, 4, Role::Client).await;
+    // The client stops reading; the agent goes on sending more than any buffer holds.
+    let flood = async {
+        let batch: Vec<u8> = (0..40).flat_map(|n| data(9, n, 1_452)).collect();
+        loop {
+            agent.send_batch(&batch, 1_452);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        stats = until(&server, "the cut", |s| s.data.stalled == 1) => {
+            assert!(stats.data.tls_dropped_full > 0 && stats.load.links == 2 || stats.load.links == 3);
+        }
+    }
+    assert!(other.echo().await.is_empty());
+    drop(client);
+}
+
+#[tokio::test]
+async fn stopping_tells_nodes_on_tls_too() {
+    let server = start().await;
+    let mut node = TlsNode::welcome(&server, 1, Role::Client).await;
+    let stop = tokio::spawn(server.stop());
+    assert!(matches!(node.hear().await, Control::GoingAway { .. }));
+    let refused = node.hear().await;
+    assert!(matches!(
+        refused,
+        Control::Refused {
+            reason: RefuseReason::Shutdown,
+            ..
+        }
+    ));
+    assert!(node.try_hear().await.is_none());
+    soon("the stop", stop).await.unwrap();
+}
