@@ -1,62 +1,70 @@
 //! Finding the network (design section 5): STUN servers in, a [`NatReport`] out.
+//!
+//! # What is asked
+//!
+//! Every configured server (any STUN server, and each relay's STUN port) is asked a binding request (RFC 8489) from the
+//! data socket itself, all in parallel, over IPv4 and IPv6. A silent server is asked again 100, 300, 700 and 1,500 ms
+//! after the first time, each time with a new transaction id, so that an answer tells which request it answers: the
+//! round-trip time is exact. Once the answer is settled only the first three are sent. After 3 s a round is over; until
+//! then late answers still correct the report. A server that names another port of its own (OTHER-ADDRESS, RFC 5780) is
+//! asked there too; another *address* it names is not: a stranger could point us at a victim that way.
+//!
+//! # Which answers count
+//!
+//! An answer counts if it carries a transaction id of this round, comes from the very address that was asked, arrives on
+//! the socket that asked, is the first of its server, and names an address that can be ours (of the right family, a
+//! port, and neither unspecified, multicast, broadcast, reserved nor, from a server elsewhere, loopback or link-local).
+//! Everything else is counted by reason ([`Ignored`]) and, where a server is to blame, said in its row; it changes
+//! nothing more.
+//!
+//! # What is believed
+//!
+//! A server sees the truth or it does not tell it, and nothing in one answer says which. So answers are compared.
+//! Servers that share a label or an IP address speak with one voice (a *voter*), however many ports they have.
+//!
+//! 1. *Our IP address* is the one that more than half of the voters name. A voter that names another one is not heard
+//!    any further. A lie nearly always shows here; so does a NAT with a pool of addresses, of which we then claim no more
+//!    than most voters saw. If no address has a majority, one that is an address and port of this very socket is
+//!    believed: nobody else could know it. Otherwise everything stays unknown.
+//! 2. Of those heard, if two or more, and more than half, name *the same address and port*, the mapping is
+//!    *endpoint-independent*: two independent servers cannot agree on a wrong address, and a NAT that gives each
+//!    destination its own port does not give most of them the same. One voter among three or more that names another
+//!    port at that address is outvoted.
+//! 3. Of those heard, if two or more differ without such a majority, the mapping *depends on the destination*. A single
+//!    lie cannot cause this among three or more: it leaves at least two that agree. With only two voters a liar
+//!    could: naming our true IP address and inventing only the port. That is believed, since such a NAT is far more
+//!    common than such a server.
+//! 4. *Ports of one server*: two ports of one IP address that see different mappings prove that the mapping depends on
+//!    the destination port, and that alone makes it address-and-port-dependent, the only behaviour of RFC 4787 that
+//!    allows it. Two that see the same mapping prove nothing about other addresses. With several such servers, more
+//!    than half must say so. Without a server with two ports a dependent mapping is called address-dependent, which it
+//!    is at least; [`NatReport::port_dependent`] then stays unknown.
+//! 5. One voter alone leaves the mapping unknown (unless 4 decides); its word on our address is taken, for there is no
+//!    other.
+//!
+//! The *port pattern* follows from the mappings in the order in which the first requests were sent, for that is the
+//! order in which the NAT made them; see `infer.rs`. *No UDP* is claimed when two or more voters were asked and nobody
+//! answered anything: one silent server is only a silent server.
+//!
+//! # When it is settled
+//!
+//! A family is settled when more answers could not change it: two voters agree (2), or three differ (3) and no second
+//! port is outstanding, or all have answered. With less than that, a server that has stayed silent for 1 s (or four
+//! times the slowest answer's time, if that is longer) is taken for dead, and what is there decides. Until a
+//! family is settled the report keeps what the last round found: the first answer alone might be the lie. Only that UDP
+//! passes is said at once.
+//!
+//! A *refresh* asks one server, keeps the mapping alive at the NAT, and says nothing unless it sees another mapping or
+//! no answer: then it becomes a full round.
 
-use std::net::SocketAddr;
+mod infer;
+mod machine;
+mod report;
+mod screen;
+mod server;
+#[cfg(test)]
+mod tests;
 
 pub use byway_wire::signal::Mapping;
-
-/// How external ports follow from internal ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum PortPattern {
-    /// Not known.
-    #[default]
-    Unknown,
-    /// The external port is the internal one.
-    Preserving,
-    /// Each new mapping's port is the last plus a small delta.
-    Sequential {
-        /// The delta, from -16 to 16, not 0.
-        delta: i32,
-    },
-    /// No pattern.
-    Random,
-}
-
-/// One STUN server's row in the report.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ServerRow {
-    /// As configured.
-    pub label: String,
-    /// Its address.
-    pub addr: SocketAddr,
-    /// What it said we look like; none if it did not answer (or not believably).
-    pub mapped: Option<SocketAddr>,
-    /// Its round-trip time in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// What was wrong with it, in words.
-    pub fault: Option<String>,
-}
-
-/// What is known of the network around the node. `None` and `Unknown` mean unknown: never a guess.
-#[derive(Clone, PartialEq, Debug, Default)]
-#[non_exhaustive]
-pub struct NatReport {
-    /// UDP over IPv4 reaches the outside.
-    pub udp_v4: Option<bool>,
-    /// UDP over IPv6 reaches the outside.
-    pub udp_v6: Option<bool>,
-    /// Our address from outside.
-    pub reflexive_v4: Option<SocketAddr>,
-    /// Our address from outside.
-    pub reflexive_v6: Option<SocketAddr>,
-    /// Mapping behaviour (RFC 4787 section 4.1), of IPv4.
-    pub mapping: Mapping,
-    /// Port pattern.
-    pub ports: PortPattern,
-    /// The reflexive address is one of the host's own.
-    pub public: Option<bool>,
-    /// Every server asked.
-    pub servers: Vec<ServerRow>,
-    /// Counts changes.
-    pub generation: u64,
-}
+pub use machine::{Discovery, Kind, MAX_SERVERS};
+pub use report::{Ignored, IgnoredAnswers, NatReport, PortPattern, ServerRow};

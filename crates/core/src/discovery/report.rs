@@ -1,0 +1,138 @@
+//! What discovery found out, for people and for the rest of the node.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Mapping;
+
+/// How external ports follow from internal ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum PortPattern {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// The external port is the internal one.
+    Preserving,
+    /// Each new mapping's port is the last plus a small delta.
+    Sequential {
+        /// The delta, from -16 to 16, not 0.
+        delta: i32,
+    },
+    /// No pattern.
+    Random,
+}
+
+/// One STUN server's row in the report.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ServerRow {
+    /// As configured.
+    pub label: String,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// What it said we look like; none if it did not answer (or not believably).
+    pub mapped: Option<SocketAddr>,
+    /// Its round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What was wrong with it, in words.
+    pub fault: Option<String>,
+    /// The report rests on its word, among others. False for one that was outvoted, that said nothing of use, or that
+    /// sits inside our own network while others are outside.
+    pub believed: bool,
+    /// The local address its answer came to, where the socket tells.
+    pub local: Option<IpAddr>,
+}
+
+/// What is known of the network around the node. `None` and `Unknown` mean unknown: never a guess.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct NatReport {
+    /// UDP over IPv4 reaches the outside.
+    pub udp_v4: Option<bool>,
+    /// UDP over IPv6 reaches the outside.
+    pub udp_v6: Option<bool>,
+    /// Our address from outside. Where the mapping depends on the destination, the address holds for all and the port
+    /// is the one the server asked last saw.
+    pub reflexive_v4: Option<SocketAddr>,
+    /// Our address from outside.
+    pub reflexive_v6: Option<SocketAddr>,
+    /// Mapping behaviour (RFC 4787 section 4.1), of IPv4.
+    pub mapping: Mapping,
+    /// Mapping behaviour of IPv6, where address translation is the exception.
+    pub mapping_v6: Mapping,
+    /// Two ports of one server see different mappings of ours (IPv4).
+    pub port_dependent: Option<bool>,
+    /// Port pattern (IPv4).
+    pub ports: PortPattern,
+    /// The reflexive address, port included, is one of the host's own. Of IPv4; of IPv6 where there is no IPv4.
+    pub public: Option<bool>,
+    /// Every server asked.
+    pub servers: Vec<ServerRow>,
+    /// Counts changes.
+    pub generation: u64,
+}
+
+/// Why a datagram that looked like a STUN answer changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Ignored {
+    /// Not a STUN binding message.
+    Malformed,
+    /// Longer than a STUN message may be.
+    Oversized,
+    /// A request: a node answers none.
+    Request,
+    /// The transaction is not one of this round.
+    UnknownTransaction,
+    /// It came from another address than the one asked.
+    WrongSource,
+    /// It came to another socket than the one that asked.
+    WrongSocket,
+    /// The server had answered before.
+    Duplicate,
+    /// The round was over.
+    Late,
+    /// The address it names is of another family than the one asked over.
+    WrongFamily,
+    /// The address it names cannot be ours.
+    AbsurdAddress,
+    /// The server answered with an error, or without an address.
+    Refused,
+}
+
+/// How many datagrams were ignored, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IgnoredAnswers([u64; Ignored::ALL.len()]);
+
+impl Ignored {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::Oversized,
+        Self::Request,
+        Self::UnknownTransaction,
+        Self::WrongSource,
+        Self::WrongSocket,
+        Self::Duplicate,
+        Self::Late,
+        Self::WrongFamily,
+        Self::AbsurdAddress,
+        Self::Refused,
+    ];
+}
+
+impl IgnoredAnswers {
+    /// How many for this reason.
+    pub fn get(&self, reason: Ignored) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// How many in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+
+    pub(super) fn count(&mut self, reason: Ignored) {
+        let n = &mut self.0[reason as usize];
+        *n = n.saturating_add(1);
+    }
+}
