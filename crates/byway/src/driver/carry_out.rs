@@ -9,6 +9,7 @@ use byway_core::io::{
 };
 use byway_wire::relay::control::Control;
 use byway_wire::tunnel::CloseCode;
+use quinn::udp::EcnCodepoint;
 use tokio::sync::mpsc;
 
 use super::link_table::LinkEntry;
@@ -84,10 +85,14 @@ impl Driver {
             } => self.route(peer, &route, reason),
             Event::Deliver { peer, data } => {
                 let segment = data.len();
+                tracing::trace!(peer = peer.0, segment, "deliver");
                 let injected = Injected {
                     peer,
                     data,
                     segment,
+                    // QUIC marks every packet so until it is told otherwise, and takes a first acknowledgement
+                    // without marks for a path that loses them; nothing between marked it as congested.
+                    ecn: Some(EcnCodepoint::Ect0),
                 };
                 if self.socket.inject().try_send(injected).is_err() {
                     self.socket.counters.spilled.add();

@@ -57,6 +57,8 @@ pub(crate) enum Input {
         fresh: bool,
         reply: oneshot::Sender<Lease>,
     },
+    /// A relay's name was resolved: discovery can ask it before there is a link.
+    RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
     /// Run discovery again.
@@ -175,6 +177,7 @@ impl Driver {
                 // If nobody waits any more, the lease ends here.
                 let _ = reply.send(lease);
             }
+            Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.node.add_stun_server(now, label, addr),
             Input::Refresh => self.node.refresh(now),
         }

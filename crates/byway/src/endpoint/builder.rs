@@ -164,6 +164,11 @@ impl Builder {
         }
 
         let mut tasks = vec![tokio::spawn(driver.run(Inputs { inputs, datagrams })).abort_handle()];
+        for url in &self.relays {
+            if literal_addr(url).is_none() {
+                tasks.push(tokio::spawn(resolve_relay(url.clone(), input.clone())).abort_handle());
+            }
+        }
         for server in self.stun_servers {
             tasks.push(tokio::spawn(resolve_stun(server, input.clone())).abort_handle());
         }
@@ -238,21 +243,25 @@ fn literal_addr(url: &RelayUrl) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), url.port()))
 }
 
-/// Resolves a STUN server's name, again and again until it works: the network may not be up yet.
+async fn resolve_relay(url: RelayUrl, driver: mpsc::Sender<Input>) {
+    let addrs = resolve(&format!("{}:{}", url.host(), url.port())).await;
+    // If the driver is gone, nobody asks any more.
+    let _ = driver.send(Input::RelayAddrs(url, addrs)).await;
+}
+
 async fn resolve_stun(server: String, driver: mpsc::Sender<Input>) {
+    for addr in resolve(&server).await {
+        let _ = driver.send(Input::StunServer(server.clone(), addr)).await;
+    }
+}
+
+/// Resolves a server's name, again and again until it works: the network may not be up yet.
+async fn resolve(host_port: &str) -> Vec<SocketAddr> {
     let mut pause = Duration::from_secs(1);
     loop {
-        match tokio::net::lookup_host(&server).await {
-            Ok(addrs) => {
-                for addr in addrs {
-                    let input = Input::StunServer(server.clone(), addr);
-                    if driver.send(input).await.is_err() {
-                        return;
-                    }
-                }
-                return;
-            }
-            Err(error) => tracing::debug!(%server, %error, "STUN server does not resolve"),
+        match tokio::net::lookup_host(host_port).await {
+            Ok(addrs) => return addrs.collect(),
+            Err(error) => tracing::debug!(%host_port, %error, "name does not resolve"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(300));

@@ -101,7 +101,8 @@ impl Endpoint {
         self.inner.node
     }
 
-    /// Waits until at least one of its relays is linked; errs with the reason when none is within `deadline`.
+    /// Waits until at least one of its relays is linked; errs with the reason when none is within `deadline`. This is for
+    /// agents: a node that accepts nothing has a link only while a tunnel needs it.
     pub async fn online(&self, deadline: Duration) -> Result<(), ConnectError> {
         let mut links = self.links();
         let linked = links.wait_for(|links| links.iter().any(|link| link.carrier.is_some()));

@@ -15,6 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "127.0.0.1:0";
 
 async fn relay() -> Server {
+    // Shown only for a test that fails, or with --nocapture; what, RUST_LOG says.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     Server::start(ServerConfig::dev()).await.unwrap()
 }
 
@@ -100,7 +105,10 @@ async fn a_tunnel_runs_over_the_udp_link() {
     assert_eq!(near.path().borrow().kind, PathKind::RelayUdp);
     assert_eq!(near.path().borrow().relay, Some(relay.url()));
     let sent = near.stats().sent_by_kind;
-    assert!(sent[1] > 1024 * 1024 && sent[0] == 0 && sent[2] == 0, "{sent:?}");
+    assert!(
+        sent[1] > 1024 * 1024 && sent[0] == 0 && sent[2] == 0,
+        "{sent:?}"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +125,10 @@ async fn a_tunnel_runs_over_the_tls_link() {
     exchange(&near, &far).await;
     assert_eq!(near.path().borrow().kind, PathKind::RelayTls);
     let sent = near.stats().sent_by_kind;
-    assert!(sent[2] > 1024 * 1024 && sent[0] == 0 && sent[1] == 0, "{sent:?}");
+    assert!(
+        sent[2] > 1024 * 1024 && sent[0] == 0 && sent[1] == 0,
+        "{sent:?}"
+    );
 }
 
 #[tokio::test]
@@ -163,6 +174,27 @@ async fn two_tunnels_to_one_agent_share_its_path() {
     near.close();
     within(far.closed()).await;
     exchange(&near2, &far2).await;
+}
+
+#[tokio::test]
+async fn connecting_on_a_warm_link_takes_no_timeout() {
+    let relay = relay().await;
+    let client = builder().bind().await.unwrap();
+    let first = agent(&relay, builder()).await;
+    let _warm = pair(&client, &first, &first.ticket(None)).await;
+    for _ in 0..3 {
+        let agent = agent(&relay, builder()).await;
+        let began = std::time::Instant::now();
+        let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+        within(near.ping()).await.unwrap();
+        // QUIC sends a lost first flight again after a second at the earliest.
+        assert!(
+            began.elapsed() < Duration::from_millis(900),
+            "{:?}",
+            began.elapsed()
+        );
+        drop((near, far));
+    }
 }
 
 #[tokio::test]
@@ -247,7 +279,10 @@ async fn a_relay_that_is_down_is_named() {
         matches!(error, ConnectError::RelayUnreachable(_)),
         "{error}"
     );
-    assert!(error.to_string().contains(&gone.port().to_string()), "{error}");
+    assert!(
+        error.to_string().contains(&gone.port().to_string()),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -279,11 +314,14 @@ async fn fifty_tunnels_opened_and_closed_leave_the_tables_empty() {
             near.close();
             within(far.closed()).await;
         }
-        empty(&client, TableSizes {
-            links: client.inner.socket.tables.sizes().links,
-            sources: client.inner.socket.tables.sizes().links,
-            ..TableSizes::default()
-        })
+        empty(
+            &client,
+            TableSizes {
+                links: client.inner.socket.tables.sizes().links,
+                sources: client.inner.socket.tables.sizes().links,
+                ..TableSizes::default()
+            },
+        )
         .await;
     }
     empty(&agent, idle).await;
@@ -319,10 +357,7 @@ async fn closing_an_endpoint_ends_its_tunnels_at_once() {
     let client = builder().bind().await.unwrap();
     let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
     within(agent.close()).await;
-    assert_eq!(
-        within(near.closed()).await,
-        TunnelClosed::Shutdown
-    );
+    assert_eq!(within(near.closed()).await, TunnelClosed::Shutdown);
     drop(far);
     assert!(agent.accept().await.is_none());
 }

@@ -259,6 +259,7 @@ async fn inject(links: &Links, peer: byway_core::io::PeerId, data: Bytes, segmen
             peer,
             data,
             segment,
+            ecn: None,
         })
         .await;
 }

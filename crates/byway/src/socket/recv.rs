@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use byway_core::io::{PeerId, Way};
-use quinn::udp::RecvMeta;
+use quinn::udp::{EcnCodepoint, RecvMeta};
 use tokio::sync::mpsc;
 
 use super::addr::Virtual;
@@ -32,6 +32,8 @@ pub(crate) struct Injected {
     pub(crate) data: Bytes,
     /// Length of each but the last.
     pub(crate) segment: usize,
+    /// As they were marked, if the way they came keeps marks.
+    pub(crate) ecn: Option<EcnCodepoint>,
 }
 
 /// What only the receiving task touches.
@@ -143,7 +145,7 @@ fn poll_injected(
                 from: Virtual::Peer(injected.peer).to_addr(),
                 segment: injected.segment.max(1),
                 data: injected.data,
-                ecn: None,
+                ecn: injected.ecn,
             }),
             // Closed: the endpoint is ending.
             Poll::Ready(None) | Poll::Pending => break,
@@ -189,12 +191,7 @@ fn fill(
     count
 }
 
-fn described(
-    addr: SocketAddr,
-    len: usize,
-    stride: usize,
-    ecn: Option<quinn::udp::EcnCodepoint>,
-) -> RecvMeta {
+fn described(addr: SocketAddr, len: usize, stride: usize, ecn: Option<EcnCodepoint>) -> RecvMeta {
     RecvMeta {
         addr,
         len,

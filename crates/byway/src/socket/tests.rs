@@ -107,11 +107,10 @@ async fn connect(client: &Side, server: &Side) -> (quinn::Connection, quinn::Con
         )
         .unwrap();
     let accepting = async { server.quinn.accept().await.unwrap().accept().unwrap().await };
-    let (client, server) = tokio::time::timeout(DEADLINE, async {
-        tokio::join!(connecting, accepting)
-    })
-    .await
-    .unwrap();
+    let (client, server) =
+        tokio::time::timeout(DEADLINE, async { tokio::join!(connecting, accepting) })
+            .await
+            .unwrap();
     (client.unwrap(), server.unwrap())
 }
 
@@ -127,11 +126,9 @@ async fn transfer(from: &quinn::Connection, to: &quinn::Connection) {
         let mut stream = to.accept_uni().await.unwrap();
         stream.read_to_end(BYTES).await.unwrap()
     };
-    let ((), received) = tokio::time::timeout(DEADLINE, async {
-        tokio::join!(sending, receiving)
-    })
-    .await
-    .unwrap();
+    let ((), received) = tokio::time::timeout(DEADLINE, async { tokio::join!(sending, receiving) })
+        .await
+        .unwrap();
     assert!(received == sent, "what arrived is not what was sent");
 }
 
