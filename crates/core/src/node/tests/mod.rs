@@ -1,5 +1,6 @@
 //! Two nodes and a trivial relay in virtual time, without any I/O.
 
+mod chaos;
 mod failover;
 mod hostile;
 mod life;

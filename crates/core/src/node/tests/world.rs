@@ -778,8 +778,10 @@ impl World {
                     );
                     return;
                 };
-                let record = relay.links[&from].1.clone().unwrap();
-                let target = relay.links[&to].1.clone().unwrap();
+                let records = (relay.links[&from].1.clone(), relay.links[&to].1.clone());
+                let (Some(record), Some(target)) = records else {
+                    return;
+                };
                 relay.channels.insert(open.channel, [Some(from), Some(to)]);
                 let incoming = Incoming {
                     channel: open.channel,
