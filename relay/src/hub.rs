@@ -124,7 +124,7 @@ impl Hub {
     pub(crate) fn going_away(&self, deadline: Duration) {
         self.with(|core| {
             core.relay
-                .handle_going_away(Instant::now(), deadline, Vec::new())
+                .handle_going_away(Instant::now(), deadline, Vec::new());
         });
     }
     /// Ends every link.
@@ -317,10 +317,10 @@ fn unix_time() -> u64 {
 fn log(audit: &Audit) {
     match audit {
         Audit::Linked { link, node } => {
-            tracing::info!(link = link.0, node = %node.short(), "linked")
+            tracing::info!(link = link.0, node = %node.short(), "linked");
         }
         Audit::Unlinked { link, node } => {
-            tracing::info!(link = link.0, node = %node.short(), "unlinked")
+            tracing::info!(link = link.0, node = %node.short(), "unlinked");
         }
         Audit::Refused { link, node, reason } => {
             tracing::info!(link = link.0, node = %node.short(), ?reason, "refused");

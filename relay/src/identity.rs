@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use byway_wire::NodeId;
 use byway_wire::relay::Pin;
+use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
@@ -22,6 +23,7 @@ use rustls::{
     SignatureScheme,
 };
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// What a UDP link speaks.
 pub(crate) const ALPN_QUIC: &[u8] = b"byway-relay/1";
@@ -68,6 +70,15 @@ impl Identity {
 
     pub(crate) fn pin(&self) -> Pin {
         self.pin
+    }
+
+    /// A secret for `purpose` that a restarted relay with the same key has again, and nobody else.
+    pub(crate) fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.key.secret_der())
+            .expect("HMAC takes keys of any length");
+        mac.update(b"byway relay v1\0");
+        mac.update(purpose.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
     }
 
     /// For UDP links: nodes must show a raw public key.

@@ -26,6 +26,11 @@
 //! | `limit`, `pace`, `stats` | budgets for strangers, floods, counters |
 //! | `config` | the configuration file |
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")
+)]
+
 pub mod config;
 mod context;
 mod hub;

@@ -74,7 +74,7 @@ pub(crate) struct Origin {
 
 impl Plane {
     /// A run of relay data that came to a UDP shard.
-    pub(crate) fn from_udp(
+    pub(crate) fn forward_udp(
         &self,
         channel: ChannelId,
         run: &Run<'_>,
@@ -124,7 +124,7 @@ impl Plane {
     }
 
     /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged. An error ends the link.
-    pub(crate) fn from_tls(
+    pub(crate) fn forward_tls(
         &self,
         link: LinkId,
         own: &Outbox,

@@ -9,11 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use byway_wire::relay::frame::StreamDecoder;
+use hmac::{Hmac, KeyInit, Mac};
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream,
     TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use sha2::Sha256;
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
@@ -64,12 +69,44 @@ pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<quinn::
     Ok(config)
 }
 
-/// The endpoint's own part of it.
-pub(crate) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// The endpoint's own part of it. `secret` is the same after a restart, so that a new process answers the packets of
+/// the old one's links with stateless resets (RFC 9000 section 10.3), and nodes dial again at once instead of waiting
+/// for an idle timeout. It must differ between relays, or one could be made to reset another's links.
+pub(crate) fn endpoint_config(secret: &[u8; 32]) -> EndpointConfig {
+    let key = ResetKey(Zeroizing::new(*secret));
+    let ids = key.mac(b"connection ids").finalize().into_bytes();
+    let id_key = u64::from_be_bytes(std::array::from_fn(|i| ids[i]));
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
     // The bit tells QUIC from relay data (RFC 9443 and design section 3).
     config.grease_quic_bit(false);
     config
+}
+
+/// Makes stateless reset tokens.
+struct ResetKey(Zeroizing<[u8; 32]>);
+
+impl ResetKey {
+    fn mac(&self, data: &[u8]) -> Hmac<Sha256> {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*self.0)
+            .expect("HMAC takes keys of any length");
+        mac.update(data);
+        mac
+    }
+}
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(&self.mac(data).finalize().into_bytes());
+    }
+    fn signature_len(&self) -> usize {
+        32
+    }
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        self.mac(data)
+            .verify_slice(signature)
+            .map_err(|_| CryptoError)
+    }
 }
 
 /// Accepts links for ever. Dropping the future ends them all.

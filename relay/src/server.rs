@@ -138,9 +138,10 @@ impl Server {
         context: &Arc<Context>,
     ) -> anyhow::Result<()> {
         let (to_endpoint, queue) = mpsc::channel(QUEUE);
+        let secret = identity.derive(&format!("quic {} {}", self.url, bound.addr));
         let socket = &group[0].socket;
         let endpoint = Endpoint::new_with_abstract_socket(
-            quic::endpoint_config(),
+            quic::endpoint_config(&secret),
             Some(quic::server_config(identity.quic()?)?),
             ControlSocket::new(queue, socket, Arc::clone(&self.dead)),
             Arc::new(TokioRuntime),

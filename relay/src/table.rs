@@ -97,8 +97,57 @@ impl Table {
             Decision::Forward(_) => Some(send(&entry.opener.way)),
         }
     }
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.channels.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+    fn end(port: u16) -> End {
+        End {
+            egress: Egress::Udp(addr(port)),
+            way: Way::Udp {
+                addr: addr(port),
+                listener: 0,
+                local_ip: None,
+            },
+        }
+    }
+    fn route(table: &Table, port: u16) -> Option<u16> {
+        let channel = ChannelId::from_u64(9);
+        table.route(channel, Source::Udp(addr(port)), |way| match way {
+            Way::Udp { addr, .. } => addr.port(),
+            _ => 0,
+        })
+    }
+
+    #[test]
+    fn an_address_is_a_source_while_any_of_its_links_lives() {
+        let table = Table::default();
+        table.add_source(addr(1));
+        table.add_source(addr(1));
+        table.remove_source(addr(1));
+        assert!(table.is_source(addr(1)));
+        table.remove_source(addr(1));
+        assert!(!table.is_source(addr(1)));
+        table.remove_source(addr(1));
+        assert!(!table.is_source(addr(1)));
+    }
+
+    #[test]
+    fn data_goes_to_the_other_end_as_bound_last() {
+        let table = Table::default();
+        let channel = ChannelId::from_u64(9);
+        assert_eq!(route(&table, 1), None);
+        table.insert(channel, end(1), end(2));
+        assert_eq!((route(&table, 1), route(&table, 2)), (Some(2), Some(1)));
+        assert_eq!(route(&table, 3), None);
+        table.bind(channel, Side::Opener, end(3));
+        assert_eq!((route(&table, 1), route(&table, 2)), (None, Some(3)));
+        table.remove(channel);
+        assert_eq!(route(&table, 3), None);
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -86,7 +85,7 @@ async fn serve(
     if route != Route::Link {
         return tokio::time::timeout_at(proof_deadline, http::answer(&mut stream, route)).await?;
     }
-    let stream = Ahead::new(Bytes::from(head), stream);
+    let stream = Ahead::new(head, stream);
     let proved =
         tokio::time::timeout_at(proof_deadline, link::prove(stream, &exporter, context)).await??;
     drop(permit);

@@ -184,7 +184,7 @@ where
                 };
                 match context
                     .plane
-                    .from_tls(link.id(), outbox, data, &context.counters)
+                    .forward_tls(link.id(), outbox, data, &context.counters)
                 {
                     Ok(()) => continue,
                     Err(e) => e.to_owned(),

@@ -91,8 +91,9 @@ impl Shard {
         let mut errors = 0u32;
         loop {
             let received = {
-                let mut buffers: Vec<IoSliceMut<'_>> =
-                    memory.chunks_mut(BUFFER).map(IoSliceMut::new).collect();
+                let mut chunks = memory.chunks_mut(BUFFER);
+                let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
                 tokio::select! {
                     biased;
                     _ = self.stop.wait_for(|stop| *stop) => return,
@@ -130,7 +131,7 @@ impl Shard {
             add(&self.counters.udp_in, run.count());
             match run.what {
                 What::Relay(channel) => {
-                    self.plane.from_udp(channel, &run, &from, &self.counters);
+                    self.plane.forward_udp(channel, &run, &from, &self.counters);
                 }
                 What::Other(Kind::Quic) => self.quic(&run, &from),
                 What::Other(Kind::Stun) => {
