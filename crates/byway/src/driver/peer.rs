@@ -42,6 +42,7 @@ struct State {
 pub(crate) struct Live {
     pub(crate) connection: quinn::Connection,
     pub(crate) verdict: Arc<OnceLock<TunnelClosed>>,
+    pub(crate) monitor: Weak<FlowMonitor>,
 }
 
 /// Keeps a peer. Its tunnels and the attempts to open one hold leases; when none is left, the driver closes the peer.
@@ -144,9 +145,17 @@ impl Peer {
 
     pub(crate) fn remove_tunnel(&self, connection: &quinn::Connection) {
         let stable = connection.stable_id();
-        self.state()
-            .tunnels
-            .retain(|live| live.connection.stable_id() != stable);
+        let mut state = self.state();
+        let State {
+            tunnels, monitors, ..
+        } = &mut *state;
+        for ended in tunnels.extract_if(.., |live| live.connection.stable_id() == stable) {
+            // What it still waits for will never be answered: that says nothing about the path.
+            monitors.retain(|monitor| !monitor.ptr_eq(&ended.monitor));
+        }
+        if tunnels.is_empty() {
+            self.route.forget_recent();
+        }
     }
 
     pub(crate) fn tunnels(&self) -> Vec<Live> {

@@ -3,9 +3,10 @@
 //! Each connection has a task of its own, so that a slow or silent client delays nobody, and there is a bound on how many
 //! may be under way.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use byway_congestion::FlowMonitor;
 use byway_core::io::Admission;
 use byway_wire::tunnel::CloseCode;
 use tokio::sync::{Semaphore, mpsc};
@@ -52,7 +53,8 @@ impl Acceptor {
                 incoming.refuse();
                 continue;
             };
-            let config = self.quic.accept(&peer);
+            let monitor = peer.new_monitor(Instant::now());
+            let config = self.quic.accept(&monitor);
             let connecting = match incoming.accept_with(config) {
                 Ok(connecting) => connecting,
                 Err(error) => {
@@ -65,7 +67,8 @@ impl Acceptor {
             let admission = Arc::clone(&self.admission);
             let accepted = self.accepted.clone();
             tasks.spawn(async move {
-                if let Some(tunnel) = admit(connecting, lease, &shared, &admission).await {
+                if let Some(tunnel) = admit(connecting, lease, &monitor, &shared, &admission).await
+                {
                     // Waits as long as the program does not accept; its own tunnel alone waits.
                     let _ = accepted.send(tunnel).await;
                 }
@@ -78,6 +81,7 @@ impl Acceptor {
 async fn admit(
     connecting: quinn::Connecting,
     lease: Lease,
+    monitor: &Arc<FlowMonitor>,
     shared: &Shared,
     admission: &Admission,
 ) -> Option<Tunnel> {
@@ -108,9 +112,5 @@ async fn admit(
             return None;
         }
     }
-    Some(tunnels::establish(
-        connection,
-        lease,
-        Arc::new(OnceLock::new()),
-    ))
+    Some(tunnels::establish(connection, lease, monitor))
 }

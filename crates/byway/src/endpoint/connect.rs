@@ -1,6 +1,6 @@
 //! Opening a tunnel.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_core::io::PeerTarget;
@@ -72,10 +72,11 @@ async fn open(
     began: Instant,
 ) -> Result<Tunnel, ConnectError> {
     let peer = Arc::clone(lease.peer());
+    let monitor = peer.new_monitor(Instant::now());
     let connecting = inner
         .quinn
         .connect_with(
-            inner.quic.connect(&peer),
+            inner.quic.connect(&monitor),
             Virtual::Peer(peer.id).to_addr(),
             &ticket.node.server_name(),
         )
@@ -115,9 +116,5 @@ async fn open(
         })?;
     // Nobody waits for the agent's greeting; if it refuses, the tunnel says so.
     tokio::spawn(greeted.record(ticket.node));
-    Ok(tunnels::establish(
-        connection,
-        lease,
-        Arc::new(OnceLock::new()),
-    ))
+    Ok(tunnels::establish(connection, lease, &monitor))
 }

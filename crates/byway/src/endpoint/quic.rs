@@ -1,9 +1,9 @@
 //! quinn's settings for tunnels.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use byway_congestion::PathAwareFactory;
+use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_wire::SecretKey;
 use hmac::{Hmac, KeyInit, Mac};
 use quinn::crypto::HmacKey;
@@ -12,7 +12,6 @@ use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, V
 use quinn_proto::HashedConnectionIdGenerator;
 use sha2::Sha256;
 
-use crate::driver::Peer;
 use crate::tls;
 
 /// Long enough for a laptop's night in a bag to end within the morning; what the path does meanwhile is reported by the
@@ -68,21 +67,21 @@ impl Quic {
         self.server.clone()
     }
 
-    /// For one tunnel to a peer: its congestion controller knows the peer's paths.
-    pub(super) fn connect(&self, peer: &Peer) -> quinn::ClientConfig {
+    /// For one tunnel: `monitor` tells its congestion controller of the peer's paths.
+    pub(super) fn connect(&self, monitor: &Arc<FlowMonitor>) -> quinn::ClientConfig {
         let mut config = quinn::ClientConfig::new(Arc::clone(&self.client) as _);
-        config.transport_config(Arc::new(self.transport(peer)));
+        config.transport_config(Arc::new(self.transport(monitor)));
         config
     }
 
     /// As [`Quic::connect`], for a tunnel that comes in.
-    pub(super) fn accept(&self, peer: &Peer) -> Arc<ServerConfig> {
+    pub(super) fn accept(&self, monitor: &Arc<FlowMonitor>) -> Arc<ServerConfig> {
         let mut config = self.server.clone();
-        config.transport_config(Arc::new(self.transport(peer)));
+        config.transport_config(Arc::new(self.transport(monitor)));
         Arc::new(config)
     }
 
-    fn transport(&self, peer: &Peer) -> TransportConfig {
+    fn transport(&self, monitor: &Arc<FlowMonitor>) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_datagram);
         let mut transport = TransportConfig::default();
@@ -99,9 +98,7 @@ impl Quic {
             .mtu_discovery_config(Some(mtu))
             // The spin bit would show every observer the round-trip time.
             .allow_spin(false)
-            .congestion_controller_factory(Arc::new(PathAwareFactory::new(
-                peer.new_monitor(Instant::now()),
-            )));
+            .congestion_controller_factory(Arc::new(PathAwareFactory::new(Arc::clone(monitor))));
         transport
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use byway_congestion::FlowMonitor;
+
 use crate::driver::{Lease, Live};
 use crate::tunnel::parts::TunnelParts;
 use crate::tunnel::{Tunnel, TunnelClosed};
@@ -11,12 +13,14 @@ use crate::tunnel::{Tunnel, TunnelClosed};
 pub(super) fn establish(
     connection: quinn::Connection,
     lease: Lease,
-    verdict: Arc<OnceLock<TunnelClosed>>,
+    monitor: &Arc<FlowMonitor>,
 ) -> Tunnel {
+    let verdict = Arc::new(OnceLock::<TunnelClosed>::new());
     let peer = lease.peer();
     peer.add_tunnel(Live {
         connection: connection.clone(),
         verdict: Arc::clone(&verdict),
+        monitor: Arc::downgrade(monitor),
     });
     let parts = TunnelParts {
         connection: connection.clone(),

@@ -2,7 +2,7 @@
 //!
 //! QUIC's own probe timeout would take another 100-200 ms after a switch, and backs off to hours in a long sleep;
 //! sending the last sealed datagrams again costs nothing (the other side drops what it has) and draws an answer at
-//! once. One datagram of each batch is enough for that and keeps the copy off the fast path.
+//! once. Packets of a handshake are left out: when their connection is gone, they would begin another. One datagram of each batch is enough for that and keeps the copy off the fast path.
 
 use std::sync::Mutex;
 
@@ -28,6 +28,10 @@ impl Recent {
             }
             _ => contents,
         };
+        // The first bit tells a long header (RFC 8999 section 5), which only handshakes have.
+        if last.first().is_none_or(|first| first & 0x80 != 0) {
+            return;
+        }
         let Ok(mut ring) = self.0.try_lock() else {
             return;
         };
@@ -40,6 +44,13 @@ impl Recent {
             slot.extend_from_slice(last);
         }
         ring.next = (ring.next + 1) % KEPT;
+    }
+
+    /// Forgets them.
+    pub(crate) fn clear(&self) {
+        if let Ok(mut ring) = self.0.lock() {
+            *ring = Ring::default();
+        }
     }
 
     /// A copy of them, oldest first.
@@ -69,6 +80,13 @@ mod tests {
         }
         let kept: Vec<u8> = recent.all().iter().map(|datagram| datagram[0]).collect();
         assert_eq!(kept, (4..20).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn handshakes_are_left_out() {
+        let recent = Recent::default();
+        recent.note(&[0xc0, 1], None);
+        assert!(recent.all().is_empty());
     }
 
     #[test]

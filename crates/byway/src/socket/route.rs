@@ -133,6 +133,11 @@ impl PeerRoute {
         self.flow_wanted.store(true, Ordering::Relaxed);
     }
 
+    /// What was sent last is of no use any more.
+    pub(crate) fn forget_recent(&self) {
+        self.recent.clear();
+    }
+
     pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
