@@ -289,7 +289,7 @@ impl Node {
                     self.fail_peer(id, PeerError::NotAllowed(reason));
                 }
                 (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => {
-                    calling.collisions += 1
+                    calling.collisions += 1;
                 }
                 (_, Some(relay)) => {
                     calling.refusals.insert(relay, reason);

@@ -40,7 +40,7 @@ impl Node {
             }
             link::Output::HangUp { link } => self.events.push_back(Event::HangUp { link }),
             link::Output::Send { link, message } => {
-                self.events.push_back(Event::Control { link, message })
+                self.events.push_back(Event::Control { link, message });
             }
             link::Output::Echo { link, payload } => {
                 if let Some(way) = self.channel_way(link, ChannelId::ECHO) {
@@ -454,7 +454,7 @@ impl Node {
             };
             match output {
                 path::Output::Send { way, data } => {
-                    self.transmits.push_back(Transmit { way, data })
+                    self.transmits.push_back(Transmit { way, data });
                 }
                 path::Output::Signal(sealed) => self.send_signal(id, sealed),
                 path::Output::Route(route, reason) => self.route(id, route, reason),
@@ -469,10 +469,10 @@ impl Node {
                     self.links.suspect(&mut cx, link);
                 }
                 path::Output::WayKnown(way) => {
-                    self.events.push_back(Event::WayKnown { peer: id, way })
+                    self.events.push_back(Event::WayKnown { peer: id, way });
                 }
                 path::Output::WayForgotten(way) => {
-                    self.events.push_back(Event::WayForgotten { peer: id, way })
+                    self.events.push_back(Event::WayForgotten { peer: id, way });
                 }
             }
         }

@@ -28,7 +28,7 @@ impl Node {
         match message {
             Control::Welcome(welcome) => self.links.handle_welcome(&mut cx, link, &welcome),
             Control::Refused { reason, detail } => {
-                self.links.handle_refused(&mut cx, link, reason, detail)
+                self.links.handle_refused(&mut cx, link, reason, detail);
             }
             Control::Opened(opened) => self.on_opened(now, link, opened),
             Control::Incoming(incoming) => self.on_incoming(now, link, incoming),

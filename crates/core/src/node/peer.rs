@@ -140,7 +140,7 @@ impl Peer {
                 needed.extend(tried.filter(|r| !calling.refusals.contains_key(r)));
             }
             Stage::Live(_) if self.has_channel() => {
-                needed.extend(self.channels.iter().map(|c| c.relay))
+                needed.extend(self.channels.iter().map(|c| c.relay));
             }
             Stage::Live(_) => needed.extend(&dial.relays),
         }

@@ -129,6 +129,10 @@ mod tests {
         assert_eq!(threshold(Some(path), &flow), Duration::from_millis(240));
     }
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a virtual clock needs one instant to count from"
+    )]
     fn patience_doubles_with_each_refuted_suspicion_and_ends_with_progress() {
         let now = Instant::now();
         let mut flow = Flow::default();

@@ -80,7 +80,7 @@ fn message(world: &World, kind: u8, channel: u8) -> Control {
         .nth(usize::from(channel) / 2)
         .copied();
     let channel = used
-        .filter(|_| channel % 2 == 0)
+        .filter(|_| channel.is_multiple_of(2))
         .unwrap_or(ChannelId::from_u64(u64::from(channel)));
     let record = world.hosts[usize::from(kind) % 2].node.record().clone();
     let observed = ([203, 0, 113, kind], u16::from(kind)).into();
@@ -147,7 +147,7 @@ fn act(world: &mut World, host: usize, deed: Deed) {
         Deed::Datagram { way: n, data } => {
             world.hosts[host]
                 .node
-                .handle_datagram(now, way(n), None, &data)
+                .handle_datagram(now, way(n), None, &data);
         }
         Deed::Control {
             link,

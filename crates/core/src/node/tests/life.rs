@@ -296,7 +296,7 @@ fn an_agent_that_restarted_is_another_peer() {
     world.restart(AGENT, Role::Agent, 2);
     world.relays[0].channels.remove(&channel);
     let link = world.link_of(CLIENT);
-    world.to_node(
+    world.say_to(
         (CLIENT, link),
         Control::Closed {
             channel,
@@ -387,7 +387,7 @@ fn a_replaced_agent_says_so_and_waits_for_minutes() {
         reason: RefuseReason::Replaced,
         detail: "newer".into(),
     };
-    world.to_node((AGENT, link), refused);
+    world.say_to((AGENT, link), refused);
     world.pass(ms(60_000));
     assert!(world.hosts[AGENT].replaced);
     assert_eq!(world.hosts[AGENT].ready.len(), 1);
@@ -404,7 +404,7 @@ fn a_relay_that_goes_away_names_another_and_the_agent_is_there_before_it_stops()
     world.connect_to(target);
     world.pass(ms(1_000));
     let link = world.link_of(CLIENT);
-    world.to_node(
+    world.say_to(
         (CLIENT, link),
         Control::GoingAway {
             deadline_ms: 5_000,

@@ -600,7 +600,7 @@ impl World {
             }
             Event::WayKnown { peer, way } => assert!(h.known.insert((peer, way)), "told twice"),
             Event::WayForgotten { peer, way } => {
-                assert!(h.known.remove(&(peer, way)), "was not known")
+                assert!(h.known.remove(&(peer, way)), "was not known");
             }
             Event::Deliver { data, .. } => {
                 assert!(
@@ -726,7 +726,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_node(&mut self, to: (usize, LinkId), message: Control) {
+    pub(super) fn say_to(&mut self, to: (usize, LinkId), message: Control) {
         let message = Control::decode(message.encode()).unwrap();
         self.later(
             self.relay_delay,
@@ -765,11 +765,11 @@ impl World {
                     max_datagram: 9_000,
                     time: 1,
                 };
-                self.to_node(from, Control::Welcome(welcome));
+                self.say_to(from, Control::Welcome(welcome));
             }
             Control::Open(open) => {
                 let Some(&to) = relay.agents.get(&open.peer) else {
-                    self.to_node(
+                    self.say_to(
                         from,
                         Control::Closed {
                             channel: open.channel,
@@ -791,8 +791,8 @@ impl World {
                     first: open.first,
                 };
                 let there = self.hosts[to.0].addr;
-                self.to_node(to, Control::Incoming(incoming));
-                self.to_node(
+                self.say_to(to, Control::Incoming(incoming));
+                self.say_to(
                     from,
                     Control::Opened(Opened {
                         channel: open.channel,
@@ -804,7 +804,7 @@ impl World {
             Control::Closed { channel, reason } => {
                 if let Some(sides) = relay.channels.remove(&channel) {
                     for side in sides.into_iter().flatten().filter(|s| s.0 != host) {
-                        self.to_node(side, Control::Closed { channel, reason });
+                        self.say_to(side, Control::Closed { channel, reason });
                     }
                 }
             }
@@ -820,13 +820,13 @@ impl World {
                         reason: CloseReason::NoSuchChannel,
                     },
                 };
-                self.to_node(from, answer);
+                self.say_to(from, answer);
             }
             Control::Signal { channel, sealed } => {
                 if let Some(sides) = relay.channels.get(&channel)
                     && let Some(to) = sides.iter().flatten().find(|s| s.0 != host).copied()
                 {
-                    self.to_node(to, Control::Signal { channel, sealed });
+                    self.say_to(to, Control::Signal { channel, sealed });
                 }
             }
             _ => {}
