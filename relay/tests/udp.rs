@@ -123,7 +123,7 @@ async fn nothing_but_a_request_is_ever_answered() {
         stun::decode(&recv(&socket).await),
         Ok(Message::Success { .. })
     ));
-    let stats = server.stats();
+    let stats = until(&server, "the answer is counted", |s| s.data.udp_out > 0).await;
     assert_eq!(stats.data.stun_ignored, 3);
     assert_eq!(stats.data.udp_out, 1);
 }
@@ -292,7 +292,7 @@ async fn a_mixed_buffer_is_taken_apart() {
 #[tokio::test]
 async fn a_full_size_echo_comes_back_to_a_link_and_to_nobody_else() {
     let server = start().await;
-    let mut node = UdpNode::connect(&server, 1).await;
+    let mut node = UdpNode::welcome(&server, 1, Role::Client).await;
     let probe = data(0, 3, 1_452);
     node.send_data(&probe);
     assert_eq!(node.recv_data().await, probe);
