@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId};
+use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId, Way};
 use byway_relay_core::Config as RelayConfig;
 use byway_wire::relay::control::Role;
 use byway_wire::{NodeId, RelayUrl, TicketSecret};
@@ -272,17 +272,46 @@ impl Scene {
             _ => None,
         })
     }
-    /// Panics with the trace's last lines unless every task of the client went well.
+    /// What client and agent went through, in order of time.
+    pub fn story(&mut self) -> String {
+        let mut lines = Vec::new();
+        for (host, name) in [(self.client, "client"), (self.agent, "agent ")] {
+            for (at, note) in &self.world.node(host).0.notes {
+                let text = match note {
+                    Note::Route(_, r, why) => format!(
+                        "{why:?}: {} | {}{} ({})",
+                        way_text(r.primary),
+                        way_text(r.standby),
+                        if r.duplicate { ", both" } else { "" },
+                        r.max_datagram
+                    ),
+                    other => format!("{other:?}"),
+                };
+                lines.push((*at, name, text));
+            }
+        }
+        lines.sort();
+        lines
+            .into_iter()
+            .map(|(at, name, text)| format!("{:>12.6} {name} {text}\n", at.as_secs_f64()))
+            .collect()
+    }
+    /// Panics with the whole story unless every task of the client went well.
     pub fn assert_fine(&mut self) {
         for report in self.reports() {
-            assert!(
-                report.fault.is_none() && report.done.is_some(),
-                "{report:?}\nclient {:?}\nagent {:?}\n{}",
-                self.world.node(self.client).0.notes.clone(),
-                self.world.node(self.agent).0.notes.clone(),
-                self.world.net.trace
-            );
+            if report.fault.is_some() || report.done.is_none() {
+                let story = self.story();
+                panic!("{}\n{story}\n{report:?}", self.world.net.trace);
+            }
         }
+    }
+}
+
+fn way_text(way: Option<Way>) -> String {
+    match way {
+        None => "none".to_owned(),
+        Some(Way::Direct { remote, .. }) => format!("direct {remote}"),
+        Some(Way::Channel { link, carrier, .. }) => format!("{carrier:?} link {}", link.0),
     }
 }
 

@@ -35,8 +35,7 @@ const SEEDS: u64 = 200;
 fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found() {
     if let Some(seed) = env("BYWAY_SIM_SEED") {
         let outcome = play(seed);
-        println!("{:#?}", Scenario::generate(seed));
-        println!("{}", outcome.trace);
+        println!("{}\n{:#?}", outcome.story, Scenario::generate(seed));
         assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
         return;
     }

@@ -179,6 +179,10 @@ impl QuicHost {
         self.dirty.insert(id);
         Some(&mut slot.conn)
     }
+    /// Where a connection's peer is now, as QUIC sees it.
+    pub fn remote(&self, id: ConnId) -> Option<SocketAddr> {
+        Some(self.conns.get(&id)?.conn.remote_address())
+    }
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.conns.len()

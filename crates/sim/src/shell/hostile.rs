@@ -260,7 +260,9 @@ impl Abuser {
                 // Not even a frame. The relay throws it out for this, and it comes back; seldom, or it would never
                 // get to the rest.
                 if self.rng.chance(0.1) {
-                    net.pipe_send(pipe, Side::Dialler, noise);
+                    let mut frame = noise.to_vec();
+                    frame[0] = 0;
+                    net.pipe_send(pipe, Side::Dialler, Bytes::from(frame));
                     self.sent += 1;
                 }
                 return;

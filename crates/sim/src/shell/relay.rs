@@ -319,6 +319,7 @@ impl RelayShell {
             Kind::Quic => {
                 let server = self.server.clone();
                 self.quic.handle(net.instant(), from, data, |_| Some(server));
+                self.notice_moves(net.instant());
             }
             Kind::Stun => {
                 if let Ok(stun::Message::Request { txid, len, .. }) = stun::decode(data) {
@@ -335,13 +336,8 @@ impl RelayShell {
         let Some((channel, payload)) = data::decode(datagram) else {
             return self.count("short relay data");
         };
-        if channel == ChannelId::ECHO {
-            if self.sources.values().any(|known| *known == from) {
-                self.outbox.push_back((from, datagram.clone()));
-            } else {
-                self.count("echo from a stranger");
-            }
-            return;
+        if channel == ChannelId::ECHO && self.sources.values().any(|known| *known == from) {
+            return self.outbox.push_back((from, datagram.clone()));
         }
         let decision = self
             .table
@@ -356,12 +352,33 @@ impl RelayShell {
                 let payload = datagram.slice_ref(payload);
                 self.send_data(net, link, channel, payload.len() as u16, payload);
             }
-            Some(Decision::Unbound) | None => self.cookie(net.instant(), channel, from, datagram.len()),
+            Some(Decision::Unbound) | None => {
+                self.count("unbound");
+                self.cookie(net.instant(), channel, from, datagram.len());
+            }
+        }
+    }
+
+    /// A node whose NAT restarted and that only listens sends no data, so no cookie would be drawn, and what is sent to
+    /// it would be lost for good. QUIC notices at the node's next keep-alive. Its idea of the address is a hint only: a
+    /// cookie goes there, and the node's answer on the control stream is the proof.
+    fn notice_moves(&mut self, now: Instant) {
+        let mut moved = Vec::new();
+        for (link, carrier) in &self.links {
+            if let Carrier::Udp { conn, .. } = carrier
+                && let Some(bound) = self.sources.get(link)
+                && let Some(seen) = self.quic.remote(*conn)
+                && seen != *bound
+            {
+                moved.push(seen);
+            }
+        }
+        for addr in moved {
+            self.cookie(now, ChannelId::ECHO, addr, usize::MAX);
         }
     }
 
     fn cookie(&mut self, now: Instant, channel: ChannelId, from: SocketAddr, trigger: usize) {
-        self.count("unbound");
         if self
             .cookies
             .get(&from)
