@@ -173,10 +173,12 @@ impl Driver {
         if switched {
             peer.route.counters.add_switch();
         }
-        if reason == RouteReason::Failover
-            && let Some(since) = peer.sample(now).waiting_since
+        if route.duplicate {
+            peer.stall_begins(now);
+        } else if let Some(stall) = peer.stall_ends(now)
+            && reason == RouteReason::Failover
         {
-            peer.route.counters.note_stall(now - since);
+            peer.route.counters.note_stall(stall);
         }
         for way in [route.primary, route.standby].into_iter().flatten() {
             self.socket.tables.learn(id, way);

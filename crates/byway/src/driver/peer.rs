@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_congestion::FlowMonitor;
 use byway_core::io::{FlowSample, PathKind, PeerError, PeerId, RouteReason, Way};
@@ -34,6 +34,8 @@ struct State {
     primary: Option<Way>,
     /// One for each QUIC connection, owned by its congestion controller.
     monitors: Vec<Weak<FlowMonitor>>,
+    /// Since when an answer has been due, from suspicion until the path is cleared or left.
+    stalled_since: Option<Instant>,
     tunnels: Vec<Live>,
 }
 
@@ -139,6 +141,21 @@ impl Peer {
         merge(&samples)
     }
 
+    /// The path in use is suspected.
+    pub(crate) fn stall_begins(&self, now: Instant) {
+        let since = self.sample(now).waiting_since.unwrap_or(now);
+        self.state().stalled_since.get_or_insert(since);
+    }
+
+    /// The path answered again, or was left for another. Says how long no answer came.
+    pub(crate) fn stall_ends(&self, now: Instant) -> Option<Duration> {
+        let last_ack = self.sample(now).last_ack;
+        let since = self.state().stalled_since.take()?;
+        // Copies on the standby may have been answered before the switch.
+        let until = last_ack.filter(|ack| *ack > since).unwrap_or(now);
+        Some(until - since)
+    }
+
     pub(crate) fn add_tunnel(&self, live: Live) {
         self.state().tunnels.push(live);
     }
@@ -188,8 +205,6 @@ fn merge(samples: &[FlowSample]) -> FlowSample {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_wire::SecretKey;
+use byway_wire::relay::data::HEADER_LEN;
 use hmac::{Hmac, KeyInit, Mac};
 use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -117,7 +118,8 @@ pub(super) fn endpoint_config(
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)))
         // 128-191 as first byte are ours (RFC 9443).
         .grease_quic_bit(false)
-        .max_udp_payload_size(max_datagram.max(1472))
+        // A relay header in front must fit the receive buffer too.
+        .max_udp_payload_size(max_datagram.max(1464) + HEADER_LEN as u16)
         .map_err(|error| error.to_string())?;
     Ok(config)
 }

@@ -160,6 +160,108 @@ async fn a_tunnel_goes_direct_and_survives_the_relays_death() {
     within(near.ping()).await.unwrap();
 }
 
+/// A byte goes round and round while something happens; the longest round.
+async fn chatter(near: &Tunnel, far: &Tunnel, during: impl Future<Output = ()>) -> Duration {
+    let (mut send, mut recv) = within(near.open()).await.unwrap();
+    let echoing = async {
+        let (mut send, mut recv) = far.accept().await.unwrap();
+        while let Ok(Some(chunk)) = recv.read_chunk(1024, true).await {
+            send.write_chunk(chunk.bytes).await.unwrap();
+        }
+    };
+    let mut longest = Duration::ZERO;
+    let mut byte = [7];
+    let asking = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            pause.tick().await;
+            let began = std::time::Instant::now();
+            send.write_all(&byte).await.unwrap();
+            recv.read_exact(&mut byte).await.unwrap();
+            longest = longest.max(began.elapsed());
+        }
+    };
+    tokio::select! {
+        () = within(during) => {}
+        () = echoing => panic!("the stream ended"),
+        () = asking => {}
+    }
+    longest
+}
+
+#[tokio::test]
+async fn a_blocked_direct_path_falls_back_to_the_relay_and_comes_back() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    within(near.wait_for(PathKind::Direct)).await.unwrap();
+    within(far.wait_for(PathKind::Direct)).await.unwrap();
+    let block = |blocked| {
+        for side in [&client, &agent] {
+            side.inner.socket.direct_blocked.store(blocked, Relaxed);
+        }
+    };
+    let began = std::time::Instant::now();
+    chatter(&near, &far, async {
+        block(true);
+        near.wait_for(PathKind::RelayUdp).await.unwrap();
+    })
+    .await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    exchange(&near, &far).await;
+    let stall = near.stats().longest_stall;
+    assert!(
+        stall.is_some_and(|stall| stall < Duration::from_secs(1)),
+        "{stall:?}"
+    );
+    chatter(&near, &far, async {
+        block(false);
+        near.wait_for(PathKind::Direct).await.unwrap();
+    })
+    .await;
+    exchange(&near, &far).await;
+}
+
+#[tokio::test]
+async fn strangers_do_not_disturb_a_tunnel() {
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    let targets: Vec<SocketAddr> = [&client, &agent]
+        .iter()
+        .flat_map(|endpoint| endpoint.inner.socket.bound())
+        .map(|(_, addr)| addr)
+        .collect();
+    let stranger = tokio::spawn(async move {
+        let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+        for n in 0u32.. {
+            let first = (n % 256) as u8;
+            let junk: Vec<u8> = std::iter::once(first)
+                .chain((0..n % 1400).map(|at| (at ^ n) as u8))
+                .collect();
+            for target in &targets {
+                let _ = socket.send_to(&junk, target).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    exchange(&near, &far).await;
+    within(near.ping()).await.unwrap();
+    stranger.abort();
+    let dropped = agent.drops();
+    assert!(
+        dropped.iter().any(|(name, _)| *name == "unknown_source"),
+        "{dropped:?}"
+    );
+}
+
 #[tokio::test]
 async fn two_tunnels_to_one_agent_share_its_path() {
     let relay = relay().await;

@@ -74,6 +74,9 @@ pub(crate) struct Socket {
     inject: mpsc::Sender<Injected>,
     driver: mpsc::Sender<ToDriver>,
     max_receive_segments: usize,
+    /// Nothing leaves for direct paths: a firewall rule, for tests.
+    #[cfg(test)]
+    pub(crate) direct_blocked: std::sync::atomic::AtomicBool,
 }
 
 impl Socket {
@@ -107,6 +110,8 @@ impl Socket {
             driver,
             // quinn's receive memory is payload x segments x 32; a buffer of the kernel's is never above 64 KiB.
             max_receive_segments: if max_payload > 1500 { gro.min(8) } else { gro },
+            #[cfg(test)]
+            direct_blocked: std::sync::atomic::AtomicBool::new(false),
         };
         Ok((Arc::new(socket), to_driver))
     }

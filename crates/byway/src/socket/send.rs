@@ -206,6 +206,8 @@ impl Socket {
 
     fn send_by(&self, leg: &Leg, batch: Batch<'_>) -> io::Result<()> {
         match &leg.via {
+            #[cfg(test)]
+            Via::Direct { .. } if self.direct_blocked.load(Ordering::Relaxed) => Ok(()),
             Via::Direct { socket, remote } => self.send_udp(*socket, *remote, batch, Some(leg)),
             Via::Udp {
                 socket,
