@@ -474,6 +474,18 @@ impl Links {
     pub(crate) fn last_error(&self, relay: RelayId) -> Option<&LinkError> {
         self.relays.get(&relay)?.last_error.as_ref()
     }
+    /// True if this is a UDP link to a relay at that address.
+    pub(crate) fn leads_to(&self, id: LinkId, relay: SocketAddr) -> bool {
+        self.links
+            .get(&id)
+            .and_then(Link::udp)
+            .is_some_and(|(_, addr)| canonical(addr) == canonical(relay))
+    }
+    /// The newest link to a relay at that address that was welcomed.
+    pub(crate) fn newest_to(&self, relay: SocketAddr) -> Option<LinkId> {
+        let mut ids = self.links.iter().rev().filter(|(_, l)| l.is_ready());
+        ids.find_map(|(&id, _)| self.leads_to(id, relay).then_some(id))
+    }
     /// Where relays see us over UDP: reflexive addresses of the data sockets.
     pub(crate) fn observed_udp(&self) -> impl Iterator<Item = SocketAddr> {
         self.links

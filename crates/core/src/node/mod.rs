@@ -426,17 +426,15 @@ impl Node {
     /// A relay asks us to prove that we receive at a new address: the proof goes by the authenticated link.
     fn on_cookie(&mut self, remote: SocketAddr, data: &[u8]) {
         let known = Cookie::decode(data).and_then(|cookie| {
-            let link = self.channels.keys().find_map(|&(link, channel)| {
-                let from_relay =
-                    self.links
-                        .get(link)
-                        .and_then(|l| l.udp())
-                        .is_some_and(|(_, addr)| {
-                            crate::link::canonical(addr) == crate::link::canonical(remote)
-                        });
-                (channel == cookie.channel && from_relay).then_some(link)
-            })?;
-            Some((link, cookie))
+            let link = if cookie.channel == ChannelId::ECHO {
+                // For the link as a whole, whether it has channels or not.
+                self.links.newest_to(remote)
+            } else {
+                self.channels.keys().find_map(|&(link, channel)| {
+                    (channel == cookie.channel && self.links.leads_to(link, remote)).then_some(link)
+                })
+            };
+            Some((link?, cookie))
         });
         match known {
             Some((link, cookie)) => {

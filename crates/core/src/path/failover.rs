@@ -57,6 +57,10 @@ impl Flow {
         self.sample = sample;
         self.sampled_at = Some(now);
     }
+    /// Something was sent, whatever it was.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.active_until = Some(now + ACTIVE);
+    }
     pub(crate) fn is_active(&self, now: Instant) -> bool {
         self.active_until.is_some_and(|t| t > now)
     }

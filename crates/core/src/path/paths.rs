@@ -282,6 +282,10 @@ impl Paths {
     pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
         let acked = sample.acked != self.flow.sample.acked;
         self.flow.update(cx.now, sample);
+        if !self.watching {
+            // The first datagram after a sleep, perhaps a bare acknowledgement: a tunnel that only receives is in use.
+            self.flow.wake(cx.now);
+        }
         // Only `run_activity` ends the watch: it is what tells the shell to call again at the next activity.
         self.watching |= self.flow.is_active(cx.now);
         if self.flow.is_active(cx.now) && self.next_tick.is_none() {
