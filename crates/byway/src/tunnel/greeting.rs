@@ -200,3 +200,6 @@ fn close_on_error<T>(
     }
     result
 }
+
+#[cfg(test)]
+mod tests;
