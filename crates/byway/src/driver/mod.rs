@@ -61,8 +61,8 @@ pub(crate) enum Input {
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
-    /// Run discovery again.
-    Refresh,
+    /// Run discovery, and say when it has settled.
+    Discover(oneshot::Sender<()>),
 }
 
 /// The queues into the driver.
@@ -86,6 +86,8 @@ pub(crate) struct Driver {
     released: mpsc::UnboundedReceiver<PeerId>,
     /// Peers without a lease, and until when they are kept.
     unused: BTreeMap<PeerId, Instant>,
+    /// Who waits for discovery to settle.
+    discovering: Vec<oneshot::Sender<()>>,
 }
 
 impl Driver {
@@ -102,6 +104,7 @@ impl Driver {
             release,
             released,
             unused: BTreeMap::new(),
+            discovering: Vec::new(),
         }
     }
 
@@ -109,6 +112,11 @@ impl Driver {
     pub(crate) fn add_relay(&mut self, url: RelayUrl, addrs: Vec<SocketAddr>) {
         let relay = self.node.add_relay(Instant::now(), url.clone(), addrs);
         self.note_relay(relay, &url);
+    }
+
+    /// A STUN server to ask.
+    pub(crate) fn add_stun_server(&mut self, label: String, addr: SocketAddr) {
+        self.node.add_stun_server(Instant::now(), label, addr);
     }
 
     /// Runs until the endpoint drops it.
@@ -178,8 +186,11 @@ impl Driver {
                 let _ = reply.send(lease);
             }
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
-            Input::StunServer(label, addr) => self.node.add_stun_server(now, label, addr),
-            Input::Refresh => self.node.refresh(now),
+            Input::StunServer(label, addr) => self.add_stun_server(label, addr),
+            Input::Discover(reply) => {
+                self.node.refresh(now);
+                self.discovering.push(reply);
+            }
         }
     }
 
@@ -285,6 +296,12 @@ impl Driver {
             }
             if idle {
                 break;
+            }
+        }
+        if self.node.is_discovery_settled() {
+            for waiting in self.discovering.drain(..) {
+                // Whoever gave up waiting needs no word.
+                let _ = waiting.send(());
             }
         }
         let record = self.node.record();

@@ -9,7 +9,7 @@ use byway_core::io::{Admission, Config, LinkMode};
 use byway_core::node::{Identity, Node};
 use byway_wire::relay::control::Role;
 use byway_wire::{RelayUrl, SecretKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::quic::{self, Quic};
@@ -162,15 +162,27 @@ impl Builder {
         for url in &self.relays {
             driver.add_relay(url.clone(), literal_addr(url).into_iter().collect());
         }
+        // Servers named by their addresses need no resolver, and are there when the first round begins.
+        let stun_servers = self.stun_servers.len();
+        let mut to_resolve = Vec::new();
+        for server in self.stun_servers {
+            match server.parse() {
+                Ok(addr) => driver.add_stun_server(server, addr),
+                Err(_) => to_resolve.push(server),
+            }
+        }
 
         let mut tasks = vec![tokio::spawn(driver.run(Inputs { inputs, datagrams })).abort_handle()];
+        let names = Arc::new(watch::Sender::new(0));
         for url in &self.relays {
             if literal_addr(url).is_none() {
-                tasks.push(tokio::spawn(resolve_relay(url.clone(), input.clone())).abort_handle());
+                let resolving = resolve_relay(url.clone(), input.clone(), Unresolved::new(&names));
+                tasks.push(tokio::spawn(resolving).abort_handle());
             }
         }
         for server in self.stun_servers {
-            tasks.push(tokio::spawn(resolve_stun(server, input.clone())).abort_handle());
+            let resolving = resolve_stun(server, input.clone(), Unresolved::new(&names));
+            tasks.push(tokio::spawn(resolving).abort_handle());
         }
         let (accepted, accepting) = mpsc::channel(accept::QUEUE);
         if let Some(admission) = &self.admission {
@@ -186,6 +198,7 @@ impl Builder {
         Ok(Endpoint::assemble(super::Inner {
             node: key.node_id(),
             relays: self.relays,
+            stun_servers,
             secret: self
                 .admission
                 .and_then(|admission| admission.secrets.into_iter().next()),
@@ -194,6 +207,7 @@ impl Builder {
             quic,
             shared,
             input,
+            names,
             accepting: tokio::sync::Mutex::new(accepting),
             tasks,
         }))
@@ -243,26 +257,46 @@ fn literal_addr(url: &RelayUrl) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), url.port()))
 }
 
-async fn resolve_relay(url: RelayUrl, driver: mpsc::Sender<Input>) {
-    let addrs = resolve(&format!("{}:{}", url.host(), url.port())).await;
+/// Counts a name until it was looked up once.
+struct Unresolved(Arc<watch::Sender<usize>>);
+
+impl Unresolved {
+    fn new(names: &Arc<watch::Sender<usize>>) -> Self {
+        names.send_modify(|count| *count += 1);
+        Self(Arc::clone(names))
+    }
+}
+
+impl Drop for Unresolved {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn resolve_relay(url: RelayUrl, driver: mpsc::Sender<Input>, unresolved: Unresolved) {
+    let host_port = format!("{}:{}", url.host(), url.port());
+    let (addrs, _unresolved) = resolve(&host_port, unresolved).await;
     // If the driver is gone, nobody asks any more.
     let _ = driver.send(Input::RelayAddrs(url, addrs)).await;
 }
 
-async fn resolve_stun(server: String, driver: mpsc::Sender<Input>) {
-    for addr in resolve(&server).await {
+async fn resolve_stun(server: String, driver: mpsc::Sender<Input>, unresolved: Unresolved) {
+    let (addrs, _unresolved) = resolve(&server, unresolved).await;
+    for addr in addrs {
         let _ = driver.send(Input::StunServer(server.clone(), addr)).await;
     }
 }
 
 /// Resolves a server's name, again and again until it works: the network may not be up yet.
-async fn resolve(host_port: &str) -> Vec<SocketAddr> {
+async fn resolve(host_port: &str, unresolved: Unresolved) -> (Vec<SocketAddr>, Option<Unresolved>) {
+    let mut unresolved = Some(unresolved);
     let mut pause = Duration::from_secs(1);
     loop {
         match tokio::net::lookup_host(host_port).await {
-            Ok(addrs) => return addrs.collect(),
+            Ok(addrs) => return (addrs.collect(), unresolved),
             Err(error) => tracing::debug!(%host_port, %error, "name does not resolve"),
         }
+        unresolved = None;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(300));
     }

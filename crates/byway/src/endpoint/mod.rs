@@ -24,7 +24,7 @@ use byway_wire::signal::Candidate;
 use byway_wire::ticket::TicketRelay;
 use byway_wire::tunnel::CloseCode;
 use byway_wire::{NodeId, RelayUrl, Ticket, TicketSecret};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::driver::{Input, Shared};
@@ -37,6 +37,8 @@ pub use error::{BindError, ConnectError};
 const CLOSE: Duration = Duration::from_secs(1);
 /// Discovery gives up after 3 s (design section 5).
 const DISCOVERY: Duration = Duration::from_millis(3200);
+/// How long discovery waits for names at the start; those that resolve later are asked then.
+const NAMES: Duration = Duration::from_secs(1);
 /// Addresses a ticket keeps beside a relay's name.
 const TICKET_ADDRS: usize = 4;
 
@@ -50,6 +52,8 @@ pub struct Endpoint {
 struct Inner {
     node: NodeId,
     relays: Vec<RelayUrl>,
+    /// How many STUN servers were configured, resolved or not.
+    stun_servers: usize,
     /// Goes into tickets.
     secret: Option<TicketSecret>,
     socket: Arc<Socket>,
@@ -57,6 +61,8 @@ struct Inner {
     quic: Arc<quic::Quic>,
     shared: Arc<Shared>,
     input: mpsc::Sender<Input>,
+    /// How many names of servers are not resolved yet, at the start.
+    names: Arc<watch::Sender<usize>>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Tunnel>>,
     tasks: Vec<AbortHandle>,
 }
@@ -168,22 +174,16 @@ impl Endpoint {
 
     /// Runs discovery to its end (at most 3 s) and returns its report.
     pub async fn discover(&self) -> Arc<NatReport> {
-        let mut reports = self.nat_report();
-        let before = reports.borrow_and_update().generation;
-        if self.inner.input.send(Input::Refresh).await.is_ok() {
-            let settled = reports.wait_for(|report| {
-                report.generation != before
-                    && !report.servers.is_empty()
-                    && report
-                        .servers
-                        .iter()
-                        .all(|server| server.mapped.is_some() || server.fault.is_some())
-            });
+        let inner = &self.inner;
+        // Servers whose names are not resolved yet could not be asked.
+        let mut names = inner.names.subscribe();
+        let _ = tokio::time::timeout(NAMES, names.wait_for(|unresolved| *unresolved == 0)).await;
+        let (reply, settled) = oneshot::channel();
+        if inner.input.send(Input::Discover(reply)).await.is_ok() {
             // If it does not settle, what is known by then is the answer.
             let _ = tokio::time::timeout(DISCOVERY, settled).await;
         }
-        let report = reports.borrow();
-        Arc::clone(&report)
+        Arc::clone(&inner.shared.report.borrow())
     }
 
     /// Closes all tunnels and links and waits until peers were told (at most 1 s).

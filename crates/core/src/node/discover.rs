@@ -21,6 +21,9 @@ const REFRESH: Duration = Duration::from_secs(25);
 /// And all of them this often: the network may have become another one without a sign.
 const FULL: Duration = Duration::from_secs(300);
 
+/// Who asked for a round is still waiting for so long: a server whose name resolves meanwhile is asked as well.
+const WANTED: Duration = Duration::from_secs(3);
+
 /// Decides when [`Discovery`] runs.
 #[derive(Debug)]
 pub(super) struct Discoverer {
@@ -28,6 +31,8 @@ pub(super) struct Discoverer {
     servers: BTreeSet<(String, SocketAddr)>,
     /// Something was learnt since the last full round that asks for another.
     stale: bool,
+    /// Somebody who asked for a round waits until then.
+    wanted_until: Option<Instant>,
     last_full: Option<Instant>,
     last_any: Option<Instant>,
     public: bool,
@@ -40,6 +45,7 @@ impl Discoverer {
             discovery: Discovery::new(seed),
             servers: BTreeSet::new(),
             stale: false,
+            wanted_until: None,
             last_full: None,
             last_any: None,
             public: false,
@@ -63,6 +69,11 @@ impl Discoverer {
         self.last_full = Some(now);
         self.last_any = Some(now);
         self.discovery.start(now, Kind::Full);
+    }
+    /// Somebody asks for a full round.
+    pub(super) fn run_wanted(&mut self, now: Instant) {
+        self.wanted_until = Some(now + WANTED);
+        self.run(now);
     }
     pub(super) fn handle_stun(
         &mut self,
@@ -93,6 +104,9 @@ impl Discoverer {
     pub(super) fn mapping(&self) -> Mapping {
         self.mapping
     }
+    pub(super) fn is_settled(&self) -> bool {
+        self.discovery.is_settled()
+    }
 
     /// When an active tunnel's mapping is to be looked at again.
     fn refresh_at(&self, active: bool) -> Option<Instant> {
@@ -120,12 +134,13 @@ impl Node {
         }
     }
 
-    /// Runs discovery when something new asks for it and somebody has a use for candidates: an agent always, a client
-    /// while it has a peer.
+    /// Runs discovery when something new asks for it and somebody has a use for what it finds: an agent always, a client
+    /// while it has a peer, anyone who asked for it a moment ago.
     pub(super) fn discover_if_useful(&mut self, now: Instant) {
-        let useful = self.config.direct
-            && !self.sockets.is_empty()
-            && (self.config.role == Role::Agent || !self.peers.is_empty());
+        let candidates =
+            self.config.direct && (self.config.role == Role::Agent || !self.peers.is_empty());
+        let wanted = self.discovery.wanted_until.is_some_and(|until| now < until);
+        let useful = !self.sockets.is_empty() && (candidates || wanted);
         if useful && self.discovery.stale && !self.discovery.servers.is_empty() {
             self.discovery.run(now);
         }

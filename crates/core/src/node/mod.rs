@@ -222,8 +222,12 @@ impl Node {
     /// Run discovery again now.
     pub fn refresh(&mut self, now: Instant) {
         self.now = now;
-        self.discovery.run(now);
+        self.discovery.run_wanted(now);
         self.settle(now);
+    }
+    /// True unless discovery runs and its answer may still change much.
+    pub fn is_discovery_settled(&self) -> bool {
+        self.discovery.is_settled()
     }
     /// Reach a peer. Its first route, or `Event::PeerFailed`, follows.
     pub fn connect(&mut self, now: Instant, target: PeerTarget) -> PeerId {

@@ -1,6 +1,7 @@
 //! Two nodes and a trivial relay in virtual time, without any I/O.
 
 mod chaos;
+mod discover;
 mod failover;
 mod hostile;
 mod life;
