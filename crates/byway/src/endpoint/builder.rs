@@ -163,7 +163,6 @@ impl Builder {
             driver.add_relay(url.clone(), literal_addr(url).into_iter().collect());
         }
         // Servers named by their addresses need no resolver, and are there when the first round begins.
-        let stun_servers = self.stun_servers.len();
         let mut to_resolve = Vec::new();
         for server in self.stun_servers {
             match server.parse() {
@@ -180,7 +179,7 @@ impl Builder {
                 tasks.push(tokio::spawn(resolving).abort_handle());
             }
         }
-        for server in self.stun_servers {
+        for server in to_resolve {
             let resolving = resolve_stun(server, input.clone(), Unresolved::new(&names));
             tasks.push(tokio::spawn(resolving).abort_handle());
         }
@@ -198,7 +197,6 @@ impl Builder {
         Ok(Endpoint::assemble(super::Inner {
             node: key.node_id(),
             relays: self.relays,
-            stun_servers,
             secret: self
                 .admission
                 .and_then(|admission| admission.secrets.into_iter().next()),

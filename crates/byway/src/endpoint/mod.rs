@@ -52,8 +52,6 @@ pub struct Endpoint {
 struct Inner {
     node: NodeId,
     relays: Vec<RelayUrl>,
-    /// How many STUN servers were configured, resolved or not.
-    stun_servers: usize,
     /// Goes into tickets.
     secret: Option<TicketSecret>,
     socket: Arc<Socket>,

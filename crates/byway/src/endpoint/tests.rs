@@ -465,6 +465,30 @@ async fn closing_an_endpoint_ends_its_tunnels_at_once() {
 }
 
 #[tokio::test]
+async fn discovery_asks_the_relay_and_named_servers() {
+    let relay = relay().await;
+    let url = relay.url();
+    let client = builder()
+        .relay(url.clone())
+        .stun_server(format!("localhost:{}", url.port()))
+        .bind()
+        .await
+        .unwrap();
+    let began = std::time::Instant::now();
+    let report = within(client.discover()).await;
+    assert!(!report.servers.is_empty(), "{report:?}");
+    let mapped = report.servers.iter().find_map(|server| server.mapped);
+    let (_, own) = client.inner.socket.bound().next().unwrap();
+    assert_eq!(mapped, Some(own));
+    assert_eq!(report.udp_v4, Some(true));
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn settings_out_of_range_are_refused() {
     let error = builder().max_datagram(9000).bind().await.unwrap_err();
     assert!(matches!(error, BindError::Setting(_)));
