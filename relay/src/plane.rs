@@ -194,17 +194,27 @@ impl Plane {
     /// there. The same whether or not the channel exists, never longer than what asked for it.
     fn unbound(&self, channel: ChannelId, run: &Run<'_>, from: &Origin, counters: &Counters) {
         add(&counters.dropped_unbound, run.count());
-        if !sendable(from.addr) {
+        self.cookie(channel, run.segment, from, counters);
+    }
+
+    /// A linked node seems to have moved there: it is asked to prove it, for its link as a whole.
+    pub(crate) fn ask_to_rebind(&self, there: &Origin, counters: &Counters) {
+        // Nothing of the node's triggers this, so no length bounds it; the budget does.
+        self.cookie(ChannelId::ECHO, usize::MAX, there, counters);
+    }
+
+    fn cookie(&self, channel: ChannelId, longest: usize, to: &Origin, counters: &Counters) {
+        if !sendable(to.addr) {
             return;
         }
         let now = Instant::now();
         let minute = now.saturating_duration_since(self.started).as_secs() / 60;
-        let cookie = self.cookie_key.make(channel, from.addr, minute).encode();
-        if cookie.len() > run.segment || !self.budgets.cookies.take(now, from.addr.ip()) {
+        let cookie = self.cookie_key.make(channel, to.addr, minute).encode();
+        if cookie.len() > longest || !self.budgets.cookies.take(now, to.addr.ip()) {
             return bump(&counters.cookies_limited);
         }
         bump(&counters.cookies);
-        self.reply(from, &cookie, cookie.len(), counters);
+        self.reply(to, &cookie, cookie.len(), counters);
     }
 
     fn socket(&self, listener: usize, shard: usize) -> Option<&Socket> {

@@ -4,6 +4,7 @@
 //! and QUIC does not migrate before it is over. Later `remote_address()` moves before the new path is validated, so it
 //! is never asked.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use sha2::Sha256;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
@@ -25,6 +27,7 @@ use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::identity::proved_node;
 use crate::outbox::{CloseOnDrop, Outbox};
 use crate::pace::Pace;
+use crate::plane::Origin;
 use crate::stats::bump;
 use crate::udp::shard::canonical;
 
@@ -40,6 +43,8 @@ const INCOMING_BUFFER_TOTAL: u64 = 32 * 1024 * 1024;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A node keeps its link alive every 20 s; one lost keep-alive is sent again well before this.
 const IDLE: Duration = Duration::from_secs(30);
+/// How often a link is looked at for having moved: a part of the 20 s that QUIC takes to notice.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a link's last words may take to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The control stream: four messages of the greatest length may be under way.
@@ -183,8 +188,38 @@ async fn serve(incoming: Incoming, under_way: UnderWay, listener: usize, context
         carrier: Carrier::Udp { listener, local_ip },
         outbox: Arc::clone(&outbox),
     });
-    converse(&connection, &link, &outbox).await;
+    tokio::select! {
+        () = converse(&connection, &link, &outbox) => {}
+        () = notice_moves(&connection, listener, local_ip, context) => {}
+    }
     connection.close(VarInt::from_u32(0), b"link ended");
+}
+
+/// A node whose NAT gave it another port and that only listens sends no data, so no shard would send it a cookie, and what
+/// is sent to it would be lost for good. QUIC follows it at its next keep-alive. QUIC's address is a hint and no more: a
+/// cookie goes there, and the node's answer on the control stream is what moves its data. Never returns.
+async fn notice_moves(
+    connection: &Connection,
+    listener: usize,
+    local_ip: Option<IpAddr>,
+    context: &Context,
+) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let addr = canonical(connection.remote_address());
+        if !context.plane.table.is_source(addr) {
+            let there = Origin {
+                addr,
+                local_ip,
+                listener,
+                shard: 0,
+                ecn: None,
+            };
+            context.plane.ask_to_rebind(&there, &context.counters);
+        }
+    }
 }
 
 /// Carries control messages both ways until either side ends.

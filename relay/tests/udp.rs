@@ -343,6 +343,23 @@ async fn data_from_an_unbound_address_is_dropped_and_answered_with_a_cookie() {
 }
 
 #[tokio::test]
+async fn a_node_that_only_listens_is_asked_to_rebind_when_quic_sees_it_move() {
+    let server = start().await;
+    let (mut client, mut agent) = pair(&server).await;
+    agent.change_port();
+    let cookie = Cookie::decode(&agent.recv_data().await).unwrap();
+    assert_eq!((cookie.channel, cookie.addr), (channel(0), agent.local()));
+    // A hint is no proof: nothing has moved yet.
+    client.send_data(&data(9, 1, 200));
+    client.echo().await;
+    assert_eq!(agent.pending_data(), None);
+    agent.say(&Control::Rebind(Rebind { cookie })).await;
+    assert!(matches!(agent.hear().await, Control::Rebound { observed } if observed == agent.local()));
+    client.send_data(&data(9, 2, 200));
+    assert_eq!(agent.recv_data().await, data(9, 2, 200));
+}
+
+#[tokio::test]
 async fn a_stranger_with_a_genuine_cookie_moves_nothing() {
     let server = start().await;
     let (_client, mut agent) = pair(&server).await;

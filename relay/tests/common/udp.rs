@@ -71,7 +71,7 @@ pub(crate) struct UdpNode {
     pub(crate) send: SendStream,
     recv: RecvStream,
     decoder: StreamDecoder,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 /// The TLS configuration of a node; `None` shows no key.
@@ -105,12 +105,7 @@ impl UdpNode {
         Self::connect_to(server, server.local_addrs()[0], n).await
     }
     pub(crate) async fn connect_to(server: &Server, relay: SocketAddr, n: u8) -> Self {
-        let any = SocketAddr::new(relay.ip(), 0);
-        let inner = TokioRuntime
-            .wrap_udp_socket(std::net::UdpSocket::bind(any).unwrap())
-            .unwrap();
-        let (other, received) = mpsc::unbounded_channel();
-        let socket = Arc::new(Shared { inner, other });
+        let (socket, received) = bind(relay);
         let mut config = EndpointConfig::default();
         config.grease_quic_bit(false);
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -135,8 +130,16 @@ impl UdpNode {
             send,
             recv,
             decoder: StreamDecoder::default(),
-            _endpoint: endpoint,
+            endpoint,
         }
+    }
+    /// What a NAT that restarts looks like from outside: everything comes from another port.
+    pub(crate) fn change_port(&mut self) {
+        let (socket, received) = bind(self.relay);
+        let shared = Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>;
+        self.endpoint.rebind_abstract(shared).unwrap();
+        self.socket = socket;
+        self.received = received;
     }
     /// Connects and is welcomed.
     pub(crate) async fn welcome(server: &Server, n: u8, role: Role) -> Self {
@@ -209,6 +212,15 @@ impl UdpNode {
             before.push(datagram);
         }
     }
+}
+
+fn bind(towards: SocketAddr) -> (Arc<Shared>, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let any = SocketAddr::new(towards.ip(), 0);
+    let inner = TokioRuntime
+        .wrap_udp_socket(std::net::UdpSocket::bind(any).unwrap())
+        .unwrap();
+    let (other, received) = mpsc::unbounded_channel();
+    (Arc::new(Shared { inner, other }), received)
 }
 
 /// An agent and a client with channel 9 between them.
