@@ -14,7 +14,11 @@ const GRACE: Duration = Duration::from_millis(50);
 const DUPLICATE: Duration = Duration::from_secs(2);
 /// Pings during suspicion: this often at first, doubling; the first ones must survive loss.
 const FIRST_GAP: Duration = Duration::from_millis(50);
-const LAST_GAP: Duration = Duration::from_secs(20);
+/// For the first minute of silence the end of it is to be noticed soon...
+const SOON: Duration = Duration::from_secs(2);
+const SOON_FOR: Duration = Duration::from_secs(60);
+/// ...later it may take what a keep-alive takes.
+const LATE: Duration = Duration::from_secs(20);
 /// A primary that answers pings while the flow stays silent is doubted again only after up to this many times longer.
 const MAX_PATIENCE: u32 = 8;
 
@@ -24,6 +28,13 @@ pub(crate) fn threshold(path: Option<Rtt>, flow: &FlowSample) -> Duration {
     let of = |smoothed: Duration, variation: Duration| smoothed * 5 / 2 + variation * 4;
     let path = path.map_or(Duration::ZERO, |r| of(r.smoothed, r.variation));
     of(flow.srtt, flow.rttvar).max(path).max(SHORTEST)
+}
+
+/// In a steady flow (an acknowledgement came after the oldest unanswered byte left) silence says more: the sender's
+/// retransmission timeout, restarted by each acknowledgement (RFC 6298 section 5.3), is evidence already. Under load,
+/// where the round trip is mostly queue, this is much sooner than [`threshold`].
+pub(crate) fn steady_threshold(flow: &FlowSample) -> Duration {
+    (flow.srtt + flow.rttvar * 4).max(SHORTEST)
 }
 
 /// How long a primary may still answer after an alternative did.
@@ -64,6 +75,12 @@ impl Flow {
     pub(crate) fn is_active(&self, now: Instant) -> bool {
         self.active_until.is_some_and(|t| t > now)
     }
+    /// True if our own bytes were acknowledged just now. It contradicts a peer's suspicion: what is acknowledged went
+    /// there on our path and came back on the peer's, more recently than a peer could have begun to wonder.
+    pub(crate) fn is_healthy(&self, now: Instant) -> bool {
+        let fresh = |ack: Instant| ack + SHORTEST / 2 > now;
+        self.sample.last_ack.is_some_and(fresh)
+    }
     pub(crate) fn refuted(&mut self) {
         self.refuted = self.refuted.saturating_add(1);
     }
@@ -101,7 +118,12 @@ impl Suspicion {
         let due = self.next_ping <= now;
         if due {
             self.next_ping = now + self.gap;
-            self.gap = (self.gap * 2).min(LAST_GAP);
+            let longest = if self.since + SOON_FOR > now {
+                SOON
+            } else {
+                LATE
+            };
+            self.gap = (self.gap * 2).min(longest);
         }
         due
     }

@@ -17,10 +17,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Idle direct paths are kept this often: NATs keep UDP mappings for 30 s at the least in practice (RFC 4787 section 4.3
 /// asks for two minutes).
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// An unanswered keep-alive is repeated after this long...
-const KEEPALIVE_RETRY: Duration = Duration::from_millis(500);
+/// An unanswered ping of the primary is repeated after this long: not sooner, for a burst that fills a queue delays it...
+const RETRY: Duration = Duration::from_millis(400);
 /// ...and this many unanswered ones are a suspicion.
-const KEEPALIVE_TRIES: u8 = 3;
+const TRIES: u8 = 3;
 /// A regular ping without an answer for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 /// A path beside the primary that answers nothing for this long is given up for a while.
@@ -221,31 +221,32 @@ impl Paths {
         }
     }
 
-    /// When an idle direct primary must say something.
+    /// When the primary must be pinged (again) beside the regular measurements: an idle direct one for its NAT mapping,
+    /// any one because its last ping is unanswered. One lost ping proves nothing; where bytes flow they say it sooner.
     fn keepalive_at(&self) -> Option<Instant> {
         let path = self.primary_path()?;
-        if !self.can_probe() || !path.is_direct() || self.doubt.is_some() {
+        if !self.can_probe() || self.doubt.is_some() {
             return None;
         }
         let last = path.last_ping?;
-        let gap = match path.waiting_since {
-            Some(_) => KEEPALIVE_RETRY.max(self.patience()),
-            None => KEEPALIVE,
-        };
-        Some(last + gap)
+        match path.waiting_since {
+            // The flow shows that the path works.
+            Some(since) if self.flow.sample.last_ack.is_some_and(|ack| ack > since) => None,
+            Some(_) => Some(last + RETRY.max(self.patience())),
+            None if path.is_direct() && !self.watching => Some(last + KEEPALIVE),
+            None => None,
+        }
     }
 
     pub(super) fn run_keepalive(&mut self, cx: &mut Cx<'_>) {
-        if self.flow.is_active(cx.now) || self.keepalive_at().is_none_or(|t| t > cx.now) {
+        if self.keepalive_at().is_none_or(|t| t > cx.now) {
             return;
         }
-        if self.keepalive_tries >= KEEPALIVE_TRIES {
-            self.keepalive_tries = 0;
+        if self.ping_tries >= TRIES {
+            self.ping_tries = 0;
             self.suspect(cx);
-            return;
-        }
-        if let Some(id) = self.primary {
-            self.keepalive_tries += 1;
+        } else if let Some(id) = self.primary {
+            self.ping_tries += 1;
             self.ping(cx, id, SMALL_SIZE, true);
         }
     }
@@ -280,10 +281,8 @@ impl Paths {
             consider(self.next_tick, "path measurement");
             consider(self.flow_check, "flow evidence");
             consider(self.flow.active_until, "end of activity");
-            consider(self.ping_evidence_at(), "ping evidence");
-        } else {
-            consider(self.keepalive_at(), "path keep-alive");
         }
+        consider(self.keepalive_at(), "path keep-alive");
         wake
     }
 }

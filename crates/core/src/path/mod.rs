@@ -40,7 +40,10 @@
 //! everything is silent nothing is demoted: the network is away, not the path. Pings go on with growing gaps, and the
 //! first answer decides. A primary that keeps answering while the flow stays silent is doubted at growing intervals.
 //!
-//! An idle tunnel whose keep-alive is lost repeats it twice, half a second apart, before it suspects.
+//! In a steady flow the sender's retransmission timeout (srtt + 4 rttvar since the last acknowledgement, 100 ms at least)
+//! is evidence already. An unanswered ping is repeated twice, 400 ms apart, before it counts: the bytes of a tunnel in
+//! use say it sooner, and a queue that fills delays a ping. A side whose own bytes are being acknowledged does not
+//! follow the other's suspicion.
 //!
 //! # What comes later
 //!

@@ -75,7 +75,7 @@ pub(crate) struct Paths {
     pub(super) flow_check: Option<Instant>,
     pub(super) watching: bool,
     pub(super) next_tick: Option<Instant>,
-    pub(super) keepalive_tries: u8,
+    pub(super) ping_tries: u8,
     pub(super) out: VecDeque<Output>,
 }
 
@@ -110,7 +110,7 @@ impl Paths {
             flow_check: None,
             watching: false,
             next_tick: None,
-            keepalive_tries: 0,
+            ping_tries: 0,
             out: VecDeque::new(),
         }
     }
@@ -300,7 +300,6 @@ impl Paths {
         self.run_suspicion(cx);
         self.run_activity(cx);
         self.run_keepalive(cx);
-        self.weigh_pings(cx);
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -373,7 +372,7 @@ impl Paths {
             path.loss.add(false);
         }
         if self.primary == Some(id) {
-            self.keepalive_tries = 0;
+            self.ping_tries = 0;
         }
         self.run_checks(cx);
         self.on_answer(cx, id, ping.sent);

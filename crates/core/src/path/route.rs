@@ -71,7 +71,7 @@ impl Paths {
     pub(super) fn set_primary(&mut self, cx: &mut Cx<'_>, id: PathId, reason: RouteReason) {
         self.challenger = None;
         self.doubt = None;
-        self.keepalive_tries = 0;
+        self.ping_tries = 0;
         if self.primary == Some(id) {
             return;
         }
@@ -165,7 +165,13 @@ impl Paths {
         if !path.is_direct() {
             return !path.is_quarantined();
         }
-        let in_use = self.primary_path().and_then(Path::concluded).unwrap_or(0);
+        // A TLS link carries any size wherever it leads, so what was proven through it says nothing about the network:
+        // measured by it, a node in a narrow network would stay on TLS for good. The socket cuts what is too large.
+        let in_use = self
+            .primary_path()
+            .filter(|p| p.way.kind() != PathKind::RelayTls)
+            .and_then(Path::concluded)
+            .unwrap_or(0);
         let fresh = path.last_answer.is_some_and(|t| t + FRESH > cx.now);
         fresh && path.concluded().is_some_and(|size| size >= in_use)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use byway_wire::probe::{ProbeBody, TxId};
 
 use super::check::{MIN_SIZE, Path, SMALL_SIZE};
-use super::failover::{Suspicion, grace};
+use super::failover::{Suspicion, grace, steady_threshold};
 use super::paths::{Output, Paths};
 use super::score::PathId;
 use crate::cx::Cx;
@@ -26,46 +26,27 @@ impl Paths {
             }
             return;
         }
-        let patience = self.patience();
-        let Some(path) = self.primary_path() else {
-            return;
-        };
-        let Some(waiting) = self
-            .flow
-            .sample
-            .waiting_since
-            .filter(|_| self.flow.sample.in_flight > 0)
-        else {
-            self.flow_check = Some(cx.now + patience);
-            return;
+        match self.flow_evidence_at() {
+            Some(at) if at <= cx.now => self.suspect(cx),
+            Some(at) => self.flow_check = Some(at),
+            None => self.flow_check = Some(cx.now + self.patience()),
+        }
+    }
+
+    /// When the silence that the last sample shows becomes evidence; none while nothing waits.
+    fn flow_evidence_at(&self) -> Option<Instant> {
+        let path = self.primary_path()?;
+        let sample = &self.flow.sample;
+        let waiting = sample.waiting_since.filter(|_| sample.in_flight > 0)?;
+        let (silent, limit) = match sample.last_ack.filter(|ack| *ack > waiting) {
+            Some(ack) => (ack, steady_threshold(sample) * self.flow.patience()),
+            None => (waiting, self.patience()),
         };
         // An answered ping proves the path up to then.
-        let since = waiting
+        let since = silent
             .max(self.primary_since)
-            .max(path.last_answer.unwrap_or(waiting));
-        if since + patience <= cx.now {
-            self.suspect(cx);
-        } else {
-            self.flow_check = Some(since + patience);
-        }
-    }
-
-    /// When an unanswered regular ping on the primary becomes evidence, unless the flow shows that the path works.
-    pub(super) fn ping_evidence_at(&self) -> Option<Instant> {
-        if self.doubt.is_some() {
-            return None;
-        }
-        let since = self.primary_path()?.waiting_since?;
-        if self.flow.sample.last_ack.is_some_and(|ack| ack > since) {
-            return None;
-        }
-        Some(since.max(self.primary_since) + self.patience())
-    }
-
-    pub(super) fn weigh_pings(&mut self, cx: &mut Cx<'_>) {
-        if self.flow.is_active(cx.now) && self.ping_evidence_at().is_some_and(|t| t <= cx.now) {
-            self.suspect(cx);
-        }
+            .max(path.last_answer.unwrap_or(silent));
+        Some(since + limit)
     }
 
     /// We have evidence ourselves: the peer is told.
@@ -90,6 +71,10 @@ impl Paths {
     /// The peer has evidence: both sides duplicate and look.
     pub(super) fn on_peer_suspects(&mut self, cx: &mut Cx<'_>, txid: TxId) {
         if self.peer_suspicion.replace(txid) == Some(txid) || self.doubt.is_some() {
+            return;
+        }
+        // Duplicating a bulk flow that works, perhaps into the very queue that made the peer wait, would do harm.
+        if self.flow.is_healthy(cx.now) {
             return;
         }
         self.begin_suspicion(cx);

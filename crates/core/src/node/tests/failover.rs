@@ -80,13 +80,8 @@ fn when_everything_is_silent_nothing_is_demoted() {
         "{:?}",
         world.hosts[CLIENT].routes
     );
-    let cleared = |h: usize| {
-        world.hosts[h]
-            .routes
-            .iter()
-            .any(|r| r.1 == RouteReason::Cleared)
-    };
-    assert!(cleared(CLIENT));
+    // Once when it was suspected and once when it was back: quinn's own timer would have backed off.
+    assert_eq!(world.hosts[CLIENT].replays, 2);
 }
 
 #[test]

@@ -512,3 +512,17 @@ fn an_active_tunnel_behind_a_nat_keeps_looking_at_its_mapping() {
     world.chat(CLIENT, ms(100), ms(60_000));
     assert_eq!(world.hosts[CLIENT].wakeups["discovery refresh"], 2);
 }
+
+#[test]
+fn a_narrow_direct_path_is_better_than_a_tls_link() {
+    let tls = |role| Config {
+        links: LinkMode::Tls,
+        ..config(role)
+    };
+    let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
+    world.direct_mtu = 1_300;
+    world.connect();
+    assert!(world.run_for(ms(10_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+    let route = world.hosts[CLIENT].route.clone().unwrap();
+    assert_eq!(route.max_datagram, 1_200);
+}
