@@ -153,11 +153,7 @@ impl Scenario {
         let tasks = (0..rng.between(1, 4))
             .map(|_| {
                 let amount = rng.between(1, 200_000);
-                let task = rng.pick(&[
-                    Task::Touch,
-                    Task::Upload(amount),
-                    Task::Download(amount),
-                ]);
+                let task = rng.pick(&[Task::Touch, Task::Upload(amount), Task::Download(amount)]);
                 (rng.up_to(ms(12_000)), task)
             })
             .collect();

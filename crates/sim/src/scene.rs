@@ -232,8 +232,7 @@ impl Scene {
     /// Runs until all of the client's tasks are over; false if they are not in time.
     pub fn finish(&mut self, time: Duration) -> bool {
         let host = self.client;
-        self.world
-            .run_within(time, |w| !w.node(host).0.busy())
+        self.world.run_within(time, |w| !w.node(host).0.busy())
     }
     /// Runs until the client sends on this kind of path.
     pub fn until_path(&mut self, peer: PeerId, kind: PathKind, time: Duration) -> bool {

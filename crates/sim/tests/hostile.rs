@@ -3,9 +3,10 @@
 mod common;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use byway_core::discovery::{Mapping, NatReport};
-use byway_core::io::PathKind;
+use byway_core::io::{PathKind, PeerId, RouteReason};
 use byway_sim::model::{Access, expected_path};
 use byway_sim::net::link::LinkConfig;
 use byway_sim::net::{HostId, SiteConfig};
@@ -138,13 +139,28 @@ fn attacker(s: &mut Scene, ip: [u8; 4]) -> HostId {
         .add_host(site, vec![IpAddr::from(ip)], &[HOSTILE_PORT])
 }
 
-/// The route reasons a node gave since some time; empty when nothing disturbed it.
-fn routes_since(s: &mut Scene, since: std::time::Duration) -> Vec<String> {
+/// How long a megabyte each way takes.
+fn both_ways(s: &mut Scene, peer: PeerId) -> Duration {
+    let began = s.world.net.now();
+    s.begin(peer, Task::Upload(MIB));
+    s.begin(peer, Task::Download(MIB));
+    assert!(s.finish(secs(30)), "{}", s.world.net.trace);
+    s.world.net.now() - began
+}
+
+/// What befell the two nodes since some time, beyond passing doubts: a link or a tunnel lost, a path left. A doubt costs
+/// duplicates for a moment, and a busy network raises them without any enemy.
+fn harm_since(s: &mut Scene, since: Duration) -> Vec<String> {
     let mut out = Vec::new();
     for host in [s.client, s.agent] {
         let (node, _) = s.world.node(host);
         for (at, note) in &node.notes {
-            if *at >= since && !matches!(note, Note::Connected(_)) {
+            let harmless = matches!(
+                note,
+                Note::Connected(_)
+                    | Note::Route(_, _, RouteReason::Suspected | RouteReason::Cleared)
+            );
+            if *at >= since && !harmless {
                 out.push(format!("{note:?}"));
             }
         }
@@ -171,16 +187,20 @@ fn a_flood_of_garbage_at_every_address_disturbs_nothing() {
             SocketAddr::from(([203, 0, 113, 11], 5000)),
             SocketAddr::from(([203, 0, 113, 21], 5000)),
         ];
+        let undisturbed = both_ways(&mut s, peer);
         let flooder = Flooder::new(&mut s.world.net, host, victims, ms(1));
         s.world.add_flooder(host, flooder);
-        s.begin(peer, Task::Upload(MIB));
-        s.begin(peer, Task::Download(MIB));
-        assert!(s.finish(secs(30)), "{}", s.world.net.trace);
+        let flooded = both_ways(&mut s, peer);
+        assert!(
+            flooded < undisturbed * 3 / 2,
+            "{flooded:?} instead of {undisturbed:?}"
+        );
+        s.world.run_for(secs(5));
         s.world.run_for(secs(5));
         s.assert_fine();
         assert_eq!(s.paths(peer), before);
-        assert_eq!(routes_since(&mut s, since), Vec::<String>::new());
-        assert!(s.world.flooder(host).sent > 10_000);
+        assert_eq!(harm_since(&mut s, since), Vec::<String>::new());
+        assert!(s.world.flooder(host).sent > 5_000);
     }
 }
 
@@ -204,7 +224,7 @@ fn a_node_that_abuses_its_link_disturbs_no_other_tunnel() {
     s.begin(peer, Task::Download(MIB));
     assert!(s.finish(secs(30)), "{}", s.world.net.trace);
     s.assert_fine();
-    assert_eq!(routes_since(&mut s, since), Vec::<String>::new());
+    assert_eq!(harm_since(&mut s, since), Vec::<String>::new());
     let abuser = s.world.abuser(host);
     assert!(abuser.sent > 500, "{}", abuser.sent);
     assert!(abuser.thrown_out > 0, "garbage frames end a link");

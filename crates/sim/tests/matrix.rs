@@ -28,7 +28,10 @@ fn play(client: Access, agent: Access) {
         R + 2 * T
     };
     let took = first - s.dialled_at();
-    assert!(took <= ms(budget + SLACK), "{cell}: first answer after {took:?}");
+    assert!(
+        took <= ms(budget + SLACK),
+        "{cell}: first answer after {took:?}"
+    );
     let opening = s.first_on_any();
     assert!(
         matches!(opening, Some(PathKind::RelayUdp | PathKind::RelayTls)),
@@ -150,7 +153,8 @@ fn the_first_answer_over_a_cold_udp_link_takes_one_round_trip_to_the_relay_and_t
 }
 
 #[test]
-fn the_first_answer_over_a_cold_tls_link_takes_three_round_trips_to_the_relay_and_two_to_the_agent() {
+fn the_first_answer_over_a_cold_tls_link_takes_three_round_trips_to_the_relay_and_two_to_the_agent()
+{
     first_byte(
         Setup {
             links: LinkMode::Tls,

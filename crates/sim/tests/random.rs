@@ -49,14 +49,22 @@ fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found() {
             failed.push(seed);
         }
     }
-    assert!(failed.is_empty(), "{} of {seeds} failed: {failed:?}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {seeds} failed: {failed:?}",
+        failed.len()
+    );
 }
 
 #[test]
 fn a_seed_replays_to_the_last_bit() {
     for seed in 0..5 {
         let (one, two) = (play(seed), play(seed));
-        assert_eq!((one.hash, one.events), (two.hash, two.events), "seed {seed}");
+        assert_eq!(
+            (one.hash, one.events),
+            (two.hash, two.events),
+            "seed {seed}"
+        );
         assert!(one.events > 100);
     }
 }

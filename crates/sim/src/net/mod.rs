@@ -539,8 +539,9 @@ impl Network {
     }
 
     fn note_send(&mut self, how: &'static str, from: SocketAddr, to: SocketAddr, data: &[u8]) {
-        self.trace
-            .note(self.now, how, data, || format!("{from} -> {to} {}", describe(data)));
+        self.trace.note(self.now, how, data, || {
+            format!("{from} -> {to} {}", describe(data))
+        });
     }
 
     fn fate(&mut self, fate: &'static str, from: Option<SocketAddr>, to: SocketAddr, data: &[u8]) {

@@ -122,7 +122,9 @@ impl Network {
         };
         let port = 30_000 + (id.0 % 30_000) as u16;
         let mut lanes: [Lane; 2] = Default::default();
-        lanes[Side::Dialler as usize].waiting.push_back(Message::Syn);
+        lanes[Side::Dialler as usize]
+            .waiting
+            .push_back(Message::Syn);
         let pipe = Pipe {
             dialler: host,
             acceptor: None,
@@ -227,8 +229,8 @@ impl Network {
             let (from, to) = (from.0 as usize, to.0 as usize);
             let sent = self.sites[from].up.reserve(now, size + HEADERS);
             let delay = self.sites[from].up.config.delay + self.sites[to].down.config.delay;
-            let loss =
-                1.0 - (1.0 - self.sites[from].up.config.loss) * (1.0 - self.sites[to].down.config.loss);
+            let loss = 1.0
+                - (1.0 - self.sites[from].up.config.loss) * (1.0 - self.sites[to].down.config.loss);
             let mut at = self.sites[to].down.reserve(sent, size + HEADERS) + delay;
             while self.pipes.rng.chance(loss) {
                 at += 2 * delay + FAST_RETRANSMIT;

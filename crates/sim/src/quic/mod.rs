@@ -140,9 +140,9 @@ impl QuicHost {
         accept: impl FnOnce(SocketAddr) -> Option<Arc<ServerConfig>>,
     ) {
         let mut answer = Vec::new();
-        let event =
-            self.endpoint
-                .handle(now, from, None, None, BytesMut::from(data), &mut answer);
+        let event = self
+            .endpoint
+            .handle(now, from, None, None, BytesMut::from(data), &mut answer);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(id) = self.by_handle.get(&handle.0).copied()
@@ -154,7 +154,10 @@ impl QuicHost {
             }
             Some(DatagramEvent::NewConnection(incoming)) => match accept(from) {
                 Some(config) => {
-                    match self.endpoint.accept(incoming, now, &mut answer, Some(config)) {
+                    match self
+                        .endpoint
+                        .accept(incoming, now, &mut answer, Some(config))
+                    {
                         Ok((handle, conn)) => {
                             let id = self.insert(handle, conn);
                             self.output.push_back(Output::Accepted(id, from));

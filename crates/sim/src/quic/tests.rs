@@ -154,7 +154,11 @@ fn two_endpoints_connect_prove_their_keys_and_pass_a_stream() {
         .take_while(|(c, _)| *c)
         .map(|(_, d)| d.len())
         .collect();
-    assert_eq!(first, [1200, 1200], "the first flight is two full datagrams");
+    assert_eq!(
+        first,
+        [1200, 1200],
+        "the first flight is two full datagrams"
+    );
 
     let conn = pair.client.conn(id).unwrap();
     let peer = conn.crypto_session().peer_identity().unwrap();
@@ -178,7 +182,9 @@ fn both_sides_export_the_same_key_and_other_labels_give_others() {
     let export = |host: &mut QuicHost, label: &[u8]| {
         let mut out = [0; 32];
         let session = host.conn(id).unwrap().crypto_session();
-        session.export_keying_material(&mut out, label, b"").unwrap();
+        session
+            .export_keying_material(&mut out, label, b"")
+            .unwrap();
         out
     };
     let ours = export(&mut pair.client, b"a");

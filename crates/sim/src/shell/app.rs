@@ -365,7 +365,9 @@ fn serve(job: &mut Job, served: &mut Served, mut bytes: &[u8], ended: bool, now:
         served.received = job.got;
         if ended {
             if job.got != total {
-                served.fault.get_or_insert(format!("{} of {total} bytes", job.got));
+                served
+                    .fault
+                    .get_or_insert(format!("{} of {total} bytes", job.got));
             }
             job.wrong = served.fault.is_some();
             job.to_send = Some(1);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use byway_wire::key::Purpose;
 use byway_wire::relay::control::{CloseReason, Control, Hello, Open, Prove, Rebind, Role, VERSION};
 use byway_wire::relay::cookie::Cookie;
@@ -11,7 +12,6 @@ use byway_wire::relay::frame::Frame;
 use byway_wire::{
     ChannelId, Instance, NodeId, NodeInstance, ProbeSecret, Record, SecretKey, SignedRecord,
 };
-use bytes::Bytes;
 
 use super::link::{CLIENT_HELLO, UPGRADE, exporter};
 use crate::net::pipe::{PipeId, Side};

@@ -12,12 +12,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
 use byway_core::io::{Carrier, LinkError, LinkId, LinkUp, SocketId};
 use byway_wire::key::Purpose;
 use byway_wire::relay::control::{Control, Prove};
 use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
 use byway_wire::{ChannelId, NodeId, RelayUrl};
-use bytes::{Bytes, BytesMut};
 use quinn_proto::{Dir, Event, StreamEvent, StreamId};
 
 use super::virt::Virtual;
@@ -188,7 +188,11 @@ impl Links {
             Some(State::Tls {
                 pipe,
                 stage: Stage::Up,
-            }) => net.pipe_send(*pipe, Side::Dialler, Frame::Control(message.clone()).encode()),
+            }) => net.pipe_send(
+                *pipe,
+                Side::Dialler,
+                Frame::Control(message.clone()).encode(),
+            ),
             _ => {}
         }
     }
@@ -223,10 +227,13 @@ impl Links {
     /// The link whose relay has this UDP address.
     pub(crate) fn by_relay(&self, addr: SocketAddr) -> Option<LinkId> {
         // The newest: an older one to the same relay is on its way out.
-        self.all.iter().rev().find_map(|(id, link)| match &link.state {
-            State::Udp { relay, .. } if *relay == addr => Some(*id),
-            _ => None,
-        })
+        self.all
+            .iter()
+            .rev()
+            .find_map(|(id, link)| match &link.state {
+                State::Udp { relay, .. } if *relay == addr => Some(*id),
+                _ => None,
+            })
     }
     /// The UDP address of a link's relay.
     pub(crate) fn relay_of(&self, link: LinkId) -> Option<SocketAddr> {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_core::discovery::NatReport;
 use byway_core::io::{
@@ -19,7 +20,6 @@ use byway_core::node::{Identity, Node};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, NodeId, NodeInstance, SecretKey, TicketSecret, fragment};
-use bytes::Bytes;
 use quinn_proto::TransportConfig;
 
 use super::app::{App, Task};
@@ -118,10 +118,7 @@ impl NodeShell {
             reset_key: *key.derive("reset"),
             rng: Rng::new(rng.u64(), "quic"),
         });
-        quic.listen(tunnel_server(
-            &credentials,
-            TransportConfig::default(),
-        ));
+        quic.listen(tunnel_server(&credentials, TransportConfig::default()));
         let identity = Identity { key, epoch: 1 };
         let now = net.instant();
         let mut node = Node::new(now, setup.config, identity, rng.seed());
@@ -169,12 +166,7 @@ impl NodeShell {
     }
 
     /// Opens a tunnel and begins these tasks as soon as it is up.
-    pub fn connect(
-        &mut self,
-        net: &mut Network,
-        target: PeerTarget,
-        tasks: Vec<Task>,
-    ) -> PeerId {
+    pub fn connect(&mut self, net: &mut Network, target: PeerTarget, tasks: Vec<Task>) -> PeerId {
         let now = net.instant();
         let name = target.node.server_name();
         let peer = self.node.connect(now, target);
@@ -649,7 +641,9 @@ impl NodeShell {
             return;
         };
         let Some(conn) = entry.conn else { return };
-        let Some(c) = self.quic.conn(conn) else { return };
+        let Some(c) = self.quic.conn(conn) else {
+            return;
+        };
         if c.is_handshaking() {
             return;
         }

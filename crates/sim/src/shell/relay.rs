@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
 use byway_relay_core::forward::{Decision, Source, decide};
 use byway_relay_core::io::{Egress, Event, LinkId, LinkInfo, Side as End, TableUpdate};
 use byway_relay_core::{Config, Relay};
@@ -19,7 +20,6 @@ use byway_wire::relay::control::{Challenge, Control};
 use byway_wire::relay::data;
 use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
 use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey, stun};
-use bytes::{Bytes, BytesMut};
 use quinn_proto::{Dir, StreamEvent, StreamId};
 
 use super::link::{SERVER_HELLO, SWITCHING, cut};
@@ -122,7 +122,12 @@ impl RelayShell {
     /// Its URL. The pin is its public key: the simulated handshake has no certificates to hash.
     pub fn url(addr: SocketAddr, key: [u8; 32]) -> Option<RelayUrl> {
         let id = SecretKey::from_bytes(&key).node_id();
-        RelayUrl::new(&addr.ip().to_string(), addr.port(), Some(Pin(*id.as_bytes()))).ok()
+        RelayUrl::new(
+            &addr.ip().to_string(),
+            addr.port(),
+            Some(Pin(*id.as_bytes())),
+        )
+        .ok()
     }
     /// The state machine, for asking.
     pub fn relay(&self) -> &Relay {
@@ -285,7 +290,13 @@ impl RelayShell {
         }
     }
 
-    fn link_up(&mut self, net: &Network, carrier: Carrier, node: NodeId, from: SocketAddr) -> LinkId {
+    fn link_up(
+        &mut self,
+        net: &Network,
+        carrier: Carrier,
+        node: NodeId,
+        from: SocketAddr,
+    ) -> LinkId {
         let link = LinkId(self.next_link);
         self.next_link += 1;
         let egress = match &carrier {
@@ -318,7 +329,8 @@ impl RelayShell {
         match classify(data) {
             Kind::Quic => {
                 let server = self.server.clone();
-                self.quic.handle(net.instant(), from, data, |_| Some(server));
+                self.quic
+                    .handle(net.instant(), from, data, |_| Some(server));
                 self.notice_moves(net.instant());
             }
             Kind::Stun => {
@@ -447,7 +459,9 @@ impl RelayShell {
     fn conn_event(&mut self, net: &mut Network, conn: ConnId, event: &quinn_proto::Event) {
         match event {
             quinn_proto::Event::Connected => {
-                let Some(c) = self.quic.conn(conn) else { return };
+                let Some(c) = self.quic.conn(conn) else {
+                    return;
+                };
                 let from = c.remote_address();
                 let identity = c.crypto_session().peer_identity();
                 let Some(node) = identity.and_then(|id| id.downcast::<NodeId>().ok()) else {
@@ -477,7 +491,9 @@ impl RelayShell {
         };
         match event {
             StreamEvent::Opened { dir: Dir::Bi } => {
-                let Some(c) = self.quic.conn(conn) else { return };
+                let Some(c) = self.quic.conn(conn) else {
+                    return;
+                };
                 // The first stream is the control stream; others are nobody's.
                 let opened = c.streams().accept(Dir::Bi);
                 if let Some(Carrier::Udp {
@@ -513,7 +529,9 @@ impl RelayShell {
         if *stream != Some(from) {
             return;
         }
-        let Some(c) = self.quic.conn(*conn) else { return };
+        let Some(c) = self.quic.conn(*conn) else {
+            return;
+        };
         if let Ok(mut chunks) = c.recv_stream(from).read(true) {
             while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
                 decoder.push(&chunk.bytes);
@@ -541,7 +559,9 @@ impl RelayShell {
         else {
             return;
         };
-        let Some(c) = self.quic.conn(*conn) else { return };
+        let Some(c) = self.quic.conn(*conn) else {
+            return;
+        };
         while !unsent.is_empty() {
             match c.send_stream(*stream).write(unsent) {
                 Ok(n) => drop(unsent.split_to(n)),

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use byway_wire::stun::{self, Message, TransactionId};
 use bytes::Bytes;
+use byway_wire::stun::{self, Message, TransactionId};
 
 use crate::net::{Happening, HostId, Network};
 use crate::rng::Rng;
@@ -97,10 +97,7 @@ impl StunServer {
                     send(STUN_PORT, right.clone());
                 }
             }
-            Manner::Lying(addr) => send(
-                STUN_PORT,
-                stun::encode_success(txid, addr, stun::MAX_LEN),
-            ),
+            Manner::Lying(addr) => send(STUN_PORT, stun::encode_success(txid, addr, stun::MAX_LEN)),
             Manner::WrongTransaction => {
                 let mut other = [0; 12];
                 self.rng.fill(&mut other);

@@ -33,7 +33,9 @@ impl Virtual {
         if s[..3] != PREFIX {
             return None;
         }
-        let id = s[4..].iter().fold(0, |id, part| id << 16 | u64::from(*part));
+        let id = s[4..]
+            .iter()
+            .fold(0, |id, part| id << 16 | u64::from(*part));
         match s[3] {
             0 => u32::try_from(id).ok().map(|id| Self::Peer(PeerId(id))),
             1 => Some(Self::Link(LinkId(id))),
