@@ -23,7 +23,7 @@
 //! waits five.
 //!
 //! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
-//! [`Links::poll`] and moves its channels.
+//! `Links::poll` and moves its channels.
 
 mod backoff;
 mod echo;

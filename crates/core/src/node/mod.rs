@@ -19,7 +19,7 @@
 //!
 //! # How it is kept together
 //!
-//! Each part queues what happened; [`Node::settle`] drains the queues after every input, links first, then the peers
+//! Each part queues what happened; `Node::settle` drains the queues after every input, links first, then the peers
 //! that were touched, until nothing is left. So every input leaves the node in a state from which only time or another
 //! input leads on.
 

@@ -47,8 +47,8 @@
 //!
 //! # What comes later
 //!
-//! Spraying for hard NATs is another source of direct paths ([`Paths`] takes any address through one door), port mapping
-//! another [`candidate::Source`], roaming another caller of [`Paths::set_sockets`].
+//! Spraying for hard NATs is another source of direct paths (`Paths` takes any address through one door), port mapping
+//! another `candidate::Source`, roaming another caller of `Paths::set_sockets`.
 
 pub(crate) mod candidate;
 mod check;
