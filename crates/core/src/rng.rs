@@ -33,7 +33,10 @@ impl Rng {
     }
     /// A duration from `low` to `high`, so that many nodes that lost one relay do not return in one instant.
     pub(crate) fn between(&mut self, low: Duration, high: Duration) -> Duration {
-        let spread = high.saturating_sub(low).as_micros().min(u128::from(u64::MAX)) as u64;
+        let spread = high
+            .saturating_sub(low)
+            .as_micros()
+            .min(u128::from(u64::MAX)) as u64;
         low + Duration::from_micros(self.u64() % (spread + 1))
     }
 }
