@@ -1,5 +1,6 @@
 //! `byway-lab [NAME...]`: plays scenarios of the laboratory for a person to watch.
 
+use std::io::Write as _;
 use std::process::exit;
 
 use byway_lab::{harness, scenario, tool};
@@ -31,10 +32,15 @@ fn main() {
             }
         }
         ["list"] => {
+            let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {
-                match scenario.obstacle() {
-                    None => println!("{}", scenario.name),
-                    Some(why) => println!("{}   (cannot run here: {why})", scenario.name),
+                let line = match scenario.obstacle() {
+                    None => writeln!(out, "{}", scenario.name),
+                    Some(why) => writeln!(out, "{}   (cannot run here: {why})", scenario.name),
+                };
+                // Whoever reads us has seen enough.
+                if line.is_err() {
+                    break;
                 }
             }
         }

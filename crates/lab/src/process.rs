@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// How many lines of each program a failure shows: enough for the events that led there.
-const SHOWN_LINES: usize = 60;
+const SHOWN_LINES: usize = 100;
 
 thread_local! {
     /// Output of every program that this scenario (one thread) has started, for its failure report.

@@ -158,7 +158,14 @@ fn malformed_ticket() -> Result<()> {
 fn offline() -> Result<()> {
     let (world, _relay, agent) = scene(&[])?;
     let peer = agent.peer();
-    agent.process.kill()?;
+    // As a person ends it: it says goodbye.
+    agent.process.signal("INT")?;
+    let ended = agent.process.finish(PATIENCE)?;
+    ensure!(
+        ended.code == Some(0),
+        "the interrupted agent ended with {:?}",
+        ended.code
+    );
     expect(
         &byway(&world, &["ping", &peer, "-c", "1"])?,
         &[3],

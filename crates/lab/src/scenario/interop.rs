@@ -81,11 +81,11 @@ fn mappings_with_coturn() -> Result<()> {
         let world = World::new(kind, Open)?;
         let _one = coturn(&world, &world.stun_1, &STUN_1)?;
         let _two = coturn(&world, &world.stun_2, &[STUN_2])?;
-        let report = netcheck(
-            &world,
-            &world.client,
-            &["--stun", &server(STUN_1[0]), "--stun", &server(STUN_2)],
-        )?;
+        // Two ports of one server show port dependence, two servers show address dependence.
+        let (one, two) = (server(STUN_1[0]), server(STUN_2));
+        let other_port = format!("{}:{}", STUN_1[0], COTURN_PORT + 1);
+        let args = ["--stun", &one, "--stun", &other_port, "--stun", &two];
+        let report = netcheck(&world, &world.client, &args)?;
         judge(kind, &report, expected)?;
     }
     Ok(())
@@ -99,11 +99,9 @@ fn coturn_beside_relay() -> Result<()> {
         let world = World::new(kind, Open)?;
         let relay = Relay::start(&world)?;
         let _coturn = coturn(&world, &world.stun_2, &[STUN_2])?;
-        let report = netcheck(
-            &world,
-            &world.client,
-            &["--relay", &relay.url, "--stun", &server(STUN_2)],
-        )?;
+        let (other_port, two) = (format!("{}:3478", world.relay.addr), server(STUN_2));
+        let args = ["--relay", &relay.url, "--stun", &other_port, "--stun", &two];
+        let report = netcheck(&world, &world.client, &args)?;
         judge(kind, &report, expected)?;
     }
     Ok(())

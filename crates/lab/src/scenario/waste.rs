@@ -30,9 +30,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Long enough to hold several rounds of every keep-alive shorter than a NAT's patience, and then some of each.
 const WATCHED: Duration = Duration::from_secs(25);
-/// Wake-ups of all threads in that time. Keep-alives (link, direct path, channel, each both ways, at 20 s) and the
-/// discovery each 25 s make some tens; a timer that ticks every 100 ms would make 250 on one thread alone.
-const WAKE_UPS: u64 = 150;
+/// Wake-ups of all threads in that time. Keep-alives (link, direct path, channel, at 20 s) and the discovery each 25 s
+/// make about fifteen; a timer that ticks every 100 ms would make 250.
+const WAKE_UPS: u64 = 60;
 
 fn idle() -> Result<()> {
     let world = World::new(PortRestricted, PortRestricted)?;
@@ -103,8 +103,8 @@ fn wake_ups(process: &Running) -> Result<BTreeMap<(u32, String), u64>> {
 
 fn come_and_go() -> Result<()> {
     // The first tunnels grow the allocator's arenas; what counts is what the later ones add.
-    const WARM: usize = 60;
-    const MORE: usize = 240;
+    const WARM: usize = 40;
+    const MORE: usize = 120;
     let world = World::new(PortRestricted, PortRestricted)?;
     let relay = Relay::start(&world)?;
     let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
