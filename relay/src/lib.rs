@@ -23,7 +23,7 @@
 //! | `quic`, `tls/` | links |
 //! | `outbox`, `queue` | what waits to be written to one node |
 //! | `identity` | certificates and raw public keys |
-//! | `limit`, `pace`, `stats` | budgets for strangers, floods, counters |
+//! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
 //! | `config` | the configuration file |
 
 #![cfg_attr(
@@ -44,6 +44,7 @@ mod queue;
 mod quic;
 mod server;
 mod stats;
+mod strangers;
 mod table;
 mod tls;
 mod udp;

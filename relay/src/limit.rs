@@ -60,7 +60,8 @@ impl Prefix {
     /// One host.
     pub(crate) const HOST: Prefix = Prefix { v4: 32, v6: 64 };
 
-    fn of(self, ip: IpAddr) -> (bool, u128) {
+    /// The prefix of an address, and its family.
+    pub(crate) fn of(self, ip: IpAddr) -> (bool, u128) {
         match ip {
             IpAddr::V4(ip) => (true, u128::from(ip.to_bits() >> (32 - self.v4))),
             IpAddr::V6(ip) => (false, ip.to_bits() >> (128 - self.v6)),

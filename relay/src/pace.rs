@@ -1,34 +1,40 @@
-//! Slows a link that floods the relay with control messages: each takes the one lock for a moment.
+//! Counts what a link asks of the relay in a second: control messages, each of which takes the one lock for a moment, and
+//! pings.
 
 use std::time::{Duration, Instant};
 
 /// Control messages of one link in a second, beyond which reading pauses. An agent that answers a thousand clients
 /// after a restart stays below it.
-const PER_SECOND: u32 = 4_000;
+pub(crate) const MESSAGES: u32 = 4_000;
+/// WebSocket pings of one link in a second; a node sends one in twenty. Each is answered by the WebSocket itself, behind
+/// the outbox's back: a node that pinged and never read would fill our memory with answers.
+pub(crate) const PINGS: u32 = 10;
 
-/// Counts messages within a second.
+/// Counts within a second.
 #[derive(Debug)]
 pub(crate) struct Pace {
     since: Instant,
     count: u32,
+    per_second: u32,
 }
 
 impl Pace {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, per_second: u32) -> Self {
         Self {
             since: now,
             count: 0,
+            per_second,
         }
     }
-    /// How long to pause after this message; usually not at all. The node's transport is then held back by its own flow
+    /// How long to pause after this one; usually not at all. The node's transport is then held back by its own flow
     /// control.
-    pub(crate) fn message(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn step(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= Duration::from_secs(1) {
-            *self = Self::new(now);
+            *self = Self::new(now, self.per_second);
         }
         self.count += 1;
-        (self.count > PER_SECOND).then(|| Duration::from_secs(1).saturating_sub(elapsed))
+        (self.count > self.per_second).then(|| Duration::from_secs(1).saturating_sub(elapsed))
     }
 }
 
@@ -39,10 +45,10 @@ mod tests {
     #[test]
     fn a_flood_pauses_until_its_second_is_over() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
-        assert!((0..PER_SECOND).all(|_| pace.message(now).is_none()));
+        let mut pace = Pace::new(now, MESSAGES);
+        assert!((0..MESSAGES).all(|_| pace.step(now).is_none()));
         let later = now + Duration::from_millis(300);
-        assert_eq!(pace.message(later), Some(Duration::from_millis(700)));
-        assert_eq!(pace.message(now + Duration::from_secs(1)), None);
+        assert_eq!(pace.step(later), Some(Duration::from_millis(700)));
+        assert_eq!(pace.step(now + Duration::from_secs(1)), None);
     }
 }

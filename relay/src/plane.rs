@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use byway_relay_core::forward::Source;
 use byway_relay_core::io::LinkId;
 use byway_wire::ChannelId;
-use byway_wire::relay::cookie::CookieKey;
+use byway_wire::relay::cookie::{self, CookieKey};
 use byway_wire::relay::data::HEADER_LEN;
 use byway_wire::relay::frame::{self, DATA_HEADER_LEN};
 use quinn_udp::EcnCodepoint;
@@ -22,10 +22,6 @@ use crate::stats::{Counters, add, bump};
 use crate::table::{Table, Way};
 use crate::udp::runs::Run;
 use crate::udp::socket::{Destination, Socket, sendable};
-
-/// Most datagrams of one TLS data frame: twice what a kernel puts into one GSO batch. A frame of 64 Ki datagrams of one
-/// byte would be a cheap way to keep a core busy.
-const MAX_FRAME_DATAGRAMS: usize = 128;
 
 /// See the module.
 #[derive(Debug)]
@@ -123,34 +119,28 @@ impl Plane {
         }
     }
 
-    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged. An error ends the link.
+    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged.
     pub(crate) fn forward_tls(
         &self,
         link: LinkId,
         own: &Outbox,
         data: DataFrame,
         counters: &Counters,
-    ) -> Result<(), &'static str> {
+    ) {
         let DataFrame {
             channel,
             segment,
             payload,
             message,
         } = data;
-        let count = payload.len().div_ceil(segment);
-        if count > MAX_FRAME_DATAGRAMS {
-            return Err("data frame of too many datagrams");
-        }
-        let count = count as u64;
+        let count = payload.len().div_ceil(segment) as u64;
         add(&counters.tls_in, count);
         if segment.min(payload.len()) > self.max_datagram {
-            add(&counters.dropped_oversize, count);
-            return Ok(());
+            return add(&counters.dropped_oversize, count);
         }
         if channel == ChannelId::ECHO {
             add(&counters.echoed, count);
-            queue(own, channel, message, count, counters);
-            return Ok(());
+            return queue(own, channel, message, count, counters);
         }
         let routed = self
             .table
@@ -176,7 +166,6 @@ impl Plane {
         if routed.is_none() {
             add(&counters.dropped_unbound, count);
         }
-        Ok(())
     }
 
     /// Sends bytes back to where something came from.
@@ -209,10 +198,11 @@ impl Plane {
         }
         let now = Instant::now();
         let minute = now.saturating_duration_since(self.started).as_secs() / 60;
-        let cookie = self.cookie_key.make(channel, to.addr, minute).encode();
-        if cookie.len() > longest || !self.budgets.cookies.take(now, to.addr.ip()) {
+        // The budget first: a flood must not buy a MAC with every datagram.
+        if cookie::len(to.addr) > longest || !self.budgets.cookies.take(now, to.addr.ip()) {
             return bump(&counters.cookies_limited);
         }
+        let cookie = self.cookie_key.make(channel, to.addr, minute).encode();
         bump(&counters.cookies);
         self.reply(to, &cookie, cookie.len(), counters);
     }

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use byway_wire::relay::frame::StreamDecoder;
@@ -26,18 +25,17 @@ use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::identity::proved_node;
 use crate::outbox::{CloseOnDrop, Outbox};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::plane::Origin;
 use crate::stats::bump;
+use crate::strangers::{Crowd, Place, Verdict};
 use crate::udp::shard::canonical;
 
-/// Handshakes under way beyond which a client must first prove its address (design section 12).
-const RETRY_ABOVE: usize = 128;
-/// Handshakes under way beyond which new ones are dropped.
-const DROP_ABOVE: usize = 1_024;
+/// Handshakes that may wait to be judged; they are judged as they come.
+const MAX_INCOMING: usize = 1_024;
 /// Bytes buffered for a handshake that waits to be accepted.
 const INCOMING_BUFFER: u64 = 128 * 1024;
-/// All of them together: as many as may be under way.
+/// All of them together.
 const INCOMING_BUFFER_TOTAL: u64 = 32 * 1024 * 1024;
 /// A handshake that takes longer is not going to end.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -68,7 +66,7 @@ pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<quinn::
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
         .transport_config(Arc::new(transport))
-        .max_incoming(DROP_ABOVE)
+        .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
     Ok(config)
@@ -117,7 +115,7 @@ impl HmacKey for ResetKey {
 /// Accepts links for ever. Dropping the future ends them all.
 pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Context>) {
     let mut links = JoinSet::new();
-    let under_way = Arc::new(AtomicUsize::new(0));
+    let crowd = Arc::new(Crowd::default());
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -129,45 +127,30 @@ pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Con
             return;
         };
         let ip = canonical(incoming.remote_address()).ip();
-        if !context.may_connect(ip) {
-            bump(&context.counters.connections_limited);
-            incoming.ignore();
-            continue;
+        let proved = incoming.remote_address_validated();
+        match context.strangers.judge(Instant::now(), ip, proved, &crowd) {
+            Verdict::Serve(place) => {
+                let context = Arc::clone(&context);
+                links.spawn(async move { serve(incoming, place, listener, &context).await });
+            }
+            // It may always retry when its address is not proved.
+            Verdict::Prove => _ = incoming.retry(),
+            Verdict::Refuse => {
+                bump(&context.counters.connections_limited);
+                incoming.ignore();
+            }
         }
-        if under_way.load(Ordering::Relaxed) >= RETRY_ABOVE && !incoming.remote_address_validated()
-        {
-            // It may always retry when it is not validated.
-            let _ = incoming.retry();
-            continue;
-        }
-        let guard = UnderWay::new(&under_way);
-        let context = Arc::clone(&context);
-        links.spawn(async move { serve(incoming, guard, listener, &context).await });
     }
 }
 
-/// Counts a handshake while it lasts.
-struct UnderWay(Arc<AtomicUsize>);
-impl UnderWay {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn serve(incoming: Incoming, under_way: UnderWay, listener: usize, context: &Context) {
+async fn serve(incoming: Incoming, place: Place, listener: usize, context: &Context) {
     let observed = canonical(incoming.remote_address());
     let local_ip = incoming.local_ip();
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
         Err(e) => Ok(Err(e)),
     };
-    drop(under_way);
+    drop(place);
     let connection = match connection {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
@@ -239,11 +222,14 @@ async fn converse(connection: &Connection, link: &LinkHandle, outbox: &Outbox) {
         () = &mut write => return,
         end = &mut read => match end {
             ReadEnd::Broken => return,
-            // The relay refuses it now: its last words are in the outbox.
+            // The relay refuses it now.
             ReadEnd::Refused => {}
         },
+        () = outbox.finished() => {}
     }
-    write.await;
+    // Its last words are in the outbox. The relay has forgotten the link, so a node that does not take them must not
+    // keep it: no limit counts it any more.
+    let _ = tokio::time::timeout(LAST_WORDS, write).await;
 }
 
 enum ReadEnd {
@@ -253,7 +239,7 @@ enum ReadEnd {
 
 async fn read(mut recv: RecvStream, link: &LinkHandle) -> ReadEnd {
     let mut decoder = StreamDecoder::default();
-    let mut pace = Pace::new(Instant::now());
+    let mut pace = Pace::new(Instant::now(), pace::MESSAGES);
     loop {
         let chunk = match recv.read_chunk(STREAM_WINDOW as usize, true).await {
             Ok(Some(chunk)) => chunk,
@@ -264,7 +250,7 @@ async fn read(mut recv: RecvStream, link: &LinkHandle) -> ReadEnd {
             match decoder.next() {
                 Ok(Some(message)) => {
                     link.control(message);
-                    if let Some(pause) = pace.message(Instant::now()) {
+                    if let Some(pause) = pace.step(Instant::now()) {
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -286,6 +272,6 @@ async fn write(mut send: SendStream, outbox: &Outbox) {
     }
     // Closing the connection would discard what is not yet acknowledged.
     if send.finish().is_ok() {
-        let _ = tokio::time::timeout(LAST_WORDS, send.stopped()).await;
+        let _ = send.stopped().await;
     }
 }

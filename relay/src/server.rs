@@ -19,19 +19,16 @@ use crate::ServerConfig;
 use crate::context::Context;
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::limit::{Prefix, PrefixLimiter, Rate};
 use crate::listen::{self, Bound};
 use crate::plane::{Budgets, Plane};
 use crate::stats::{Counters, DataStats};
+use crate::strangers::Strangers;
 use crate::udp::control::{ControlSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
 use crate::{quic, tls};
 
 /// How long links may take to hear that the relay stops.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// New connections of one host, and of all together (design section 12).
-const CONNECTIONS_EACH: Rate = Rate::per_second(100, 200);
-const CONNECTIONS_ALL: Rate = Rate::per_second(10_000, 10_000);
 
 /// A running relay. Dropping it without [`Server::stop`] stops it at once.
 #[derive(Debug)]
@@ -104,7 +101,7 @@ impl Server {
             hub: Arc::clone(&hub),
             plane,
             counters: Arc::clone(&counters),
-            connections: PrefixLimiter::new(now, Prefix::HOST, CONNECTIONS_EACH, CONNECTIONS_ALL),
+            strangers: Strangers::new(now),
             name: config.name.clone(),
             region: config.region.clone(),
             require_channel_binding: config.require_channel_binding,

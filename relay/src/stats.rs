@@ -44,7 +44,7 @@ counters! {
     echoed,
     /// Datagrams of QUIC handed to the control endpoint.
     quic_in,
-    /// Of those, dropped because the endpoint does not keep up.
+    /// Of those, dropped: the endpoint does not keep up, or they are longer than it reads.
     quic_dropped,
     /// STUN requests answered.
     stun_answered,

@@ -11,8 +11,10 @@ use byway_wire::relay::frame::{Frame, data_header};
 use common::tls::{TlsNode, tls};
 use common::udp::{UdpNode, pair};
 use common::*;
+use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_websockets::Message;
 
 fn frame(id: u64, segment: u16, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::from(&data_header(channel(id), segment)[..]);
@@ -144,6 +146,33 @@ async fn something_else_than_a_proof_is_refused() {
     node.say(hello(1, Role::Client)).await;
     assert!(node.try_hear().await.is_none());
     assert_eq!(server.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn a_ping_instead_of_a_proof_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    node.ws.send(Message::ping(Bytes::new())).await.unwrap();
+    until(&server, "the refusal", |s| s.data.handshakes_failed == 1).await;
+}
+
+#[tokio::test]
+async fn a_node_that_floods_the_relay_with_pings_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::welcome(&server, 1, Role::Client).await;
+    for _ in 0..30 {
+        node.ws.feed(Message::ping(Bytes::new())).await.unwrap();
+    }
+    node.ws.flush().await.unwrap();
+    let refused = node.hear().await;
+    assert!(matches!(
+        refused,
+        Control::Refused {
+            reason: RefuseReason::Protocol,
+            ..
+        }
+    ));
+    assert!(node.try_hear().await.is_none());
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 mod common;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use byway_wire::relay::control::{CloseReason, Control, Rebind, RefuseReason, Role};
 use byway_wire::relay::cookie::Cookie;
@@ -206,6 +208,38 @@ async fn a_message_longer_than_allowed_ends_the_link_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_refused_node_that_takes_no_bytes_is_not_kept() {
+    let server = start().await;
+    let mut config = client_config(&server, Some(&key(1)));
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .stream_receive_window(0u32.into())
+        .keep_alive_interval(Some(Duration::from_secs(1)));
+    config.transport_config(Arc::new(transport));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint
+        .connect_with(config, addr(&server), "relay.invalid")
+        .unwrap();
+    let connection = soon("handshake", connecting).await.unwrap();
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(&[0, 0, 0, 3, 0xff, 0xff, 0xff])
+        .await
+        .unwrap();
+    soon("the end", connection.closed()).await;
+}
+
+#[tokio::test]
+async fn quic_longer_than_the_endpoint_reads_is_dropped_at_the_door() {
+    let server = start().await;
+    let stranger = stranger(addr(&server)).await;
+    stranger.send(&[0x40; 1_473]).await.unwrap();
+    until(&server, "the drop", |s| s.data.quic_dropped == 1).await;
+    stranger.send(&[0x40; 1_472]).await.unwrap();
+    let stats = until(&server, "the other one", |s| s.data.quic_in == 2).await;
+    assert_eq!(stats.data.quic_dropped, 1);
+}
+
+#[tokio::test]
 async fn data_goes_both_ways_byte_for_byte() {
     let server = start().await;
     let (mut client, mut agent) = pair(&server).await;
@@ -354,7 +388,9 @@ async fn a_node_that_only_listens_is_asked_to_rebind_when_quic_sees_it_move() {
     client.echo().await;
     assert_eq!(agent.pending_data(), None);
     agent.say(&Control::Rebind(Rebind { cookie })).await;
-    assert!(matches!(agent.hear().await, Control::Rebound { observed } if observed == agent.local()));
+    assert!(
+        matches!(agent.hear().await, Control::Rebound { observed } if observed == agent.local())
+    );
     client.send_data(&data(9, 2, 200));
     assert_eq!(agent.recv_data().await, data(9, 2, 200));
 }

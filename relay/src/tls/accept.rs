@@ -3,23 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::context::Context;
 use crate::stats::bump;
+use crate::strangers::{Crowd, Place, Verdict};
 use crate::tls::http::{self, Route};
 use crate::tls::link;
 use crate::tls::stream::{Ahead, Watched};
 use crate::udp::shard::canonical;
 
-/// Connections that have not proved a key yet; more are refused before TLS.
-const MAX_UNPROVED: usize = 1_024;
 /// For TLS (design section 12).
 const TLS_DEADLINE: Duration = Duration::from_secs(5);
 /// From TLS to a proved key, and then once more to `Hello`.
@@ -31,7 +29,7 @@ const NOT_SENT: u32 = 32 * 1024;
 
 /// Accepts for ever. Dropping the future ends all links.
 pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc<Context>) {
-    let unproved = Arc::new(Semaphore::new(MAX_UNPROVED));
+    let crowd = Arc::new(Crowd::default());
     let mut links = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -48,15 +46,18 @@ pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc
             }
         };
         let from = canonical(from);
-        let permit = Arc::clone(&unproved).try_acquire_owned();
-        let (Ok(permit), true) = (permit, context.may_connect(from.ip())) else {
+        // TCP's handshake proved the address.
+        let verdict = context
+            .strangers
+            .judge(Instant::now(), from.ip(), true, &crowd);
+        let Verdict::Serve(place) = verdict else {
             bump(&context.counters.connections_limited);
             continue;
         };
         let context = Arc::clone(&context);
         let tls = tls.clone();
         links.spawn(async move {
-            if let Err(e) = serve(stream, from, tls, permit, &context).await {
+            if let Err(e) = serve(stream, from, tls, place, &context).await {
                 bump(&context.counters.handshakes_failed);
                 tracing::debug!(%from, %e, "connection failed");
             }
@@ -68,7 +69,7 @@ async fn serve(
     stream: TcpStream,
     from: SocketAddr,
     tls: TlsAcceptor,
-    permit: tokio::sync::OwnedSemaphorePermit,
+    place: Place,
     context: &Context,
 ) -> io::Result<()> {
     tune(&stream);
@@ -88,7 +89,7 @@ async fn serve(
     let stream = Ahead::new(head, stream);
     let proved =
         tokio::time::timeout_at(proof_deadline, link::prove(stream, &exporter, context)).await??;
-    drop(permit);
+    drop(place);
     link::run(proved, from, written, context).await;
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::outbox::{CloseOnDrop, Outbox};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::plane::DataFrame;
 use crate::stats::{add, bump};
 
@@ -65,13 +65,11 @@ where
     ws.send(Message::binary(frame))
         .await
         .map_err(io::Error::other)?;
-    let message = loop {
-        match ws.next().await {
-            Some(Ok(m)) if m.is_ping() || m.is_pong() => {}
-            Some(Ok(m)) => break m,
-            Some(Err(e)) => return Err(io::Error::other(e)),
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+    // Not even a ping may come before the proof.
+    let message = match ws.next().await {
+        Some(Ok(message)) => message,
+        Some(Err(e)) => return Err(io::Error::other(e)),
+        None => return Err(io::ErrorKind::UnexpectedEof.into()),
     };
     let frame = Frame::decode(message.into_payload().into()).map_err(io::Error::other)?;
     let Frame::Control(Control::Prove(proof)) = frame else {
@@ -134,9 +132,11 @@ pub(crate) async fn run<S>(
             ReadEnd::Broken => return,
             ReadEnd::Refused => {}
         },
+        () = outbox.finished() => {}
     }
-    // Its last words are in the outbox.
-    write.await;
+    // Its last words are in the outbox. The relay has forgotten the link, so a node that takes them byte by byte must not
+    // keep it: no limit counts it any more.
+    let _ = tokio::time::timeout(LAST_WORDS, write).await;
 }
 
 enum ReadEnd {
@@ -153,12 +153,17 @@ async fn read<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pace = Pace::new(Instant::now());
+    let mut pace = Pace::new(Instant::now(), pace::MESSAGES);
+    let mut pings = Pace::new(Instant::now(), pace::PINGS);
     loop {
         let message = match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(_)) | None) | Err(_) => return ReadEnd::Broken,
         };
+        if message.is_ping() && pings.step(Instant::now()).is_some() {
+            link.malformed("too many pings");
+            return ReadEnd::Refused;
+        }
         if message.is_ping() || message.is_pong() || message.is_close() {
             continue;
         }
@@ -166,7 +171,7 @@ where
         let error = match Frame::decode(whole.clone()) {
             Ok(Frame::Control(message)) => {
                 link.control(message);
-                if let Some(pause) = pace.message(Instant::now()) {
+                if let Some(pause) = pace.step(Instant::now()) {
                     tokio::time::sleep(pause).await;
                 }
                 continue;
@@ -182,13 +187,10 @@ where
                     payload,
                     message: whole,
                 };
-                match context
+                context
                     .plane
-                    .forward_tls(link.id(), outbox, data, &context.counters)
-                {
-                    Ok(()) => continue,
-                    Err(e) => e.to_owned(),
-                }
+                    .forward_tls(link.id(), outbox, data, &context.counters);
+                continue;
             }
             Ok(Frame::Unknown) => continue,
             Err(e) => e.to_string(),
@@ -230,7 +232,7 @@ async fn write<S>(
         }
     }
     // A close frame and its answer, so that the last words are read before TCP ends.
-    let _ = tokio::time::timeout(LAST_WORDS, sink.close()).await;
+    let _ = sink.close().await;
 }
 
 /// Flushes, as long as bytes move. False if the link is dead.

@@ -18,6 +18,8 @@ use crate::udp::socket::{Socket, sendable};
 
 /// Datagrams of QUIC that may wait for the control endpoint: a few thousand handshakes' worth, 6 MiB at most.
 pub(crate) const QUEUE: usize = 4_096;
+/// Longest QUIC datagram that the endpoint reads, in bytes: an Ethernet frame's worth, and quinn's own default.
+pub(crate) const MAX_DATAGRAM: usize = 1_472;
 
 /// One QUIC datagram on its way from a shard.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::plane::{Origin, Plane};
 use crate::stats::{Counters, add, bump};
-use crate::udp::control::QuicDatagram;
+use crate::udp::control::{MAX_DATAGRAM, QuicDatagram};
 use crate::udp::runs::{Run, What, runs};
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
@@ -148,6 +148,11 @@ impl Shard {
     fn quic(&self, run: &Run<'_>, from: &Origin) {
         for datagram in run.datagrams() {
             bump(&self.counters.quic_in);
+            // Before it is copied: a queue of datagrams of 64 KiB would be a quarter of a GiB.
+            if datagram.len() > MAX_DATAGRAM {
+                bump(&self.counters.quic_dropped);
+                continue;
+            }
             let datagram = QuicDatagram {
                 addr: from.addr,
                 local_ip: from.local_ip,

@@ -19,8 +19,17 @@ const LABEL: &[u8] = b"byway rebind v1\0";
 /// Length of the truncated MAC, in bytes: 128 bits are out of reach of guessing online, and keep a cookie short.
 pub const MAC_LEN: usize = 16;
 
-/// Longest cookie, in bytes (IPv6). A relay sends none for a shorter trigger.
+/// Longest cookie, in bytes (IPv6).
 pub const MAX_LEN: usize = 8 + 1 + 16 + 2 + MAC_LEN;
+
+/// Length of a cookie for `addr`, in bytes. A relay sends none for a shorter trigger.
+pub fn len(addr: SocketAddr) -> usize {
+    if addr::canonical(addr).is_ipv4() {
+        MAX_LEN - 12
+    } else {
+        MAX_LEN
+    }
+}
 
 /// The relay's MAC key; drawn at random at each start.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use byway_wire::ChannelId;
 use byway_wire::demux::{Kind, classify};
 use byway_wire::fragment::{self, FragmentError};
-use byway_wire::relay::cookie::{Cookie, CookieKey, MAX_LEN};
+use byway_wire::relay::cookie::{self, Cookie, CookieKey, MAX_LEN};
 use byway_wire::relay::data;
 use proptest::prelude::*;
 
@@ -131,6 +131,7 @@ proptest! {
         let datagram = cookie.encode();
         prop_assert_eq!(classify(&datagram), Kind::RebindCookie);
         prop_assert!(datagram.len() <= MAX_LEN);
+        prop_assert_eq!(datagram.len(), cookie::len(addr));
         prop_assert_eq!(Cookie::decode(&datagram), Some(cookie));
         prop_assert!(key.verify(&cookie, minute));
         prop_assert!(key.verify(&cookie, minute.saturating_add(1)));

@@ -1,0 +1,210 @@
+//! What strangers may do before they proved a key: how many handshakes they may begin in a second, and how many may be
+//! under way, in all and from each host (design section 12).
+//!
+//! Two things keep one stranger from shutting the others out. An address that may be forged spends a budget of its own:
+//! otherwise a few hundred forged datagrams a second would use up a victim's right to connect, over TCP as well. When
+//! that budget is spent, the sender must prove its address (QUIC's Retry, which costs us no memory and is shorter than
+//! what asked for it), and then spends the same budget as TCP does. And no host may fill the room where handshakes wait.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::limit::{Prefix, PrefixLimiter, Rate};
+
+/// New connections of one host, and of all together.
+const EACH: Rate = Rate::per_second(100, 200);
+const ALL: Rate = Rate::per_second(10_000, 10_000);
+/// Handshakes under way beyond which an address must be proved first.
+const PROVE_ABOVE: usize = 128;
+/// Handshakes under way beyond which nobody may begin another.
+const MAX_UNDER_WAY: usize = 1_024;
+/// Of these, one host's: enough for an office that comes back behind its NAT after an outage, an eighth of the room.
+const MAX_OF_HOST: usize = 128;
+
+/// The budgets; shared by all listeners.
+#[derive(Debug)]
+pub(crate) struct Strangers {
+    proved: PrefixLimiter,
+    claimed: PrefixLimiter,
+}
+
+/// What to do with somebody who wants to connect.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Begin the handshake, and hold the place while it lasts.
+    Serve(Place),
+    /// Let it prove its address and come again.
+    Prove,
+    /// Drop it.
+    Refuse,
+}
+
+impl Strangers {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            proved: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
+            claimed: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
+        }
+    }
+    /// Judges a new connection. `proved`: its sender receives at `ip` for certain. This machine's own programs have no
+    /// budget.
+    pub(crate) fn judge(
+        &self,
+        now: Instant,
+        ip: IpAddr,
+        proved: bool,
+        crowd: &Arc<Crowd>,
+    ) -> Verdict {
+        let budget = if proved { &self.proved } else { &self.claimed };
+        let crowded = !proved && crowd.len() >= PROVE_ABOVE;
+        if !crowded && (ip.is_loopback() || budget.take(now, ip)) {
+            // A forged address must not take its owner's places.
+            let host = (proved && !ip.is_loopback()).then_some(ip);
+            crowd.enter(host).map_or(Verdict::Refuse, Verdict::Serve)
+        } else if proved {
+            Verdict::Refuse
+        } else {
+            Verdict::Prove
+        }
+    }
+}
+
+/// The handshakes that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Crowd(Mutex<Present>);
+
+#[derive(Debug, Default)]
+struct Present {
+    all: usize,
+    hosts: HashMap<(bool, u128), usize>,
+}
+
+impl Crowd {
+    fn len(&self) -> usize {
+        self.lock().all
+    }
+    fn enter(self: &Arc<Self>, host: Option<IpAddr>) -> Option<Place> {
+        let host = host.map(|ip| Prefix::HOST.of(ip));
+        let mut present = self.lock();
+        if present.all >= MAX_UNDER_WAY {
+            return None;
+        }
+        if let Some(host) = host {
+            let count = present.hosts.entry(host).or_default();
+            if *count >= MAX_OF_HOST {
+                return None;
+            }
+            *count += 1;
+        }
+        present.all += 1;
+        Some(Place {
+            crowd: Arc::clone(self),
+            host,
+        })
+    }
+    fn lock(&self) -> MutexGuard<'_, Present> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One handshake's place; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    crowd: Arc<Crowd>,
+    host: Option<(bool, u128)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut present = self.crowd.lock();
+        present.all -= 1;
+        if let Some(host) = self.host
+            && let Some(count) = present.hosts.get_mut(&host)
+        {
+            *count -= 1;
+            if *count == 0 {
+                present.hosts.remove(&host);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(n: u32) -> IpAddr {
+        IpAddr::V4((0xc000_0200 + n).into())
+    }
+
+    #[test]
+    fn forged_addresses_do_not_spend_their_owners_budget_or_places() {
+        let now = Instant::now();
+        let strangers = Strangers::new(now);
+        let crowd = Arc::new(Crowd::default());
+        for _ in 0..1_000 {
+            // Each ends at once, so the room stays empty and only the budget counts.
+            strangers.judge(now, host(1), false, &crowd);
+        }
+        let verdict = strangers.judge(now, host(1), false, &crowd);
+        assert!(matches!(verdict, Verdict::Prove));
+        let verdict = strangers.judge(now, host(1), true, &crowd);
+        assert!(matches!(verdict, Verdict::Serve(_)));
+    }
+
+    #[test]
+    fn a_host_beyond_its_rate_is_refused() {
+        let now = Instant::now();
+        let strangers = Strangers::new(now);
+        let crowd = Arc::new(Crowd::default());
+        let served = (0..1_000)
+            .filter(|_| {
+                let verdict = strangers.judge(now, host(1), true, &crowd);
+                matches!(verdict, Verdict::Serve(_))
+            })
+            .count();
+        assert_eq!(served, 200);
+    }
+
+    #[test]
+    fn a_host_that_never_ends_its_handshakes_leaves_room_for_others() {
+        let now = Instant::now();
+        let strangers = Strangers::new(now);
+        let crowd = Arc::new(Crowd::default());
+        let serve = |n| match strangers.judge(now, host(n), true, &crowd) {
+            Verdict::Serve(place) => Some(place),
+            _ => None,
+        };
+        let slow: Vec<Place> = (0..150).filter_map(|_| serve(1)).collect();
+        assert_eq!(slow.len(), MAX_OF_HOST);
+        assert!(serve(1).is_none());
+        assert!(serve(2).is_some());
+        drop(slow);
+        assert!(serve(1).is_some());
+        assert!(crowd.lock().hosts.is_empty() && crowd.len() == 0);
+    }
+
+    #[test]
+    fn a_full_room_asks_for_proof_and_then_takes_nobody() {
+        let now = Instant::now();
+        let strangers = Strangers::new(now);
+        let crowd = Arc::new(Crowd::default());
+        let mut places = Vec::new();
+        for n in 0..2_000 {
+            if let Verdict::Serve(place) = strangers.judge(now, host(n), false, &crowd) {
+                places.push(place);
+            }
+        }
+        assert_eq!(places.len(), PROVE_ABOVE);
+        for n in 0..2_000 {
+            if let Verdict::Serve(place) = strangers.judge(now, host(n), true, &crowd) {
+                places.push(place);
+            }
+        }
+        assert_eq!(places.len(), MAX_UNDER_WAY);
+        let verdict = strangers.judge(now, host(3_000), true, &crowd);
+        assert!(matches!(verdict, Verdict::Refuse));
+    }
+}
