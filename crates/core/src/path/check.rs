@@ -30,6 +30,10 @@ const UNKNOWN_RTT: Duration = Duration::from_millis(300);
 /// Shortest wait between two tries.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
+/// While the tunnel is active, a path that carried only the smallest size is tried at the full one this often: the test
+/// may have fallen into an outage, or the network may have changed.
+const RESIZE: Duration = Duration::from_secs(30);
+
 /// A loser of a failover stays out this long at first, doubling to ten minutes.
 const QUARANTINE: Duration = Duration::from_secs(10);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
@@ -41,8 +45,8 @@ pub(crate) enum Stage {
     Searching { rung: usize, next: Instant },
     /// It answers; which sizes does it carry?
     Sizing { base: Trial, full: Trial },
-    /// Proven both ways at this size.
-    Valid { size: u16 },
+    /// Proven both ways at this size; if it is not the full one, when to try that again.
+    Valid { size: u16, again: Instant },
     /// It lost a failover, or does not carry 1,200 bytes.
     Quarantined { until: Instant },
 }
@@ -103,7 +107,7 @@ impl Path {
     /// The size proven, once the tests are over.
     pub(crate) fn concluded(&self) -> Option<u16> {
         match self.stage {
-            Stage::Valid { size } => Some(size),
+            Stage::Valid { size, .. } => Some(size),
             _ => None,
         }
     }
@@ -143,7 +147,7 @@ impl Path {
                 (a, b) => a.or(b),
             },
             Stage::Quarantined { until } => active.then_some(until),
-            Stage::Valid { .. } => None,
+            Stage::Valid { size, again } => (active && size < FULL_SIZE).then_some(again),
         }
     }
 
@@ -183,6 +187,10 @@ impl Path {
                 self.conclude(now);
                 Advance::Ping(sizes)
             }
+            Stage::Valid { size, again } if *size < FULL_SIZE && *again <= now => {
+                *again = now + RESIZE;
+                Advance::Ping(vec![FULL_SIZE])
+            }
             Stage::Quarantined { until } if *until <= now => {
                 self.stage = match self.way.kind() {
                     PathKind::Direct => Stage::Searching { rung: 0, next: now },
@@ -216,7 +224,8 @@ impl Path {
                 }
                 self.conclude(now);
             }
-            Stage::Valid { .. } | Stage::Quarantined { .. } => {}
+            Stage::Valid { size: proven, .. } => *proven = size.max(*proven).min(FULL_SIZE),
+            Stage::Quarantined { .. } => {}
         }
     }
 
@@ -261,8 +270,8 @@ impl Path {
             return;
         };
         match (base, full) {
-            (Trial::Proven, Trial::Proven) => self.stage = Stage::Valid { size: FULL_SIZE },
-            (Trial::Proven, Trial::Failed) => self.stage = Stage::Valid { size: MIN_SIZE },
+            (Trial::Proven, Trial::Proven) => self.stage = Stage::valid(now, FULL_SIZE),
+            (Trial::Proven, Trial::Failed) => self.stage = Stage::valid(now, MIN_SIZE),
             (Trial::Failed, _) => self.quarantine(now),
             _ => {}
         }
@@ -279,6 +288,12 @@ pub(crate) enum Advance {
 }
 
 impl Stage {
+    fn valid(now: Instant, size: u16) -> Self {
+        Stage::Valid {
+            size,
+            again: now + RESIZE,
+        }
+    }
     fn sizing(now: Instant) -> Self {
         let trial = Trial::Testing {
             tries: 0,
