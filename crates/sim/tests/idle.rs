@@ -42,6 +42,7 @@ fn an_idle_tunnel_wakes_for_its_keep_alives_only() {
     ] {
         for wakes in idle_hour(access, kind) {
             let total: u64 = wakes.values().sum();
+            println!("{access:?}: {total}: {wakes:?}");
             assert!(total <= 1_000, "{access:?}: {total} in an hour: {wakes:?}");
         }
     }
