@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use byway_wire::relay::control::{
     CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Open, Opened,
 };
@@ -64,7 +65,19 @@ impl Relay {
             self.give_up(id, CloseReason::Offline);
         } else {
             self.counters.awaited += 1;
+            self.keep_first(id);
             self.timers.arm(Timer::Open(id), now + ABSENT_WAIT);
+        }
+    }
+
+    /// What waits must not hold the frame it came in, which may be ten times as large.
+    fn keep_first(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id)
+            && let Target::Awaited { first, .. } = &mut channel.target
+        {
+            for datagram in first {
+                *datagram = Bytes::copy_from_slice(datagram);
+            }
         }
     }
 

@@ -138,6 +138,24 @@ fn an_absent_peer_is_awaited_for_two_seconds() {
 }
 
 #[test]
+fn an_open_that_waits_does_not_hold_the_frame_it_came_in() {
+    let mut bench = Bench::new();
+    bench.come(1, 1, 10, Role::Client);
+    let frame = Bytes::from(vec![5; 64 * 1024]);
+    let Control::Open(mut waiting) = open(9, 2) else {
+        panic!("no Open");
+    };
+    waiting.first = vec![frame.slice(100..200)];
+    bench.say(1, Control::Open(waiting));
+    assert!(frame.is_unique());
+    let events = bench.come(2, 2, 20, Role::Agent);
+    let Some(Control::Incoming(incoming)) = sent(&events, 2).pop() else {
+        panic!("no Incoming");
+    };
+    assert_eq!(incoming.first, vec![frame.slice(100..200)]);
+}
+
+#[test]
 fn a_peer_that_does_not_come_is_offline() {
     let mut bench = Bench::new();
     bench.come(1, 1, 10, Role::Client);
