@@ -112,6 +112,14 @@ fn resolve(args: Serve) -> anyhow::Result<ServerConfig> {
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
+    if args.dev
+        && let Some(public) = config.listen.iter().find(|a| !a.ip().is_loopback())
+    {
+        anyhow::bail!(
+            "--dev is for this machine only, and {public} can be reached from others.\n\
+             Say --open instead for a relay that anyone can use."
+        );
+    }
     if let Some(name) = args.name {
         config.name = name;
     }

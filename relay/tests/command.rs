@@ -81,6 +81,17 @@ fn open_and_dev_exclude_each_other() {
 }
 
 #[test]
+fn dev_does_not_listen_where_others_can_reach_it() {
+    let output = output(&["--dev", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("0.0.0.0:0") && text.contains("--open"),
+        "{text}"
+    );
+}
+
+#[test]
 fn dev_prints_one_line_when_it_is_ready_and_ends_on_sigterm() {
     for args in [&["--dev"][..], &["serve", "--dev"]] {
         let (mut child, line) = running(args);
