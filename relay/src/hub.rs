@@ -173,12 +173,19 @@ impl Hub {
         let mut core = self.lock();
         let before = core.relay.poll_timeout();
         input(&mut core);
+        let mut audits = Vec::new();
         while let Some(event) = core.relay.poll_event() {
-            self.carry_out(&mut core, event);
+            match event {
+                Event::Audit(audit) => audits.push(audit),
+                event => self.carry_out(&mut core, event),
+            }
         }
         if core.relay.poll_timeout() != before {
             self.bell.notify_one();
         }
+        drop(core);
+        // Without the lock: whoever reads the log slowly must not hold up every node.
+        audits.iter().for_each(log);
     }
 
     fn carry_out(&self, core: &mut Core, event: Event) {
@@ -210,7 +217,6 @@ impl Hub {
                 }
             }
             Event::Table(update) => self.update_table(core, update),
-            Event::Audit(audit) => log(&audit),
             // An event of a later relay-core that this shell does not know yet.
             other => tracing::error!(?other, "unhandled event"),
         }

@@ -23,6 +23,9 @@ use crate::table::{Table, Way};
 use crate::udp::runs::Run;
 use crate::udp::socket::{Destination, Socket, sendable};
 
+/// Frames below this are copied before they wait, in bytes: cheaper than what they would hold on to.
+const SMALL_FRAME: usize = 4 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Plane {
@@ -160,7 +163,7 @@ impl Plane {
                         socket.send(to, None, &datagrams, segment + HEADER_LEN, counters);
                     }
                 }
-                Way::Tls(outbox) => queue(outbox, channel, message.clone(), count, counters),
+                Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
                 Way::Gone => add(&counters.dropped_gone, count),
             });
         if routed.is_none() {
@@ -231,6 +234,15 @@ fn queue(outbox: &Outbox, channel: ChannelId, frame: Bytes, count: u64, counters
             add(&counters.tls_dropped_full, dropped.full);
             add(&counters.tls_dropped_old, dropped.old);
         }
+    }
+}
+
+/// A frame that may wait. A small one is copied: it is a slice of a read buffer, and would keep the whole of it.
+fn to_keep(frame: &Bytes) -> Bytes {
+    if frame.len() < SMALL_FRAME {
+        Bytes::copy_from_slice(frame)
+    } else {
+        frame.clone()
     }
 }
 

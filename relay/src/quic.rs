@@ -249,8 +249,9 @@ async fn read(mut recv: RecvStream, link: &LinkHandle) -> ReadEnd {
         loop {
             match decoder.next() {
                 Ok(Some(message)) => {
+                    let cost = pace::cost(&message);
                     link.control(message);
-                    if let Some(pause) = pace.step(Instant::now()) {
+                    if let Some(pause) = pace.step(Instant::now(), cost) {
                         tokio::time::sleep(pause).await;
                     }
                 }

@@ -160,7 +160,7 @@ where
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(_)) | None) | Err(_) => return ReadEnd::Broken,
         };
-        if message.is_ping() && pings.step(Instant::now()).is_some() {
+        if message.is_ping() && pings.step(Instant::now(), 1).is_some() {
             link.malformed("too many pings");
             return ReadEnd::Refused;
         }
@@ -170,8 +170,9 @@ where
         let whole: Bytes = message.into_payload().into();
         let error = match Frame::decode(whole.clone()) {
             Ok(Frame::Control(message)) => {
+                let cost = pace::cost(&message);
                 link.control(message);
-                if let Some(pause) = pace.step(Instant::now()) {
+                if let Some(pause) = pace.step(Instant::now(), cost) {
                     tokio::time::sleep(pause).await;
                 }
                 continue;
