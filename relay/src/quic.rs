@@ -2,7 +2,7 @@
 //!
 //! The address bound to a link is the one its handshake came from: the handshake proves that the node receives there,
 //! and QUIC does not migrate before it is over. Later `remote_address()` moves before the new path is validated, so it
-//! is never asked.
+//! is a hint to ask the node, and binds nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -133,8 +133,11 @@ pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Con
                 let context = Arc::clone(&context);
                 links.spawn(async move { serve(incoming, place, listener, &context).await });
             }
-            // It may always retry when its address is not proved.
-            Verdict::Prove => _ = incoming.retry(),
+            Verdict::Prove => {
+                bump(&context.counters.retried);
+                // It may always retry when its address is not proved.
+                let _ = incoming.retry();
+            }
             Verdict::Refuse => {
                 bump(&context.counters.connections_limited);
                 incoming.ignore();

@@ -82,8 +82,10 @@ counters! {
     tls_dropped_full,
     /// Of those, dropped: they waited too long.
     tls_dropped_old,
-    /// Connections refused before any handshake: too many from one address.
+    /// Connections refused before any handshake: too many from one address, or too many handshakes under way.
     connections_limited,
+    /// QUIC connections that had to prove their address first.
+    retried,
     /// Handshakes that failed or took too long.
     handshakes_failed,
     /// Links cut: they took nothing for too long, or their control queue overflowed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use byway_wire::relay::control::{CloseReason, Control, Rebind, RefuseReason, Role};
 use byway_wire::relay::cookie::Cookie;
 use byway_wire::stun::{self, ChangeRequest, Message, TransactionId};
-use common::udp::{UdpNode, client_config, join, pair};
+use common::udp::{UdpNode, client_config, join, pair, unfinished};
 use common::*;
 use tokio::net::UdpSocket;
 
@@ -205,6 +205,17 @@ async fn a_message_longer_than_allowed_ends_the_link_before_it_is_read() {
             ..
         }
     ));
+}
+
+#[tokio::test]
+async fn a_crowd_that_never_ends_its_handshakes_keeps_nobody_out() {
+    let server = start().await;
+    let crowd = unfinished(&server, 150);
+    until(&server, "proof is asked for", |s| s.data.retried > 0).await;
+    let mut node = UdpNode::welcome(&server, 1, Role::Client).await;
+    assert!(node.echo().await.is_empty());
+    assert_eq!(server.stats().data.connections_limited, 0);
+    drop(crowd);
 }
 
 #[tokio::test]

@@ -62,6 +62,53 @@ impl AsyncUdpSocket for Shared {
     }
 }
 
+/// Sends, and hears nothing: whoever begins a handshake from here never ends it, as with a forged address.
+#[derive(Debug)]
+struct Deaf(Arc<dyn AsyncUdpSocket>);
+
+impl AsyncUdpSocket for Deaf {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.0).create_io_poller()
+    }
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.0.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        _: &mut Context<'_>,
+        _: &mut [IoSliceMut<'_>],
+        _: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Begins handshakes that will not end while the result is held.
+pub(crate) fn unfinished(server: &Server, count: usize) -> (Endpoint, Vec<quinn::Connecting>) {
+    let relay = super::addr(server);
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(relay.ip(), 0)).unwrap();
+    let socket = Deaf(TokioRuntime.wrap_udp_socket(socket).unwrap());
+    let endpoint = Endpoint::new_with_abstract_socket(
+        EndpointConfig::default(),
+        None,
+        Arc::new(socket),
+        Arc::new(TokioRuntime),
+    )
+    .unwrap();
+    let config = client_config(server, Some(&key(1)));
+    let connecting = (0..count)
+        .map(|_| {
+            endpoint
+                .connect_with(config.clone(), relay, "relay.invalid")
+                .unwrap()
+        })
+        .collect();
+    (endpoint, connecting)
+}
+
 pub(crate) struct UdpNode {
     pub(crate) n: u8,
     pub(crate) relay: SocketAddr,
