@@ -4,25 +4,23 @@
 //! is forwarded from a table by [`byway_relay_core::forward::decide`], as the real shards do; the state machine sees
 //! control messages only.
 
+mod data;
+mod tls;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use byway_relay_core::forward::{Decision, Source, decide};
 use byway_relay_core::io::{Egress, Event, LinkId, LinkInfo, Side as End, TableUpdate};
 use byway_relay_core::{Config, Relay};
-use byway_wire::demux::{Kind, classify};
-use byway_wire::key::Purpose;
 use byway_wire::relay::Pin;
 use byway_wire::relay::control::{Challenge, Control};
-use byway_wire::relay::data;
 use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
-use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey, stun};
+use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey};
 use quinn_proto::{Dir, StreamEvent, StreamId};
 
-use super::link::{SERVER_HELLO, SWITCHING, cut};
 use crate::net::pipe::{PipeId, Side};
 use crate::net::{Happening, HostId, Network};
 use crate::quic::crypto::{Credentials, Server};
@@ -323,120 +321,6 @@ impl RelayShell {
         self.relay.handle_link_down(now, link);
     }
 
-    // ---- datagrams ----
-
-    fn datagram(&mut self, net: &mut Network, from: SocketAddr, data: &Bytes) {
-        match classify(data) {
-            Kind::Quic => {
-                let server = self.server.clone();
-                self.quic
-                    .handle(net.instant(), from, data, |_| Some(server));
-                self.notice_moves(net.instant());
-            }
-            Kind::Stun => {
-                if let Ok(stun::Message::Request { txid, len, .. }) = stun::decode(data) {
-                    let answer = stun::encode_success(txid, from, len);
-                    self.outbox.push_back((from, Bytes::from(answer)));
-                }
-            }
-            Kind::RelayData => self.relay_data(net, from, data),
-            _ => self.count("unknown datagram"),
-        }
-    }
-
-    fn relay_data(&mut self, net: &mut Network, from: SocketAddr, datagram: &Bytes) {
-        let Some((channel, payload)) = data::decode(datagram) else {
-            return self.count("short relay data");
-        };
-        if channel == ChannelId::ECHO && self.sources.values().any(|known| *known == from) {
-            return self.outbox.push_back((from, datagram.clone()));
-        }
-        let decision = self
-            .table
-            .get(&channel)
-            .map(|(opener, target)| decide(*opener, *target, Source::Udp(from)));
-        match decision {
-            Some(Decision::Forward(Egress::Udp(to))) => {
-                self.count("forwarded");
-                self.outbox.push_back((to, datagram.clone()));
-            }
-            Some(Decision::Forward(Egress::Tls(link))) => {
-                let payload = datagram.slice_ref(payload);
-                self.send_data(net, link, channel, payload.len() as u16, payload);
-            }
-            Some(Decision::Unbound) | None => {
-                self.count("unbound");
-                self.cookie(net.instant(), channel, from, datagram.len());
-            }
-        }
-    }
-
-    /// A node whose NAT restarted and that only listens sends no data, so no cookie would be drawn, and what is sent to
-    /// it would be lost for good. QUIC notices at the node's next keep-alive. Its idea of the address is a hint only: a
-    /// cookie goes there, and the node's answer on the control stream is the proof.
-    fn notice_moves(&mut self, now: Instant) {
-        let mut moved = Vec::new();
-        for (link, carrier) in &self.links {
-            if let Carrier::Udp { conn, .. } = carrier
-                && let Some(bound) = self.sources.get(link)
-                && let Some(seen) = self.quic.remote(*conn)
-                && seen != *bound
-            {
-                moved.push(seen);
-            }
-        }
-        for addr in moved {
-            self.cookie(now, ChannelId::ECHO, addr, usize::MAX);
-        }
-    }
-
-    fn cookie(&mut self, now: Instant, channel: ChannelId, from: SocketAddr, trigger: usize) {
-        if self
-            .cookies
-            .get(&from)
-            .is_some_and(|last| now - *last < COOKIE_GAP)
-        {
-            return;
-        }
-        let cookie = self
-            .relay
-            .cookie_key()
-            .make(channel, from, self.relay.minute(now))
-            .encode();
-        if cookie.len() > trigger {
-            return;
-        }
-        if self.cookies.len() >= COOKIE_MEMORY {
-            self.cookies.clear();
-        }
-        self.cookies.insert(from, now);
-        self.outbox.push_back((from, Bytes::from(cookie)));
-    }
-
-    fn send_data(
-        &mut self,
-        net: &mut Network,
-        link: LinkId,
-        channel: ChannelId,
-        segment: u16,
-        payload: Bytes,
-    ) {
-        let Some(Carrier::Tls(pipe)) = self.links.get(&link) else {
-            return self.count("link gone");
-        };
-        let pipe = *pipe;
-        if net.pipe_backlog(pipe, Side::Acceptor) > MAX_SOJOURN {
-            return self.count("tls egress dropped");
-        }
-        let frame = Frame::Data {
-            channel,
-            segment,
-            payload,
-        };
-        net.pipe_send(pipe, Side::Acceptor, frame.encode());
-        self.count("forwarded");
-    }
-
     // ---- QUIC ----
 
     fn quic_output(&mut self, net: &mut Network, output: Output) {
@@ -567,104 +451,6 @@ impl RelayShell {
                 Ok(n) => drop(unsent.split_to(n)),
                 Err(_) => return,
             }
-        }
-    }
-
-    // ---- TLS ----
-
-    fn pipe_data(&mut self, net: &mut Network, pipe: PipeId, data: Bytes) {
-        let now = net.instant();
-        let Some(state) = self.pipes.get_mut(&pipe) else {
-            return;
-        };
-        match state {
-            Pipe::Hello(from) => {
-                *state = Pipe::Upgrade(*from);
-                net.pipe_send(pipe, Side::Acceptor, Bytes::from(vec![0; SERVER_HELLO]));
-            }
-            Pipe::Upgrade(from) => {
-                let challenge = Challenge {
-                    relay: "relay".to_owned(),
-                    region: "sim".to_owned(),
-                    nonce: self.rng.seed(),
-                };
-                *state = Pipe::Prove(*from, challenge.clone());
-                net.pipe_send(pipe, Side::Acceptor, Bytes::from(vec![0; SWITCHING]));
-                let frame = Frame::Control(Control::Challenge(challenge)).encode();
-                net.pipe_send(pipe, Side::Acceptor, frame);
-            }
-            Pipe::Prove(from, challenge) => {
-                let (from, challenge) = (*from, challenge.clone());
-                let proved = match Frame::decode(data) {
-                    Ok(Frame::Control(Control::Prove(prove))) => {
-                        let signed = byway_wire::relay::control::Prove::signed_bytes(
-                            &challenge,
-                            &prove.nonce,
-                            &prove.exporter,
-                        );
-                        prove
-                            .node
-                            .verify(Purpose::LinkProof, &signed, &prove.signature)
-                            .is_ok()
-                            .then_some(prove.node)
-                    }
-                    _ => None,
-                };
-                match proved {
-                    Some(node) => {
-                        let link = self.link_up(net, Carrier::Tls(pipe), node, from);
-                        self.pipes.insert(pipe, Pipe::Up(link));
-                    }
-                    None => {
-                        self.count("proof refused");
-                        self.pipes.remove(&pipe);
-                        net.pipe_close(pipe, Side::Acceptor);
-                    }
-                }
-            }
-            Pipe::Up(link) => {
-                let link = *link;
-                let unix = self.unix_time(net);
-                match Frame::decode(data) {
-                    Ok(Frame::Control(message)) => {
-                        self.relay.handle_control(now, unix, link, message);
-                    }
-                    Ok(Frame::Data {
-                        channel,
-                        segment,
-                        payload,
-                    }) => self.tls_data(net, link, channel, segment, payload),
-                    Ok(Frame::Unknown) => {}
-                    Err(error) => self.relay.handle_malformed(now, link, &error.to_string()),
-                }
-            }
-        }
-    }
-
-    fn tls_data(
-        &mut self,
-        net: &mut Network,
-        link: LinkId,
-        channel: ChannelId,
-        segment: u16,
-        payload: Bytes,
-    ) {
-        let decision = self
-            .table
-            .get(&channel)
-            .map(|(opener, target)| decide(*opener, *target, Source::Tls(link)));
-        match decision {
-            Some(Decision::Forward(Egress::Tls(to))) => {
-                self.send_data(net, to, channel, segment, payload);
-            }
-            Some(Decision::Forward(Egress::Udp(to))) => {
-                for datagram in cut(&payload, segment) {
-                    self.count("forwarded");
-                    let whole = [&channel.header()[..], &datagram].concat();
-                    self.outbox.push_back((to, Bytes::from(whole)));
-                }
-            }
-            Some(Decision::Unbound) | None => self.count("unbound"),
         }
     }
 

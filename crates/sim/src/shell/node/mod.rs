@@ -4,8 +4,11 @@
 //! the last datagrams kept for a replay; the first flight handed to the node; headers on UDP links; a bounded queue on
 //! TLS links), tells datagrams apart by their first byte, and knows a peer by the ways the node announced.
 
+mod receive;
+mod send;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,19 +20,17 @@ use byway_core::io::{
     PeerTarget, Route, RouteReason, SocketId, Way,
 };
 use byway_core::node::{Identity, Node};
-use byway_wire::demux::{Kind, classify};
-use byway_wire::relay::data;
-use byway_wire::{ChannelId, NodeId, NodeInstance, SecretKey, TicketSecret, fragment};
+use byway_wire::{NodeId, NodeInstance, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
-use super::app::{App, Task};
-use super::link::{Links, Said};
-use super::virt::Virtual;
 use crate::net::pipe::PipeId;
 use crate::net::{Happening, HostId, Network};
 use crate::quic::crypto::{Client, Credentials, Server};
-use crate::quic::{Batch, ConnId, Output, QuicHost, QuicSetup, server_config, tunnel_transport};
+use crate::quic::{ConnId, Output, QuicHost, QuicSetup, server_config, tunnel_transport};
 use crate::rng::Rng;
+use crate::shell::app::{App, Task};
+use crate::shell::link::{Links, Said};
+use crate::shell::virt::Virtual;
 
 /// The port a node's UDP socket is bound to.
 pub const NODE_PORT: u16 = 5000;
@@ -469,111 +470,6 @@ impl NodeShell {
         }
     }
 
-    // ---- datagrams in ----
-
-    fn datagram(&mut self, net: &mut Network, from: SocketAddr, to: SocketAddr, data: Bytes) {
-        let now = net.instant();
-        let way = Way::Direct {
-            socket: SOCKET,
-            remote: from,
-        };
-        match classify(&data) {
-            Kind::Stun | Kind::Probe | Kind::RebindCookie => {
-                self.node.handle_datagram(now, way, Some(to.ip()), &data);
-            }
-            Kind::Quic => {
-                if let Some(link) = self.links.by_relay(from) {
-                    let virt = Virtual::Link(link).to_addr();
-                    self.quic.handle(now, virt, &data, |_| None);
-                } else {
-                    self.quic_from(net, way, &data);
-                }
-            }
-            Kind::RelayData => {
-                let Some((channel, payload)) = data::decode(&data) else {
-                    return self.count("short relay data");
-                };
-                let Some(link) = self.links.by_relay(from) else {
-                    return self.count("relay data from a stranger");
-                };
-                let way = Way::Channel {
-                    link,
-                    carrier: Carrier::Udp,
-                    channel,
-                };
-                self.channel_datagram(net, way, payload);
-            }
-            Kind::Fragment => self.fragment(net, way, &data),
-            _ => self.count("unknown datagram"),
-        }
-    }
-
-    fn channel_datagram(&mut self, net: &mut Network, way: Way, payload: &[u8]) {
-        let now = net.instant();
-        if matches!(
-            way,
-            Way::Channel {
-                channel: ChannelId::ECHO,
-                ..
-            }
-        ) {
-            return self.node.handle_datagram(now, way, None, payload);
-        }
-        match classify(payload) {
-            Kind::Probe => self.node.handle_datagram(now, way, None, payload),
-            Kind::Quic => self.quic_from(net, way, payload),
-            Kind::Fragment => self.fragment(net, way, payload),
-            _ => self.count("unknown channel data"),
-        }
-    }
-
-    fn quic_from(&mut self, net: &mut Network, way: Way, data: &[u8]) {
-        match self.sources.get(&way).copied() {
-            Some(peer) => self.tunnel_datagram(net, peer, data),
-            None => self.count("quic from a stranger"),
-        }
-    }
-
-    fn tunnel_datagram(&mut self, net: &mut Network, peer: PeerId, data: &[u8]) {
-        let from = Virtual::Peer(peer).to_addr();
-        let entry = self.peer(net, peer);
-        let transport = tunnel_transport(Arc::new(PathAwareFactory::new(entry.monitor.clone())));
-        let credentials = self.credentials.clone();
-        self.quic.handle(net.instant(), from, data, |_| {
-            Some(tunnel_server(&credentials, transport))
-        });
-    }
-
-    fn fragment(&mut self, net: &mut Network, way: Way, data: &[u8]) {
-        let Some(peer) = self.sources.get(&way).copied() else {
-            return self.count("fragment from a stranger");
-        };
-        let Ok(part) = fragment::decode(data) else {
-            return self.count("malformed fragment");
-        };
-        let parts = &mut self.peer(net, peer).parts;
-        let other = parts
-            .iter()
-            .position(|(id, second, _)| *id == part.id && *second != part.second);
-        match other.and_then(|at| parts.remove(at)) {
-            Some((_, _, other)) if part.second => {
-                let whole = [&other, part.payload].concat();
-                self.tunnel_datagram(net, peer, &whole);
-            }
-            Some((_, _, other)) => {
-                let whole = [part.payload, &other].concat();
-                self.tunnel_datagram(net, peer, &whole);
-            }
-            None => {
-                if parts.len() == PARTS {
-                    parts.pop_front();
-                }
-                let payload = Bytes::copy_from_slice(part.payload);
-                parts.push_back((part.id, part.second, payload));
-            }
-        }
-    }
-
     // ---- QUIC ----
 
     fn quic_output(&mut self, net: &mut Network, output: Output) {
@@ -650,90 +546,6 @@ impl NodeShell {
         for task in std::mem::take(&mut entry.queued) {
             if !self.app.begin(conn.0, c, net.now(), task) {
                 entry.queued.push(task);
-            }
-        }
-    }
-
-    // ---- datagrams out ----
-
-    fn send_batch(&mut self, net: &mut Network, peer: PeerId, batch: &Batch) {
-        let now = net.instant();
-        let Some(entry) = self.peers.get_mut(&peer) else {
-            return self.count("batch to a forgotten peer");
-        };
-        let Some((route, primary)) = entry
-            .route
-            .as_ref()
-            .and_then(|r| r.primary.map(|p| (r.clone(), p)))
-        else {
-            for datagram in batch.datagrams() {
-                self.node.send_first(now, peer, datagram);
-            }
-            return;
-        };
-        if std::mem::take(&mut entry.flow_wanted) {
-            let sample = entry.monitor.sample(now);
-            self.node.handle_flow(now, peer, sample);
-        }
-        let max = usize::from(route.max_datagram);
-        let size = batch.segment.unwrap_or(batch.contents.len());
-        if batch.segment.is_some_and(|s| batch.contents.len() > s) {
-            entry.in_use = entry.in_use.max(size);
-        }
-        if let Some(last) = batch.datagrams().last()
-            && (size <= max || size <= entry.in_use)
-        {
-            if entry.recent.len() == REPLAYED {
-                entry.recent.pop_front();
-            }
-            entry.recent.push_back(last);
-        }
-        if size > max && batch.segment.is_none() && size > entry.in_use {
-            // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
-            return self.count("mtu probe withheld");
-        }
-        let split_id = entry.fragment_id;
-        for (n, datagram) in batch.datagrams().enumerate() {
-            if datagram.len() > max && !matches!(primary.kind(), PathKind::RelayTls) {
-                let id = split_id.wrapping_add(n as u16);
-                for part in fragment::split(id, &datagram) {
-                    self.send_by(net, primary, Bytes::from(part));
-                }
-                self.count("fragmented");
-                if let Some(entry) = self.peers.get_mut(&peer) {
-                    entry.fragment_id = id.wrapping_add(1);
-                }
-                continue;
-            }
-            self.send_by(net, primary, datagram.clone());
-            if let Some(standby) = route.standby.filter(|_| route.duplicate) {
-                self.send_by(net, standby, datagram);
-            }
-        }
-    }
-
-    fn send_by(&mut self, net: &mut Network, way: Way, data: Bytes) {
-        match way {
-            Way::Direct { remote, .. } => net.send(self.host, NODE_PORT, remote, data),
-            Way::Channel {
-                link,
-                carrier: Carrier::Udp,
-                channel,
-            } => match self.links.relay_of(link) {
-                Some(relay) => {
-                    let datagram = [&channel.header()[..], &data].concat();
-                    net.send(self.host, NODE_PORT, relay, Bytes::from(datagram));
-                }
-                None => self.count("link gone"),
-            },
-            Way::Channel {
-                link,
-                carrier: Carrier::Tls,
-                channel,
-            } => {
-                if !self.links.send_data(net, link, channel, data) {
-                    self.count("tls egress dropped");
-                }
             }
         }
     }

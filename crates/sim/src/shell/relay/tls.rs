@@ -1,0 +1,112 @@
+//! The relay's TLS links: the flights of TLS and the upgrade, the proof, then frames.
+
+use bytes::Bytes;
+use byway_relay_core::forward::{Decision, Source, decide};
+use byway_relay_core::io::{Egress, LinkId};
+use byway_wire::ChannelId;
+use byway_wire::key::Purpose;
+use byway_wire::relay::control::{Challenge, Control};
+use byway_wire::relay::frame::Frame;
+
+use super::{Carrier, Pipe, RelayShell};
+use crate::net::Network;
+use crate::net::pipe::{PipeId, Side};
+use crate::shell::link::{SERVER_HELLO, SWITCHING, cut};
+
+impl RelayShell {
+    pub(super) fn pipe_data(&mut self, net: &mut Network, pipe: PipeId, data: Bytes) {
+        let now = net.instant();
+        let Some(state) = self.pipes.get_mut(&pipe) else {
+            return;
+        };
+        match state {
+            Pipe::Hello(from) => {
+                *state = Pipe::Upgrade(*from);
+                net.pipe_send(pipe, Side::Acceptor, Bytes::from(vec![0; SERVER_HELLO]));
+            }
+            Pipe::Upgrade(from) => {
+                let challenge = Challenge {
+                    relay: "relay".to_owned(),
+                    region: "sim".to_owned(),
+                    nonce: self.rng.seed(),
+                };
+                *state = Pipe::Prove(*from, challenge.clone());
+                net.pipe_send(pipe, Side::Acceptor, Bytes::from(vec![0; SWITCHING]));
+                let frame = Frame::Control(Control::Challenge(challenge)).encode();
+                net.pipe_send(pipe, Side::Acceptor, frame);
+            }
+            Pipe::Prove(from, challenge) => {
+                let (from, challenge) = (*from, challenge.clone());
+                let proved = match Frame::decode(data) {
+                    Ok(Frame::Control(Control::Prove(prove))) => {
+                        let signed = byway_wire::relay::control::Prove::signed_bytes(
+                            &challenge,
+                            &prove.nonce,
+                            &prove.exporter,
+                        );
+                        prove
+                            .node
+                            .verify(Purpose::LinkProof, &signed, &prove.signature)
+                            .is_ok()
+                            .then_some(prove.node)
+                    }
+                    _ => None,
+                };
+                match proved {
+                    Some(node) => {
+                        let link = self.link_up(net, Carrier::Tls(pipe), node, from);
+                        self.pipes.insert(pipe, Pipe::Up(link));
+                    }
+                    None => {
+                        self.count("proof refused");
+                        self.pipes.remove(&pipe);
+                        net.pipe_close(pipe, Side::Acceptor);
+                    }
+                }
+            }
+            Pipe::Up(link) => {
+                let link = *link;
+                let unix = self.unix_time(net);
+                match Frame::decode(data) {
+                    Ok(Frame::Control(message)) => {
+                        self.relay.handle_control(now, unix, link, message);
+                    }
+                    Ok(Frame::Data {
+                        channel,
+                        segment,
+                        payload,
+                    }) => self.tls_data(net, link, channel, segment, payload),
+                    Ok(Frame::Unknown) => {}
+                    Err(error) => self.relay.handle_malformed(now, link, &error.to_string()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn tls_data(
+        &mut self,
+        net: &mut Network,
+        link: LinkId,
+        channel: ChannelId,
+        segment: u16,
+        payload: Bytes,
+    ) {
+        let decision = self
+            .table
+            .get(&channel)
+            .map(|(opener, target)| decide(*opener, *target, Source::Tls(link)));
+        match decision {
+            Some(Decision::Forward(Egress::Tls(to))) => {
+                self.send_data(net, to, channel, segment, payload);
+            }
+            Some(Decision::Forward(Egress::Udp(to))) => {
+                for datagram in cut(&payload, segment) {
+                    self.count("forwarded");
+                    let whole = [&channel.header()[..], &datagram].concat();
+                    self.outbox.push_back((to, Bytes::from(whole)));
+                }
+            }
+            Some(Decision::Unbound) | None => self.count("unbound"),
+        }
+    }
+}
