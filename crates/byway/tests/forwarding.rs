@@ -149,6 +149,23 @@ async fn a_tunnel_that_ends_resets_its_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_ends_under_many_connections_resets_each() {
+    let scene = Scene::new(TargetPolicy::loopback()).await;
+    let mut ends = Vec::new();
+    for _ in 0..50 {
+        let (mut near, mut far) = scene.connection().await;
+        near.write_all(b"x").await.unwrap();
+        far.read_u8().await.unwrap();
+        ends.extend([near, far]);
+    }
+    scene.pair.ours.close();
+    for end in &mut ends {
+        let error = read_all(end).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bytes_both_ways_at_once_arrive_unchanged() {
     const SIZE: usize = 8 << 20;
     let scene = Scene::new(TargetPolicy::loopback()).await;

@@ -266,11 +266,11 @@ async fn down<W: AsyncWrite + Unpin>(
             // What sits between us and the wire (a buffered standard output) must not hold bytes back.
             writer.flush().await
         };
-        // A reader that does not read must not hide that the stream was reset.
+        // A reader that does not read must not hide that the stream was reset, or the tunnel ended.
         tokio::select! {
             biased;
             written = write => written.map_err(Failure::Write)?,
-            Ok(Some(code)) = recv.received_reset() => return Err(Failure::Reset(code)),
+            failure = aborted(recv) => return Err(failure),
         }
     }
     writer.shutdown().await.or_else(|error| {
@@ -281,6 +281,15 @@ async fn down<W: AsyncWrite + Unpin>(
             Err(Failure::Write(error))
         }
     })
+}
+
+/// Waits until the other side resets the stream or the tunnel ends; for ever if all of the stream is here already.
+async fn aborted(recv: &mut RecvStream) -> Failure {
+    match recv.received_reset().await {
+        Ok(Some(code)) => Failure::Reset(code),
+        Err(quinn::ResetError::ConnectionLost(error)) => Failure::Lost(error),
+        Ok(None) | Err(quinn::ResetError::ZeroRttRejected) => std::future::pending().await,
+    }
 }
 
 /// Ends both directions of a stream; one that has ended already stays as it is.

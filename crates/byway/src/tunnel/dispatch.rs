@@ -41,7 +41,11 @@ struct Dispatch {
     echoes: Arc<Semaphore>,
 }
 
-/// Runs until the connection ends or the task is aborted; its streams' tasks end with it.
+/// When the connection has ended, each stream's task finds that out by itself and resets its local connection. Aborting
+/// it sooner would close that connection as if all data had arrived; this is how long one may take that is stuck.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Runs until the connection ended and its streams' tasks with it.
 pub(super) async fn run(
     connection: Connection,
     server: watch::Receiver<Option<ForwardServer>>,
@@ -64,12 +68,16 @@ pub(super) async fn run(
             // Finished tasks are collected as they end, or a long-lived tunnel would keep them all.
             Some(_) = streams.join_next(), if !streams.is_empty() => continue,
         };
-        let Ok((send, recv)) = next else { return };
+        let Ok((send, recv)) = next else { break };
         let dispatch = dispatch.clone();
         streams.spawn(async move {
             dispatch.stream(send, recv, permit).await;
         });
     }
+    // Whoever waits to accept a stream need not wait for the last of these.
+    drop(dispatch);
+    let ended = async { while streams.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
 }
 
 impl Dispatch {

@@ -57,7 +57,6 @@ struct Inner {
     accepted: tokio::sync::Mutex<mpsc::Receiver<(SendStream, RecvStream)>>,
     /// The forwarding server, once [`Tunnel::serve`] was called; the dispatcher reads it.
     server: watch::Sender<Option<ForwardServer>>,
-    dispatcher: tokio::task::AbortHandle,
 }
 
 impl Drop for Inner {
@@ -65,7 +64,6 @@ impl Drop for Inner {
         self.parts
             .connection
             .close(close_code(CloseCode::Done), b"");
-        self.dispatcher.abort();
     }
 }
 
@@ -74,14 +72,13 @@ impl Tunnel {
     pub(crate) fn new(parts: TunnelParts) -> Self {
         let (accept, accepted) = mpsc::channel(ACCEPT_QUEUE);
         let (server, served) = watch::channel(None);
-        let dispatcher =
-            tokio::spawn(dispatch::run(parts.connection.clone(), served, accept)).abort_handle();
+        // It ends with the connection, which ends at the latest when the last clone of the tunnel is dropped.
+        tokio::spawn(dispatch::run(parts.connection.clone(), served, accept));
         Self {
             inner: Arc::new(Inner {
                 parts,
                 accepted: tokio::sync::Mutex::new(accepted),
                 server,
-                dispatcher,
             }),
         }
     }
