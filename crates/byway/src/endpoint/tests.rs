@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use byway_core::io::{Admission, LinkMode, PathKind};
+use byway_core::io::{Admission, LinkMode, PathKind, RouteReason};
 use byway_relay::{Server, ServerConfig};
 use byway_wire::SecretKey;
 use tokio::time::timeout;
@@ -276,6 +276,27 @@ async fn two_tunnels_to_one_agent_share_its_path() {
     near.close();
     within(far.closed()).await;
     exchange(&near2, &far2).await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_dial_each_other_have_two_tunnels() {
+    let relay = relay().await;
+    let one = agent(&relay, builder()).await;
+    let two = agent(&relay, builder()).await;
+    let (near, far) = pair(&one, &two, &two.ticket(None)).await;
+    within(near.wait_for(PathKind::Direct)).await.unwrap();
+    let (back_near, back_far) = pair(&two, &one, &one.ticket(None)).await;
+    within(back_near.wait_for(PathKind::Direct)).await.unwrap();
+    for _ in 0..20 {
+        exchange(&near, &far).await;
+        exchange(&back_near, &back_far).await;
+    }
+    for tunnel in [&near, &far, &back_near, &back_far] {
+        // Neither tunnel takes the other's datagrams: there is nothing to suspect.
+        let path = tunnel.path().borrow().clone();
+        assert_eq!(path.kind, PathKind::Direct);
+        assert_ne!(path.reason, RouteReason::Cleared, "{path:?}");
+    }
 }
 
 #[tokio::test]

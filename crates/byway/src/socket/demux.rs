@@ -8,6 +8,8 @@
 //! - What does not fit that run - another peer's, or behind a shorter one - is copied out and follows in a later buffer.
 //! - STUN, probes and rebind cookies go to the driver.
 //!
+//! - QUIC from an address with several owners ([`Owners`]) is copied for each of them.
+//!
 //! QUIC from an address that no path knows is dropped: only addresses that the node authenticated are mapped.
 
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use quinn::udp::RecvMeta;
 use super::addr::Virtual;
 use super::counters::Counters;
 use super::reassemble::{Joined, Reassembler};
-use super::tables::{ChannelSource, Tables};
+use super::tables::{ChannelSource, Owners, Tables};
 
 /// A datagram that found no place in its buffer.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Demux<'_> {
         let stride = meta.stride.clamp(1, received.max(1));
         let mut run = Run::default();
         // Runs of one source and one channel are the rule: look each up once.
-        let mut direct: Option<Option<SocketAddr>> = None;
+        let mut direct: Option<Option<Owners>> = None;
         let mut channel: Option<(ChannelId, Option<SocketAddr>)> = None;
 
         let mut start = 0;
@@ -79,9 +81,15 @@ impl Demux<'_> {
             let segment = &buf[start..end];
             match classify(segment) {
                 Kind::Quic => {
-                    let from = *direct.get_or_insert_with(|| self.direct(source));
-                    match from {
-                        Some(from) => self.keep(buf, start..end, from, &mut run, meta),
+                    let owners = *direct.get_or_insert_with(|| self.direct(source));
+                    let mut owners = owners.iter().flat_map(Owners::iter);
+                    match owners.next() {
+                        Some(first) => {
+                            for other in owners {
+                                self.copy(segment, other.to_addr(), meta);
+                            }
+                            self.keep(buf, start..end, first.to_addr(), &mut run, meta);
+                        }
                         None => self.counters.unknown_source.add(),
                     }
                 }
@@ -114,7 +122,11 @@ impl Demux<'_> {
                     }
                 }
                 Kind::Fragment => match *direct.get_or_insert_with(|| self.direct(source)) {
-                    Some(from) => self.part(from, segment, meta),
+                    Some(owners) => {
+                        for owner in owners.iter() {
+                            self.part(owner.to_addr(), segment, meta);
+                        }
+                    }
                     None => self.counters.unknown_source.add(),
                 },
                 Kind::Stun | Kind::Probe | Kind::RebindCookie => {
@@ -137,12 +149,8 @@ impl Demux<'_> {
         }
     }
 
-    fn direct(&self, source: (SocketId, SocketAddr)) -> Option<SocketAddr> {
-        self.tables
-            .sources
-            .pin()
-            .get(&source)
-            .map(|owner| owner.to_addr())
+    fn direct(&self, source: (SocketId, SocketAddr)) -> Option<Owners> {
+        self.tables.sources.pin().get(&source).copied()
     }
 
     fn channel(&self, source: (SocketId, SocketAddr), id: ChannelId) -> Option<SocketAddr> {
@@ -186,13 +194,17 @@ impl Demux<'_> {
             }
             run.len += len;
         } else {
-            (self.spill)(Spilled {
-                from,
-                data: Bytes::copy_from_slice(&buf[range]),
-                segment: len,
-                ecn: meta.ecn,
-            });
+            self.copy(&buf[range], from, meta);
         }
+    }
+
+    fn copy(&mut self, datagram: &[u8], from: SocketAddr, meta: &RecvMeta) {
+        (self.spill)(Spilled {
+            from,
+            data: Bytes::copy_from_slice(datagram),
+            segment: datagram.len(),
+            ecn: meta.ecn,
+        });
     }
 
     fn part(&mut self, from: SocketAddr, datagram: &[u8], meta: &RecvMeta) {
@@ -398,6 +410,28 @@ mod tests {
             remote: relay(),
         };
         assert_eq!(outcome.control, [(way, probe(60))]);
+    }
+
+    #[test]
+    fn nobody_takes_an_address_from_another() {
+        let tables = tables();
+        for remote in [relay(), peer_addr()] {
+            let claimed = Way::Direct {
+                socket: SOCKET,
+                remote,
+            };
+            tables.learn(PeerId(2), claimed);
+            let outcome = sort(&tables, remote, &[quic(1, 100), quic(2, 100)]);
+            assert_eq!(outcome.kept, [quic(1, 100), quic(2, 100)]);
+            assert_ne!(outcome.from, Some(virt(2)));
+            assert_eq!(
+                outcome.spilled,
+                [(virt(2), quic(1, 100)), (virt(2), quic(2, 100))]
+            );
+            tables.unlearn(PeerId(2), claimed);
+            let outcome = sort(&tables, remote, &[quic(1, 100)]);
+            assert_eq!((outcome.kept.len(), outcome.spilled.len()), (1, 0));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use byway_core::io::{Carrier, LinkId, PeerId, SocketId, Way};
 use byway_wire::ChannelId;
-use papaya::HashMap;
+use papaya::{HashMap, Operation};
 
 use super::addr::Virtual;
 use super::route::{PeerRoute, Via};
@@ -43,13 +43,52 @@ pub(crate) struct ChannelEntry {
     pub(crate) link: LinkId,
 }
 
+/// Whose QUIC may come from one address. Mostly one's; but two nodes that dialled each other are two peers at one address,
+/// two names of one relay lead to one address, and an authenticated probe may claim any source address at all. So nobody
+/// displaces anybody: each owner gets its copy of a datagram, and QUIC drops what is of no connection of that owner's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Owners([Option<Virtual>; MAX_OWNERS]);
+
+/// Copies cost time: no more than a few, and whoever comes later stays on other paths.
+const MAX_OWNERS: usize = 4;
+
+impl Owners {
+    fn one(owner: Virtual) -> Self {
+        let mut owners = [None; MAX_OWNERS];
+        owners[0] = Some(owner);
+        Self(owners)
+    }
+
+    /// The same if it is there already, or if there is no room.
+    fn with(mut self, owner: Virtual) -> Self {
+        if !self.iter().any(|known| known == owner)
+            && let Some(free) = self.0.iter_mut().find(|slot| slot.is_none())
+        {
+            *free = Some(owner);
+        }
+        self
+    }
+
+    /// None if nobody is left.
+    fn without(self, gone: impl Fn(Virtual) -> bool) -> Option<Self> {
+        let mut left = self.iter().filter(|owner| !gone(*owner));
+        let first = Self::one(left.next()?);
+        Some(left.fold(first, Self::with))
+    }
+
+    /// The first came first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Virtual> {
+        self.0.into_iter().flatten()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     pub(super) peers: HashMap<PeerId, Arc<PeerRoute>>,
     /// One entry for each dial that came so far; a dial of several addresses has one while it races and one after.
     pub(super) links: HashMap<(LinkId, u16), LinkRoute>,
     /// What QUIC from a real address belongs to.
-    pub(super) sources: HashMap<(SocketId, SocketAddr), Virtual>,
+    pub(super) sources: HashMap<(SocketId, SocketAddr), Owners>,
     pub(super) channels: HashMap<(ChannelSource, ChannelId), ChannelEntry>,
 }
 
@@ -81,8 +120,7 @@ impl Tables {
     /// Forgets a peer and its ways.
     pub(crate) fn remove_peer(&self, peer: PeerId) {
         self.peers.pin().remove(&peer);
-        let virt = Virtual::Peer(peer);
-        self.sources.pin().retain(|_, owner| *owner != virt);
+        self.disown_all(|owner| owner == Virtual::Peer(peer));
         self.channels.pin().retain(|_, entry| entry.peer != peer);
     }
 
@@ -97,16 +135,13 @@ impl Tables {
         self.links
             .pin()
             .insert((link, attempt), LinkRoute::Udp { socket, relay });
-        self.sources
-            .pin()
-            .insert((socket, relay), Virtual::Link(link, attempt));
+        self.own((socket, relay), Virtual::Link(link, attempt));
     }
 
     /// An attempt of a dial lost the race.
     pub(crate) fn remove_dial(&self, link: LinkId, attempt: u16) {
         self.links.pin().remove(&(link, attempt));
-        let virt = Virtual::Link(link, attempt);
-        self.sources.pin().retain(|_, owner| *owner != virt);
+        self.disown_all(|owner| owner == Virtual::Link(link, attempt));
     }
 
     pub(crate) fn insert_tls(&self, link: LinkId, egress: Arc<Egress>) {
@@ -116,10 +151,35 @@ impl Tables {
     /// Forgets a link and the channels on it.
     pub(crate) fn remove_link(&self, link: LinkId) {
         self.links.pin().retain(|(id, _), _| *id != link);
-        self.sources
-            .pin()
-            .retain(|_, owner| !matches!(owner, Virtual::Link(id, _) if *id == link));
+        self.disown_all(|owner| matches!(owner, Virtual::Link(id, _) if id == link));
         self.channels.pin().retain(|_, entry| entry.link != link);
+    }
+
+    fn own(&self, source: (SocketId, SocketAddr), owner: Virtual) {
+        self.sources.pin().update_or_insert(
+            source,
+            |owners| owners.with(owner),
+            Owners::one(owner),
+        );
+    }
+
+    fn disown(&self, source: (SocketId, SocketAddr), gone: impl Fn(Virtual) -> bool) {
+        self.sources.pin().compute(source, |entry| match entry {
+            Some((_, owners)) => match owners.without(&gone) {
+                Some(left) => Operation::Insert(left),
+                None => Operation::Remove,
+            },
+            None => Operation::Abort(()),
+        });
+    }
+
+    fn disown_all(&self, gone: impl Fn(Virtual) -> bool) {
+        let sources = self.sources.pin();
+        for (source, owners) in &sources {
+            if owners.iter().any(&gone) {
+                self.disown(*source, &gone);
+            }
+        }
     }
 
     fn link(&self, link: LinkId) -> Option<LinkRoute> {
@@ -134,9 +194,7 @@ impl Tables {
     pub(crate) fn learn(&self, peer: PeerId, way: Way) {
         match way {
             Way::Direct { socket, remote } => {
-                self.sources
-                    .pin()
-                    .insert((socket, remote), Virtual::Peer(peer));
+                self.own((socket, remote), Virtual::Peer(peer));
             }
             Way::Channel { link, channel, .. } => {
                 if let Some(source) = self.channel_source(link) {
@@ -152,11 +210,7 @@ impl Tables {
     pub(crate) fn unlearn(&self, peer: PeerId, way: Way) {
         match way {
             Way::Direct { socket, remote } => {
-                let virt = Virtual::Peer(peer);
-                let sources = self.sources.pin();
-                if sources.get(&(socket, remote)) == Some(&virt) {
-                    sources.remove(&(socket, remote));
-                }
+                self.disown((socket, remote), |owner| owner == Virtual::Peer(peer));
             }
             Way::Channel { link, channel, .. } => {
                 let Some(source) = self.channel_source(link) else {
@@ -218,13 +272,21 @@ impl Tables {
         source: (SocketId, SocketAddr),
         channel: ChannelId,
     ) -> Option<Way> {
-        match self.sources.pin().get(&source) {
-            Some(Virtual::Link(link, _)) => Some(Way::Channel {
-                link: *link,
-                carrier: Carrier::Udp,
-                channel,
-            }),
-            _ => None,
-        }
+        let owners = *self.sources.pin().get(&source)?;
+        let links = owners.iter().filter_map(|owner| match owner {
+            Virtual::Link(link, _) => Some(link),
+            Virtual::Peer(_) => None,
+        });
+        // Of two links to one address, the one whose channel it is; an echo belongs to the newest, which is being proven.
+        let known = self
+            .channels
+            .pin()
+            .get(&(ChannelSource::Udp(source.0, source.1), channel))
+            .map(|entry| entry.link);
+        Some(Way::Channel {
+            link: known.or(links.max())?,
+            carrier: Carrier::Udp,
+            channel,
+        })
     }
 }
