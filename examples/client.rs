@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     // A TCP port of this machine that leads to one behind the agent.
     let bind = "127.0.0.1:0".parse()?;
     let forward = Forward::listen(tunnel, bind, target.clone(), |who, why| {
-        eprintln!("{who}: {why}")
+        eprintln!("{who}: {why}");
     })
     .await?;
     println!("{} leads to {target}", forward.local_addr());

@@ -44,9 +44,8 @@ impl Aliases {
             .map(|(name, ticket)| (name.as_str(), ticket))
     }
 
-    /// Adds or replaces; true if it replaced.
+    /// Adds or replaces; true if it replaced. The name must have passed [`check_name`].
     pub(crate) fn insert(&mut self, name: &str, ticket: Ticket) -> Result<bool, Failure> {
-        check_name(name)?;
         let replaced = self.map.insert(name.to_owned(), ticket).is_some();
         self.save()?;
         Ok(replaced)
@@ -90,7 +89,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Ticket>, usize> {
 }
 
 /// A name must not look like a ticket, a file, or an option, and must be usable in a host name.
-fn check_name(name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let plain = name
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));

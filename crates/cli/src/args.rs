@@ -9,6 +9,7 @@ use byway::{LinkMode, NodeId, RelayUrl, Target};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands::forward::Spec;
+use crate::failure::{Code, Failure};
 
 /// Share a workspace's ports, and reach them from anywhere: directly where two networks let it, through a relay where
 /// they do not.
@@ -147,11 +148,30 @@ pub(crate) struct Stdio {
 pub(crate) struct Ssh {
     #[command(flatten)]
     pub(crate) tunnel: Tunnel,
-    /// A ticket, @FILE with a ticket in it, or an alias.
-    pub(crate) peer: String,
-    /// Options for ssh, USER@ to log in as another user, a command to run.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
+    /// PEER: a ticket, @FILE with a ticket in it, or an alias. ARGS: options for ssh, USER@ to log in as another user, a
+    /// command to run.
+    // One argument rather than two: whatever stands behind the peer is ssh's, `-v` as well.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_names = ["PEER", "ARGS"],
+        num_args = 1..
+    )]
+    words: Vec<String>,
+}
+
+impl Ssh {
+    /// The peer and what is meant for ssh; fails if an unknown option stands where the peer should.
+    pub(crate) fn split(&self) -> Result<(&str, &[String]), Failure> {
+        match self.words.split_first() {
+            Some((peer, args)) if !peer.starts_with('-') => Ok((peer, args)),
+            _ => Err(
+                Failure::new(Code::Usage, "byway ssh needs a peer before options for ssh")
+                    .hint("byway ssh [OPTIONS] PEER [ARGS...]"),
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -319,10 +339,18 @@ mod tests {
         let Command::Ssh(ssh) = cli.command else {
             panic!("not ssh");
         };
-        assert_eq!(ssh.peer, "work");
+        let (peer, args) = ssh.split().unwrap();
+        assert_eq!(peer, "work");
         assert_eq!(ssh.tunnel.link, Link::Tls);
-        assert_eq!(ssh.args, ["-v", "-L", "1:b:2", "ls"]);
+        assert_eq!(args, ["-v", "-L", "1:b:2", "ls"]);
         assert_eq!(cli.verbose, 0);
+
+        let cli = parsed(&["byway", "ssh", "--bogus", "work"]).unwrap();
+        let Command::Ssh(ssh) = cli.command else {
+            panic!("not ssh");
+        };
+        assert_eq!(ssh.split().unwrap_err().code, Code::Usage);
+        assert!(parsed(&["byway", "ssh"]).is_err());
     }
 
     #[test]

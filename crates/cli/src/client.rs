@@ -54,7 +54,7 @@ pub(crate) async fn bind(options: &args::Tunnel) -> Result<Endpoint, Failure> {
             Err(error) => return Err(Failure::key_file(&error)),
         },
         Err(failure) => {
-            tracing::warn!("{}; this client is a new node each time", failure.summary())
+            tracing::warn!("{}; this client is a new node each time", failure.summary());
         }
     }
     builder.bind().await.map_err(|error| Failure::bind(&error))

@@ -10,7 +10,7 @@ use byway_wire::SignedRecord;
 use byway_wire::signal::Candidate;
 use tokio::sync::watch;
 
-use super::peer::Peer;
+use super::peer::{Live, Peer};
 use crate::endpoint::LinkStatus;
 
 #[derive(Debug)]
@@ -36,6 +36,12 @@ impl Shared {
 
     pub(crate) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
         self.peers().get(&id).cloned()
+    }
+
+    /// Every established tunnel of this endpoint.
+    pub(crate) fn tunnels(&self) -> Vec<Live> {
+        let peers = self.peers();
+        peers.values().flat_map(|peer| peer.tunnels()).collect()
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {

@@ -35,6 +35,8 @@ pub use error::{BindError, ConnectError};
 
 /// How long peers have to hear that the endpoint closes.
 const CLOSE: Duration = Duration::from_secs(1);
+/// The same where round trips are next to nothing, as on loopback.
+const LEAST_WORD: Duration = Duration::from_millis(20);
 /// Discovery gives up after 3 s (design section 5).
 const DISCOVERY: Duration = Duration::from_millis(3200);
 /// How long discovery waits for names at the start; those that resolve later are asked then.
@@ -184,9 +186,20 @@ impl Endpoint {
         Arc::clone(&inner.shared.report.borrow())
     }
 
-    /// Closes all tunnels and links and waits until peers were told (at most 1 s).
+    /// Closes all tunnels and links and waits until peers were told (at most 2 s).
     pub async fn close(&self) {
         let inner = &self.inner;
+        // Tunnels before links: the word of a tunnel's end may have to go over a link.
+        let tunnels = inner.shared.tunnels();
+        for live in &tunnels {
+            let code = close_code(CloseCode::Shutdown);
+            live.connection.close(code, b"shutting down");
+        }
+        // Long enough for the word to be repeated once if it is lost.
+        let word = tunnels.iter().map(|live| 3 * live.connection.rtt()).max();
+        if let Some(word) = word {
+            tokio::time::sleep(word.clamp(LEAST_WORD, CLOSE)).await;
+        }
         inner
             .quinn
             .close(close_code(CloseCode::Shutdown), b"shutting down");

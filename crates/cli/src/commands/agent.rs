@@ -18,7 +18,7 @@ use crate::output::{self, json_line, print_line};
 use crate::state;
 
 /// To the first link. A machine that boots has its network by then; later losses are waited out without end.
-const FIRST_LINK: Duration = Duration::from_secs(30);
+const FIRST_LINK: Duration = Duration::from_secs(15);
 /// When to tell a person that the first link takes longer than it should.
 const IMPATIENCE: Duration = Duration::from_secs(3);
 

@@ -3,7 +3,7 @@
 use byway::keyfile;
 use serde::Serialize;
 
-use crate::aliases::Aliases;
+use crate::aliases::{self, Aliases};
 use crate::args;
 use crate::client::CLIENT_KEY;
 use crate::failure::{Code, Failure};
@@ -29,6 +29,7 @@ pub(crate) fn run(command: args::Alias) -> Result<(), Failure> {
 }
 
 fn add(name: &str, ticket: &str) -> Result<(), Failure> {
+    aliases::check_name(name)?;
     let peer = Peer::find(ticket)?;
     let node = peer.ticket.node.short();
     let verb = if Aliases::load()?.insert(name, peer.ticket)? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use byway::discovery::{Mapping, NatReport, PortPattern};
 use byway::endpoint::LinkStatus;
-use byway::{Carrier, Endpoint};
+use byway::{Admission, Carrier, Endpoint};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -58,7 +58,8 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
                 "byway netcheck --relay URL, or --stun HOST:PORT; two servers tell more than one",
             ));
     }
-    let mut builder = Endpoint::builder();
+    // An endpoint that accepts keeps links to its relays; this one admits nobody.
+    let mut builder = Endpoint::builder().accept(Admission::default());
     for relay in &args.relays {
         builder = builder.relay(relay.clone());
     }

@@ -13,19 +13,19 @@ use crate::peer::Peer;
 
 pub(crate) fn run(args: &args::Ssh) -> Result<(), Failure> {
     client::check(&args.tunnel)?;
-    let peer = Peer::find(&args.peer)?;
+    let (peer_text, ssh_args) = args.split()?;
+    let peer = Peer::find(peer_text)?;
     let exe = std::env::current_exe().map_err(|error| {
         Failure::new(Code::Failed, "cannot find this program's file").why(error)
     })?;
-    let proxy = proxy_command(&exe.to_string_lossy(), args);
+    let proxy = proxy_command(&exe.to_string_lossy(), &args.tunnel, peer_text);
     let host = format!("byway-{}", host_label(&peer.label));
 
     let mut ssh = Command::new("ssh");
     ssh.arg("-o").arg(format!("ProxyCommand={proxy}"));
     ssh.arg("-o")
         .arg(format!("HostKeyAlias=byway-{}", peer.ticket.node));
-    // A control socket is known by its host name, which other agents may share.
-    ssh.args(arguments(&args.args, &host));
+    ssh.args(arguments(ssh_args, &host));
     let error = ssh.exec();
     Err(Failure::new(Code::Failed, "cannot run ssh")
         .why(error)
@@ -33,17 +33,17 @@ pub(crate) fn run(args: &args::Ssh) -> Result<(), Failure> {
 }
 
 /// ssh hands it to a shell, and replaces % sequences before.
-fn proxy_command(exe: &str, args: &args::Ssh) -> String {
+fn proxy_command(exe: &str, tunnel: &args::Tunnel, peer: &str) -> String {
     let mut words = vec![exe.to_owned(), "stdio".to_owned()];
-    if args.tunnel.no_direct {
+    if tunnel.no_direct {
         words.push("--no-direct".to_owned());
     }
-    match args.tunnel.link {
+    match tunnel.link {
         args::Link::Auto => {}
         args::Link::Udp => words.push("--link=udp".to_owned()),
         args::Link::Tls => words.push("--link=tls".to_owned()),
     }
-    words.push(args.peer.clone());
+    words.push(peer.to_owned());
     let quoted: Vec<_> = words
         .iter()
         .map(|word| quote(word).replace('%', "%%"))
@@ -162,17 +162,13 @@ mod tests {
         assert_eq!(quote("/usr/bin/byway"), "/usr/bin/byway");
         assert_eq!(quote("@my file"), "'@my file'");
         assert_eq!(quote("it's"), r"'it'\''s'");
-        let args = args::Ssh {
-            tunnel: args::Tunnel {
-                no_direct: true,
-                link: args::Link::Tls,
-                ..args::Tunnel::default()
-            },
-            peer: "@100%.ticket".to_owned(),
-            args: Vec::new(),
+        let tunnel = args::Tunnel {
+            no_direct: true,
+            link: args::Link::Tls,
+            ..args::Tunnel::default()
         };
         assert_eq!(
-            proxy_command("/x/byway", &args),
+            proxy_command("/x/byway", &tunnel, "@100%.ticket"),
             "/x/byway stdio --no-direct --link=tls '@100%%.ticket' localhost:%p"
         );
     }

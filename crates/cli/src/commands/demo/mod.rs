@@ -3,8 +3,8 @@
 //! A relay, an agent with a web server behind it, and clients, each on sockets of its own, all on loopback. The first
 //! client tells the story: tunnel over the relay, first byte, direct path. Then the same bytes are downloaded over each
 //! kind of path, by real HTTP through a real local port, and their checksum is compared with the known one. That a
-//! download really used its kind of path is checked at both ends: by the client's path before, during and after, and by
-//! what the agent counted as sent on that kind.
+//! download really used its kind of path is checked at both ends: by the client's path before, during and after, by
+//! what it sent itself on each kind, and by what the agent counted as sent straight or by its own link to the relay.
 
 mod content;
 mod http;
@@ -220,25 +220,14 @@ impl Scene<'_> {
             .await
             .map_err(|error| Failure::new(Code::Failed, "cannot make the checksum").why(error))?;
 
-        let sent_before = self.agent.sent(endpoint.node_id(), kind);
-        let changes = PathChanges::watch(&tunnel);
+        let used = Used::watch(kind, &tunnel, endpoint.node_id(), self.agent);
         let bar = self.story.bar(name, size);
         let download = http::get(local, size, |bytes| bar.inc(bytes)).await;
         bar.finish_and_clear();
         let download = download.map_err(failed)?;
-        let sent = self.agent.sent(endpoint.node_id(), kind) - sent_before;
-        if changes.left(kind) || sent < size {
-            return Err(
-                Failure::new(Code::NoPath, format!("the download did not stay on {name}")).why(
-                    format!(
-                        "the agent sent {} of {} that way; the path is now {}",
-                        size::show(sent),
-                        size::show(size),
-                        client::describe_path(&tunnel)
-                    ),
-                ),
-            );
-        }
+        used.alone(size).map_err(|why| {
+            Failure::new(Code::NoPath, format!("the download did not stay on {name}")).why(why)
+        })?;
         let sha256_ok = download.sha256 == expected;
         let mib_s = size as f64 / f64::from(1 << 20) / download.took.as_secs_f64();
         let rtt_ms = ms(tunnel.ping().await.unwrap_or_default());
@@ -274,18 +263,24 @@ fn affordable(trial: Duration) -> u64 {
     (size & !((1 << 20) - 1)).clamp(LEAST_SIZE, DEFAULT_SIZE)
 }
 
-/// Remembers whether a tunnel left its kind of path while it was watched.
-struct PathChanges {
+/// Watches what a download uses.
+struct Used<'a> {
+    kind: PathKind,
+    tunnel: Tunnel,
+    /// The client, as the agent knows it.
+    node: NodeId,
+    agent: &'a Agent,
+    client_before: [u64; 3],
+    agent_before: [u64; 3],
     seen: Arc<Mutex<Vec<PathKind>>>,
     task: tokio::task::AbortHandle,
 }
 
-impl PathChanges {
-    fn watch(tunnel: &Tunnel) -> Self {
-        let seen = Arc::new(Mutex::new(vec![tunnel.path().borrow().kind]));
-        let (tunnel, log) = (tunnel.clone(), Arc::clone(&seen));
+impl<'a> Used<'a> {
+    fn watch(kind: PathKind, tunnel: &Tunnel, node: NodeId, agent: &'a Agent) -> Self {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mut path, log) = (tunnel.path(), Arc::clone(&seen));
         let task = tokio::spawn(async move {
-            let mut path = tunnel.path();
             loop {
                 let kind = path.borrow_and_update().kind;
                 log.lock()
@@ -297,14 +292,62 @@ impl PathChanges {
             }
         })
         .abort_handle();
-        Self { seen, task }
+        Self {
+            kind,
+            tunnel: tunnel.clone(),
+            node,
+            agent,
+            client_before: tunnel.stats().sent_by_kind,
+            agent_before: agent.sent(node),
+            seen,
+            task,
+        }
     }
 
-    fn left(self, kind: PathKind) -> bool {
+    /// Whether all of a download of this size came by the one kind of path; if not, why not.
+    fn alone(self, size: u64) -> Result<(), String> {
         self.task.abort();
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().any(|other| *other != kind)
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push(self.tunnel.path().borrow().kind);
+        if let Some(other) = seen.iter().find(|kind| **kind != self.kind) {
+            return Err(format!(
+                "the path was {} for a while",
+                client::kind_name(*other)
+            ));
+        }
+        let mine = since(self.client_before, self.tunnel.stats().sent_by_kind);
+        let at = match self.kind {
+            PathKind::Direct => 0,
+            PathKind::RelayUdp => 1,
+            PathKind::RelayTls => 2,
+        };
+        // A moment of suspicion may have sent a few packets on the standby as well.
+        if mine[at] * 10 <= mine.iter().sum::<u64>() * 9 {
+            return Err(format!(
+                "the client sent {} bytes directly, {} by the UDP link, {} by the TLS link",
+                mine[0], mine[1], mine[2]
+            ));
+        }
+        // The agent has a link of its own, over UDP, whatever the client's is.
+        let [direct, udp, tls] = since(self.agent_before, self.agent.sent(self.node));
+        let sent = if self.kind == PathKind::Direct {
+            direct
+        } else {
+            udp + tls
+        };
+        if sent < size {
+            return Err(format!(
+                "the agent sent {} of {} that way",
+                size::show(sent),
+                size::show(size)
+            ));
+        }
+        Ok(())
     }
+}
+
+fn since(before: [u64; 3], after: [u64; 3]) -> [u64; 3] {
+    [0, 1, 2].map(|kind: usize| after[kind] - before[kind])
 }
 
 /// The agent, and the tunnels clients opened to it.
@@ -349,18 +392,12 @@ impl Agent {
         })
     }
 
-    /// Bytes the agent has sent to a client on one kind of path.
-    fn sent(&self, client: NodeId, kind: PathKind) -> u64 {
+    /// Bytes the agent has sent to the client of this tunnel: directly, by its UDP link, by a TLS link.
+    fn sent(&self, client: NodeId) -> [u64; 3] {
         let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tunnel) = tunnels.get(&client) else {
-            return 0;
-        };
-        let [direct, relay_udp, relay_tls] = tunnel.stats().sent_by_kind;
-        match kind {
-            PathKind::Direct => direct,
-            PathKind::RelayUdp => relay_udp,
-            PathKind::RelayTls => relay_tls,
-        }
+        tunnels
+            .get(&client)
+            .map_or([0; 3], |tunnel| tunnel.stats().sent_by_kind)
     }
 }
 

@@ -1,0 +1,341 @@
+//! What the commands do when all is well.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use common::{Home, Relay, Running, SpawnPiped, finish};
+use serde_json::Value;
+
+/// A server that reads everything, then answers how much it was, once for each connection.
+fn counting_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                write!(stream, "{} bytes", bytes.len()).unwrap();
+            });
+        }
+    });
+    port
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn ping_prints_one_object_a_line_with_the_path() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    for (args, kind) in [
+        (&["--no-direct", "--link", "udp"][..], "relay_udp"),
+        (&["--no-direct", "--link", "tls"], "relay_tls"),
+    ] {
+        let mut all = vec!["ping", &agent.peer, "-c", "2", "--json"];
+        all.extend(args);
+        let done = home.run(&all);
+        let lines = json_lines(&done.succeeds().stdout);
+        assert_eq!(lines.len(), 2);
+        for (seq, line) in (1..).zip(&lines) {
+            assert_eq!(line["seq"], seq);
+            assert!(line["rtt_ms"].as_f64().unwrap() > 0.0);
+            assert_eq!(line["path"]["kind"], kind);
+            assert_eq!(line["path"]["relay"], relay.url.as_str());
+        }
+    }
+    let done = home.run(&["ping", &agent.peer, "--until-direct", "--json"]);
+    let lines = json_lines(&done.succeeds().stdout);
+    let last = &lines.last().unwrap()["path"];
+    assert_eq!(last["kind"], "direct");
+    assert!(last["relay"].is_null());
+    assert!(last["remote"].is_string());
+
+    home.run(&[
+        "ping",
+        &agent.peer,
+        "--until-direct",
+        "--no-direct",
+        "-c",
+        "2",
+    ])
+    .fails(1, &["no direct path", "relay"]);
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let mut command = home.byway(&["ping", &agent.peer]);
+    command
+        .env("BYWAY_COUNT", "1")
+        .env("BYWAY_JSON", "1")
+        .env("BYWAY_NO_DIRECT", "true")
+        .env("BYWAY_NO_PORT_MAPPING", "true")
+        .env("BYWAY_LINK", "tls");
+    let done = finish(command.spawn_piped());
+    let lines = json_lines(&done.succeeds().stdout);
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["path"]["kind"], "relay_tls");
+}
+
+#[test]
+fn stdio_carries_both_directions_and_the_half_close() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let target = counting_server().to_string();
+    let mut command = home.byway(&["stdio", &agent.peer, &target]);
+    command.stdin(Stdio::piped());
+    let mut child = command.spawn_piped();
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        // Longer than any buffer between here and there; its end is what makes the server answer.
+        input.write_all(&vec![b'x'; 3_000_000]).unwrap();
+    });
+    let done = finish(child);
+    writer.join().unwrap();
+    assert_eq!(done.succeeds().stdout, "3000000 bytes");
+    assert_eq!(done.stderr, "");
+}
+
+#[test]
+fn stdio_passes_on_the_targets_end_while_input_is_still_open() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let mut command = home.byway(&["stdio", &agent.peer, &target]);
+    command.stdin(Stdio::piped());
+    let mut child = command.spawn_piped();
+    let mut input = child.stdin.take().unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    far.write_all(b"bye").unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    // ssh waits for this end before it closes our input.
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(said, "bye");
+    input.write_all(b"last words").unwrap();
+    drop(input);
+    let mut heard = String::new();
+    far.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "last words");
+    assert!(child.wait().unwrap().success());
+}
+
+fn forward(home: &Home, peer: &str, forwards: &[String]) -> (Running, Vec<String>) {
+    let mut args = vec!["forward", peer];
+    args.extend(forwards.iter().map(String::as_str));
+    let mut running = Running::start(home.byway(&args));
+    let locals = forwards
+        .iter()
+        .map(|_| {
+            let line = running.line_with("listening on ");
+            line.split(' ').nth(2).unwrap().to_owned()
+        })
+        .collect();
+    (running, locals)
+}
+
+fn ask(local: &str, bytes: &[u8]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(local)?;
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn several_forwards_share_a_tunnel_and_refusals_are_told() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let (one, two) = (counting_server(), counting_server());
+    let unused = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (mut running, locals) = forward(
+        &home,
+        &agent.peer,
+        &[
+            format!("0:localhost:{one}"),
+            format!("127.0.0.1:0:127.0.0.1:{two}"),
+            format!("0:127.0.0.1:{unused}"),
+        ],
+    );
+    assert_eq!(ask(&locals[0], b"abc").unwrap(), "3 bytes");
+    assert_eq!(ask(&locals[1], b"abcd").unwrap(), "4 bytes");
+    assert!(ask(&locals[2], b"").is_err(), "reset, not an empty answer");
+    running.line_with("connection refused");
+    assert_eq!(running.signal("INT"), Some(0));
+}
+
+#[test]
+fn a_forward_survives_the_agents_restart() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let mut agent = home.agent(&relay.url, &[]);
+    let target = counting_server();
+    let (mut running, locals) = forward(&home, &agent.peer, &[format!("0:localhost:{target}")]);
+    assert_eq!(ask(&locals[0], b"before").unwrap(), "6 bytes");
+    assert_eq!(agent.running.signal("TERM"), Some(0));
+    running.line_with("reconnecting");
+    let again = home.agent(&relay.url, &[]);
+    assert_eq!(again.ticket, agent.ticket, "a ticket outlives a restart");
+    running.line_with("connected again");
+    assert_eq!(ask(&locals[0], b"after").unwrap(), "5 bytes");
+}
+
+#[test]
+fn an_agent_tells_what_happens_and_keeps_its_ticket_private() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let mut agent = home.agent(&relay.url, &["--name", "desk"]);
+    let file = home.file("ticket");
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), agent.ticket);
+    let ticket: byway::Ticket = agent.ticket.parse().unwrap();
+    assert_eq!(ticket.name.as_deref(), Some("desk"));
+
+    home.run(&["ping", &agent.peer, "--until-direct"])
+        .succeeds();
+    for event in ["opened", "closed"] {
+        let line = agent.running.line_with(&format!("\"event\":\"{event}\""));
+        let json: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["peer"].as_str().unwrap().len(), 52, "{line}");
+    }
+    assert_eq!(agent.running.signal("INT"), Some(0));
+}
+
+#[test]
+fn a_listed_node_is_let_in_by_its_key() {
+    let client = Home::new();
+    let listed = client.run(&["alias", "list"]);
+    let id = listed.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &["--allow-node", &id]);
+    client.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
+}
+
+#[test]
+fn aliases_are_kept_and_show_no_secret() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &["--name", "desk"]);
+    home.run(&["alias", "add", "work", &agent.peer]).succeeds();
+    home.run(&["alias", "add", "copy", "work"]).succeeds();
+    let done = home.run(&["alias", "list", "--json"]);
+    let lines = json_lines(&done.succeeds().stdout);
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1]["alias"], "work");
+    assert_eq!(lines[1]["name"], "desk");
+    assert!(!done.stdout.contains(&agent.ticket));
+    let mode = fs::metadata(home.file("aliases"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    home.run(&["ping", "work", "-c", "1"]).succeeds();
+    home.run(&["alias", "remove", "work"]).succeeds();
+    home.run(&["ping", "work", "-c", "1"]).fails(3, &["copy"]);
+}
+
+#[test]
+fn ssh_is_run_with_stdio_as_its_proxy_and_its_exit_code_is_ours() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &["--name", "desk"]);
+    let bin = home.file("bin");
+    fs::create_dir(&bin).unwrap();
+    let ssh = bin.join("ssh");
+    fs::write(&ssh, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 42\n").unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = home.byway(&["ssh", "--no-direct", &agent.peer, "-p", "2222", "uptime"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    let done = finish(command.spawn_piped());
+    assert_eq!(done.code, Some(42), "{done:#?}");
+    let words: Vec<_> = done.stdout.lines().collect();
+    let node = agent.ticket.parse::<byway::Ticket>().unwrap().node;
+    let proxy = format!(
+        "ProxyCommand={} stdio --no-direct {} localhost:%p",
+        env!("CARGO_BIN_EXE_byway"),
+        agent.peer
+    );
+    let alias = format!("HostKeyAlias=byway-{node}");
+    assert_eq!(
+        words,
+        [
+            "-o",
+            &proxy,
+            "-o",
+            &alias,
+            "byway-desk",
+            "-p",
+            "2222",
+            "uptime"
+        ]
+    );
+}
+
+#[test]
+fn netcheck_prints_one_object_with_the_names_of_the_report() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let done = home.run(&["netcheck", "--relay", &relay.url, "--json"]);
+    let lines = json_lines(&done.succeeds().stdout);
+    assert_eq!(lines.len(), 1);
+    let report = &lines[0];
+    assert_eq!(report["udp_v4"], true);
+    assert_eq!(report["relays"][0]["carrier"], "udp");
+    assert!(report["servers"].is_array());
+    assert!(report["mapping"].is_string());
+    let shown = home.run(&["netcheck", "--relay", &relay.url]);
+    assert!(shown.succeeds().stdout.contains("UDP over IPv4"));
+}
+
+#[test]
+fn the_demo_ends_with_one_object_and_equal_checksums() {
+    let home = Home::new();
+    let done = home.run(&["demo", "--size", "4MiB", "--json"]);
+    let lines = json_lines(&done.succeeds().stdout);
+    assert_eq!(lines.len(), 1, "nothing else on standard output");
+    let summary = &lines[0];
+    assert_eq!(summary["ok"], true);
+    assert!(summary["first_byte_ms"].as_f64().unwrap() > 0.0);
+    assert!(summary["direct_ms"].as_f64().unwrap() > 0.0);
+    for kind in ["relay_udp", "relay_tls", "direct"] {
+        assert_eq!(summary["paths"][kind]["sha256_ok"], true, "{kind}");
+        assert!(
+            summary["paths"][kind]["mib_s"].as_f64().unwrap() > 0.0,
+            "{kind}"
+        );
+    }
+    assert!(done.stderr.contains("first byte"), "the story is told");
+}

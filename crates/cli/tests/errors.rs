@@ -1,0 +1,201 @@
+//! What goes wrong, and what the command says and returns then (design section 13).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use byway::{Ticket, TicketSecret};
+use byway_relay::ServerConfig;
+use common::{Home, Relay};
+
+/// An agent's ticket for a relay where nothing listens, or anything else one wants to do to it.
+fn ticket() -> Ticket {
+    let home = Home::new();
+    let relay = Relay::start();
+    home.agent(&relay.url, &[]).ticket.parse().unwrap()
+}
+
+#[test]
+fn a_bad_or_damaged_ticket_is_bad_usage() {
+    let home = Home::new();
+    let good = ticket().to_string();
+    home.run(&["ping", &good[..good.len() / 2], "-c", "1"])
+        .fails(2, &["ticket", "try"]);
+    let last = if good.ends_with('a') { 'b' } else { 'a' };
+    let damaged = format!("{}{last}", &good[..good.len() - 1]);
+    home.run(&["ping", &damaged, "-c", "1"])
+        .fails(2, &["ticket", "whole"]);
+    home.run(&["ping", "byway1", "-c", "1"])
+        .fails(2, &["ticket"]);
+    home.run(&["ping", &good[6..], "-c", "1"])
+        .fails(2, &["ticket"]);
+    home.run(&["ping", "@/nonexistent/ticket"])
+        .fails(2, &["/nonexistent/ticket"]);
+    fs::write(home.file("junk"), "hello\n").unwrap();
+    home.run(&["ping", "@junk"]).fails(2, &["ticket in junk"]);
+}
+
+#[test]
+fn an_unknown_alias_is_a_peer_not_found() {
+    let home = Home::new();
+    home.run(&["ping", "nobody"])
+        .fails(3, &["nobody", "alias add nobody"]);
+    let good = ticket().to_string();
+    home.run(&["alias", "add", "work", &good]).succeeds();
+    home.run(&["ping", "nobody"]).fails(3, &["work"]);
+}
+
+#[test]
+fn what_is_not_supported_yet_says_so() {
+    let home = Home::new();
+    let good = ticket().to_string();
+    home.run(&["ping", &good, "--proxy", "http://proxy:3128"])
+        .fails(2, &["not supported yet", "proxy"]);
+    home.run(&["forward", &good, "53:dns:53/udp"])
+        .fails(2, &["udp is not supported yet"]);
+    let mut by_environment = home.byway(&["ping", &good]);
+    by_environment.env("BYWAY_PROXY", "http://proxy:3128");
+    let done = common::finish(common::SpawnPiped::spawn_piped(&mut by_environment));
+    done.fails(2, &["not supported yet"]);
+}
+
+#[test]
+fn commands_without_what_they_need_are_bad_usage() {
+    let home = Home::new();
+    home.run(&["ping"]).fails(2, &["usage"]);
+    home.run(&["netcheck"]).fails(2, &["--relay", "--stun"]);
+    home.run(&["agent"]).fails(2, &["--relay", "byway-relay"]);
+    home.run(&[
+        "agent",
+        "--relay",
+        "https://127.0.0.1:1",
+        "--allow",
+        "nonsense",
+    ])
+    .fails(2, &["nonsense", "host:port"]);
+    home.run(&["alias", "add", "@x", "y"]).fails(2, &["@|y"]);
+    home.run(&["alias", "remove", "x"]).fails(3, &["no alias"]);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let home = Home::new();
+    let good = ticket().to_string();
+    home.run(&["alias", "list"]).succeeds();
+    let key = home.file("client.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    home.run(&["ping", &good])
+        .fails(1, &["client.key", "chmod 600"]);
+    home.run(&[
+        "agent",
+        "--relay",
+        "https://127.0.0.1:1",
+        "--key",
+        "client.key",
+    ])
+    .fails(1, &["client.key", "chmod 600"]);
+}
+
+#[test]
+fn a_relay_that_is_down_is_no_path() {
+    let home = Home::new();
+    let mut relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    relay.stop();
+    let address = relay.url.split('#').next().unwrap().replace("https://", "");
+    home.run(&["ping", &agent.peer, "-c", "1"])
+        .fails(5, &["relay", &address, "netcheck"]);
+}
+
+#[test]
+fn an_agent_that_is_gone_is_offline() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let mut agent = home.agent(&relay.url, &[]);
+    assert_eq!(agent.running.signal("TERM"), Some(0));
+    home.run(&["ping", &agent.peer, "-c", "1"])
+        .fails(3, &["offline", "byway agent"]);
+    home.run(&["stdio", &agent.peer, "22"])
+        .fails(3, &["offline"]);
+}
+
+#[test]
+fn a_wrong_secret_or_a_node_that_is_not_listed_is_not_allowed() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let mut wrong: Ticket = agent.ticket.parse().unwrap();
+    wrong.secret = Some(TicketSecret::from_bytes([1; 32]));
+    home.run(&["ping", &wrong.to_string(), "-c", "1"])
+        .fails(4, &["not allowed", "ticket"]);
+    wrong.secret = None;
+    home.run(&["ping", &wrong.to_string(), "-c", "1"])
+        .fails(4, &["not allowed"]);
+    drop(agent);
+
+    let somebody = wrong.node.to_string();
+    let closed = Home::new();
+    let agent = closed.agent(&relay.url, &["--allow-node", &somebody]);
+    let ticket: Ticket = agent.ticket.parse().unwrap();
+    assert!(ticket.secret.is_none(), "a list admits by key alone");
+    home.run(&["ping", &agent.peer, "-c", "1"])
+        .fails(4, &["not allowed", "--allow-node"]);
+}
+
+#[test]
+fn a_target_that_is_not_to_be_had_says_why() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &["--allow", "9", "--allow", "127.0.0.1:10"]);
+    home.run(&["stdio", &agent.peer, "127.0.0.1:9"])
+        .fails(1, &["nothing listens", "127.0.0.1:9"]);
+    home.run(&["stdio", &agent.peer, "9"])
+        .fails(1, &["nothing listens", "localhost:9"]);
+    home.run(&["stdio", &agent.peer, "127.0.0.1:22"])
+        .fails(4, &["not allowed", "--allow 127.0.0.1:22"]);
+    home.run(&["stdio", &agent.peer, "203.0.113.10:443"])
+        .fails(4, &["not allowed"]);
+}
+
+#[test]
+fn a_relay_with_another_key_is_no_path() {
+    let home = Home::new();
+    let mut relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let ticket: Ticket = agent.ticket.parse().unwrap();
+    relay.stop();
+    // Another relay at the same address, as an impostor would.
+    let port = ticket.relays[0].url.port();
+    let mut config = ServerConfig::dev();
+    config.listen = vec![([127, 0, 0, 1], port).into()];
+    let impostor = Relay::with(config);
+    assert_ne!(impostor.url, relay.url);
+    for link in ["udp", "tls"] {
+        home.run(&["ping", &agent.peer, "-c", "1", "--link", link])
+            .fails(5, &["certificate", "pin"]);
+    }
+}
+
+#[test]
+fn an_agent_that_never_reaches_its_relay_gives_up_with_the_reason() {
+    let home = Home::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    home.run(&["agent", "--relay", &url])
+        .fails(5, &["trying on", "relay"]);
+}
+
+#[test]
+fn a_local_port_in_use_says_what_to_do() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    home.run(&["forward", &agent.peer, &port])
+        .fails(1, &["cannot listen", &port, "another local port"]);
+}
