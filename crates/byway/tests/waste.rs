@@ -8,6 +8,9 @@ use byway_relay::{Server, ServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// These tests count what the whole process uses, so they run one at a time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn agent(relay: &Server) -> Endpoint {
     let admission = Admission {
         anyone: true,
@@ -69,6 +72,7 @@ async fn settled(tasks: usize) -> Usage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_tunnels_opened_and_closed_leave_nothing_behind() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
     let ticket = agent.ticket(None);
@@ -110,6 +114,7 @@ async fn a_thousand_tunnels_opened_and_closed_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_endpoint_leaves_no_task_and_no_socket() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
     let ticket = agent.ticket(None);
@@ -155,6 +160,7 @@ fn wake_ups() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_tunnel_wakes_nobody_between_keep_alives() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
     let client = Endpoint::builder().bind().await.unwrap();
