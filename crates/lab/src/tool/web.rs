@@ -1,10 +1,12 @@
 //! `web ADDR`: a web server with bodies that are known beforehand. `GET /N` has a body of N bytes; its
-//! checksum is [`body_sha256`]. Prints `ready` when it listens.
+//! checksum is [`body_sha256`]. `GET /paced/R/N` sends it at R bytes a second, evenly, so that a pause seen at
+//! the other end is the network's. Prints `ready` when it listens.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use data_encoding::HEXLOWER;
@@ -12,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 /// Large enough that one write is many packets.
 const BLOCK: usize = 256 * 1024;
+/// Small enough that paced sending looks even: 2 ms at 8 MB/s.
+const PACED: usize = 16 * 1024;
 
 pub(super) fn serve(args: &[String]) -> Result<()> {
     let addr = args.first().context("web ADDR")?;
@@ -30,21 +34,39 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|l| !l.is_empty()) {}
-    let size = request
-        .split(' ')
-        .nth(1)
-        .and_then(|path| path.trim_start_matches('/').parse::<u64>().ok());
-    let mut stream = stream;
-    let Some(size) = size else {
-        return stream.write_all(
-            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        );
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let numbers: Vec<Option<u64>> = path
+        .split('/')
+        .skip(1)
+        .map(|part| part.parse().ok())
+        .collect();
+    let (pace, size) = match numbers[..] {
+        [Some(size)] => (None, size),
+        [None, Some(pace), Some(size)] => (Some(pace.max(1)), size),
+        _ => {
+            let mut stream = stream;
+            return stream.write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
     };
+    let mut stream = stream;
     write!(
         stream,
         "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
     )?;
-    Body::new(size).each(|part| stream.write_all(part))
+    let (began, mut sent) = (Instant::now(), 0);
+    Body::new(size).each(|block| {
+        for part in block.chunks(if pace.is_some() { PACED } else { BLOCK }) {
+            if let Some(pace) = pace {
+                let due = began + Duration::from_micros(sent * 1_000_000 / pace);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            stream.write_all(part)?;
+            sent += part.len() as u64;
+        }
+        Ok(())
+    })
 }
 
 /// The SHA-256 of a body of that size, in hexadecimal.
