@@ -400,7 +400,10 @@ fn verdict(
         calling
             .errors
             .get(relay)
-            .is_some_and(|(rounds, error)| *rounds >= ROUNDS || is_lasting(error))
+            .is_some_and(|(rounds, error)| {
+                // Silence was waited for long enough in one round; a refusal may be a relay that restarts.
+                *rounds >= ROUNDS || *error == LinkError::TimedOut || is_lasting(error)
+            })
             && links.usable(*relay).is_none()
     };
     let all_tried = dial
