@@ -446,6 +446,9 @@ impl Links {
     pub(crate) fn get(&self, id: LinkId) -> Option<&Link> {
         self.links.get(&id)
     }
+    pub(crate) fn relays(&self) -> impl Iterator<Item = RelayId> {
+        self.relays.keys().copied()
+    }
     pub(crate) fn url(&self, relay: RelayId) -> Option<&RelayUrl> {
         self.relays.get(&relay).map(|r| &r.url)
     }

@@ -21,7 +21,8 @@ const REFRESH: Duration = Duration::from_secs(25);
 /// And all of them this often: the network may have become another one without a sign.
 const FULL: Duration = Duration::from_secs(300);
 
-/// Who asked for a round is still waiting for so long: a server whose name resolves meanwhile is asked as well.
+/// Who asked for a round is still waiting for so long: a server whose name resolves meanwhile is asked as well, and
+/// relays are linked to, for how they are reached is part of the answer. A round's own time.
 const WANTED: Duration = Duration::from_secs(3);
 
 /// Decides when [`Discovery`] runs.
@@ -85,9 +86,16 @@ impl Discoverer {
     ) -> bool {
         self.discovery.handle_stun(now, socket, from, to, data)
     }
+    /// Whether who asked for a round may still be waiting.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_until.is_some_and(|until| now < until)
+    }
     /// `active`: a tunnel that may go direct is in use.
     pub(super) fn handle_timeout(&mut self, now: Instant, active: bool) {
         self.discovery.handle_timeout(now);
+        if !self.is_wanted(now) {
+            self.wanted_until = None;
+        }
         if self.refresh_at(active).is_some_and(|at| at <= now) {
             if self.last_full.is_none_or(|at| at + FULL <= now) {
                 self.run(now);
@@ -99,7 +107,8 @@ impl Discoverer {
     }
     pub(super) fn poll_timeout(&self, active: bool) -> Option<Wake> {
         let refresh = self.refresh_at(active).map(|at| (at, "discovery refresh"));
-        earliest(refresh, self.discovery.poll_timeout())
+        let wanted = self.wanted_until.map(|at| (at, "discovery was asked for"));
+        earliest(earliest(refresh, wanted), self.discovery.poll_timeout())
     }
     pub(super) fn mapping(&self) -> Mapping {
         self.mapping
@@ -139,8 +148,7 @@ impl Node {
     pub(super) fn discover_if_useful(&mut self, now: Instant) {
         let candidates =
             self.config.direct && (self.config.role == Role::Agent || !self.peers.is_empty());
-        let wanted = self.discovery.wanted_until.is_some_and(|until| now < until);
-        let useful = !self.sockets.is_empty() && (candidates || wanted);
+        let useful = !self.sockets.is_empty() && (candidates || self.discovery.is_wanted(now));
         if useful && self.discovery.stale && !self.discovery.servers.is_empty() {
             self.discovery.run(now);
         }

@@ -390,11 +390,14 @@ impl Node {
         }
     }
 
-    /// Which relays peers need now; true if that changed anything.
+    /// Which relays peers, or who asked for discovery, need now; true if that changed anything.
     fn update_needs(&mut self, now: Instant) -> bool {
         let mut needed = BTreeSet::new();
         for peer in self.peers.values() {
             peer.needs(&mut needed);
+        }
+        if self.discovery.is_wanted(now) {
+            needed.extend(self.links.relays());
         }
         let mut cx = Cx {
             now,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::world::*;
-use crate::io::Way;
+use crate::io::{Event, Way};
 use crate::node::Node;
 
 const SERVER: ([u8; 4], u16) = ([192, 0, 2, 53], 3478);
@@ -36,4 +36,37 @@ fn a_client_without_a_peer_for_which_nobody_waits_asks_no_one() {
     node.refresh(now);
     node.add_stun_server(now + ms(5_000), "stun.test".into(), SERVER.into());
     assert_eq!(asked(node), 0);
+}
+
+#[test]
+fn who_asks_for_discovery_sees_whether_relays_can_be_linked_to() {
+    let mut world = World::new();
+    let now = world.now;
+    let node = &mut world.hosts[CLIENT].node;
+    node.add_relay(now, relay_url(0), Vec::new());
+    let dials = |node: &mut Node| {
+        std::iter::from_fn(|| node.poll_event())
+            .filter(|event| matches!(event, Event::Dial { .. }))
+            .count()
+    };
+    assert_eq!(dials(node), 0, "an idle client has no link");
+    node.refresh(now);
+    assert!(dials(node) > 0);
+}
+
+#[test]
+fn nothing_wakes_a_client_once_discovery_is_over() {
+    let mut world = World::new();
+    let mut now = world.now;
+    let node = &mut world.hosts[CLIENT].node;
+    node.refresh(now);
+    for _ in 0..20 {
+        let Some((at, _)) = node.poll_timeout() else {
+            return;
+        };
+        now = now.max(at);
+        node.handle_timeout(now);
+        while node.poll_transmit().is_some() || node.poll_event().is_some() {}
+    }
+    panic!("still waking: {:?}", node.poll_timeout());
 }
