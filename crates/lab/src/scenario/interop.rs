@@ -92,9 +92,10 @@ fn mappings_with_coturn() -> Result<()> {
 }
 
 fn coturn_beside_relay() -> Result<()> {
-    for (kind, expected) in [
-        (PortRestricted, "endpoint_independent"),
-        (Symmetric, "address_and_port_dependent"),
+    for (kind, expected, carrier) in [
+        (PortRestricted, "endpoint_independent", "udp"),
+        (Symmetric, "address_and_port_dependent", "udp"),
+        (UdpBlocked, "unknown", "tls"),
     ] {
         let world = World::new(kind, Open)?;
         let relay = Relay::start(&world)?;
@@ -102,7 +103,13 @@ fn coturn_beside_relay() -> Result<()> {
         let (other_port, two) = (format!("{}:3478", world.relay.addr), server(STUN_2));
         let args = ["--relay", &relay.url, "--stun", &other_port, "--stun", &two];
         let report = netcheck(&world, &world.client, &args)?;
-        judge(kind, &report, expected)?;
+        ensure!(report["mapping"] == expected, "behind {kind}: {report}");
+        let row = &report["relays"][0];
+        ensure!(
+            row["carrier"] == carrier,
+            "behind {kind}, the link should be by {carrier}: {report}"
+        );
+        say(format!("{kind}: mapping {expected}, link {row}"));
     }
     Ok(())
 }
