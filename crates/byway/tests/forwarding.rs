@@ -296,6 +296,7 @@ async fn dropping_a_forward_stops_listening_and_keeps_its_streams() {
     near.write_all(b"1").await.unwrap();
     far.read_u8().await.unwrap();
     drop(scene.forward);
+    drop(scene.pair.ours);
     near.write_all(b"2").await.unwrap();
     assert_eq!(within(far.read_u8()).await.unwrap(), b'2');
     // The listener's task ends a moment after it is told to.

@@ -8,7 +8,6 @@ use byway_core::io::{
     Event, LinkError, LinkId, LinkUp, PeerError, PeerId, Route, RouteReason, Way,
 };
 use byway_wire::relay::control::Control;
-use byway_wire::tunnel::CloseCode;
 use quinn::udp::EcnCodepoint;
 use tokio::sync::mpsc;
 
@@ -16,7 +15,7 @@ use super::link_table::LinkEntry;
 use super::{Driver, Input, Peer, UNUSED};
 use crate::links::Dial;
 use crate::socket::Injected;
-use crate::tunnel::{PathInfo, TunnelClosed, close_code};
+use crate::tunnel::PathInfo;
 
 /// Control messages that may wait for one link. A node with a thousand peers sends each a few at a reconnection; a link
 /// that lags farther behind is broken.
@@ -59,7 +58,9 @@ impl Driver {
                 observed,
             } => {
                 tracing::debug!(link = link.0, ?carrier, %observed, "link ready");
-                self.link_table.ready(relay, link, carrier, observed);
+                let address = self.socket.tables.relay_addr(link);
+                self.link_table
+                    .ready(relay, link, carrier, address, observed);
                 self.publish_links();
             }
             Event::LinkLost { link, relay, error } => {
@@ -234,17 +235,7 @@ impl Driver {
         let Some(peer) = self.shared.peer(id) else {
             return;
         };
-        let verdict = match &error {
-            PeerError::Restarted => TunnelClosed::Reset,
-            PeerError::NotAllowed(_) => TunnelClosed::NotAllowed,
-            // No way leads there any more.
-            _ => TunnelClosed::TimedOut,
-        };
-        peer.failure.send_replace(Some(error));
-        for live in peer.tunnels() {
-            let _ = live.verdict.set(verdict.clone());
-            live.connection.close(close_code(CloseCode::Done), b"");
-        }
+        peer.fail(error);
         if !peer.is_leased() {
             self.unused.insert(id, Instant::now());
         }

@@ -1,6 +1,7 @@
 //! The driver's links: their tasks, and what is shown of each relay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use byway_core::io::{Carrier, LinkError, LinkId, RelayId};
 use byway_wire::RelayUrl;
@@ -34,6 +35,7 @@ impl LinkTable {
         self.relays.entry(relay).or_insert_with(|| LinkStatus {
             relay: url.clone(),
             carrier: None,
+            address: None,
             observed: None,
             error: None,
         });
@@ -52,6 +54,17 @@ impl LinkTable {
         self.links.remove(&link)
     }
 
+    /// Ends every dial at once and every link after what was said has been sent. Returns the links.
+    pub(super) fn hang_up_all(&mut self) -> BTreeSet<LinkId> {
+        let (up, dials): (BTreeMap<_, _>, _) = std::mem::take(&mut self.links)
+            .into_iter()
+            .partition(|(_, entry)| entry.up);
+        for entry in dials.values() {
+            entry.task.abort();
+        }
+        up.into_keys().collect()
+    }
+
     pub(super) fn set_up(&mut self, link: LinkId) {
         if let Some(entry) = self.links.get_mut(&link) {
             entry.up = true;
@@ -64,11 +77,13 @@ impl LinkTable {
         relay: RelayId,
         link: LinkId,
         carrier: Carrier,
-        observed: std::net::SocketAddr,
+        address: Option<SocketAddr>,
+        observed: SocketAddr,
     ) {
         self.ready.insert(relay, link);
         if let Some(status) = self.relays.get_mut(&relay) {
             status.carrier = Some(carrier);
+            status.address = address;
             status.observed = Some(observed);
             status.error = None;
         }
@@ -82,6 +97,7 @@ impl LinkTable {
         };
         if let Some(status) = self.relays.get_mut(&relay) {
             status.carrier = None;
+            status.address = None;
             status.observed = None;
             status.error = Some(error.to_string());
         }

@@ -63,6 +63,8 @@ pub(crate) enum Input {
     StunServer(String, SocketAddr),
     /// Run discovery, and say when it has settled.
     Discover(oneshot::Sender<()>),
+    /// The endpoint closes: tell the relays, end the links, and say when that is done. The last input.
+    Leave(oneshot::Sender<()>),
 }
 
 /// The queues into the driver.
@@ -88,6 +90,8 @@ pub(crate) struct Driver {
     unused: BTreeMap<PeerId, Instant>,
     /// Who waits for discovery to settle.
     discovering: Vec<oneshot::Sender<()>>,
+    /// Who waits for the end.
+    leaving: Option<oneshot::Sender<()>>,
 }
 
 impl Driver {
@@ -105,6 +109,7 @@ impl Driver {
             released,
             unused: BTreeMap::new(),
             discovering: Vec::new(),
+            leaving: None,
         }
     }
 
@@ -127,13 +132,16 @@ impl Driver {
         loop {
             self.flows();
             self.drain();
+            if let Some(done) = self.leaving.take() {
+                return self.leave(inputs, done).await;
+            }
             let wake = self.next_wake();
             if let Some((at, why)) = wake {
                 tracing::trace!(why, "timer");
                 timer.as_mut().reset(at.into());
             }
+            // Unbiased: a relay that never falls silent must not hold up timers and probes.
             tokio::select! {
-                biased;
                 Some(input) = inputs.inputs.recv() => {
                     self.input(input);
                     for _ in 0..BATCH {
@@ -191,7 +199,33 @@ impl Driver {
                 self.node.refresh(now);
                 self.discovering.push(reply);
             }
+            Input::Leave(done) => {
+                let ids: Vec<PeerId> = self.shared.peers().keys().copied().collect();
+                for id in ids {
+                    self.node.close_peer(now, id);
+                }
+                self.leaving = Some(done);
+            }
         }
+    }
+
+    /// Everything was said; ends the links as soon as the relays have heard it. The node is not asked any more: it would
+    /// dial anew.
+    async fn leave(mut self, mut inputs: Inputs, done: oneshot::Sender<()>) {
+        let mut left = self.link_table.hang_up_all();
+        while !left.is_empty() {
+            match inputs.inputs.recv().await {
+                Some(Input::LinkLost(link, _)) => {
+                    left.remove(&link);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        // Whoever gave up waiting needs no word.
+        let _ = done.send(());
+        // The links' last packets are under way.
+        while self.link_tasks.join_next().await.is_some() {}
     }
 
     fn datagram(&mut self, message: ToDriver) {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use byway_congestion::FlowMonitor;
 use byway_core::io::{FlowSample, PathKind, PeerError, PeerId, RouteReason, Way};
 use byway_wire::NodeId;
+use byway_wire::tunnel::CloseCode;
 use tokio::sync::{mpsc, watch};
 
 use crate::socket::PeerRoute;
-use crate::tunnel::{PathInfo, TunnelClosed};
+use crate::tunnel::{PathInfo, TunnelClosed, close_code};
 
 /// A peer instance, or the node a client dials.
 #[derive(Debug)]
@@ -158,6 +159,27 @@ impl Peer {
 
     pub(crate) fn add_tunnel(&self, live: Live) {
         self.state().tunnels.push(live);
+    }
+
+    /// The node gave the peer up: its tunnels end, and say why.
+    pub(crate) fn fail(&self, error: PeerError) {
+        self.failure.send_replace(Some(error));
+        self.close_if_failed();
+    }
+
+    /// Ends the tunnels of a peer that was given up.
+    pub(crate) fn close_if_failed(&self) {
+        let verdict = match &*self.failure.borrow() {
+            None => return,
+            Some(PeerError::Restarted) => TunnelClosed::Reset,
+            Some(PeerError::NotAllowed(_)) => TunnelClosed::NotAllowed,
+            // No way leads there any more.
+            Some(_) => TunnelClosed::TimedOut,
+        };
+        for live in self.tunnels() {
+            let _ = live.verdict.set(verdict.clone());
+            live.connection.close(close_code(CloseCode::Done), b"");
+        }
     }
 
     pub(crate) fn remove_tunnel(&self, connection: &quinn::Connection) {

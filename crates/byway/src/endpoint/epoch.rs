@@ -1,6 +1,6 @@
 //! The node's epoch: a number that rises with each start, by which the newest of several records is told.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,9 @@ pub(super) fn next(file: Option<&Path>) -> io::Result<u64> {
     // A crash in the middle must leave the old number or the new one.
     let mut fresh = file.as_os_str().to_owned();
     fresh.push(".new");
-    std::fs::write(&fresh, format!("{epoch}\n"))?;
+    let mut written = std::fs::File::create(&fresh)?;
+    written.write_all(format!("{epoch}\n").as_bytes())?;
+    written.sync_all()?;
     std::fs::rename(&fresh, file)?;
     Ok(epoch)
 }

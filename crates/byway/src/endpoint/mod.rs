@@ -41,8 +41,6 @@ const LEAST_WORD: Duration = Duration::from_millis(20);
 const DISCOVERY: Duration = Duration::from_millis(3200);
 /// How long discovery waits for names at the start; those that resolve later are asked then.
 const NAMES: Duration = Duration::from_secs(1);
-/// Addresses a ticket keeps beside a relay's name.
-const TICKET_ADDRS: usize = 4;
 
 /// One node of this process. Cheap to clone; the node ends when [`Endpoint::close`] is called or the last clone drops.
 #[derive(Clone, Debug)]
@@ -84,6 +82,8 @@ pub struct LinkStatus {
     pub relay: RelayUrl,
     /// `udp` or `tls` while up.
     pub carrier: Option<Carrier>,
+    /// The address at which it was reached, while up.
+    pub address: Option<SocketAddr>,
     /// Our address as the relay sees it.
     pub observed: Option<SocketAddr>,
     /// Why it is not up.
@@ -124,7 +124,15 @@ impl Endpoint {
     ///
     /// The secret admits whoever holds the ticket: show it to nobody else.
     pub fn ticket(&self, name: Option<&str>) -> Ticket {
-        let sources = self.inner.socket.tables.relay_addrs();
+        let links = self.inner.shared.links.borrow();
+        // An address stands in for a name that does not resolve; each relay has its own.
+        let addrs = |url: &RelayUrl| {
+            let of_relay = links.iter().filter(|link| link.relay == *url);
+            let named = url.host().parse::<std::net::IpAddr>().is_err();
+            of_relay
+                .filter_map(|link| link.address.filter(|_| named))
+                .collect()
+        };
         Ticket {
             node: self.inner.node,
             relays: self
@@ -133,13 +141,7 @@ impl Endpoint {
                 .iter()
                 .map(|url| TicketRelay {
                     url: url.clone(),
-                    addrs: if url.host().parse::<std::net::IpAddr>().is_ok() {
-                        Vec::new()
-                    } else {
-                        let port = url.port();
-                        let of_relay = sources.iter().copied().filter(|addr| addr.port() == port);
-                        of_relay.take(TICKET_ADDRS).collect()
-                    },
+                    addrs: addrs(url),
                 })
                 .collect(),
             secret: self.inner.secret.clone(),
@@ -186,7 +188,7 @@ impl Endpoint {
         Arc::clone(&inner.shared.report.borrow())
     }
 
-    /// Closes all tunnels and links and waits until peers were told (at most 2 s).
+    /// Closes all tunnels and links and waits until peers and relays were told (at most 3 s).
     pub async fn close(&self) {
         let inner = &self.inner;
         // Tunnels before links: the word of a tunnel's end may have to go over a link.
@@ -200,6 +202,15 @@ impl Endpoint {
         if let Some(word) = word {
             tokio::time::sleep(word.clamp(LEAST_WORD, CLOSE)).await;
         }
+        // The relays then, so that they forget the channels and tell the other side, should the word have been lost.
+        let (done, left) = oneshot::channel();
+        let leaving = async {
+            if inner.input.send(Input::Leave(done)).await.is_ok() {
+                // An error: another call was faster.
+                let _ = left.await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE, leaving).await;
         inner
             .quinn
             .close(close_code(CloseCode::Shutdown), b"shutting down");

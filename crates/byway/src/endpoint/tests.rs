@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use byway_core::io::{Admission, LinkMode, PathKind, RouteReason};
+use byway_core::io::{Admission, LinkMode, PathKind};
 use byway_relay::{Server, ServerConfig};
 use byway_wire::SecretKey;
 use tokio::time::timeout;
@@ -287,15 +287,13 @@ async fn two_nodes_that_dial_each_other_have_two_tunnels() {
     within(near.wait_for(PathKind::Direct)).await.unwrap();
     let (back_near, back_far) = pair(&two, &one, &one.ticket(None)).await;
     within(back_near.wait_for(PathKind::Direct)).await.unwrap();
-    for _ in 0..20 {
+    within(far.wait_for(PathKind::Direct)).await.unwrap();
+    within(back_far.wait_for(PathKind::Direct)).await.unwrap();
+    // Without the relay, each lives by the one address that they share.
+    relay.stop().await;
+    for _ in 0..3 {
         exchange(&near, &far).await;
         exchange(&back_near, &back_far).await;
-    }
-    for tunnel in [&near, &far, &back_near, &back_far] {
-        // Neither tunnel takes the other's datagrams: there is nothing to suspect.
-        let path = tunnel.path().borrow().clone();
-        assert_eq!(path.kind, PathKind::Direct);
-        assert_ne!(path.reason, RouteReason::Cleared, "{path:?}");
     }
 }
 
@@ -472,6 +470,22 @@ async fn empty(endpoint: &Endpoint, expected: TableSizes) {
         "{:?} instead of {expected:?}",
         endpoint.inner.socket.tables.sizes()
     );
+}
+
+#[tokio::test]
+async fn a_relay_knows_of_a_closed_endpoint_when_close_returns() {
+    for mode in [LinkMode::Udp, LinkMode::Tls] {
+        let relay = relay().await;
+        let agent = agent(&relay, builder()).await;
+        let client = builder().links(mode).bind().await.unwrap();
+        let tunnels = pair(&client, &agent, &agent.ticket(None)).await;
+        assert_eq!(relay.stats().load.channels, 1);
+        within(client.close()).await;
+        assert_eq!(relay.stats().load.channels, 0, "{mode:?}");
+        assert_eq!(within(tunnels.1.closed()).await, TunnelClosed::Shutdown);
+        let refused = within(client.connect(&agent.ticket(None))).await;
+        assert!(matches!(refused, Err(ConnectError::Closed)));
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub(super) fn establish(
         verdict: Arc::clone(&verdict),
         monitor: Arc::downgrade(monitor),
     });
+    // Given up between the handshake and now? Whoever gave it up did not see this tunnel.
+    peer.close_if_failed();
     let parts = TunnelParts {
         connection: connection.clone(),
         remote: peer.node,

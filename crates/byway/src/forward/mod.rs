@@ -128,6 +128,8 @@ impl Shared {
         let _ = stream.set_nodelay(true);
         match self.connect().await {
             Ok((tunnel, (send, recv))) => {
+                // Neither a dropped forward nor a redirected one ends the tunnel under its streams.
+                let _keep = tunnel.clone();
                 let connected = |mut recv| async move {
                     let answer = tunnel.connected(&mut recv).await;
                     (recv, answer)

@@ -1,7 +1,7 @@
 //! Which targets an agent lets clients reach.
 //!
 //! A target is judged twice: by its text, before its name is resolved (so that a client cannot use the agent to look up
-//! names it may not reach), and by each address the name resolved to, right before the connection is made to that very
+//! names that no rule could allow), and by each address the name resolved to, right before the connection is made to that very
 //! address. A rule for a name admits the addresses of that name, except those that mean the agent itself or its link
 //! (loopback, link-local, unspecified, multicast): whoever controls the name's zone could point it there.
 
@@ -57,7 +57,8 @@ impl TargetPolicy {
             None => self.rules().any(|rule| {
                 rule.port.is_none_or(|allowed| allowed == port)
                     && match &rule.host {
-                        Host::Loopback => true,
+                        // Only `localhost` needs no resolver to be loopback; for no other name is it asked on this rule.
+                        Host::Loopback => is_localhost(host),
                         Host::Net { .. } => true,
                         Host::Name(name) => *name == canonical_name(host),
                     }
@@ -127,17 +128,33 @@ fn is_this_host_or_link(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             ip.is_loopback()
                 || ip.is_link_local()
-                || ip.is_unspecified()
+                // "This network", RFC 1122 section 3.2.1.3; Linux connects 0.0.0.0 to loopback.
+                || ip.octets()[0] == 0
                 || ip.is_multicast()
                 || ip.is_broadcast()
         }
         IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unicast_link_local()
-                || ip.is_unspecified()
+            ip.is_unicast_link_local()
                 || ip.is_multicast()
+                || match ip.segments() {
+                    // Loopback, unspecified, and all IPv4-compatible addresses (RFC 4291 section 2.5.5.1, deprecated).
+                    [0, 0, 0, 0, 0, 0, ..] => true,
+                    // Site-local addresses (RFC 3879, deprecated) name an interface as link-local ones do.
+                    [first, ..] => first & 0xffc0 == 0xfec0,
+                }
+                || embedded_v4(ip).is_some_and(|ip| is_this_host_or_link(ip.into()))
         }
     }
+}
+
+/// The IPv4 address that a translator or tunnel between would reach: NAT64 (RFC 6052) or 6to4 (RFC 3056).
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    Some((u32::from(high) << 16 | u32::from(low)).into())
 }
 
 fn contains(base: IpAddr, bits: u8, ip: IpAddr) -> bool {
@@ -249,6 +266,12 @@ mod tests {
         assert!(!policy.may_resolve("10.0.0.1", 22));
         assert!(!policy.may_resolve("::ffff:10.0.0.1", 22));
         assert!(!policy.names("db.internal"));
+        assert!(policy.may_resolve("localhost", 22));
+        assert!(policy.may_resolve("app.localhost.", 22));
+        assert!(
+            !policy.may_resolve("secret.attacker.test", 22),
+            "a lookup would carry the name out"
+        );
     }
 
     #[test]
@@ -299,8 +322,21 @@ mod tests {
             "127.0.0.1",
             "169.254.169.254",
             "0.0.0.0",
+            "0.1.2.3",
+            "255.255.255.255",
+            "224.0.0.1",
+            "[::]",
             "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:0.0.0.0]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:7f00:1::]",
             "[fe80::1]",
+            "[fec0::1]",
+            "[ff02::1]",
         ] {
             assert!(
                 !permits(&policy, "db.internal", &format!("{hostile}:5432")),

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -65,9 +66,11 @@ impl Socket {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let Ok(mut receiving) = self.receiving.lock() else {
-            return Poll::Pending;
-        };
+        // Whatever a panic left half done here are whole datagrams.
+        let mut receiving = self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let receiving = &mut *receiving;
         if !receiving.waiting.is_empty() {
             return Poll::Ready(Ok(fill(&mut receiving.waiting, bufs, metas)));

@@ -246,16 +246,12 @@ impl Tables {
         })
     }
 
-    /// Addresses of relays that are linked now, for tickets.
-    pub(crate) fn relay_addrs(&self) -> Vec<SocketAddr> {
-        self.links
-            .pin()
-            .values()
-            .map(|route| match route {
-                LinkRoute::Udp { relay, .. } => *relay,
-                LinkRoute::Tls(egress) => egress.relay(),
-            })
-            .collect()
+    /// The address of the relay at the other end of a link.
+    pub(crate) fn relay_addr(&self, link: LinkId) -> Option<SocketAddr> {
+        Some(match self.link(link)? {
+            LinkRoute::Udp { relay, .. } => relay,
+            LinkRoute::Tls(egress) => egress.relay(),
+        })
     }
 
     /// The peer whose channel this is on a TLS link.
