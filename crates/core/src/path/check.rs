@@ -19,6 +19,8 @@ const LADDER: [u64; 7] = [0, 25, 50, 100, 200, 400, 800];
 /// Then slowly and only while the tunnel is active, in milliseconds after the last one.
 const SLOW: [u64; 4] = [2_000, 5_000, 15_000, 60_000];
 /// Three small probes are all an address gets that nobody attests; spread over the skew between the two sides' starts.
+/// It gets three more, once, when an authenticated ping comes from there: that may be a NAT that just opened, but a
+/// source address can be forged, so it is no proof.
 const UNATTESTED: [u64; 3] = [0, 100, 400];
 /// After the last of them, an answer may still come for this long.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
@@ -33,6 +35,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// While the tunnel is active, a path that carried only the smallest size is tried at the full one this often: the test
 /// may have fallen into an outage, or the network may have changed.
 const RESIZE: Duration = Duration::from_secs(30);
+
+/// A direct path that has not answered for this long may have lost its NAT mapping: it is asked before it is used.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// A loser of a failover stays out this long at first, doubling to ten minutes.
 const QUARANTINE: Duration = Duration::from_secs(10);
@@ -67,6 +72,8 @@ pub(crate) struct Path {
     pub(crate) stage: Stage,
     /// A relay, or the peer itself by an answer, says that the peer is at this address.
     pub(crate) attested: bool,
+    /// An authenticated ping came from here: an unattested address was given its further probes.
+    pub(crate) heard: bool,
     pub(crate) rtt: Option<Rtt>,
     pub(crate) loss: Loss,
     pub(crate) last_answer: Option<Instant>,
@@ -91,6 +98,7 @@ impl Path {
             way,
             stage,
             attested,
+            heard: false,
             rtt: None,
             loss: Loss::default(),
             last_answer: None,
@@ -103,6 +111,10 @@ impl Path {
 
     pub(crate) fn is_direct(&self) -> bool {
         self.way.kind() == PathKind::Direct
+    }
+    /// It answered lately. One that has not may have lost its NAT mapping.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.last_answer.is_some_and(|t| t + FRESH > now)
     }
     /// The size proven, once the tests are over.
     pub(crate) fn concluded(&self) -> Option<u16> {
@@ -231,7 +243,13 @@ impl Path {
 
     /// The peer pinged us here: probably it can be reached now.
     pub(crate) fn heard_ping(&mut self, now: Instant) {
+        let again = !std::mem::replace(&mut self.heard, true);
         match &mut self.stage {
+            Stage::Searching { rung, next } if !self.attested => {
+                if again && *rung > 0 {
+                    (*rung, *next) = (0, now);
+                }
+            }
             Stage::Searching { rung, next } => {
                 let rested = self
                     .last_ping

@@ -57,12 +57,13 @@ pub(crate) struct Flow {
 const ACTIVE: Duration = Duration::from_secs(1);
 
 impl Flow {
-    pub(crate) fn update(&mut self, now: Instant, sample: FlowSample) {
+    /// `doubted`: the primary is suspected already, so that bytes which merely wait have nothing more to say.
+    pub(crate) fn update(&mut self, now: Instant, sample: FlowSample, doubted: bool) {
         let moved = sample.sent != self.sample.sent || sample.acked != self.sample.acked;
         if sample.acked != self.sample.acked {
             self.refuted = 0;
         }
-        if moved || sample.in_flight > 0 || self.sampled_at.is_none() {
+        if moved || (sample.in_flight > 0 && !doubted) || self.sampled_at.is_none() {
             self.active_until = Some(now + ACTIVE);
         }
         self.sample = sample;
@@ -172,6 +173,7 @@ mod tests {
                 acked: 1,
                 ..FlowSample::default()
             },
+            false,
         );
         assert_eq!(flow.patience(), 1);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::probe::{ProbeBody, TxId};
 
-use super::check::{Advance, SMALL_SIZE};
+use super::check::{Advance, Path, SMALL_SIZE};
 use super::failover::threshold;
 use super::paths::{Output, Paths};
 use super::score::PathId;
@@ -229,18 +229,32 @@ impl Paths {
             return None;
         }
         let last = path.last_ping?;
-        match path.waiting_since {
-            // The flow shows that the path works.
-            Some(since) if self.flow.sample.last_ack.is_some_and(|ack| ack > since) => None,
-            Some(_) => Some(last + RETRY.max(self.patience())),
-            None if path.is_direct() && !self.watching => Some(last + KEEPALIVE),
-            None => None,
+        if path.waiting_since.is_some() && !self.flow_bears_out(path) {
+            return Some(last + RETRY.max(self.patience()));
         }
+        (path.is_direct() && !self.watching).then_some(last + KEEPALIVE)
+    }
+
+    /// True if bytes were acknowledged after the ping that is unanswered: the path works, the ping was lost.
+    fn flow_bears_out(&self, path: &Path) -> bool {
+        let acked = self.flow.sample.last_ack;
+        path.waiting_since
+            .is_some_and(|since| acked.is_some_and(|ack| ack > since))
     }
 
     pub(super) fn run_keepalive(&mut self, cx: &mut Cx<'_>) {
         if self.keepalive_at().is_none_or(|t| t > cx.now) {
             return;
+        }
+        if self
+            .primary_path()
+            .is_some_and(|path| self.flow_bears_out(path))
+        {
+            // What was lost then is no part of the silence that may begin now.
+            self.ping_tries = 0;
+            if let Some(path) = self.primary.and_then(|id| self.table.get_mut(&id)) {
+                path.waiting_since = None;
+            }
         }
         if self.ping_tries >= TRIES {
             self.ping_tries = 0;
@@ -271,7 +285,9 @@ impl Paths {
             );
         }
         if let Some(doubt) = &self.doubt {
-            consider(Some(doubt.next_ping), "suspicion ping");
+            if self.can_probe() {
+                consider(Some(doubt.next_ping), "suspicion ping");
+            }
             consider(self.decide_at(), "suspicion verdict");
             if self.told.as_ref().is_some_and(|r| r.duplicate) {
                 consider(Some(doubt.duplicate_until), "end of duplication");
@@ -279,7 +295,9 @@ impl Paths {
         }
         if active {
             consider(self.next_tick, "path measurement");
-            consider(self.flow_check, "flow evidence");
+            if self.doubt.is_none() {
+                consider(self.flow_check, "flow evidence");
+            }
             consider(self.flow.active_until, "end of activity");
         }
         consider(self.keepalive_at(), "path keep-alive");

@@ -14,11 +14,12 @@
 //! unspecified or link-local addresses, no port 0, loopback only when the peer is on this host, at most 32. (A relay
 //! attests that: it sees the peer at an address of our host, or both of us on its own loopback.) For each
 //! address and each local socket of its family there is one direct path. An authenticated ping from an address nobody
-//! named (a NAT chose it) makes one more.
+//! named (a NAT chose it) makes one more. At most 64 direct paths are kept; what has been silent longest makes room.
 //!
 //! **Checking.** A direct path is first *searched*: small pings at 0, 25, 50, 100, 200, 400 and 800 ms, then slowly
 //! while the tunnel is in use. Both sides do so at once, so that both NATs open. An address that no relay attests gets
-//! three small pings and no more, so that nobody can aim our probes. Once something came back, pings of 1,200 and of
+//! three small pings, three more if an authenticated ping came from it, and nothing for a minute after that, so that
+//! nobody can aim our probes, not even a peer that forges its source address. Once something came back, pings of 1,200 and of
 //! 1,444 bytes test the *sizes*; an answer is as long as its ping. Then the path is *valid* with the size it proved. A
 //! channel needs no search: its sizes are tested as soon as the peer's index is known, and until that is concluded it
 //! counts as full-size.

@@ -1,6 +1,6 @@
 //! All paths to one peer instance: what comes in, and the table it changes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,16 @@ const MAX_DIRECT: usize = 64;
 const MAX_TRIED: usize = 128;
 /// After this long an unattested address may be tried again.
 const TRIED_FOR: Duration = Duration::from_secs(60);
+/// Most attested addresses remembered: one for each relay and family. A node that roams leaves the oldest behind.
+const MAX_ATTESTED: usize = 16;
+
+/// An unattested address that was given probes.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    at: Instant,
+    /// The further ones too, for a ping that came from there.
+    heard: bool,
+}
 
 /// What a peer's paths want from the node.
 #[derive(Debug)]
@@ -60,9 +70,9 @@ pub(crate) struct Paths {
     /// The peer's latest list, and its number.
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
-    /// Addresses a relay, or the peer itself, says the peer is at.
-    attested: BTreeSet<IpAddr>,
-    tried: BTreeMap<SocketAddr, Instant>,
+    /// Addresses a relay says the peer is at, the newest last.
+    attested: VecDeque<IpAddr>,
+    tried: BTreeMap<SocketAddr, Tried>,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
@@ -97,7 +107,7 @@ impl Paths {
             budget: PingBudget::new(now),
             remote: Vec::new(),
             generation: None,
-            attested: BTreeSet::new(),
+            attested: VecDeque::new(),
             tried: BTreeMap::new(),
             primary: None,
             primary_since: now,
@@ -281,7 +291,7 @@ impl Paths {
     /// What congestion control sees.
     pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
         let acked = sample.acked != self.flow.sample.acked;
-        self.flow.update(cx.now, sample);
+        self.flow.update(cx.now, sample, self.doubt.is_some());
         if !self.watching {
             // The first datagram after a sleep, perhaps a bare acknowledgement: a tunnel that only receives is in use.
             self.flow.wake(cx.now);
@@ -341,7 +351,12 @@ impl Paths {
         path.heard_ping(cx.now);
         let way = path.way;
         let observed = match way {
-            Way::Direct { remote, .. } => Some(remote),
+            Way::Direct { remote, .. } => {
+                if let Some(tried) = self.tried.get_mut(&remote) {
+                    tried.heard = true;
+                }
+                Some(remote)
+            }
             Way::Channel { .. } => None,
         };
         if let Some(data) =
@@ -379,12 +394,30 @@ impl Paths {
         self.review(cx, false, RouteReason::Better);
     }
 
-    /// An authenticated probe came from an address nobody named: a NAT chose it.
+    /// An authenticated probe came from an address nobody named: a NAT chose it, or the peer forged it to have us probe
+    /// somebody else. Until it answers it is as little attested as a candidate.
     fn discover(&mut self, cx: &mut Cx<'_>, way: Way, remote: SocketAddr) -> Option<PathId> {
         if super::candidate::class(remote) == super::candidate::Class::Never {
             return None;
         }
-        self.insert(cx, way, true)
+        let attested = self.attested.contains(&remote.ip());
+        if !attested {
+            self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
+            let known = self.tried.get(&remote);
+            if known.map_or(self.tried.len() >= MAX_TRIED, |tried| tried.heard) {
+                return None;
+            }
+            let tried = Tried {
+                at: cx.now,
+                heard: true,
+            };
+            self.tried.insert(remote, tried);
+        }
+        let id = self.insert(cx, way, attested)?;
+        if let Some(path) = self.table.get_mut(&id) {
+            path.heard = true;
+        }
+        Some(id)
     }
 
     fn tell_known(&mut self, id: PathId) {
@@ -393,14 +426,19 @@ impl Paths {
             && !path.told
         {
             path.told = true;
-            // The peer is there, so nobody else is bothered by our probes.
-            path.attested = true;
             self.out.push_back(Output::WayKnown(path.way));
         }
     }
 
     fn attest(&mut self, cx: &mut Cx<'_>, ip: IpAddr) {
-        if self.attested.insert(ip) {
+        let known = self.attested.iter().position(|known| *known == ip);
+        if let Some(at) = known {
+            self.attested.remove(at);
+        } else if self.attested.len() >= MAX_ATTESTED {
+            self.attested.pop_front();
+        }
+        self.attested.push_back(ip);
+        if known.is_none() {
             for path in self.table.values_mut() {
                 if matches!(path.way, Way::Direct { remote, .. } if remote.ip() == ip) {
                     path.attested = true;
@@ -413,7 +451,7 @@ impl Paths {
 
     /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
     fn expand(&mut self, cx: &mut Cx<'_>) {
-        self.tried.retain(|_, at| *at + TRIED_FOR > cx.now);
+        self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
         for remote in self.remote.clone() {
             let attested = self.attested.contains(&remote.ip());
             if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
@@ -432,7 +470,11 @@ impl Paths {
                 }
             }
             if !attested {
-                self.tried.insert(remote, cx.now);
+                let tried = Tried {
+                    at: cx.now,
+                    heard: false,
+                };
+                self.tried.insert(remote, tried);
             }
         }
     }
@@ -442,11 +484,13 @@ impl Paths {
         if way.kind() == PathKind::Direct
             && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT
         {
-            // A path that never answered makes room for a new one; proven paths do not.
+            // What never answered makes room for a new path first, then what has not answered for the longest time: a
+            // peer whose NAT gives it one port after another must not run out of room. What works stays.
             let victim = self
                 .table
                 .values()
-                .find(|p| p.is_direct() && p.last_answer.is_none() && !p.told)
+                .filter(|p| p.is_direct() && self.primary != Some(p.id) && !p.is_fresh(cx.now))
+                .min_by_key(|p| (p.last_answer, p.told, p.id))
                 .map(|p| p.id);
             match victim {
                 Some(victim) => self.remove(victim),

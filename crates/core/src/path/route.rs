@@ -10,8 +10,6 @@ use crate::io::{PathKind, Route, RouteReason, Way};
 
 /// A challenger must be better in this many samples in a row.
 const HOLD: u8 = 3;
-/// A direct path that has not answered for this long may have lost its NAT mapping: it is asked before it is used.
-const FRESH: Duration = Duration::from_secs(30);
 
 impl Paths {
     /// Judges the paths and moves if the policy says so. `tick`: this is one of the regular samples. `reason` is given
@@ -117,7 +115,7 @@ impl Paths {
         }
     }
 
-    /// Paths other than the primary that could carry data, best first.
+    /// Paths other than the primary that could carry data, best first; channels in quarantine if there are no others.
     pub(super) fn alternatives(&self, most: usize) -> Vec<PathId> {
         let usable = |p: &&Path| {
             Some(p.id) != self.primary
@@ -133,6 +131,15 @@ impl Paths {
             .filter(usable)
             .map(Path::standing)
             .collect();
+        if standings.is_empty() {
+            // A channel that lost a failover is doubtful, but better than none when the winner dies as well.
+            standings = self
+                .table
+                .values()
+                .filter(|p| Some(p.id) != self.primary && !p.is_direct())
+                .map(Path::standing)
+                .collect();
+        }
         let best_rtt = standings.iter().filter_map(|s| s.rtt).min();
         standings.sort_by_key(|s| score(s, best_rtt));
         standings.truncate(most);
@@ -172,7 +179,6 @@ impl Paths {
             .filter(|p| p.way.kind() != PathKind::RelayTls)
             .and_then(Path::concluded)
             .unwrap_or(0);
-        let fresh = path.last_answer.is_some_and(|t| t + FRESH > cx.now);
-        fresh && path.concluded().is_some_and(|size| size >= in_use)
+        path.is_fresh(cx.now) && path.concluded().is_some_and(|size| size >= in_use)
     }
 }

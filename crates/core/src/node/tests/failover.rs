@@ -201,3 +201,61 @@ fn a_direct_path_that_becomes_a_detour_is_left_after_three_samples() {
         world.hosts[CLIENT].routes
     );
 }
+
+#[test]
+fn a_channel_that_just_lost_a_failover_is_taken_back_when_the_winner_dies_too() {
+    let mut world = World::new();
+    world.direct_delay = ms(60);
+    world.connect();
+    world.chat(CLIENT, ms(20), ms(3_000));
+    assert!(world.both(|k| k == Some(PathKind::RelayUdp)), "a detour");
+    world.hosts[CLIENT].routes.clear();
+    // The channel goes silent, the links stay.
+    let kept = std::mem::take(&mut world.relays[0].channels);
+    world.chat(CLIENT, ms(20), ms(2_000));
+    assert!(
+        world.both(|k| k == Some(PathKind::Direct)),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
+    world.relays[0].channels = kept;
+    world.direct_open = false;
+    world.chat(CLIENT, ms(20), ms(2_000));
+    assert!(
+        world.both(|k| k == Some(PathKind::RelayUdp)),
+        "{:?}",
+        world.hosts[CLIENT].routes
+    );
+}
+
+#[test]
+fn a_lost_ping_at_the_end_of_activity_does_not_end_the_keepalives() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(20), ms(3_000));
+    // The last measurement is lost, the bytes around it are not.
+    world.lose_probes = true;
+    world.chat(CLIENT, ms(20), ms(1_100));
+    world.pass(ms(1_200));
+    world.lose_probes = false;
+    world.hosts[CLIENT].wakeups.clear();
+    world.pass(ms(100_000));
+    let wakeups = &world.hosts[CLIENT].wakeups;
+    let kept = wakeups.get("path keep-alive").copied().unwrap_or(0);
+    assert!((4..=7).contains(&kept), "{wakeups:?}");
+}
+
+#[test]
+fn bytes_that_wait_for_a_dead_peer_do_not_keep_the_node_awake() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(20), ms(2_000));
+    world.direct_open = false;
+    world.udp_open = [false; 2];
+    world.tls_open = false;
+    world.write(CLIENT);
+    world.pass(ms(120_000));
+    world.hosts[CLIENT].wakeups.clear();
+    world.pass(ms(600_000));
+    let wakeups = &mut world.hosts[CLIENT].wakeups;
+    wakeups.retain(|why, _| !why.starts_with("link") && !why.starts_with("discovery"));
+    assert!(wakeups.values().sum::<usize>() <= 40, "{wakeups:?}");
+}

@@ -288,3 +288,56 @@ fn a_rebind_cookie_is_echoed_only_for_our_own_channel_at_that_relay() {
         })
     ));
 }
+
+/// Has the client's next ping arrive at the agent from a forged source.
+fn forge_source(world: &mut World, remote: SocketAddr) {
+    let probe = caught_probe(world);
+    let way = Way::Direct {
+        socket: SocketId(0),
+        remote,
+    };
+    let now = world.now;
+    world.hosts[AGENT]
+        .node
+        .handle_datagram(now, way, None, &probe);
+}
+
+#[test]
+fn a_peer_that_forges_its_source_address_cannot_aim_our_probes() {
+    let mut world = World::direct();
+    let victim: SocketAddr = "192.0.2.80:80".parse().unwrap();
+    // Named as a candidate and forged as a source, again and again while the tunnel is in use.
+    offer(&mut world, vec![victim]);
+    for _ in 0..6 {
+        world.chat(AGENT, ms(50), ms(1_000));
+        world.pass(ms(2_000));
+        forge_source(&mut world, victim);
+        world.pass(ms(100));
+    }
+    let at_victim: Vec<usize> = world.hosts[AGENT]
+        .probes_sent
+        .iter()
+        .filter(|(_, way, _)| matches!(way, Way::Direct { remote, .. } if *remote == victim))
+        .map(|p| p.2)
+        .collect();
+    // Six searches at most, and the answers to pings that were heard while they ran.
+    assert!(at_victim.len() <= 7, "{at_victim:?}");
+    assert!(at_victim.iter().all(|len| *len <= 120));
+}
+
+#[test]
+fn a_peer_whose_address_moves_a_hundred_times_still_gets_a_new_path() {
+    let mut world = World::direct();
+    for port in 6_000..6_100 {
+        world.pass(ms(61_000));
+        world.hosts[CLIENT].addr.set_port(port);
+        world.chat(CLIENT, ms(100), ms(3_000));
+    }
+    world.chat(CLIENT, ms(50), ms(30_000));
+    let here = world.hosts[CLIENT].addr;
+    let primary = world.hosts[AGENT].route.as_ref().unwrap().primary;
+    assert!(
+        matches!(primary, Some(Way::Direct { remote, .. }) if remote == here),
+        "{primary:?}"
+    );
+}

@@ -111,6 +111,8 @@ pub(super) struct World {
     pub(super) deaf: Option<usize>,
     /// Largest datagram that fits the direct path.
     pub(super) direct_mtu: usize,
+    /// Probes are lost on the direct path, data is not.
+    pub(super) lose_probes: bool,
 }
 
 pub(super) fn config(role: Role) -> Config {
@@ -166,6 +168,7 @@ impl World {
             tls_open: true,
             deaf: None,
             direct_mtu: 1_472,
+            lose_probes: false,
         };
         world
             .hosts
@@ -444,7 +447,12 @@ impl World {
                 let Some(to) = self.hosts.iter().position(|h| h.addr == remote) else {
                     return;
                 };
-                if self.direct_open && self.deaf != Some(to) && data.len() <= self.direct_mtu {
+                let lost = self.lose_probes && data[0] == 0x81;
+                if self.direct_open
+                    && !lost
+                    && self.deaf != Some(to)
+                    && data.len() <= self.direct_mtu
+                {
                     let way = Way::Direct {
                         socket: SocketId(0),
                         remote: self.hosts[host].addr,
