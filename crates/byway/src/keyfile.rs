@@ -57,6 +57,10 @@ fn load_or_create_bytes(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError
         path: path.to_owned(),
         source,
     };
+    // Opening a pipe would wait for a writer; `read` checks again what was really opened.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(KeyFileError::Content(path.to_owned()));
+    }
     match File::open(path) {
         Ok(file) => return read(path, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -235,9 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_no_key() {
+    fn folders_and_pipes_are_no_keys() {
         let folder = folder();
         assert!(load_or_create(folder.path()).is_err());
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(matches!(
+            load_or_create(&pipe),
+            Err(KeyFileError::Content(_))
+        ));
     }
 
     #[test]

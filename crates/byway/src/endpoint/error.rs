@@ -47,7 +47,7 @@ pub enum ConnectError {
     #[error("not allowed: {0}")]
     NotAllowed(String),
     /// The agent did not answer in time.
-    #[error("the agent did not answer within {0:?}")]
+    #[error("the agent did not answer within {:.1} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The TLS or QUIC handshake failed.
     #[error("the tunnel's handshake failed: {0}")]
@@ -200,6 +200,9 @@ mod tests {
             refused.contains("token") && !refused.contains('\x1b'),
             "{refused}"
         );
+        let waited = Duration::from_micros(5_000_123);
+        let late = ConnectError::from_peer(PeerError::TimedOut, &ticket(), waited);
+        assert!(late.to_string().ends_with("within 5.0 s"), "{late}");
         assert!(text(PeerError::NotAllowed(CloseReason::NotAllowed)).contains("ticket"));
     }
 }

@@ -1,4 +1,5 @@
-//! Joins the two parts of a fragmented datagram (`0x83`). Bounded: parts wait in a small ring, and the oldest leaves.
+//! Joins the two parts of a fragmented datagram (`0x83`). Bounded: parts wait in a small ring, in which each peer has a
+//! share; who exceeds it displaces its own oldest part, so that a flood of lonely parts is its sender's trouble alone.
 
 use std::net::SocketAddr;
 
@@ -6,6 +7,8 @@ use byway_wire::fragment::Fragment;
 
 /// Parts that may wait for their other half. A route fragments only until QUIC notices its smaller MTU.
 const WAITING: usize = 32;
+/// Parts of one peer among them: parts of a datagram leave back to back, so few are ever apart.
+const SHARE: usize = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reassembler {
@@ -45,10 +48,13 @@ impl Reassembler {
                 [part.payload, &other.payload].concat()
             });
         }
-        let full = self.waiting.len() == WAITING;
-        if full {
-            self.waiting.pop_front();
-        }
+        let own = self.waiting.iter().filter(|part| part.from == from).count();
+        let leaves = if own == SHARE {
+            self.waiting.iter().position(|part| part.from == from)
+        } else {
+            (self.waiting.len() == WAITING).then_some(0)
+        };
+        let full = leaves.and_then(|at| self.waiting.remove(at)).is_some();
         self.waiting.push_back(Part {
             from,
             id: part.id,
@@ -96,12 +102,32 @@ mod tests {
 
     #[test]
     fn lonely_parts_do_not_pile_up() {
-        let a = Virtual::Peer(PeerId(1)).to_addr();
         let mut parts = Reassembler::default();
-        for id in 0..32 {
-            assert_eq!(parts.take(a, part(id, false, b"x")), Joined::Waits);
+        for peer in 0..4 {
+            let from = Virtual::Peer(PeerId(peer)).to_addr();
+            for id in 0..8 {
+                assert_eq!(parts.take(from, part(id, false, b"x")), Joined::Waits);
+            }
         }
-        assert_eq!(parts.take(a, part(99, false, b"x")), Joined::Displaced);
+        let another = Virtual::Peer(PeerId(9)).to_addr();
+        assert_eq!(
+            parts.take(another, part(99, false, b"x")),
+            Joined::Displaced
+        );
         assert_eq!(parts.waiting.len(), WAITING);
+    }
+
+    #[test]
+    fn a_flood_of_lonely_parts_displaces_nobody_elses() {
+        let [a, b] = [1, 2].map(|id| Virtual::Peer(PeerId(id)).to_addr());
+        let mut parts = Reassembler::default();
+        assert_eq!(parts.take(a, part(1, false, b"ab")), Joined::Waits);
+        for id in 0..1000 {
+            parts.take(b, part(id, false, b"x"));
+        }
+        assert_eq!(
+            parts.take(a, part(1, true, b"cd")),
+            Joined::Whole(b"abcd".to_vec())
+        );
     }
 }
