@@ -12,6 +12,8 @@ pub struct Counters {
     pub echo_unexpected: u64,
     /// Rebind cookies for channels we do not have at that relay.
     pub cookie_unknown: u64,
+    /// Rebind cookies beyond what the node echoes in a second.
+    pub cookie_limited: u64,
     /// Probes whose index is nobody's.
     pub probe_unknown_index: u64,
     /// Probes that do not authenticate.

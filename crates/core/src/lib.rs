@@ -34,8 +34,12 @@
 //! | [`path`] | the paths to one peer: candidates, probes, score, failover |
 //! | [`counters`] | what was dropped and refused |
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps None has failed"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that unwraps None has failed")
+)]
 
+mod budget;
 pub mod counters;
 mod cx;
 pub mod discovery;

@@ -224,7 +224,10 @@ impl Discovery {
     /// Sends what is due, gives up what is over.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = Some(now);
-        self.evaluate(now);
+        // Time means nothing between rounds, and a node wakes often for other things.
+        if self.round.is_some() {
+            self.evaluate(now);
+        }
     }
 
     /// The next request to send.

@@ -18,7 +18,8 @@
 //! first; then the node is told to `Attach` every channel to it; the old link is hung up three seconds later, when what
 //! was on its way has arrived. While on TLS, UDP is tried again every 30 to 60 seconds.
 //!
-//! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s. A refusal that will not go
+//! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s, which begins anew once a
+//! link has lasted ten seconds. A refusal that will not go
 //! away by itself (wrong certificate, not admitted) waits a minute; an agent that was *replaced* by a newer instance
 //! waits five.
 //!
@@ -51,6 +52,9 @@ const DIAL_LIMIT: Duration = Duration::from_secs(15);
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 /// Most relays a node knows: far more than any directory of regions, and a bound on what `GoingAway` can add.
 const MAX_RELAYS: usize = 256;
+/// Most relays that `GoingAway` may introduce: a region's neighbours. Without a bound one relay could have every node
+/// dial any host there is.
+const MAX_ALTERNATES: usize = 8;
 
 /// What happened, for the node to carry on.
 #[derive(Debug)]
@@ -114,6 +118,8 @@ enum LinkState {
         up: LinkUp,
         observed: SocketAddr,
         proof: Proof,
+        /// Cookies echoed that were not answered: a relay may not tell us of moves we did not prove.
+        rebinds: u8,
     },
 }
 
@@ -166,6 +172,8 @@ pub(crate) struct Links {
     record: SignedRecord,
     relays: BTreeMap<RelayId, Relay>,
     links: BTreeMap<LinkId, Link>,
+    /// Relays that other relays named.
+    alternates: usize,
     next_relay: u32,
     next_link: u64,
     out: VecDeque<Output>,
@@ -179,6 +187,7 @@ impl Links {
             record,
             relays: BTreeMap::new(),
             links: BTreeMap::new(),
+            alternates: 0,
             next_relay: 0,
             next_link: 1,
             out: VecDeque::new(),
@@ -216,6 +225,17 @@ impl Links {
         let id = RelayId(self.next_relay);
         self.next_relay += 1;
         self.relays.insert(id, Relay::new(url, addrs, kept));
+        Some(id)
+    }
+
+    /// Knows a relay that another one named. None when relays have named enough.
+    pub(crate) fn add_alternate(&mut self, url: RelayUrl, kept: bool) -> Option<RelayId> {
+        let known = self.relays.values().any(|r| r.url == url);
+        if !known && self.alternates >= MAX_ALTERNATES {
+            return None;
+        }
+        let id = self.add(url, Vec::new(), kept)?;
+        self.alternates += usize::from(!known);
         Some(id)
     }
 
@@ -307,6 +327,7 @@ impl Links {
             up,
             observed,
             proof,
+            rebinds: 0,
         };
         let (relay, carrier) = (link.relay, link.carrier);
         self.out.push_back(Output::Ready {
@@ -356,11 +377,22 @@ impl Links {
     /// The relay's address for us changed (`Rebound`).
     pub(crate) fn handle_rebound(&mut self, id: LinkId, addr: SocketAddr) -> bool {
         match self.links.get_mut(&id).map(|l| &mut l.state) {
-            Some(LinkState::Ready { observed, .. }) => {
+            Some(LinkState::Ready {
+                observed, rebinds, ..
+            }) if *rebinds > 0 => {
+                *rebinds -= 1;
                 *observed = canonical(addr);
                 true
             }
             _ => false,
+        }
+    }
+    /// A cookie goes out on this link: `Rebound` may follow.
+    pub(crate) fn expect_rebound(&mut self, id: LinkId) {
+        if let Some(LinkState::Ready { rebinds, .. }) =
+            self.links.get_mut(&id).map(|l| &mut l.state)
+        {
+            *rebinds = rebinds.saturating_add(1);
         }
     }
 
@@ -472,6 +504,19 @@ impl Links {
     /// True if the relay is linked for as long as the node lives.
     pub(crate) fn is_kept(&self, relay: RelayId) -> bool {
         self.relays.get(&relay).is_some_and(|r| r.kept)
+    }
+    /// True if the link's relay runs on this host, by the address we reach it at (what a relay says of itself, or sees of
+    /// us through a proxy beside it, is no evidence).
+    pub(crate) fn is_local(&self, id: LinkId) -> bool {
+        let Some(link) = self.links.get(&id) else {
+            return false;
+        };
+        if let Some((_, addr)) = link.udp() {
+            return canonical(addr).ip().is_loopback();
+        }
+        let host = self.url(link.relay).map_or("", RelayUrl::host);
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
     /// Why the last round failed, if the relay has no link.
     pub(crate) fn last_error(&self, relay: RelayId) -> Option<&LinkError> {

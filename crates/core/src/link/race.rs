@@ -17,6 +17,8 @@ const UPGRADE_MIN: Duration = Duration::from_secs(30);
 const UPGRADE_MAX: Duration = Duration::from_secs(60);
 /// How long a replaced link stays: attaching takes a round trip, and what was under way arrives meanwhile.
 const RETIRE: Duration = Duration::from_secs(3);
+/// A relay whose link lasted this long works; one that welcomes everybody and breaks at once is dialled ever more seldom.
+const STEADY: Duration = Duration::from_secs(10);
 
 impl Links {
     pub(super) fn start_race(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
@@ -110,7 +112,7 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
-        r.failures = 0;
+        r.welcomed = Some(cx.now);
         r.last_error = None;
         match &mut r.phase {
             Phase::Racing(race) => {
@@ -294,6 +296,9 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
+        if r.welcomed.take().is_some_and(|at| at + STEADY <= cx.now) {
+            r.failures = 0;
+        }
         let delay = backoff::delay(cx.rng, r.failures, &error);
         r.failures = r.failures.saturating_add(1);
         r.phase = Phase::Resting {

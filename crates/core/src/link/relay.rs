@@ -19,7 +19,9 @@ pub(super) struct Relay {
     pub(super) kept: bool,
     /// Set when nobody needs it: when it goes idle.
     pub(super) linger_until: Option<Instant>,
-    /// Rounds that failed in a row.
+    /// When the last link was welcomed.
+    pub(super) welcomed: Option<Instant>,
+    /// Rounds that failed, or gave a link that soon broke, in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<LinkError>,
     pub(super) phase: Phase,
@@ -98,6 +100,7 @@ impl Relay {
             addrs: Vec::new(),
             kept,
             linger_until: None,
+            welcomed: None,
             failures: 0,
             last_error: None,
             phase: Phase::Idle,

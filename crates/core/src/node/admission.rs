@@ -89,6 +89,10 @@ impl Node {
             if live.record.record().probe_key != content.probe_key {
                 return Err(CloseReason::NotAllowed);
             }
+            // The opener draws ids at random: another relay that repeats one would confuse the two channels.
+            if channels.iter().any(|c| c.id == incoming.channel) {
+                return Err(CloseReason::ChannelInUse);
+            }
             if !incoming.first.is_empty() {
                 // A new call: what the peer knew of us, it has forgotten.
                 let mut cx = Cx {

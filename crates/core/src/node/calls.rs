@@ -136,12 +136,15 @@ impl Node {
             return;
         }
         let next = dial.relays[..calling.started].iter().find_map(|&relay| {
-            let done =
-                calling.refusals.contains_key(&relay) || channels.iter().any(|c| c.relay == relay);
-            self.links
-                .usable(relay)
-                .filter(|_| !done)
-                .map(|link| (relay, link))
+            // An `Open` on a link that connected and then said no more (UDP that is cut off after its handshake) does not
+            // keep us from opening on the one that was welcomed.
+            let link = self.links.usable(relay)?;
+            let open_there = |c: &Channel| {
+                c.relay == relay
+                    && !matches!(c.state, ChannelState::Opening { link: l, .. } if l != link)
+            };
+            let done = calling.refusals.contains_key(&relay) || channels.iter().any(open_there);
+            (!done).then_some((relay, link))
         });
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
@@ -301,13 +304,7 @@ impl Node {
                 self.fail_peer(id, PeerError::NotAllowed(reason));
             }
             Stage::Live(_) => {
-                dial.failures = dial.failures.saturating_add(1);
-                // The relay that said so is asked last.
-                if let Some(relay) = relay
-                    && let Some(at) = dial.relays.iter().position(|&r| r == relay)
-                {
-                    dial.relays[at..].rotate_left(1);
-                }
+                dial.ask_last(relay);
                 match reason {
                     // Attaching came too late: nothing speaks against opening at once.
                     CloseReason::NoSuchChannel if dial.failures == 1 => dial.reopen_at = now,
@@ -317,6 +314,33 @@ impl Node {
                         dial.reopen_at = now + self.rng.between(wait / 2, wait);
                     }
                 }
+            }
+        }
+    }
+
+    /// A relay did not answer an `Open` in time.
+    pub(super) fn open_expired(&mut self, now: Instant, id: PeerId, relay: RelayId) {
+        let Some(Peer {
+            dial: Some(dial),
+            stage,
+            channels,
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            return;
+        };
+        match stage {
+            // Another `Open` at that relay, on a better link, may still be answered.
+            Stage::Calling(_) if channels.iter().any(|c| c.relay == relay) => {}
+            Stage::Calling(calling) => {
+                calling
+                    .refusals
+                    .entry(relay)
+                    .or_insert(CloseReason::Offline);
+            }
+            Stage::Live(_) => {
+                dial.ask_last(Some(relay));
+                dial.reopen_at = now;
             }
         }
     }
@@ -397,14 +421,10 @@ fn verdict(
     links: &crate::link::Links,
 ) -> Option<PeerError> {
     let out_of_reach = |relay: &RelayId| {
-        calling
-            .errors
-            .get(relay)
-            .is_some_and(|(rounds, error)| {
-                // Silence was waited for long enough in one round; a refusal may be a relay that restarts.
-                *rounds >= ROUNDS || *error == LinkError::TimedOut || is_lasting(error)
-            })
-            && links.usable(*relay).is_none()
+        calling.errors.get(relay).is_some_and(|(rounds, error)| {
+            // Silence was waited for long enough in one round; a refusal may be a relay that restarts.
+            *rounds >= ROUNDS || *error == LinkError::TimedOut || is_lasting(error)
+        }) && links.usable(*relay).is_none()
     };
     let all_tried = dial
         .relays

@@ -61,6 +61,8 @@ impl Node {
                     observed,
                 });
                 self.observed_changed(now);
+                // Calls may wait on the other lane of the race.
+                self.on_usable(link);
             }
             link::Output::Replace { old, new } => self.move_channels(now, old, new),
             link::Output::Lost {
@@ -281,16 +283,7 @@ impl Node {
                 ChannelState::Opening { since, .. } if since + super::calls::OPEN_LIMIT <= now => {
                     // Not `Done`: that would say that we forgot the peer.
                     self.close_channel(id, channel, CloseReason::Limit);
-                    if let Some(Peer {
-                        stage: Stage::Calling(calling),
-                        ..
-                    }) = self.peers.get_mut(&id)
-                    {
-                        calling
-                            .refusals
-                            .entry(relay)
-                            .or_insert(CloseReason::Offline);
-                    }
+                    self.open_expired(now, id, relay);
                 }
                 ChannelState::Detached { until } | ChannelState::Attaching { until, .. }
                     if until <= now =>
@@ -319,7 +312,7 @@ impl Node {
         observed: SocketAddr,
     ) {
         let observed = link::canonical(observed);
-        let own = self.links.get(link).and_then(|l| l.observed());
+        let local = self.links.is_local(link);
         let way = self.channel_way(link, channel);
         self.set_state(id, channel, ChannelState::Open { link });
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -334,8 +327,8 @@ impl Node {
             dial.failures = 0;
         }
         if let (Some(way), Stage::Live(live)) = (way, &mut peer.stage) {
-            let both_loopback =
-                observed.ip().is_loopback() && own.is_none_or(|own| own.ip().is_loopback());
+            // Seen at its own loopback by a relay on this host, or at an address of this host.
+            let both_loopback = local && observed.ip().is_loopback();
             live.same_host |= both_loopback || self.local.is_own_ip(observed.ip());
             let mut cx = Cx {
                 now,

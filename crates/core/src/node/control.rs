@@ -43,7 +43,7 @@ impl Node {
                 });
             }
             Control::Record(record) => self.on_record(&record),
-            Control::GoingAway { alternates, .. } => self.on_going_away(now, link, alternates),
+            Control::GoingAway { alternates, .. } => self.on_going_away(link, alternates),
             Control::Pong { .. } | Control::Unknown => {}
             // What only nodes say, or what the shell answers itself.
             _ => self.counters.control_unexpected += 1,
@@ -100,14 +100,14 @@ impl Node {
     }
 
     /// The relay will stop: its alternates are dialled now, so that they are up before it does.
-    fn on_going_away(&mut self, now: Instant, link: LinkId, alternates: Vec<RelayUrl>) {
+    fn on_going_away(&mut self, link: LinkId, alternates: Vec<RelayUrl>) {
         let Some(leaving) = self.links.get(link).map(|l| l.relay) else {
             return;
         };
         let kept = self.links.is_kept(leaving);
         for url in alternates.into_iter().take(MAX_ALTERNATES) {
-            self.add_relay_servers(now, &url, &[]);
-            let Some(relay) = self.links.add(url, Vec::new(), kept) else {
+            let Some(relay) = self.links.add_alternate(url, kept) else {
+                self.counters.control_unexpected += 1;
                 continue;
             };
             for peer in self.peers.values_mut() {

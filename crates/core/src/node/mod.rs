@@ -47,6 +47,7 @@ use byway_wire::{
     ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord,
 };
 
+use crate::budget::Budget;
 use crate::counters::Counters;
 use crate::cx::Cx;
 use crate::io::*;
@@ -57,6 +58,9 @@ use peer::{Peer, Stage};
 
 /// Most relays a record names (its format's limit).
 const MAX_RECORD_RELAYS: usize = 8;
+/// Rebind cookies echoed in a second. A NAT that moves costs one for each link; beyond that somebody forges a relay's
+/// address to have us write to its control stream.
+const COOKIES_PER_SECOND: u32 = 8;
 
 /// See the crate's documentation for how to drive it.
 #[derive(Debug)]
@@ -87,6 +91,7 @@ pub struct Node {
     /// Peers whose queues or timers may have changed.
     touched: BTreeSet<PeerId>,
     wakeups: wakeups::Wakeups,
+    cookies: Budget,
     began: Instant,
     /// The time of the last input: "now" for `poll_timeout` while output waits.
     now: Instant,
@@ -150,6 +155,7 @@ impl Node {
             known_ways: BTreeSet::new(),
             touched: BTreeSet::new(),
             wakeups: wakeups::Wakeups::default(),
+            cookies: Budget::new(now, COOKIES_PER_SECOND),
             began: now,
             now,
             transmits: VecDeque::new(),
@@ -272,7 +278,9 @@ impl Node {
                         self.counters.stun_unexpected += 1;
                     }
                 }
-                (Kind::RebindCookie, Way::Direct { remote, .. }) => self.on_cookie(remote, data),
+                (Kind::RebindCookie, Way::Direct { remote, .. }) => {
+                    self.on_cookie(now, remote, data);
+                }
                 _ => self.counters.datagram_unknown += 1,
             },
         }
@@ -431,7 +439,7 @@ impl Node {
     }
 
     /// A relay asks us to prove that we receive at a new address: the proof goes by the authenticated link.
-    fn on_cookie(&mut self, remote: SocketAddr, data: &[u8]) {
+    fn on_cookie(&mut self, now: Instant, remote: SocketAddr, data: &[u8]) {
         let known = Cookie::decode(data).and_then(|cookie| {
             let link = if cookie.channel == ChannelId::ECHO {
                 // For the link as a whole, whether it has channels or not.
@@ -444,7 +452,9 @@ impl Node {
             Some((link?, cookie))
         });
         match known {
+            Some(_) if !self.cookies.take(now) => self.counters.cookie_limited += 1,
             Some((link, cookie)) => {
+                self.links.expect_rebound(link);
                 let message = Control::Rebind(byway_wire::relay::control::Rebind { cookie });
                 self.events.push_back(Event::Control { link, message });
             }

@@ -35,6 +35,18 @@ pub(super) struct Dial {
     pub(super) failures: u32,
 }
 
+impl Dial {
+    /// An opening failed; the relay to blame is the last to be asked next time.
+    pub(super) fn ask_last(&mut self, relay: Option<RelayId>) {
+        self.failures = self.failures.saturating_add(1);
+        if let Some(relay) = relay
+            && let Some(at) = self.relays.iter().position(|&r| r == relay)
+        {
+            self.relays[at..].rotate_left(1);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Stage {
     /// No relay has named its instance yet.

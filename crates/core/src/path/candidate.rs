@@ -122,14 +122,16 @@ pub(crate) enum Class {
     Routable,
     /// This host.
     Loopback,
-    /// Never a peer: multicast, broadcast, unspecified, link-local (it needs a scope no peer can name), port 0.
+    /// Never a peer: multicast, broadcast, unspecified, reserved, link-local (it needs a scope no peer can name), port 0.
     Never,
 }
 
 pub(crate) fn class(addr: SocketAddr) -> Class {
     let never = match addr.ip() {
         IpAddr::V4(ip) => {
-            ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_link_local()
+            // 0.0.0.0/8 and 240.0.0.0/4 (with the broadcast address) are nobody's.
+            let first = ip.octets()[0];
+            first == 0 || first >= 240 || ip.is_multicast() || ip.is_link_local()
         }
         IpAddr::V6(ip) => {
             ip.is_unspecified()

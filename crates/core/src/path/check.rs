@@ -244,12 +244,15 @@ impl Path {
     /// The peer pinged us here: probably it can be reached now.
     pub(crate) fn heard_ping(&mut self, now: Instant) {
         let again = !std::mem::replace(&mut self.heard, true);
-        match &mut self.stage {
-            Stage::Searching { rung, next } if !self.attested => {
-                if again && *rung > 0 {
-                    (*rung, *next) = (0, now);
-                }
+        if !self.attested
+            && let Stage::Searching { rung, next } = &mut self.stage
+        {
+            if again && *rung > 0 {
+                (*rung, *next) = (0, now);
             }
+            return;
+        }
+        match &mut self.stage {
             Stage::Searching { rung, next } => {
                 let rested = self
                     .last_ping

@@ -28,7 +28,7 @@ const GIVEN_UP: Duration = Duration::from_secs(10);
 /// Other valid paths measured beside primary and standby.
 const MEASURED: usize = 4;
 /// Pings of one peer answered in a second: its ladders and ticks need less than 300.
-const PINGS_PER_SECOND: u32 = 512;
+pub(super) const PINGS_PER_SECOND: u32 = 512;
 /// Most pings remembered; the oldest is forgotten.
 const MAX_PINGS: usize = 512;
 
@@ -83,30 +83,6 @@ impl Pings {
             keep
         });
         lost
-    }
-}
-
-/// A bucket of answers to pings, refilled each second.
-#[derive(Debug)]
-pub(super) struct PingBudget {
-    second: Instant,
-    left: u32,
-}
-
-impl PingBudget {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            second: now,
-            left: PINGS_PER_SECOND,
-        }
-    }
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
-            *self = Self::new(now);
-        }
-        let fine = self.left > 0;
-        self.left -= u32::from(fine);
-        fine
     }
 }
 

@@ -11,9 +11,10 @@ use byway_wire::signal::{Candidates, Mapping, SignalBody};
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
 use super::failover::{Flow, Suspicion};
-use super::measure::{PingBudget, Pings};
+use super::measure::{PINGS_PER_SECOND, Pings};
 use super::score::{BestScore, PathId, Policy};
 use super::secure::Association;
+use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
 use crate::io::{FlowSample, LinkId, LocalSocket, PathKind, Route, RouteReason, SocketId, Way};
 
@@ -66,7 +67,8 @@ pub(crate) struct Paths {
     pub(super) table: BTreeMap<PathId, Path>,
     next_path: u32,
     pub(super) pings: Pings,
-    budget: PingBudget,
+    /// Answers to pings.
+    budget: Budget,
     /// The peer's latest list, and its number.
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
@@ -104,7 +106,7 @@ impl Paths {
             table: BTreeMap::new(),
             next_path: 0,
             pings: Pings::default(),
-            budget: PingBudget::new(now),
+            budget: Budget::new(now, PINGS_PER_SECOND),
             remote: Vec::new(),
             generation: None,
             attested: VecDeque::new(),

@@ -125,6 +125,8 @@ fn candidates_that_cannot_be_a_peer_are_never_probed() {
         "169.254.1.1:5000",
         "[fe80::1]:5000",
         "10.0.0.1:0",
+        "0.1.2.3:5000",
+        "240.0.0.1:5000",
         "[::ffff:127.0.0.1]:22",
         "198.51.100.2:5000", // The agent itself.
     ];
@@ -339,5 +341,114 @@ fn a_peer_whose_address_moves_a_hundred_times_still_gets_a_new_path() {
     assert!(
         matches!(primary, Some(Way::Direct { remote, .. }) if remote == here),
         "{primary:?}"
+    );
+}
+
+#[test]
+fn a_forged_stream_of_rebind_cookies_is_not_echoed_at_its_own_rate() {
+    use byway_wire::relay::cookie::CookieKey;
+    let mut world = World::direct();
+    let relay = Way::Direct {
+        socket: SocketId(0),
+        remote: "203.0.113.1:443".parse().unwrap(),
+    };
+    let cookie = CookieKey::from_bytes([3; 32]).make(
+        ChannelId::ECHO,
+        "198.51.100.1:6000".parse().unwrap(),
+        1,
+    );
+    let now = world.now;
+    let client = &mut world.hosts[CLIENT].node;
+    for _ in 0..1_000 {
+        client.handle_datagram(now, relay, None, &cookie.encode());
+    }
+    let echoed = std::iter::from_fn(|| client.poll_event()).count();
+    assert_eq!(echoed, 8);
+    assert_eq!(client.counters().cookie_limited, 992);
+}
+
+#[test]
+fn a_relay_cannot_tell_of_moves_that_were_not_proved() {
+    let mut world = World::direct();
+    let link = world.link_of(CLIENT);
+    let now = world.now;
+    let client = &mut world.hosts[CLIENT].node;
+    let observed = "192.0.2.99:9".parse().unwrap();
+    client.handle_control(now, link, Control::Rebound { observed });
+    assert!(client.poll_event().is_none(), "no new candidate, no signal");
+    assert_eq!(client.counters().control_unexpected, 1);
+}
+
+#[test]
+fn relays_that_go_away_cannot_have_us_dial_the_world() {
+    let mut world = World::direct();
+    let link = world.link_of(AGENT);
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    let mut dials = 0;
+    for n in 0..100 {
+        let alternates =
+            vec![byway_wire::RelayUrl::new(&format!("host{n}.test"), 22, None).unwrap()];
+        let going = Control::GoingAway {
+            deadline_ms: 1,
+            alternates,
+        };
+        agent.handle_control(now, link, going);
+        while let Some(event) = agent.poll_event() {
+            dials += usize::from(matches!(event, Event::Dial { .. }));
+        }
+    }
+    assert_eq!(dials, 8);
+    assert_eq!(agent.counters().control_unexpected, 92);
+}
+
+#[test]
+fn a_second_relay_cannot_repeat_the_id_of_a_channel_on_the_first() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.connect();
+    world.pass(ms(3_000));
+    let channel = *world.relays[0].channels.keys().next().unwrap();
+    let link = world.link_of(AGENT);
+    let before = world.hosts[AGENT].node.sizes();
+    let sender = &world.hosts[CLIENT].node;
+    let own = sender.record().record();
+    let secret = byway_wire::TicketSecret::from_bytes(SECRET);
+    let agent_id = world.hosts[AGENT].node.id().node;
+    let incoming = Incoming {
+        channel,
+        record: sender.record().clone(),
+        observed: world.hosts[CLIENT].addr,
+        proof: Some(secret.open_proof(own.id, &own.probe_key, agent_id)),
+        first: vec![],
+    };
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.handle_control(now, link, Control::Incoming(incoming));
+    assert!(matches!(
+        agent.poll_event(),
+        Some(Event::Control {
+            message: Control::Closed {
+                reason: CloseReason::ChannelInUse,
+                ..
+            },
+            ..
+        })
+    ));
+    assert_eq!(agent.sizes(), before);
+}
+
+#[test]
+fn a_relay_elsewhere_that_claims_to_see_both_on_loopback_opens_no_loopback() {
+    let mut world = World::new();
+    for host in &mut world.hosts {
+        host.seen_at = Some("127.0.0.1:5000".parse().unwrap());
+    }
+    world.connect();
+    world.pass(ms(1_000));
+    let before = world.hosts[AGENT].node.counters().candidate_refused;
+    offer(&mut world, vec!["127.0.0.1:22".parse().unwrap()]);
+    assert_eq!(
+        world.hosts[AGENT].node.counters().candidate_refused,
+        before + 1
     );
 }

@@ -526,3 +526,24 @@ fn a_narrow_direct_path_is_better_than_a_tls_link() {
     let route = world.hosts[CLIENT].route.clone().unwrap();
     assert_eq!(route.max_datagram, 1_200);
 }
+
+#[test]
+fn an_open_on_a_udp_link_that_fell_silent_is_repeated_on_the_tls_link() {
+    let mut world = World::new();
+    world.pass(ms(1_000));
+    world.relays[0].udp_mute = true;
+    world.connect();
+    world.pass(ms(9_000));
+    assert_eq!(world.hosts[CLIENT].failed, None);
+    assert!(world.hosts[CLIENT].route.is_some());
+    assert_eq!(world.hosts[CLIENT].ready, [Carrier::Tls]);
+}
+
+#[test]
+fn a_relay_that_welcomes_and_hangs_up_is_dialled_ever_more_seldom() {
+    let mut world = World::new();
+    world.relays[0].fickle = true;
+    world.pass(ms(60_000));
+    let welcomed = world.hosts[AGENT].ready.len();
+    assert!((5..=20).contains(&welcomed), "{welcomed} links in a minute");
+}

@@ -42,6 +42,10 @@ enum Happening {
         link: LinkId,
         message: Control,
     },
+    Broken {
+        host: usize,
+        link: LinkId,
+    },
     Datagram {
         host: usize,
         way: Way,
@@ -53,6 +57,8 @@ enum Happening {
 pub(super) struct Host {
     pub(super) node: Node,
     pub(super) addr: SocketAddr,
+    /// Where relays say that it is.
+    pub(super) seen_at: Option<SocketAddr>,
     pub(super) peer: Option<PeerId>,
     pub(super) route: Option<Route>,
     pub(super) routes: Vec<(Duration, RouteReason, Option<PathKind>)>,
@@ -88,6 +94,10 @@ pub(super) struct Relay {
     pub(super) channels: BTreeMap<ChannelId, [Option<(usize, LinkId)>; 2]>,
     pub(super) alive: bool,
     pub(super) echo: bool,
+    /// Says nothing on UDP links.
+    pub(super) udp_mute: bool,
+    /// Hangs up on everyone it welcomed.
+    pub(super) fickle: bool,
     /// Messages that came, for assertions.
     pub(super) log: Vec<&'static str>,
 }
@@ -151,6 +161,8 @@ impl World {
             channels: BTreeMap::new(),
             alive: true,
             echo: true,
+            udp_mute: false,
+            fickle: false,
             log: Vec::new(),
         };
         let mut world = Self {
@@ -722,6 +734,13 @@ impl World {
                         .handle_control(self.now, link, message);
                 }
             }
+            Happening::Broken { host, link } => {
+                self.unlink(host, link);
+                let error = LinkError::Broken("fickle".into());
+                self.hosts[host]
+                    .node
+                    .handle_link_lost(self.now, link, error);
+            }
             Happening::Datagram { host, way, data } => {
                 if data[0] == 0x40 {
                     self.on_data(host, way, &data);
@@ -754,8 +773,12 @@ impl World {
         if !self.relays[n].alive || !self.relays[n].links.contains_key(&from) {
             return;
         }
+        if self.relays[n].udp_mute && carrier == Carrier::Udp {
+            return;
+        }
         self.relays[n].log.push(message.name());
-        let observed = self.hosts[host].addr;
+        let seen = |h: &Host| h.seen_at.unwrap_or(h.addr);
+        let observed = seen(&self.hosts[host]);
         let relay = &mut self.relays[n];
         match message {
             Control::Hello(hello) => {
@@ -773,7 +796,11 @@ impl World {
                     max_datagram: 9_000,
                     time: 1,
                 };
+                let fickle = relay.fickle;
                 self.say_to(from, Control::Welcome(welcome));
+                if fickle {
+                    self.later(self.relay_delay * 2, Happening::Broken { host, link });
+                }
             }
             Control::Open(open) => {
                 let Some(&to) = relay.agents.get(&open.peer) else {
@@ -798,7 +825,7 @@ impl World {
                     proof: open.proof,
                     first: open.first,
                 };
-                let there = self.hosts[to.0].addr;
+                let there = seen(&self.hosts[to.0]);
                 self.say_to(to, Control::Incoming(incoming));
                 self.say_to(
                     from,
@@ -863,6 +890,7 @@ impl Host {
         Self {
             node: Node::new(now, config, identity, seed),
             addr: SocketAddr::new(IpAddr::from(ip), 5_000),
+            seen_at: None,
             peer: None,
             route: None,
             routes: Vec::new(),
