@@ -126,7 +126,7 @@ pub(crate) struct Agent {
 pub(crate) struct Forward {
     /// A ticket, @FILE with a ticket in it, or an alias.
     pub(crate) peer: String,
-    /// PORT, or [BIND:]PORT:HOST:PORT; BIND is 127.0.0.1 unless given, HOST is resolved at the agent.
+    /// PORT, or `[BIND:]PORT:HOST:PORT`; BIND is 127.0.0.1 unless given, HOST is resolved at the agent.
     #[arg(required = true, value_name = "FORWARD")]
     pub(crate) forwards: Vec<Spec>,
     #[command(flatten)]
