@@ -42,6 +42,8 @@ impl ForwardServer {
         let connected = match &target {
             Target::Tcp { host, port } => {
                 tokio::select! {
+                    // First the connection: one that is there must be reset, not merely forgotten.
+                    biased;
                     connected = connect::connect(&self.policy, host, *port) => connected,
                     // The client has lost interest while the target was slow to answer.
                     _ = send.stopped() => return,
@@ -65,6 +67,8 @@ impl ForwardServer {
             .await
             .is_err()
         {
+            // The client's side was reset meanwhile: the target must not take that for an orderly end.
+            let _ = stream.set_zero_linger();
             return;
         }
         tracing::debug!(%target, "connected");
