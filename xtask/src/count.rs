@@ -13,13 +13,18 @@ pub(crate) struct Count {
     pub(crate) failures: Vec<String>,
     /// Names of those that did not run, with the reason where one is given.
     pub(crate) skips: Vec<String>,
+    /// nextest is speaking, and shows what failed tests printed: their own counts are in its count.
+    nextest: bool,
 }
 
 impl Count {
     /// Reads one line of output.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim();
-        if let Some(rest) = line.strip_prefix("test result: ") {
+        self.nextest |= line.starts_with("Nextest run ID");
+        if self.nextest {
+            self.nextest_line(line);
+        } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.libtest_result(rest);
         } else if let Some((name, outcome)) = line
             .strip_prefix("test ")
@@ -35,14 +40,17 @@ impl Count {
                     format!("{name}: {why}")
                 });
             }
-        } else if line.starts_with("Summary [") {
+        }
+    }
+
+    fn nextest_line(&mut self, line: &str) {
+        if line.starts_with("Summary [") {
             self.nextest_summary(line);
         } else if let Some((status, rest)) = line.split_once(' ')
-            && let Some(name) = rest
+            && let Some((_, name)) = rest
                 .trim_start()
                 .strip_prefix('[')
                 .and_then(|r| r.split_once(']'))
-                .map(|(_, n)| n)
         {
             match status {
                 "FAIL" | "TIMEOUT" | "ABORT" | "SIGSEGV" | "SIGABRT" => {
@@ -141,7 +149,9 @@ mod tests {
     #[test]
     fn nextest_is_counted_and_each_failure_named_once() {
         let c = count(
-            "        PASS [   0.014s] ( 1/4) byway-lab a::b\n        FAIL [   0.014s] ( 2/4) byway-lab a::c\n\
+            " Nextest run ID 1-2 with nextest profile: default\n\
+                     PASS [   0.014s] ( 1/4) byway-lab a::b\n    test a::c ... FAILED\n\
+                 test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s\n        FAIL [   0.014s] ( 2/4) byway-lab a::c\n\
              ────────────\n     Summary [   5.732s] 4 tests run: 2 passed (1 slow), 1 failed, 1 timed out, 2 skipped\n\
                      SKIP [         ] byway-lab a::d\n        FAIL [   0.014s] ( 2/4) byway-lab a::c\n     TIMEOUT [  60.0s] byway-lab a::e\n",
         );
