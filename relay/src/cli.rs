@@ -3,7 +3,7 @@
 //! Standard output carries one line, the relay's URL, when it is ready; scripts wait for it. Everything else is the log
 //! on standard error. Exit codes: 0 done, 1 failed, 2 bad usage.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ struct Serve {
     /// Its region.
     #[arg(long, env = "BYWAY_REGION")]
     region: Option<String>,
-    /// The host name or address by which nodes know the relay.
+    /// The host name or address by which nodes know the relay. Behind an ingress that ends TLS it must be right.
     #[arg(long, value_name = "HOST", env = "BYWAY_PUBLIC_HOST")]
     public_host: Option<String>,
     /// A certificate chain in PEM. Default: a certificate made at each start, known by its pin.
@@ -162,8 +162,12 @@ fn run(config: ServerConfig) -> anyhow::Result<()> {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
+    // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !unwanted;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours)
         .init();
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use byway_wire::relay::Pin;
+
 use crate::hub::Hub;
 use crate::plane::Plane;
 use crate::stats::Counters;
@@ -17,6 +19,10 @@ pub(crate) struct Context {
     /// The relay's name and region, for the challenge.
     pub(crate) name: String,
     pub(crate) region: String,
+    /// The public key of its certificate, for the proof on a TLS link.
+    pub(crate) certificate: Pin,
+    /// The hosts by which nodes know it.
+    pub(crate) hosts: Vec<String>,
     /// Refuse TLS links whose TLS does not end here.
     pub(crate) require_channel_binding: bool,
 }

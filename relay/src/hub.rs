@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use byway_relay_core::io::{Audit, Egress, Event, LinkId, LinkInfo, Side, TableUpdate};
 use byway_relay_core::relay::Load;
 use byway_relay_core::{Config, Relay};
-use byway_wire::relay::control::Control;
+use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::cookie::CookieKey;
 use byway_wire::relay::frame::{self, Frame};
 use byway_wire::{ChannelId, NodeId};
@@ -28,6 +28,10 @@ use crate::table::{End, Table, Way};
 #[derive(Clone, Debug)]
 pub(crate) struct NewLink {
     pub(crate) node: NodeId,
+    /// The role that was proved with it, on a TLS link.
+    pub(crate) role: Option<Role>,
+    /// When the connection began.
+    pub(crate) began: Instant,
     /// Where the node comes from.
     pub(crate) observed: SocketAddr,
     pub(crate) carrier: Carrier,
@@ -101,6 +105,8 @@ impl Hub {
         };
         let info = LinkInfo {
             node: new.node,
+            role: new.role,
+            began: new.began,
             egress,
             observed: new.observed,
         };

@@ -71,7 +71,8 @@ pub struct ServerConfig {
     pub admission: Admission,
     /// UDP shards; 0 means one per core.
     pub shards: usize,
-    /// Host by which nodes know the relay; the first listening address otherwise.
+    /// Host by which nodes know the relay; the first listening address otherwise. Must be right where an ingress or a
+    /// proxy ends TLS before the relay: a node that dialled another host is refused then.
     pub public_host: Option<String>,
     /// Certificate and key in PEM files. None: a certificate signed by itself, made at each start and known by its pin.
     pub cert: Option<CertFiles>,

@@ -149,6 +149,7 @@ pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Con
 async fn serve(incoming: Incoming, place: Place, listener: usize, context: &Context) {
     let observed = canonical(incoming.remote_address());
     let local_ip = incoming.local_ip();
+    let began = Instant::now();
     let connection = match incoming.accept() {
         Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
         Err(e) => Ok(Err(e)),
@@ -170,6 +171,8 @@ async fn serve(incoming: Incoming, place: Place, listener: usize, context: &Cont
     let _closes = CloseOnDrop(Arc::clone(&outbox));
     let link = context.hub.link_up(NewLink {
         node,
+        role: None,
+        began,
         observed,
         carrier: Carrier::Udp { listener, local_ip },
         outbox: Arc::clone(&outbox),

@@ -104,6 +104,8 @@ impl Server {
             strangers: Strangers::new(now),
             name: config.name.clone(),
             region: config.region.clone(),
+            certificate: identity.pin(),
+            hosts: own_hosts(&config, &url, &addrs),
             require_channel_binding: config.require_channel_binding,
         });
         let (stop, _) = watch::channel(false);
@@ -258,6 +260,20 @@ fn url(
             .is_some_and(|host| host.parse::<IpAddr>().is_err());
     let pin = (!by_name).then(|| identity.pin());
     RelayUrl::new(host, port, pin).with_context(|| format!("'{host}' is not a host name"))
+}
+
+/// The hosts that a node may have dialled to come here, for links whose TLS ends before the relay. Every name that is not
+/// ours is one that another relay may have; so if the operator gave the name, only that one.
+fn own_hosts(config: &ServerConfig, url: &RelayUrl, addrs: &[SocketAddr]) -> Vec<String> {
+    let mut hosts = vec![url.host().to_owned()];
+    if config.public_host.is_none() {
+        let ips = addrs.iter().map(|addr| addr.ip().to_canonical());
+        hosts.extend(
+            ips.filter(|ip| !ip.is_unspecified())
+                .map(|ip| ip.to_string()),
+        );
+    }
+    hosts
 }
 
 fn public_host(config: &ServerConfig, first: SocketAddr) -> String {

@@ -92,6 +92,8 @@ counters! {
     stalled,
     /// Links whose TLS ends somewhere between the node and here.
     intercepted,
+    /// Proofs refused on TLS links: not of their key, meant for another relay, or of a link whose TLS must end here.
+    proofs_refused,
 }
 
 /// Adds to a counter.

@@ -105,6 +105,21 @@ fn dev_prints_one_line_when_it_is_ready_and_ends_on_sigterm() {
 }
 
 #[test]
+fn logs_in_a_file_have_no_colours() {
+    let mut child = command(&["--dev"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    terminate(&mut child);
+    assert!(line.contains("ready") && !line.contains('\u{1b}'), "{line}");
+}
+
+#[test]
 fn open_listens_where_it_is_told() {
     let (mut child, line) = running(&[
         "--open",

@@ -6,9 +6,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use byway_wire::relay::control::{Control, RefuseReason, Role};
+use byway_wire::key::Purpose;
+use byway_wire::relay::control::{Control, LinkClaim, Prove, RefuseReason, Role};
 use byway_wire::relay::frame::{Frame, data_header};
-use common::tls::{TlsNode, tls};
+use common::tls::{Interceptor, TlsNode, tls};
 use common::udp::{UdpNode, pair};
 use common::*;
 use futures_util::SinkExt;
@@ -79,6 +80,8 @@ async fn slow_clients_are_cut() {
         .await
         .unwrap();
     let mut mute = TlsNode::connect(&server).await;
+    // One takes its time for the proof, and says no Hello.
+    let mut slow = TlsNode::connect(&server).await;
     let start = Instant::now();
     let limit = Duration::from_secs(15);
     let mut buf = [0; 16];
@@ -90,6 +93,7 @@ async fn slow_clients_are_cut() {
         start.elapsed() < Duration::from_secs(8),
         "TLS has five seconds"
     );
+    slow.prove(1, 1).await;
     let end = tokio::time::timeout(limit, half.read(&mut buf))
         .await
         .unwrap();
@@ -98,14 +102,30 @@ async fn slow_clients_are_cut() {
         .await
         .unwrap();
     assert!(matches!(end, None | Some(Err(_))));
+    match slow.hear().await {
+        Control::Refused { detail, .. } => assert!(detail.contains("Hello"), "{detail}"),
+        other => panic!("{}", other.name()),
+    }
     assert!(
         start.elapsed() < Duration::from_secs(13),
-        "the proof has ten seconds"
+        "the way to Welcome has ten seconds in all"
     );
     until(&server, "all are counted", |s| {
         s.data.handshakes_failed == 3
     })
     .await;
+}
+
+/// The relay says why it refuses, and ends the link.
+async fn refused_for(node: &mut TlsNode, why: &str) {
+    match node.hear().await {
+        Control::Refused {
+            reason: RefuseReason::Identity,
+            detail,
+        } => assert!(detail.contains(why), "{detail}"),
+        other => panic!("{}", other.name()),
+    }
+    assert!(node.try_hear().await.is_none());
 }
 
 #[tokio::test]
@@ -121,9 +141,8 @@ async fn a_node_proves_its_key_and_is_welcomed() {
 async fn a_proof_by_another_key_is_refused() {
     let server = start().await;
     let mut node = TlsNode::connect(&server).await;
-    let exporter = node.exporter;
-    node.prove(1, 2, exporter).await;
-    assert!(node.try_hear().await.is_none());
+    node.prove(1, 2).await;
+    refused_for(&mut node, "does not verify").await;
     until(&server, "the refusal", |s| s.data.handshakes_failed == 1).await;
     assert_eq!(server.stats().control.links, 0);
 }
@@ -133,9 +152,8 @@ async fn a_proof_for_another_challenge_is_refused() {
     let server = start().await;
     let mut node = TlsNode::connect(&server).await;
     node.challenge.nonce[0] ^= 1;
-    let exporter = node.exporter;
-    node.prove(1, 1, exporter).await;
-    assert!(node.try_hear().await.is_none());
+    node.prove(1, 1).await;
+    refused_for(&mut node, "does not verify").await;
     assert_eq!(server.stats().control.links, 0);
 }
 
@@ -179,16 +197,112 @@ async fn a_node_that_floods_the_relay_with_pings_is_refused() {
 async fn intercepted_tls_is_noted_and_refused_only_on_demand() {
     let server = start().await;
     let mut node = TlsNode::connect(&server).await;
-    node.prove(1, 1, [9; 32]).await;
+    node.claim.exporter = [9; 32];
+    node.prove(1, 1).await;
     node.say(hello(1, Role::Client)).await;
     assert!(matches!(node.hear().await, Control::Welcome(_)));
     assert_eq!(server.stats().data.intercepted, 1);
 
     let strict = start_with(|c| c.require_channel_binding = true).await;
     let mut node = TlsNode::connect(&strict).await;
-    node.prove(1, 1, [9; 32]).await;
-    assert!(node.try_hear().await.is_none());
+    node.claim.exporter = [9; 32];
+    node.prove(1, 1).await;
+    refused_for(&mut node, "channel binding").await;
     assert_eq!(strict.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn another_relay_that_hands_on_the_challenge_gets_a_proof_of_no_use() {
+    let server = start().await;
+    let other = Interceptor::start(&server).await;
+    let mut node = TlsNode::connect_to(other.addr, other.pin, "other.example:443").await;
+    node.prove(1, 1).await;
+    // What the other relay would say in the node's name comes too late.
+    node.say(hello(1, Role::Client)).await;
+    refused_for(&mut node, "public_host").await;
+    let stats = until(&server, "the refusal", |s| s.data.handshakes_failed == 1).await;
+    assert_eq!((stats.data.proofs_refused, stats.control.links), (1, 0));
+}
+
+#[tokio::test]
+async fn another_relay_cannot_change_what_was_signed() {
+    let server = start().await;
+    let other = Interceptor::start(&server).await;
+    let ours = server.url();
+    let changes: [&dyn Fn(&mut LinkClaim); 3] = [
+        &|c| c.dialled = ours.authority(),
+        &|c| c.certificate = ours.pin().unwrap(),
+        &|c| c.role = Role::Agent,
+    ];
+    for change in changes {
+        let mut node = TlsNode::connect_to(other.addr, other.pin, "other.example:443").await;
+        let signed = Prove::signed_bytes(&node.challenge, &node.claim);
+        change(&mut node.claim);
+        let forged = Prove {
+            node: key(1).node_id(),
+            claim: node.claim.clone(),
+            signature: key(1).sign(Purpose::LinkProof, &signed),
+        };
+        node.say(Control::Prove(forged)).await;
+        refused_for(&mut node, "does not verify").await;
+    }
+    assert_eq!(server.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn tls_that_ends_before_the_relay_under_its_name_is_noted_and_refused_only_on_demand() {
+    let server = start().await;
+    let proxy = Interceptor::start(&server).await;
+    let name = server.url().authority();
+    let mut node = TlsNode::connect_to(proxy.addr, proxy.pin, &name).await;
+    node.prove(1, 1).await;
+    node.say(hello(1, Role::Client)).await;
+    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    assert_eq!(server.stats().data.intercepted, 1);
+
+    let strict = start_with(|c| c.require_channel_binding = true).await;
+    let proxy = Interceptor::start(&strict).await;
+    let name = strict.url().authority();
+    let mut node = TlsNode::connect_to(proxy.addr, proxy.pin, &name).await;
+    node.prove(1, 1).await;
+    refused_for(&mut node, "channel binding").await;
+    assert_eq!(strict.stats().control.links, 0);
+}
+
+#[tokio::test]
+async fn behind_an_ingress_the_public_host_is_the_relay_s_only_name() {
+    let server = start_with(|c| c.public_host = Some("Relay.example".into())).await;
+    let ingress = Interceptor::start(&server).await;
+    // The ingress has a port of its own.
+    let mut node = TlsNode::connect_to(ingress.addr, ingress.pin, "relay.example:8443").await;
+    node.prove(1, 1).await;
+    node.say(hello(1, Role::Client)).await;
+    assert!(matches!(node.hear().await, Control::Welcome(_)));
+
+    let listen = addr(&server).to_string();
+    let mut node = TlsNode::connect_to(ingress.addr, ingress.pin, &listen).await;
+    node.prove(2, 2).await;
+    refused_for(&mut node, "public_host").await;
+}
+
+#[tokio::test]
+async fn a_name_that_the_relay_does_not_know_is_fine_where_its_own_certificate_was_shown() {
+    let server = start_with(|c| c.require_channel_binding = true).await;
+    let pin = server.url().pin().unwrap();
+    let mut node = TlsNode::connect_to(addr(&server), pin, "alias.example:443").await;
+    node.prove(1, 1).await;
+    node.say(hello(1, Role::Client)).await;
+    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    assert_eq!(server.stats().data.intercepted, 0);
+}
+
+#[tokio::test]
+async fn a_role_other_than_the_signed_one_is_refused() {
+    let server = start().await;
+    let mut node = TlsNode::connect(&server).await;
+    node.prove(1, 1).await;
+    node.say(hello(1, Role::Agent)).await;
+    refused_for(&mut node, "role").await;
 }
 
 #[tokio::test]

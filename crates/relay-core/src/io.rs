@@ -1,8 +1,9 @@
 //! What passes between the relay's state machine and its shell.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use byway_wire::relay::control::{Control, RefuseReason};
+use byway_wire::relay::control::{Control, RefuseReason, Role};
 use byway_wire::{ChannelId, NodeId};
 
 /// One authenticated connection of a node, numbered by the shell, never reused.
@@ -14,6 +15,10 @@ pub struct LinkId(pub u64);
 pub struct LinkInfo {
     /// The key that was proved (by TLS on a UDP link, by `Prove` on a TLS link).
     pub node: NodeId,
+    /// The role that was proved with it (on a TLS link); `Hello` must say the same.
+    pub role: Option<Role>,
+    /// When its connection began: the time to `Welcome` counts from there ([`crate::WELCOME_DEADLINE`]).
+    pub began: Instant,
     /// Where data for it goes.
     pub egress: Egress,
     /// Where the node comes from, as we see it.

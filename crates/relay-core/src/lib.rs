@@ -21,6 +21,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `relay` | the one place that composes the rest; settings; dispatch of control messages |
+//! | `proof` | judging the proof of a key on a TLS link |
 //! | `links` | links and sessions: hello, newest agent wins, limits, the end of a link |
 //! | `opens` | opening: checks, waiting for an absent peer, unanswered opens |
 //! | `channels` | channels and their two ends: attach, close, linger |
@@ -35,6 +36,7 @@ pub mod forward;
 pub mod io;
 mod links;
 mod opens;
+pub mod proof;
 mod rebind;
 pub mod relay;
 mod relayed;
@@ -44,4 +46,5 @@ mod timers;
 
 pub use admission::Admission;
 pub use counters::Counters;
+pub use links::WELCOME_DEADLINE;
 pub use relay::{Config, Relay};

@@ -23,8 +23,8 @@ use crate::io::*;
 use crate::relay::Relay;
 use crate::timers::Timer;
 
-/// From a proved key to `Hello` (design section 12).
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// From a connection's first packet to `Welcome`, handshake and proof included (design section 12).
+pub const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A link whose node proved its key.
 #[derive(Debug)]
@@ -81,7 +81,8 @@ impl Relay {
                 addr: Some(addr),
             });
         }
-        self.timers.arm(Timer::Hello(id), now + HELLO_DEADLINE);
+        self.timers
+            .arm(Timer::Hello(id), info.began + WELCOME_DEADLINE);
         if too_many {
             self.counters.refused_links += 1;
             self.refuse(now, id, RefuseReason::Limit, "too many links of this node");
@@ -103,6 +104,11 @@ impl Relay {
         if hello.record.node() != info.node {
             self.counters.refused_identity += 1;
             let detail = "the record is not of the key that connected";
+            return self.refuse(now, id, RefuseReason::Identity, detail);
+        }
+        if info.role.is_some_and(|role| role != hello.role) {
+            self.counters.refused_identity += 1;
+            let detail = "another role than the proof was signed for";
             return self.refuse(now, id, RefuseReason::Identity, detail);
         }
         if !self.config.admission.admits(unix_time, &hello) {

@@ -57,7 +57,7 @@ fn is_label(label: &str) -> bool {
 
 /// `host:port`, with brackets round an IPv6 address.
 pub(crate) fn write_authority(
-    f: &mut std::fmt::Formatter<'_>,
+    f: &mut impl std::fmt::Write,
     host: &str,
     port: u16,
 ) -> std::fmt::Result {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use byway_relay_core::WELCOME_DEADLINE;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,8 +21,6 @@ use crate::udp::shard::canonical;
 
 /// For TLS (design section 12).
 const TLS_DEADLINE: Duration = Duration::from_secs(5);
-/// From TLS to a proved key, and then once more to `Hello`.
-const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes in the kernel that are sent but not acknowledged: 100 Mbit/s at 10 ms.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Bytes in the kernel that are not even sent (design section 7): what waits longer waits in our queue, where it ages.
@@ -72,6 +71,7 @@ async fn serve(
     place: Place,
     context: &Context,
 ) -> io::Result<()> {
+    let began = Instant::now();
     tune(&stream);
     let (stream, written) = Watched::new(stream);
     let mut stream = tokio::time::timeout(TLS_DEADLINE, tls.accept(stream)).await??;
@@ -80,17 +80,17 @@ async fn serve(
         .1
         .export_keying_material([0; 32], b"EXPORTER-byway-link", None)
         .map_err(io::Error::other)?;
-    let proof_deadline = tokio::time::Instant::now() + PROOF_DEADLINE;
-    let (route, head) =
-        tokio::time::timeout_at(proof_deadline, http::read_head(&mut stream)).await??;
+    // TLS is part of it, and so is `Hello`, for which relay-core waits.
+    let deadline = (began + WELCOME_DEADLINE).into();
+    let (route, head) = tokio::time::timeout_at(deadline, http::read_head(&mut stream)).await??;
     if route != Route::Link {
-        return tokio::time::timeout_at(proof_deadline, http::answer(&mut stream, route)).await?;
+        return tokio::time::timeout_at(deadline, http::answer(&mut stream, route)).await?;
     }
     let stream = Ahead::new(head, stream);
-    let proved =
-        tokio::time::timeout_at(proof_deadline, link::prove(stream, &exporter, context)).await??;
+    let ready =
+        tokio::time::timeout_at(deadline, link::prove(stream, &exporter, context)).await??;
     drop(place);
-    link::run(proved, from, written, context).await;
+    link::run(ready, (from, began), written, context).await;
     Ok(())
 }
 

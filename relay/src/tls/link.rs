@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use byway_wire::NodeId;
-use byway_wire::key::Purpose;
-use byway_wire::relay::control::{Challenge, Control, Prove};
+use byway_relay_core::proof::{self, Own, ProofError};
+use byway_wire::relay::control::{Challenge, Control, RefuseReason};
 use byway_wire::relay::frame::{DATA_HEADER_LEN, Frame, MAX_DATA};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -34,10 +33,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A WebSocket whose node proved its key.
 #[derive(Debug)]
-pub(crate) struct Proved<S> {
+pub(crate) struct Ready<S> {
     ws: WebSocketStream<S>,
-    node: NodeId,
-    intercepted: bool,
+    proved: proof::Proved,
 }
 
 /// Finishes the upgrade, and lets the node prove its key. `exporter` is TLS's, as seen here.
@@ -45,7 +43,7 @@ pub(crate) async fn prove<S>(
     stream: S,
     exporter: &[u8; 32],
     context: &Context,
-) -> io::Result<Proved<S>>
+) -> io::Result<Ready<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -75,44 +73,62 @@ where
     let Frame::Control(Control::Prove(proof)) = frame else {
         return Err(io::Error::other("something else than a proof"));
     };
-    check(&challenge, &proof)?;
-    let intercepted = proof.exporter != *exporter;
-    if intercepted {
-        bump(&context.counters.intercepted);
-        if context.require_channel_binding {
-            return Err(io::Error::other(
-                "TLS ends before the relay, which requires channel binding",
-            ));
+    let own = Own {
+        certificate: context.certificate,
+        exporter: *exporter,
+        hosts: &context.hosts,
+        require_channel_binding: context.require_channel_binding,
+    };
+    match proof::judge(&challenge, &proof, &own) {
+        Ok(proved) => {
+            if proved.intercepted {
+                bump(&context.counters.intercepted);
+            }
+            Ok(Ready { ws, proved })
+        }
+        Err(error) => {
+            bump(&context.counters.proofs_refused);
+            if error == ProofError::Intercepted {
+                bump(&context.counters.intercepted);
+            }
+            // Whoever takes longer has missed it.
+            let _ = tokio::time::timeout(LAST_WORDS, refuse(ws, &error)).await;
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
         }
     }
-    Ok(Proved {
-        ws,
-        node: proof.node,
-        intercepted,
-    })
 }
 
-fn check(challenge: &Challenge, proof: &Prove) -> io::Result<()> {
-    let signed = Prove::signed_bytes(challenge, &proof.nonce, &proof.exporter);
-    proof
-        .node
-        .verify(Purpose::LinkProof, &signed, &proof.signature)
-        .map_err(|_| io::Error::new(io::ErrorKind::PermissionDenied, "the proof does not verify"))
+/// Tells the node why, and waits until it has read it: closing while its next messages are unread would reset TCP.
+async fn refuse<S>(mut ws: WebSocketStream<S>, error: &ProofError)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let refused = Control::Refused {
+        reason: RefuseReason::Identity,
+        detail: error.to_string(),
+    };
+    let frame = Frame::Control(refused).encode();
+    if ws.send(Message::binary(frame)).await.is_ok() && ws.close().await.is_ok() {
+        while let Some(Ok(_)) = ws.next().await {}
+    }
 }
 
 /// Runs the link to its end.
 pub(crate) async fn run<S>(
-    proved: Proved<S>,
-    from: SocketAddr,
+    ready: Ready<S>,
+    (from, began): (SocketAddr, Instant),
     written: Arc<AtomicU64>,
     context: &Context,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let Ready { ws, proved } = ready;
     let outbox = Arc::new(Outbox::default());
     let _closes = CloseOnDrop(Arc::clone(&outbox));
     let link = context.hub.link_up(NewLink {
         node: proved.node,
+        role: Some(proved.role),
+        began,
         observed: from,
         carrier: Carrier::Tls,
         outbox: Arc::clone(&outbox),
@@ -122,7 +138,7 @@ pub(crate) async fn run<S>(
         intercepted = proved.intercepted,
         "TLS link up"
     );
-    let (sink, stream) = proved.ws.split();
+    let (sink, stream) = ws.split();
     let read = read(stream, &link, &outbox, context);
     let write = write(sink, &outbox, &written, context);
     tokio::pin!(read, write);

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use byway_relay::Server;
 use byway_wire::key::Purpose;
-use byway_wire::relay::control::{Challenge, Control, Prove, Role};
+use byway_wire::relay::Pin;
+use byway_wire::relay::control::{Challenge, Control, LinkClaim, Prove, Role};
 use byway_wire::relay::frame::Frame;
 use futures_util::{SinkExt, StreamExt};
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::server::ParsedCertificate;
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::{PinVerifier, addr, hello, key, provider, soon};
@@ -20,20 +24,25 @@ use super::{PinVerifier, addr, hello, key, provider, soon};
 pub(crate) struct TlsNode {
     pub(crate) ws: WebSocketStream<TlsStream<TcpStream>>,
     pub(crate) challenge: Challenge,
-    pub(crate) exporter: [u8; 32],
+    /// What it will say of the way here; a test may change it.
+    pub(crate) claim: LinkClaim,
     pub(crate) local: SocketAddr,
 }
 
 /// A TLS connection, nothing said.
 pub(crate) async fn tls(server: &Server) -> TlsStream<TcpStream> {
+    tls_to(addr(server), server.url().pin().unwrap()).await
+}
+/// The same with whoever is there and has this key.
+pub(crate) async fn tls_to(to: SocketAddr, pin: Pin) -> TlsStream<TcpStream> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinVerifier(server.url().pin().unwrap())))
+        .with_custom_certificate_verifier(Arc::new(PinVerifier(pin)))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let tcp = TcpStream::connect(addr(server)).await.unwrap();
+    let tcp = TcpStream::connect(to).await.unwrap();
     let name = ServerName::try_from("relay.invalid").unwrap();
     let connect = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     soon("TLS handshake", connect).await.unwrap()
@@ -42,7 +51,12 @@ pub(crate) async fn tls(server: &Server) -> TlsStream<TcpStream> {
 impl TlsNode {
     /// Connects and is challenged.
     pub(crate) async fn connect(server: &Server) -> Self {
-        let stream = tls(server).await;
+        let (url, pin) = (server.url(), server.url().pin().unwrap());
+        Self::connect_to(addr(server), pin, &url.authority()).await
+    }
+    /// Dials `dialled`, which leads to `to`, where somebody shows the key of `pin`.
+    pub(crate) async fn connect_to(to: SocketAddr, pin: Pin, dialled: &str) -> Self {
+        let stream = tls_to(to, pin).await;
         let local = stream.get_ref().0.local_addr().unwrap();
         let exporter = stream
             .get_ref()
@@ -59,18 +73,22 @@ impl TlsNode {
         Self {
             ws,
             challenge,
-            exporter,
+            claim: LinkClaim {
+                nonce: [5; 32],
+                exporter,
+                dialled: dialled.to_owned(),
+                certificate: pin,
+                role: Role::Client,
+            },
             local,
         }
     }
-    /// Proves key `signer` for node `n`, having seen `exporter`.
-    pub(crate) async fn prove(&mut self, n: u8, signer: u8, exporter: [u8; 32]) {
-        let nonce = [5; 32];
-        let signed = Prove::signed_bytes(&self.challenge, &nonce, &exporter);
+    /// Proves key `signer` for node `n`.
+    pub(crate) async fn prove(&mut self, n: u8, signer: u8) {
+        let signed = Prove::signed_bytes(&self.challenge, &self.claim);
         let proof = Prove {
             node: key(n).node_id(),
-            nonce,
-            exporter,
+            claim: self.claim.clone(),
             signature: key(signer).sign(Purpose::LinkProof, &signed),
         };
         self.say(Control::Prove(proof)).await;
@@ -78,8 +96,8 @@ impl TlsNode {
     /// Connects and is welcomed.
     pub(crate) async fn welcome(server: &Server, n: u8, role: Role) -> Self {
         let mut node = Self::connect(server).await;
-        let exporter = node.exporter;
-        node.prove(n, n, exporter).await;
+        node.claim.role = role;
+        node.prove(n, n).await;
         node.say(hello(n, role)).await;
         match node.hear().await {
             Control::Welcome(welcome) => assert_eq!(welcome.observed, node.local),
@@ -110,6 +128,53 @@ async fn hear_on(ws: &mut WebSocketStream<TlsStream<TcpStream>>) -> Option<Frame
         let message = soon("a frame", ws.next()).await?.ok()?;
         if message.is_binary() {
             return Some(Frame::decode(message.into_payload().into()).unwrap());
+        }
+    }
+}
+
+/// Ends TLS with a certificate of its own and hands every byte on to the relay: a proxy that inspects, an ingress, or
+/// another relay that wants to pass for its nodes.
+pub(crate) struct Interceptor {
+    pub(crate) addr: SocketAddr,
+    pub(crate) pin: Pin,
+    /// Dropping it ends the connections.
+    _task: JoinSet<()>,
+}
+
+impl Interceptor {
+    pub(crate) async fn start(server: &Server) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+        let parsed = ParsedCertificate::try_from(made.cert.der()).unwrap();
+        let pin = Pin(Sha256::digest(parsed.subject_public_key_info()).into());
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (relay, relay_pin) = (super::addr(server), server.url().pin().unwrap());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    let mut node = acceptor.accept(tcp).await.unwrap();
+                    let mut relay = tls_to(relay, relay_pin).await;
+                    // However it ends, it ends.
+                    let _ = tokio::io::copy_bidirectional(&mut node, &mut relay).await;
+                });
+            }
+        });
+        Self {
+            addr,
+            pin,
+            _task: task,
         }
     }
 }

@@ -135,12 +135,13 @@ impl Builder {
         )
         .map_err(|error| BindError::Setting(error.to_string()))?;
 
+        let role = if self.admission.is_some() {
+            Role::Agent
+        } else {
+            Role::Client
+        };
         let config = Config {
-            role: if self.admission.is_some() {
-                Role::Agent
-            } else {
-                Role::Client
-            },
+            role,
             links: self.links,
             direct: self.direct,
             admission: self.admission.clone().unwrap_or_default(),
@@ -156,6 +157,7 @@ impl Builder {
             socket: Arc::clone(&socket),
             quic: quinn.clone(),
             key: Arc::clone(&key),
+            role,
             driver: input.clone(),
         };
         let mut driver = Driver::new(node, Arc::clone(&shared), links);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::io::{Carrier, LinkError, LinkId, LinkUp};
-use byway_wire::relay::control::Control;
+use byway_wire::relay::control::{Control, Role};
 use byway_wire::{RelayUrl, SecretKey};
 use tokio::sync::mpsc;
 
@@ -32,6 +32,8 @@ pub(crate) struct Links {
     pub(crate) socket: Arc<Socket>,
     pub(crate) quic: quinn::Endpoint,
     pub(crate) key: Arc<SecretKey>,
+    /// What the node says it is in its `Hello`s.
+    pub(crate) role: Role,
     pub(crate) driver: mpsc::Sender<Input>,
 }
 

@@ -1,7 +1,8 @@
 //! The TLS link: a WebSocket over TLS over TCP, for networks that let nothing else through.
 //!
 //! Right after the upgrade the relay sends `Challenge`; the node answers `Prove`, which signs the challenge together with
-//! the TLS exporter it sees. A relay that sees another exporter knows that someone between ends TLS. After that the node
+//! what it dialled, the certificate it was shown and the TLS exporter it sees. A relay that sees others knows that someone
+//! between ends TLS, and a relay that hands on another's challenge gets an answer of no use there. After that the node
 //! says `Hello`, as on any link, and data travels in frames of the same WebSocket.
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use byway_core::io::{Carrier, LinkError, LinkId, LinkUp, Way};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::key::Purpose;
-use byway_wire::relay::control::{Challenge, Control, Prove};
+use byway_wire::relay::control::{Challenge, Control, LinkClaim, Prove};
 use byway_wire::relay::frame::{DATA_HEADER_LEN, Frame, MAX_DATA};
 use byway_wire::{ChannelId, RelayUrl};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -92,11 +93,7 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Dura
         .connect(name, tcp)
         .await
         .map_err(tls_error)?;
-    let exporter = stream
-        .get_ref()
-        .1
-        .export_keying_material([0; 32], EXPORTER, None)
-        .map_err(broken)?;
+    let claim = claim(links, &dial.url, stream.get_ref().1)?;
 
     let (mut socket, _response) = ClientBuilder::new()
         .uri(&upgrade_uri(&dial.url))
@@ -106,7 +103,7 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Dura
         .await
         .map_err(|error| LinkError::Protocol(format!("no upgrade to a WebSocket: {error}")))?;
     let challenge = read_challenge(&mut socket).await?;
-    let prove = prove(links, &challenge, exporter)?;
+    let prove = prove(links, &challenge, claim);
     socket
         .send(Message::binary(
             Frame::Control(Control::Prove(prove)).encode(),
@@ -167,16 +164,35 @@ async fn read_challenge(socket: &mut Socket) -> Result<Challenge, LinkError> {
     }
 }
 
-fn prove(links: &Links, challenge: &Challenge, exporter: [u8; 32]) -> Result<Prove, LinkError> {
+/// What this node dialled, and what it met there.
+fn claim(
+    links: &Links,
+    url: &RelayUrl,
+    tls: &rustls::ClientConnection,
+) -> Result<LinkClaim, LinkError> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(broken)?;
-    let signed = Prove::signed_bytes(challenge, &nonce, &exporter);
-    Ok(Prove {
-        node: links.key.node_id(),
+    let exporter = tls
+        .export_keying_material([0; 32], EXPORTER, None)
+        .map_err(broken)?;
+    let shown = tls.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.ok_or_else(|| LinkError::Certificate("the relay showed none".to_owned()))?;
+    Ok(LinkClaim {
         nonce,
         exporter,
-        signature: links.key.sign(Purpose::LinkProof, &signed),
+        dialled: url.authority(),
+        certificate: tls::pin_of(shown).map_err(|e| LinkError::Certificate(e.to_string()))?,
+        role: links.role,
     })
+}
+
+fn prove(links: &Links, challenge: &Challenge, claim: LinkClaim) -> Prove {
+    let signed = Prove::signed_bytes(challenge, &claim);
+    Prove {
+        node: links.key.node_id(),
+        claim,
+        signature: links.key.sign(Purpose::LinkProof, &signed),
+    }
 }
 
 async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> LinkError {

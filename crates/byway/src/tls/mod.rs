@@ -20,6 +20,7 @@ use byway_wire::NodeId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CertificateError, Error, SupportedCipherSuite};
 
+pub(crate) use pin::pin_of;
 pub(crate) use relay::{tls_link_client, udp_link_client};
 pub(crate) use tunnel::{tunnel_client, tunnel_server};
 

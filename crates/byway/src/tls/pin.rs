@@ -14,6 +14,12 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, PeerIncompatible, S
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+/// The pin by which a certificate's key is known.
+pub(crate) fn pin_of(certificate: &CertificateDer<'_>) -> Result<Pin, Error> {
+    let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    Ok(Pin(Sha256::digest(spki.as_ref()).into()))
+}
+
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub(super) pin: Pin,
@@ -29,9 +35,7 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let spki = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
-        let seen = Sha256::digest(spki.as_ref());
-        if bool::from(seen.as_slice().ct_eq(&self.pin.0)) {
+        if bool::from(pin_of(end_entity)?.0.ct_eq(&self.pin.0)) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(Error::InvalidCertificate(

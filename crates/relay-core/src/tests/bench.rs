@@ -137,9 +137,14 @@ impl Bench {
     pub(super) fn link_up_as(&mut self, link: u64, n: u8, egress: Egress) -> Vec<Event> {
         let info = LinkInfo {
             node: node(n),
+            role: None,
+            began: self.now,
             egress,
             observed: addr(link),
         };
+        self.link_up_with(link, info)
+    }
+    pub(super) fn link_up_with(&mut self, link: u64, info: LinkInfo) -> Vec<Event> {
         self.relay
             .handle_link_up(self.now, 1_000, LinkId(link), info);
         self.drain()

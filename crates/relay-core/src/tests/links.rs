@@ -137,6 +137,46 @@ fn another_role_on_a_second_link_is_refused() {
 }
 
 #[test]
+fn another_role_than_the_proved_one_is_refused() {
+    for (proved, said) in [(Role::Client, Role::Agent), (Role::Agent, Role::Client)] {
+        let mut bench = Bench::new();
+        let info = LinkInfo {
+            node: node(1),
+            role: Some(proved),
+            began: bench.now,
+            egress: Egress::Tls(LinkId(1)),
+            observed: addr(1),
+        };
+        bench.link_up_with(1, info);
+        let events = bench.say(1, Control::Hello(hello(1, 10, 1, said)));
+        assert_eq!(refused(&events, 1), Some(RefuseReason::Identity));
+        assert_eq!(bench.relay.counters().refused_identity, 1);
+        bench.link_up_with(2, info);
+        let events = bench.say(2, Control::Hello(hello(1, 10, 1, proved)));
+        assert!(has(&events, 2, "Welcome"));
+    }
+}
+
+#[test]
+fn the_time_to_hello_counts_from_the_connection_s_beginning() {
+    let mut bench = Bench::new();
+    let began = bench.now;
+    // A handshake that took its time.
+    bench.pass(Duration::from_secs(7));
+    let info = LinkInfo {
+        node: node(1),
+        role: None,
+        began,
+        egress: Egress::Udp(addr(1)),
+        observed: addr(1),
+    };
+    bench.link_up_with(1, info);
+    assert_eq!(refused(&bench.pass(Duration::from_millis(2_999)), 1), None);
+    let events = bench.pass(Duration::from_millis(1));
+    assert_eq!(refused(&events, 1), Some(RefuseReason::Protocol));
+}
+
+#[test]
 fn ping_is_answered_with_its_token() {
     let mut bench = Bench::new();
     bench.come(1, 1, 10, Role::Client);
@@ -268,6 +308,8 @@ fn while_output_is_queued_the_relay_wants_to_be_asked_now() {
     let mut bench = Bench::new();
     let info = LinkInfo {
         node: node(1),
+        role: None,
+        began: bench.now,
         egress: Egress::Udp(addr(1)),
         observed: addr(1),
     };

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use byway_wire::key::Purpose;
-use byway_wire::relay::control::{CloseReason, Control, Hello, Open, Prove, Rebind, Role, VERSION};
+use byway_wire::relay::Pin;
+use byway_wire::relay::control::{
+    CloseReason, Control, Hello, LinkClaim, Open, Prove, Rebind, Role, VERSION,
+};
 use byway_wire::relay::cookie::Cookie;
 use byway_wire::relay::frame::Frame;
 use byway_wire::{
@@ -192,13 +195,18 @@ impl Abuser {
                 let Ok(Frame::Control(Control::Challenge(challenge))) = Frame::decode(data) else {
                     return;
                 };
-                let nonce = self.rng.seed();
-                let exporter = exporter(pipe);
-                let signed = Prove::signed_bytes(&challenge, &nonce, &exporter);
+                // It says what it likes of the certificate; the relay's address is what lets it in.
+                let claim = LinkClaim {
+                    nonce: self.rng.seed(),
+                    exporter: exporter(pipe),
+                    dialled: self.relay.to_string(),
+                    certificate: Pin(self.rng.seed()),
+                    role: Role::Client,
+                };
+                let signed = Prove::signed_bytes(&challenge, &claim);
                 let prove = Control::Prove(Prove {
                     node: self.key.node_id(),
-                    nonce,
-                    exporter,
+                    claim,
                     signature: self.key.sign(Purpose::LinkProof, &signed),
                 });
                 let hello = Control::Hello(Hello {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use byway_core::io::{Carrier, LinkError, LinkId, LinkUp, SocketId};
 use byway_wire::key::Purpose;
-use byway_wire::relay::control::{Control, Prove};
+use byway_wire::relay::Pin;
+use byway_wire::relay::control::{Control, LinkClaim, Prove, Role};
 use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
 use byway_wire::{ChannelId, NodeId, RelayUrl};
 use quinn_proto::{Dir, Event, StreamEvent, StreamId};
@@ -56,6 +57,7 @@ enum State {
     Tls {
         pipe: PipeId,
         stage: Stage,
+        url: RelayUrl,
     },
 }
 
@@ -79,14 +81,16 @@ struct Link {
 /// All dials and links of a node.
 pub(crate) struct Links {
     credentials: Arc<Credentials>,
+    role: Role,
     all: BTreeMap<LinkId, Link>,
     said: VecDeque<Said>,
 }
 
 impl Links {
-    pub(crate) fn new(credentials: Arc<Credentials>) -> Self {
+    pub(crate) fn new(credentials: Arc<Credentials>, role: Role) -> Self {
         Self {
             credentials,
+            role,
             all: BTreeMap::new(),
             said: VecDeque::new(),
         }
@@ -151,6 +155,7 @@ impl Links {
             Carrier::Tls => State::Tls {
                 pipe: net.pipe_connect(host, relay),
                 stage: Stage::Connecting,
+                url: url.clone(),
             },
         };
         let entry = Link {
@@ -188,6 +193,7 @@ impl Links {
             Some(State::Tls {
                 pipe,
                 stage: Stage::Up,
+                ..
             }) => net.pipe_send(
                 *pipe,
                 Side::Dialler,
@@ -208,6 +214,7 @@ impl Links {
         let Some(State::Tls {
             pipe,
             stage: Stage::Up,
+            ..
         }) = self.all.get(&link).map(|l| &l.state)
         else {
             return false;
@@ -398,7 +405,7 @@ impl Links {
     ) -> Option<(LinkId, ChannelId, Vec<Bytes>)> {
         let id = self.by_pipe(pipe)?;
         let link = self.all.get_mut(&id)?;
-        let State::Tls { stage, .. } = &mut link.state else {
+        let State::Tls { stage, url, .. } = &mut link.state else {
             return None;
         };
         match *stage {
@@ -414,13 +421,18 @@ impl Links {
                     return None;
                 };
                 *stage = Stage::Up;
-                let (node, nonce) = (self.credentials.node_id(), self.credentials.random());
-                let exporter = exporter(pipe);
-                let signed = Prove::signed_bytes(&challenge, &nonce, &exporter);
+                let claim = LinkClaim {
+                    nonce: self.credentials.random(),
+                    exporter: exporter(pipe),
+                    dialled: url.authority(),
+                    // The simulated handshake has no certificates: whoever is there is whom the pin names.
+                    certificate: url.pin().unwrap_or(Pin([0; 32])),
+                    role: self.role,
+                };
+                let signed = Prove::signed_bytes(&challenge, &claim);
                 let prove = Prove {
-                    node,
-                    nonce,
-                    exporter,
+                    node: self.credentials.node_id(),
+                    claim,
                     signature: self.credentials.sign(Purpose::LinkProof, &signed),
                 };
                 let frame = Frame::Control(Control::Prove(prove)).encode();

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::cookie::Cookie;
-use super::{ChannelId, RelayUrl};
+use super::{ChannelId, Pin, RelayUrl};
 use crate::id::NodeId;
 use crate::record::SignedRecord;
 use crate::text;
@@ -25,6 +25,8 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_DETAIL: usize = 256;
 /// Longest admission token, in bytes: with the record and the frame's other fields it still fits [`MAX_FRAME`].
 pub const MAX_TOKEN: usize = 8 * 1024;
+/// Longest `host:port`, in bytes: a host name of 253, and the port.
+pub const MAX_DIALLED: usize = 259;
 /// Most versions a [`Hello`] may list: one is spoken, and the next while both are about.
 pub const MAX_VERSIONS: usize = 16;
 /// Most relays a [`Control::GoingAway`] may name; further ones are ignored.
@@ -57,26 +59,54 @@ pub struct Challenge {
 pub struct Prove {
     /// Whose key.
     pub node: NodeId,
+    /// What the node says of itself and of the way.
+    pub claim: LinkClaim,
+    /// Over [`Prove::signed_bytes`].
+    pub signature: [u8; 64],
+}
+/// What a node says of a TLS link: what it comes as, what it dialled, and what it met there. A relay that hands on the
+/// challenge of another one gets a proof that names itself, and is of no use to it there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkClaim {
     /// The node's own fresh random bytes.
     pub nonce: [u8; 32],
     /// The TLS exporter (label `EXPORTER-byway-link`) as the node sees it; another one at the relay means that someone
     /// between ends TLS.
     pub exporter: [u8; 32],
-    /// Over [`Prove::signed_bytes`].
-    pub signature: [u8; 64],
+    /// `host:port` of the relay's URL ([`RelayUrl::authority`]), at most [`MAX_DIALLED`] bytes.
+    pub dialled: String,
+    /// The public key of the certificate that TLS showed the node, as a pin; another one than the relay's own means that
+    /// someone between ends TLS.
+    pub certificate: Pin,
+    /// What the node will come as; its [`Hello`] must say the same.
+    pub role: Role,
+}
+impl LinkClaim {
+    /// The host of [`LinkClaim::dialled`]; IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        text::split_authority(&self.dialled).map_or("", |(host, _)| host)
+    }
 }
 impl Prove {
-    /// What is signed: relay, region, both nonces, exporter; each with its length.
-    pub fn signed_bytes(challenge: &Challenge, nonce: &[u8; 32], exporter: &[u8; 32]) -> Vec<u8> {
-        let parts: [&[u8]; 5] = [
+    /// What is signed: relay, region, both nonces, exporter, what was dialled, the certificate's key, the role; each with
+    /// its length.
+    pub fn signed_bytes(challenge: &Challenge, claim: &LinkClaim) -> Vec<u8> {
+        let role = match claim.role {
+            Role::Agent => [1],
+            Role::Client => [2],
+        };
+        let parts: [&[u8]; 8] = [
             // As long as they travel: the relay may hold a longer name than the node was told.
             text::truncated(&challenge.relay, MAX_NAME).as_bytes(),
             text::truncated(&challenge.region, MAX_NAME).as_bytes(),
             &challenge.nonce,
-            nonce,
-            exporter,
+            &claim.nonce,
+            &claim.exporter,
+            claim.dialled.as_bytes(),
+            &claim.certificate.0,
+            &role,
         ];
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::with_capacity(512);
         for part in parts {
             // Four bytes of length, so that no two different challenges give the same bytes.
             out.extend_from_slice(&(part.len() as u32).to_be_bytes());

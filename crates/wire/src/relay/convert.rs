@@ -9,7 +9,7 @@ use prost::Message as _;
 use super::control::*;
 use super::cookie::Cookie;
 use super::proto::{self, Kind};
-use super::{ChannelId, RelayUrl};
+use super::{ChannelId, Pin, RelayUrl};
 use crate::id::NodeId;
 use crate::record::SignedRecord;
 use crate::{addr, signal, text};
@@ -51,9 +51,12 @@ fn to_proto(message: &Control) -> Option<Kind> {
         }),
         Control::Prove(m) => Kind::Prove(proto::Prove {
             node: copy(m.node.as_bytes()),
-            nonce: copy(&m.nonce),
-            exporter: copy(&m.exporter),
+            nonce: copy(&m.claim.nonce),
+            exporter: copy(&m.claim.exporter),
             signature: copy(&m.signature),
+            dialled: m.claim.dialled.clone(),
+            certificate: copy(&m.claim.certificate.0),
+            role: role_number(m.claim.role),
         }),
         Control::Hello(m) => Kind::Hello(proto::Hello {
             versions: m.versions.iter().copied().take(MAX_VERSIONS).collect(),
@@ -141,13 +144,18 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
         }),
         Kind::Prove(m) => Control::Prove(Prove {
             node: node(&m.node, "Prove.node")?,
-            nonce: array(&m.nonce, "Prove.nonce")?,
-            exporter: array(&m.exporter, "Prove.exporter")?,
+            claim: LinkClaim {
+                nonce: array(&m.nonce, "Prove.nonce")?,
+                exporter: array(&m.exporter, "Prove.exporter")?,
+                dialled: dialled(m.dialled)?,
+                certificate: Pin(array(&m.certificate, "Prove.certificate")?),
+                role: role(m.role, "Prove.role")?,
+            },
             signature: array(&m.signature, "Prove.signature")?,
         }),
         Kind::Hello(m) => Control::Hello(Hello {
             versions: versions(m.versions)?,
-            role: role(m.role)?,
+            role: role(m.role, "Hello.role")?,
             record: record(m.record, "Hello.record")?,
             token: match m.token {
                 Some(token) => Some(bounded(token, MAX_TOKEN, "Hello.token")?),
@@ -364,11 +372,20 @@ fn versions(list: Vec<u32>) -> Result<Vec<u32>, ControlError> {
     }
 }
 
-fn role(number: u32) -> Result<Role, ControlError> {
+/// `host:port` in its only spelling, so that what is compared later is what was signed.
+fn dialled(text: String) -> Result<String, ControlError> {
+    let text = bounded(text, MAX_DIALLED, "Prove.dialled")?;
+    match format!("https://{text}").parse::<RelayUrl>() {
+        Ok(url) if url.authority() == text => Ok(text),
+        _ => Err(Malformed("Prove.dialled")),
+    }
+}
+
+fn role(number: u32, field: &'static str) -> Result<Role, ControlError> {
     match number {
         1 => Ok(Role::Agent),
         2 => Ok(Role::Client),
-        _ => Err(Malformed("Hello.role")),
+        _ => Err(Malformed(field)),
     }
 }
 

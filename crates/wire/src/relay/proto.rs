@@ -78,6 +78,13 @@ pub(super) struct Prove {
     pub(super) exporter: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     pub(super) signature: Bytes,
+    #[prost(string, tag = "5")]
+    pub(super) dialled: String,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(super) certificate: Bytes,
+    /// As in [`Hello`].
+    #[prost(uint32, tag = "7")]
+    pub(super) role: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -69,6 +69,13 @@ impl RelayUrl {
     pub fn port(&self) -> u16 {
         self.port
     }
+    /// `host:port`, with brackets round an IPv6 address.
+    pub fn authority(&self) -> String {
+        let mut out = String::new();
+        // Writing into a string does not fail.
+        let _ = text::write_authority(&mut out, &self.host, self.port);
+        out
+    }
     /// The pin, if any.
     pub fn pin(&self) -> Option<Pin> {
         self.pin

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use byway_wire::key::Purpose;
+use byway_wire::relay::Pin;
 use byway_wire::relay::control::*;
 use byway_wire::relay::cookie::Cookie;
 use byway_wire::signal;
@@ -73,16 +74,24 @@ fn control() -> impl Strategy<Value = Control> {
         }),
         (
             node(),
-            any::<[u8; 32]>(),
-            any::<[u8; 32]>(),
+            any::<[[u8; 32]; 3]>(),
+            url(),
+            any::<bool>(),
             any::<[[u8; 32]; 2]>()
         )
-            .prop_map(|(node, nonce, exporter, signature)| {
+            .prop_map(|(node, bytes, url, agent, signature)| {
+                let [nonce, exporter, certificate] = bytes;
+                let claim = LinkClaim {
+                    nonce,
+                    exporter,
+                    dialled: url.authority(),
+                    certificate: Pin(certificate),
+                    role: if agent { Role::Agent } else { Role::Client },
+                };
                 let signature = signature.concat().try_into().unwrap();
                 Control::Prove(Prove {
                     node,
-                    nonce,
-                    exporter,
+                    claim,
                     signature,
                 })
             }),
@@ -280,6 +289,29 @@ fn fields_out_of_range_are_named() {
     assert_eq!(fault(field(2, &field(3, &[0; 31]))), "Challenge.nonce");
     assert_eq!(fault(field(3, &field(1, &[0; 32]))), "Prove.node");
     assert_eq!(fault(field(3, &field(1, node.as_bytes()))), "Prove.nonce");
+    let proof = [
+        field(1, node.as_bytes()),
+        field(2, &[0; 32]),
+        field(3, &[0; 32]),
+    ]
+    .concat();
+    assert_eq!(fault(field(3, &proof)), "Prove.dialled");
+    let no_port = [&proof[..], &field(5, b"relay.example")].concat();
+    assert_eq!(fault(field(3, &no_port)), "Prove.dialled");
+    // Two spellings of one name would be two names to whoever compares them.
+    let capitals = [&proof[..], &field(5, b"Relay.example:443")].concat();
+    assert_eq!(fault(field(3, &capitals)), "Prove.dialled");
+    let pinned = format!("relay.example:443#{}", Pin([1; 32]));
+    let pinned = [&proof[..], &field(5, pinned.as_bytes())].concat();
+    assert_eq!(fault(field(3, &pinned)), "Prove.dialled");
+    let proof = [&proof[..], &field(5, b"relay.example:443")].concat();
+    assert_eq!(fault(field(3, &proof)), "Prove.certificate");
+    let proof = [&proof[..], &field(6, &[0; 32])].concat();
+    assert_eq!(fault(field(3, &proof)), "Prove.role");
+    let proof = [&proof[..], &number(7, 2)].concat();
+    assert_eq!(fault(field(3, &proof)), "Prove.signature");
+    let proof = [&proof[..], &field(4, &[0; 64])].concat();
+    assert!(decode(field(3, &proof)).is_ok());
     let versions: Vec<u8> = vec![1; MAX_VERSIONS + 1];
     assert_eq!(fault(field(4, &field(1, &versions))), "Hello.versions");
     assert_eq!(fault(field(4, &[])), "Hello.role");
@@ -378,30 +410,48 @@ fn alternates_that_cannot_be_read_do_not_spoil_the_others() {
     assert_eq!(alternates, ["https://relay.example:443".parse().unwrap()]);
 }
 
+fn claim() -> LinkClaim {
+    LinkClaim {
+        nonce: [2; 32],
+        exporter: [3; 32],
+        dialled: "relay-1.example:443".into(),
+        certificate: Pin([4; 32]),
+        role: Role::Client,
+    }
+}
+
 #[test]
-fn a_link_proof_holds_for_its_relay_nonces_and_exporter_only() {
+fn a_link_proof_holds_for_its_challenge_and_its_claim_only() {
     let key = secret(1);
     let challenge = Challenge {
         relay: "relay-1".into(),
         region: "eu".into(),
         nonce: [1; 32],
     };
-    let (nonce, exporter) = ([2; 32], [3; 32]);
-    let signed = Prove::signed_bytes(&challenge, &nonce, &exporter);
+    let signed = Prove::signed_bytes(&challenge, &claim());
     let signature = key.sign(Purpose::LinkProof, &signed);
-    let holds = |challenge: &Challenge, nonce, exporter| {
-        let bytes = Prove::signed_bytes(challenge, nonce, exporter);
+    let holds = |challenge: &Challenge, claim: &LinkClaim| {
+        let bytes = Prove::signed_bytes(challenge, claim);
         key.node_id()
             .verify(Purpose::LinkProof, &bytes, &signature)
             .is_ok()
     };
-    assert!(holds(&challenge, &nonce, &exporter));
-    assert!(!holds(&challenge, &[9; 32], &exporter));
-    assert!(!holds(&challenge, &nonce, &[9; 32]));
+    assert!(holds(&challenge, &claim()));
+    let claims = |change: fn(&mut LinkClaim)| {
+        let mut other = claim();
+        change(&mut other);
+        holds(&challenge, &other)
+    };
+    assert!(!claims(|c| c.nonce[0] = 9));
+    assert!(!claims(|c| c.exporter[0] = 9));
+    assert!(!claims(|c| c.dialled = "relay-2.example:443".into()));
+    assert!(!claims(|c| c.dialled = "relay-1.example:444".into()));
+    assert!(!claims(|c| c.certificate.0[0] = 9));
+    assert!(!claims(|c| c.role = Role::Agent));
     let other = |change: fn(&mut Challenge)| {
         let mut other = challenge.clone();
         change(&mut other);
-        holds(&other, &nonce, &exporter)
+        holds(&other, &claim())
     };
     assert!(!other(|c| c.nonce[0] = 9));
     assert!(!other(|c| c.relay = "relay-2".into()));
@@ -426,7 +476,22 @@ fn a_relay_with_a_long_name_can_still_be_proved_to() {
     };
     assert_ne!(told, held);
     assert_eq!(
-        Prove::signed_bytes(&told, &[2; 32], &[3; 32]),
-        Prove::signed_bytes(&held, &[2; 32], &[3; 32])
+        Prove::signed_bytes(&told, &claim()),
+        Prove::signed_bytes(&held, &claim())
     );
+}
+
+#[test]
+fn a_claim_names_its_host_without_the_port() {
+    for (dialled, host) in [
+        ("relay.example:443", "relay.example"),
+        ("192.0.2.7:8443", "192.0.2.7"),
+        ("[2001:db8::7]:443", "2001:db8::7"),
+    ] {
+        let url: byway_wire::RelayUrl = format!("https://{dialled}").parse().unwrap();
+        assert_eq!(url.authority(), dialled);
+        let mut claim = claim();
+        claim.dialled = url.authority();
+        assert_eq!(claim.host(), host);
+    }
 }

@@ -122,6 +122,7 @@ impl NodeShell {
         quic.listen(tunnel_server(&credentials, TransportConfig::default()));
         let identity = Identity { key, epoch: 1 };
         let now = net.instant();
+        let role = setup.config.role;
         let mut node = Node::new(now, setup.config, identity, rng.seed());
         node.handle_sockets(
             now,
@@ -137,7 +138,7 @@ impl NodeShell {
             host,
             node,
             quic,
-            links: Links::new(credentials.clone()),
+            links: Links::new(credentials.clone(), role),
             credentials,
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),

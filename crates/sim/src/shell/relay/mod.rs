@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use byway_relay_core::io::{Egress, Event, LinkId, LinkInfo, Side as End, TableUpdate};
 use byway_relay_core::{Config, Relay};
 use byway_wire::relay::Pin;
-use byway_wire::relay::control::{Challenge, Control};
+use byway_wire::relay::control::{Challenge, Control, Role};
 use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
 use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey};
 use quinn_proto::{Dir, StreamEvent, StreamId};
@@ -126,6 +126,9 @@ impl RelayShell {
             Some(Pin(*id.as_bytes())),
         )
         .ok()
+    }
+    fn pin(&self) -> Pin {
+        Pin(*self.key.node_id().as_bytes())
     }
     /// The state machine, for asking.
     pub fn relay(&self) -> &Relay {
@@ -293,6 +296,7 @@ impl RelayShell {
         net: &Network,
         carrier: Carrier,
         node: NodeId,
+        role: Option<Role>,
         from: SocketAddr,
     ) -> LinkId {
         let link = LinkId(self.next_link);
@@ -307,6 +311,8 @@ impl RelayShell {
         self.links.insert(link, carrier);
         let info = LinkInfo {
             node,
+            role,
+            began: net.instant(),
             egress,
             observed: from,
         };
@@ -357,7 +363,7 @@ impl RelayShell {
                     decoder: StreamDecoder::default(),
                     unsent: BytesMut::new(),
                 };
-                self.link_up(net, carrier, *node, from);
+                self.link_up(net, carrier, *node, None, from);
             }
             quinn_proto::Event::ConnectionLost { .. } => {
                 if let Some(link) = self.conns.remove(&conn) {

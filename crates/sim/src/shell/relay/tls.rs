@@ -1,17 +1,19 @@
 //! The relay's TLS links: the flights of TLS and the upgrade, the proof, then frames.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use byway_relay_core::forward::{Decision, Source, decide};
 use byway_relay_core::io::{Egress, LinkId};
+use byway_relay_core::proof::{Own, judge};
 use byway_wire::ChannelId;
-use byway_wire::key::Purpose;
 use byway_wire::relay::control::{Challenge, Control};
 use byway_wire::relay::frame::Frame;
 
 use super::{Carrier, Pipe, RelayShell};
 use crate::net::Network;
 use crate::net::pipe::{PipeId, Side};
-use crate::shell::link::{SERVER_HELLO, SWITCHING, cut};
+use crate::shell::link::{SERVER_HELLO, SWITCHING, cut, exporter};
 
 impl RelayShell {
     pub(super) fn pipe_data(&mut self, net: &mut Network, pipe: PipeId, data: Bytes) {
@@ -37,24 +39,24 @@ impl RelayShell {
             }
             Pipe::Prove(from, challenge) => {
                 let (from, challenge) = (*from, challenge.clone());
+                let hosts: Vec<String> =
+                    net.addrs(self.host).iter().map(IpAddr::to_string).collect();
+                let own = Own {
+                    certificate: self.pin(),
+                    exporter: exporter(pipe),
+                    hosts: &hosts,
+                    require_channel_binding: false,
+                };
                 let proved = match Frame::decode(data) {
                     Ok(Frame::Control(Control::Prove(prove))) => {
-                        let signed = byway_wire::relay::control::Prove::signed_bytes(
-                            &challenge,
-                            &prove.nonce,
-                            &prove.exporter,
-                        );
-                        prove
-                            .node
-                            .verify(Purpose::LinkProof, &signed, &prove.signature)
-                            .is_ok()
-                            .then_some(prove.node)
+                        judge(&challenge, &prove, &own).ok()
                     }
                     _ => None,
                 };
                 match proved {
-                    Some(node) => {
-                        let link = self.link_up(net, Carrier::Tls(pipe), node, from);
+                    Some(proved) => {
+                        let role = Some(proved.role);
+                        let link = self.link_up(net, Carrier::Tls(pipe), proved.node, role, from);
                         self.pipes.insert(pipe, Pipe::Up(link));
                     }
                     None => {
