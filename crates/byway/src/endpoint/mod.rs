@@ -1,7 +1,7 @@
 //! The endpoint: one node of this process.
 //!
-//! It is put together here from the parts that do the work: the socket beneath quinn ([`crate::socket`]), the driver that
-//! owns the node's state machine ([`crate::driver`]), the links it dials ([`crate::links`]), and quinn itself, which
+//! It is put together here from the parts that do the work: the socket beneath quinn (`socket`), the driver that
+//! owns the node's state machine (`driver`), the links it dials (`links`), and quinn itself, which
 //! carries tunnels and UDP links alike on one set of sockets.
 
 mod accept;
