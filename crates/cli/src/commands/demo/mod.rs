@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway::forward::{Forward, TargetPolicy};
-use byway::tunnel::Tunnel;
+use byway::tunnel::{Tunnel, TunnelStats};
 use byway::{
     Admission, Endpoint, LinkMode, NodeId, PathKind, RelayUrl, SecretKey, Target, Ticket,
     TicketSecret,
@@ -230,6 +230,7 @@ impl Scene<'_> {
         })?;
         let sha256_ok = download.sha256 == expected;
         let mib_s = size as f64 / f64::from(1 << 20) / download.took.as_secs_f64();
+        tracing::info!(stats = ?self.agent.stats(endpoint.node_id()), "the agent's end of {name}");
         let rtt_ms = ms(tunnel.ping().await.unwrap_or_default());
         self.story.step(&format!(
             "{name:<10} {} in {:.2} s: {mib_s:.0} MiB/s, SHA-256 {}",
@@ -392,12 +393,16 @@ impl Agent {
         })
     }
 
+    /// The agent's counters of a client's tunnel.
+    fn stats(&self, client: NodeId) -> Option<TunnelStats> {
+        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+        tunnels.get(&client).map(Tunnel::stats)
+    }
+
     /// Bytes the agent has sent to the client of this tunnel: directly, by its UDP link, by a TLS link.
     fn sent(&self, client: NodeId) -> [u64; 3] {
-        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-        tunnels
-            .get(&client)
-            .map_or([0; 3], |tunnel| tunnel.stats().sent_by_kind)
+        self.stats(client)
+            .map_or([0; 3], |stats| stats.sent_by_kind)
     }
 }
 
