@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use policy::{PolicyError, TargetPolicy};
 pub(crate) use server::ForwardServer;
+pub(crate) use splice::LAST_WORDS;
 pub use splice::splice;
 
 use crate::tunnel::{StreamError, Tunnel};
@@ -123,23 +124,30 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    async fn carry(&self, mut stream: TcpStream, peer: SocketAddr) {
+    async fn carry(&self, stream: TcpStream, peer: SocketAddr) {
         // Without it, small writes wait for acknowledgements that the tunnel does not hurry.
         let _ = stream.set_nodelay(true);
         match self.connect().await {
             Ok((tunnel, (send, recv))) => {
                 // Neither a dropped forward nor a redirected one ends the tunnel under its streams.
-                let _keep = tunnel.clone();
+                let keep = tunnel.clone();
                 let connected = |mut recv| async move {
                     let answer = tunnel.connected(&mut recv).await;
                     (recv, answer)
                 };
-                match splice::forward(&mut stream, send, recv, connected).await {
-                    Ok(counts) => tracing::debug!(%peer, ?counts, "connection done"),
-                    Err(splice::Failure::Refused(StreamError::Refused(refused))) => {
-                        (self.on_refused)(peer, refused);
-                    }
-                    Err(error) => tracing::debug!(%peer, %error, "connection aborted"),
+                let stuck = async {
+                    keep.closed().await;
+                    tokio::time::sleep(LAST_WORDS).await;
+                };
+                tokio::select! {
+                    result = splice::forward(stream, send, recv, connected) => match result {
+                        Ok(counts) => tracing::debug!(%peer, ?counts, "connection done"),
+                        Err(splice::Failure::Refused(StreamError::Refused(refused))) => {
+                            (self.on_refused)(peer, refused);
+                        }
+                        Err(error) => tracing::debug!(%peer, %error, "connection aborted"),
+                    },
+                    () = stuck => tracing::debug!(%peer, "connection aborted with its tunnel"),
                 }
             }
             Err(error) => {

@@ -54,7 +54,7 @@ impl ForwardServer {
                 detail: "unknown kind of target".to_owned(),
             }),
         };
-        let mut stream = match connected {
+        let stream = match connected {
             Ok(stream) => stream,
             Err(refused) => {
                 tracing::info!(%target, %refused, "a target was refused");
@@ -72,7 +72,7 @@ impl ForwardServer {
             return;
         }
         tracing::debug!(%target, "connected");
-        match splice::tcp(&mut stream, send, recv).await {
+        match splice::tcp(stream, send, recv).await {
             Ok((sent, received)) => tracing::debug!(%target, sent, received, "done"),
             Err(error) => tracing::debug!(%target, %error, "aborted"),
         }

@@ -11,9 +11,15 @@
 //! | the stream is reset, or the tunnel ends | the local connection is reset; over |
 //! | the other side stops reading | up ends; down goes on |
 //! | the local side stops reading | the stream is stopped; a TCP connection's up goes on, as it would on a wire |
+//!
+//! A side that takes no bytes delays the news of a reset until it does: what was sent before the reset is in front of it.
+//! When the tunnel has ended it has [`LAST_WORDS`] for that.
+//! (Watching a stream for resets beside reading it would leave a waker behind in quinn 0.11 for every stream that ends
+//! well: `RecvStream::received_reset` registers one even when no event will follow.)
 
 use std::io;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, VarInt, WriteError};
@@ -22,6 +28,8 @@ use tokio::net::TcpStream;
 
 use crate::tunnel::{RecvStream, SendStream, StreamError, stream_code};
 
+/// How long a local connection has to take what arrived before its tunnel ended; then it is reset.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// First buffer of a direction: an idle connection should cost little.
 const SMALL_READ: usize = 8 * 1024;
 /// A direction that fills its buffers gets larger ones up to this: beyond it, system calls are no longer what costs.
@@ -60,7 +68,7 @@ where
 
 /// The agent's side: [`splice`] for a TCP connection, which is reset when the stream was.
 pub(super) async fn tcp(
-    stream: &mut TcpStream,
+    stream: TcpStream,
     send: SendStream,
     recv: RecvStream,
 ) -> Result<(u64, u64), Failure> {
@@ -68,8 +76,10 @@ pub(super) async fn tcp(
 }
 
 /// The client's side: like [`tcp`], but before anything is carried down, `connected` reads the agent's answer.
+///
+/// Dropping the future resets the connection.
 pub(super) async fn forward<F, Fut>(
-    stream: &mut TcpStream,
+    stream: TcpStream,
     mut send: SendStream,
     recv: RecvStream,
     connected: F,
@@ -78,9 +88,13 @@ where
     F: FnOnce(RecvStream) -> Fut,
     Fut: Future<Output = (RecvStream, Result<(), StreamError>)>,
 {
+    let mut local = ResetUnlessDone {
+        stream,
+        done: false,
+    };
     let mut counts = (0, 0);
     let result = {
-        let (reader, writer) = stream.split();
+        let (reader, writer) = local.stream.split();
         let received = &mut counts.1;
         let down = async {
             let (mut recv, answer) = connected(recv).await;
@@ -100,11 +114,28 @@ where
         .await
     };
     match result {
-        Ok(()) => Ok(counts),
+        Ok(()) => {
+            local.done = true;
+            Ok(counts)
+        }
         Err(failure) => {
             let _ = send.reset(VarInt::from_u32(stream_code::ABORTED));
-            let _ = stream.set_zero_linger();
             Err(failure)
+        }
+    }
+}
+
+/// A connection that must not look finished unless it is: the program at its other end would take what it has for all
+/// there was.
+struct ResetUnlessDone {
+    stream: TcpStream,
+    done: bool,
+}
+
+impl Drop for ResetUnlessDone {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = self.stream.set_zero_linger();
         }
     }
 }
@@ -266,12 +297,7 @@ async fn down<W: AsyncWrite + Unpin>(
             // What sits between us and the wire (a buffered standard output) must not hold bytes back.
             writer.flush().await
         };
-        // A reader that does not read must not hide that the stream was reset, or the tunnel ended.
-        tokio::select! {
-            biased;
-            written = write => written.map_err(Failure::Write)?,
-            failure = aborted(recv) => return Err(failure),
-        }
+        write.await.map_err(Failure::Write)?;
     }
     writer.shutdown().await.or_else(|error| {
         // The connection is gone already; nobody is left to hear of the half-close.
@@ -281,15 +307,6 @@ async fn down<W: AsyncWrite + Unpin>(
             Err(Failure::Write(error))
         }
     })
-}
-
-/// Waits until the other side resets the stream or the tunnel ends; for ever if all of the stream is here already.
-async fn aborted(recv: &mut RecvStream) -> Failure {
-    match recv.received_reset().await {
-        Ok(Some(code)) => Failure::Reset(code),
-        Err(quinn::ResetError::ConnectionLost(error)) => Failure::Lost(error),
-        Ok(None) | Err(quinn::ResetError::ZeroRttRejected) => std::future::pending().await,
-    }
 }
 
 /// Ends both directions of a stream; one that has ended already stays as it is.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::stream_code;
 use super::{RecvStream, SendStream, message};
-use crate::forward::ForwardServer;
+use crate::forward::{ForwardServer, LAST_WORDS};
 
 /// A header travels in the stream's first packet; ten seconds survive several losses of it in a row.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -40,10 +40,6 @@ struct Dispatch {
     accept: Accept,
     echoes: Arc<Semaphore>,
 }
-
-/// When the connection has ended, each stream's task finds that out by itself and resets its local connection. Aborting
-/// it sooner would close that connection as if all data had arrived; this is how long one may take that is stuck.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs until the connection ended and its streams' tasks with it.
 pub(super) async fn run(
@@ -76,6 +72,7 @@ pub(super) async fn run(
     }
     // Whoever waits to accept a stream need not wait for the last of these.
     drop(dispatch);
+    // Each stream's task finds out by itself, delivers what it has, and resets its local connection.
     let ended = async { while streams.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_WORDS, ended).await;
 }
