@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use byway_core::discovery::NatReport;
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
@@ -42,6 +43,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a client that was let in has to complete its handshake.
 const UNUSED: Duration = Duration::from_secs(30);
 
+/// The system lists a host's addresses within a millisecond or two; one that takes longer is not waited for.
+const FIRST_ADDRESSES: Duration = Duration::from_millis(50);
+
 /// What comes to the driver.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -61,8 +65,8 @@ pub(crate) enum Input {
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
-    /// Run discovery, and say when it has settled.
-    Discover(oneshot::Sender<()>),
+    /// Run discovery, and answer with the report once it has settled.
+    Discover(oneshot::Sender<Arc<NatReport>>),
     /// The endpoint closes: tell the relays, end the links, and say when that is done. The last input.
     Leave(oneshot::Sender<()>),
 }
@@ -89,7 +93,7 @@ pub(crate) struct Driver {
     /// Peers without a lease, and until when they are kept.
     unused: BTreeMap<PeerId, Instant>,
     /// Who waits for discovery to settle.
-    discovering: Vec<oneshot::Sender<()>>,
+    discovering: Vec<oneshot::Sender<Arc<NatReport>>>,
     /// Who waits for the end.
     leaving: Option<oneshot::Sender<()>>,
 }
@@ -128,6 +132,8 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
+        // What is found out before the host's own addresses are known has to be found out again.
+        let _ = tokio::time::timeout(FIRST_ADDRESSES, self.interfaces.changed()).await;
         self.sockets_changed();
         loop {
             self.flows();
@@ -334,8 +340,9 @@ impl Driver {
         }
         if self.node.is_discovery_settled() {
             for waiting in self.discovering.drain(..) {
-                // Whoever gave up waiting needs no word.
-                let _ = waiting.send(());
+                // The report itself, not the word that there is one: a change of the host's addresses may empty the
+                // shared one before it is read. Whoever gave up waiting needs neither.
+                let _ = waiting.send(Arc::clone(&self.shared.report.borrow()));
             }
         }
         let record = self.node.record();

@@ -181,10 +181,12 @@ impl Endpoint {
         let mut names = inner.names.subscribe();
         let _ = tokio::time::timeout(NAMES, names.wait_for(|unresolved| *unresolved == 0)).await;
         let (reply, settled) = oneshot::channel();
-        if inner.input.send(Input::Discover(reply)).await.is_ok() {
-            // If it does not settle, what is known by then is the answer.
-            let _ = tokio::time::timeout(DISCOVERY, settled).await;
+        if inner.input.send(Input::Discover(reply)).await.is_ok()
+            && let Ok(Ok(report)) = tokio::time::timeout(DISCOVERY, settled).await
+        {
+            return report;
         }
+        // It did not settle: what is known by now is the answer.
         Arc::clone(&inner.shared.report.borrow())
     }
 
