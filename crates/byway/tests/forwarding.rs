@@ -64,6 +64,17 @@ fn target(addr: SocketAddr) -> Target {
     }
 }
 
+/// Says something to a forward that is going to refuse. The reset may come at any moment: while still connecting, with
+/// what was written, or in place of an answer.
+async fn refused_by(local: SocketAddr) -> std::io::Error {
+    let talk = async {
+        let mut near = TcpStream::connect(local).await?;
+        near.write_all(b"written before the answer is known").await?;
+        near.read_to_end(&mut Vec::new()).await
+    };
+    within(talk).await.expect_err("not an empty answer")
+}
+
 async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     within(stream.read_to_end(&mut bytes)).await.map(|_| bytes)
@@ -238,10 +249,8 @@ async fn a_port_where_nothing_listens_is_refused_with_a_reset() {
         drop(gone);
         Scene::to(TargetPolicy::loopback(), far, target).await
     };
-    let mut near = TcpStream::connect(scene.forward.local_addr())
-        .await
-        .unwrap();
-    assert!(read_all(&mut near).await.is_err(), "not an empty answer");
+    let error = refused_by(scene.forward.local_addr()).await;
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let refused = within(scene.refusals.recv()).await.unwrap();
     assert_eq!(refused.reason, Refusal::Refused);
     assert!(refused.detail.contains("nothing listens"), "{refused}");
@@ -250,12 +259,7 @@ async fn a_port_where_nothing_listens_is_refused_with_a_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_the_policy_does_not_name_is_denied() {
     let mut scene = Scene::new(TargetPolicy::loopback().allow("1").unwrap()).await;
-    let mut near = TcpStream::connect(scene.forward.local_addr())
-        .await
-        .unwrap();
-    // Written before the answer is known; lost with the refusal.
-    near.write_all(b"early").await.unwrap();
-    assert!(read_all(&mut near).await.is_err());
+    refused_by(scene.forward.local_addr()).await;
     assert_eq!(
         within(scene.refusals.recv()).await.unwrap().reason,
         Refusal::Denied
