@@ -83,7 +83,7 @@ mod tls;
 pub mod tunnel;
 
 pub use byway_core::discovery::{self, NatReport};
-pub use byway_core::io::{Admission, Carrier, LinkMode, PathKind, RouteReason};
+pub use byway_core::io::{Admission, Carrier, Health, LinkMode, PathKind, RouteReason};
 pub use byway_wire::signal::Candidate;
 pub use byway_wire::tunnel::{Refusal, Refused, Target, TargetError};
 pub use byway_wire::{NodeId, RelayUrl, SecretKey, Ticket, TicketSecret};

@@ -69,7 +69,8 @@ fn target(addr: SocketAddr) -> Target {
 async fn refused_by(local: SocketAddr) -> std::io::Error {
     let talk = async {
         let mut near = TcpStream::connect(local).await?;
-        near.write_all(b"written before the answer is known").await?;
+        near.write_all(b"written before the answer is known")
+            .await?;
         near.read_to_end(&mut Vec::new()).await
     };
     within(talk).await.expect_err("not an empty answer")

@@ -3,7 +3,7 @@
 use byway::endpoint::Builder;
 use byway::keyfile::{self, KeyFileError};
 use byway::tunnel::Tunnel;
-use byway::{Endpoint, PathKind};
+use byway::{Endpoint, Health, PathKind};
 
 use crate::args;
 use crate::failure::{Code, Failure};
@@ -93,15 +93,25 @@ pub(crate) fn kind_name(kind: PathKind) -> &'static str {
     }
 }
 
-/// Tells on standard error how the path changes, until the tunnel ends.
+/// Tells on standard error how the path changes and when the other side falls silent, until the tunnel ends.
 pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
     let (tunnel, label) = (tunnel.clone(), label.to_owned());
     tokio::spawn(async move {
         let mut path = tunnel.path();
         let mut shown = String::new();
+        let mut silent = false;
         loop {
-            path.borrow_and_update();
+            let health = path.borrow_and_update().health;
             let now = describe_path(&tunnel);
+            if (health == Health::Lost) != silent {
+                silent = !silent;
+                let what = if silent {
+                    "nothing is heard any more; waiting"
+                } else {
+                    "heard again"
+                };
+                eprintln!("byway: {label}: {what}");
+            }
             if now != shown {
                 eprintln!("byway: {label}: path is {now}");
                 shown = now;

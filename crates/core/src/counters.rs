@@ -32,7 +32,7 @@ pub struct Counters {
     pub signal_unknown: u64,
     /// Signals that do not authenticate.
     pub signal_forged: u64,
-    /// Signals seen before.
+    /// Signals seen before, or overtaken by a later one.
     pub signal_replayed: u64,
     /// Candidates of an address class that was not offered, or that cannot be a peer's.
     pub candidate_refused: u64,
@@ -40,6 +40,8 @@ pub struct Counters {
     pub candidate_cut: u64,
     /// Control messages that make no sense where they came.
     pub control_unexpected: u64,
+    /// Peers whose own record names another instance or probe key than the relay's copy did.
+    pub record_mismatch: u64,
     /// Openers who are not admitted.
     pub open_refused: u64,
     /// Openers turned away because a limit is reached.

@@ -116,6 +116,20 @@ pub struct Route {
     pub duplicate: bool,
     /// The smallest datagram size proven on primary and standby, in bytes; larger MTU probes are not to be sent.
     pub max_datagram: u16,
+    /// Whether the peer is heard.
+    pub health: Health,
+}
+
+/// Whether a peer is heard; for people, for it changes nothing about where data goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Health {
+    /// Nothing speaks against the path.
+    Good,
+    /// An answer is overdue.
+    Degraded,
+    /// Nothing was heard by any path for five seconds, or there is none. The tunnel waits, and goes on when the peer is
+    /// heard again.
+    Lost,
 }
 
 /// Why a route changed; for people and for counters.
@@ -134,6 +148,8 @@ pub enum RouteReason {
     Cleared,
     /// The link under the path went away.
     LinkLost,
+    /// Nothing was heard by any path for long.
+    Silent,
     /// Only standby or size changed.
     Standby,
     /// No path is left; the tunnel waits.

@@ -83,6 +83,8 @@ pub const MAX_CANDIDATES: usize = 32;
 pub enum SignalBody {
     /// My addresses.
     Candidates(Candidates),
+    /// I forget you now: my index for you and my side of every direct path are gone.
+    Goodbye,
     /// A kind this version does not know; ignored.
     Unknown,
 }
@@ -90,7 +92,8 @@ pub enum SignalBody {
 /// An authenticated signal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signal {
-    /// Shares the counter (and the replay window) with probes.
+    /// Shares the counter (and the replay window) with probes. Signals are obeyed in its order only: a relay may hold one
+    /// back, and what it said is stale once a later one was obeyed.
     pub counter: u64,
     /// What it says.
     pub body: SignalBody,
@@ -122,6 +125,7 @@ pub fn seal(keys: &PairKeys, nonce: &[u8; 24], signal: &Signal) -> Vec<u8> {
             SignalBody::Candidates(candidates) => {
                 Some(proto::Body::Candidates(candidates_to_proto(candidates)))
             }
+            SignalBody::Goodbye => Some(proto::Body::Goodbye(proto::Goodbye {})),
             SignalBody::Unknown => None,
         },
     };
@@ -153,6 +157,7 @@ pub fn open(keys: &PairKeys, sealed: &[u8]) -> Result<Signal, SignalError> {
             Some(proto::Body::Candidates(candidates)) => {
                 SignalBody::Candidates(candidates_from_proto(candidates)?)
             }
+            Some(proto::Body::Goodbye(_)) => SignalBody::Goodbye,
             None => SignalBody::Unknown,
         },
     })
@@ -220,7 +225,7 @@ mod proto {
     pub(super) struct Signal {
         #[prost(fixed64, tag = "1")]
         pub(super) counter: u64,
-        #[prost(oneof = "Body", tags = "2")]
+        #[prost(oneof = "Body", tags = "2, 3")]
         pub(super) body: Option<Body>,
     }
 
@@ -228,7 +233,12 @@ mod proto {
     pub(super) enum Body {
         #[prost(message, tag = "2")]
         Candidates(Candidates),
+        #[prost(message, tag = "3")]
+        Goodbye(Goodbye),
     }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Goodbye {}
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Candidates {

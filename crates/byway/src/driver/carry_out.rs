@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use byway_core::io::{
-    Event, LinkError, LinkId, LinkUp, PeerError, PeerId, Route, RouteReason, Way,
+    Event, Health, LinkError, LinkId, LinkUp, PeerError, PeerId, Route, RouteReason, Way,
 };
 use byway_wire::relay::control::Control;
 use quinn::udp::EcnCodepoint;
@@ -174,7 +174,7 @@ impl Driver {
         if switched {
             peer.route.counters.add_switch();
         }
-        if route.duplicate {
+        if route.health != Health::Good {
             peer.stall_begins(now);
         } else if let Some(stall) = peer.stall_ends(now)
             && reason == RouteReason::Failover
@@ -209,12 +209,11 @@ impl Driver {
                 } else {
                     info.since
                 },
-                suspected: route.duplicate,
+                health: route.health,
             };
             // A new standby is no news to those who watch the path in use.
             let news = reason != RouteReason::Standby
-                || (new.kind, new.remote, new.suspected)
-                    != (info.kind, info.remote, info.suspected);
+                || (new.kind, new.remote, new.health) != (info.kind, info.remote, info.health);
             if news {
                 *info = new;
             }

@@ -22,7 +22,7 @@ use byway_core::discovery::NatReport;
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
-use byway_wire::{NodeId, RelayUrl};
+use byway_wire::{NodeId, RelayUrl, SignedRecord};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -61,6 +61,8 @@ pub(crate) enum Input {
         fresh: bool,
         reply: oneshot::Sender<Lease>,
     },
+    /// A peer showed its record inside its tunnel.
+    Record(PeerId, SignedRecord),
     /// A relay's name was resolved: discovery can ask it before there is a link.
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
@@ -199,6 +201,7 @@ impl Driver {
                 // If nobody waits any more, the lease ends here.
                 let _ = reply.send(lease);
             }
+            Input::Record(peer, record) => self.node.handle_record(now, peer, &record),
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
             Input::Discover(reply) => {
@@ -249,7 +252,8 @@ impl Driver {
             let peers = self.shared.peers();
             let held = peers
                 .values()
-                .find(|peer| peer.dialled && peer.node == target.node && !peer.has_failed());
+                .filter(|peer| peer.dialled && peer.node == target.node)
+                .find(|peer| !peer.has_failed() && !peer.is_lost());
             if let Some(peer) = held {
                 self.unused.remove(&peer.id);
                 return peer.lease();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use byway_congestion::FlowMonitor;
-use byway_core::io::{FlowSample, PathKind, PeerError, PeerId, RouteReason, Way};
+use byway_core::io::{FlowSample, Health, PathKind, PeerError, PeerId, RouteReason, Way};
 use byway_wire::NodeId;
 use byway_wire::tunnel::CloseCode;
 use tokio::sync::{mpsc, watch};
@@ -86,7 +86,7 @@ impl Peer {
                 relay: None,
                 reason: RouteReason::NoPath,
                 since: now,
-                suspected: false,
+                health: Health::Lost,
             }),
             failure: watch::Sender::new(None),
             leases: AtomicUsize::new(0),
@@ -106,6 +106,19 @@ impl Peer {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.borrow().is_some()
+    }
+
+    /// It had a path, and nothing has been heard by any for long.
+    pub(crate) fn is_lost(&self) -> bool {
+        fell_silent(&self.path.borrow())
+    }
+
+    /// Waits until [`Peer::is_lost`]; for ever if the peer is forgotten.
+    pub(crate) async fn lost(&self) {
+        let mut path = self.path.subscribe();
+        if path.wait_for(fell_silent).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// For the congestion controller of one more connection.
@@ -204,6 +217,10 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn fell_silent(path: &PathInfo) -> bool {
+    path.health == Health::Lost && path.reason == RouteReason::Silent
 }
 
 fn merge(samples: &[FlowSample]) -> FlowSample {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use byway_congestion::FlowMonitor;
 use byway_core::io::Admission;
+use byway_wire::SignedRecord;
 use byway_wire::tunnel::CloseCode;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::quic::Quic;
 use super::tunnels;
-use crate::driver::{Lease, Shared};
+use crate::driver::{Input, Lease, Shared};
 use crate::socket::Virtual;
 use crate::tls;
 use crate::tunnel::{Tunnel, close_code, greeting};
@@ -32,6 +33,7 @@ pub(super) struct Acceptor {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
     pub(super) accepted: mpsc::Sender<Tunnel>,
+    pub(super) driver: mpsc::Sender<Input>,
 }
 
 impl Acceptor {
@@ -66,9 +68,13 @@ impl Acceptor {
             let shared = Arc::clone(&self.shared);
             let admission = Arc::clone(&self.admission);
             let accepted = self.accepted.clone();
+            let driver = self.driver.clone();
             tasks.spawn(async move {
-                if let Some(tunnel) = admit(connecting, lease, &monitor, &shared, &admission).await
-                {
+                let id = lease.peer().id;
+                let admitted = admit(connecting, lease, &monitor, &shared, &admission).await;
+                if let Some((tunnel, record)) = admitted {
+                    // An endpoint that is closed has no use for it.
+                    let _ = driver.send(Input::Record(id, record)).await;
                     // Waits as long as the program does not accept; its own tunnel alone waits.
                     let _ = accepted.send(tunnel).await;
                 }
@@ -84,7 +90,7 @@ async fn admit(
     monitor: &Arc<FlowMonitor>,
     shared: &Shared,
     admission: &Admission,
-) -> Option<Tunnel> {
+) -> Option<(Tunnel, SignedRecord)> {
     let node = lease.peer().node;
     let connection = match tokio::time::timeout(HANDSHAKE, connecting).await {
         Ok(Ok(connection)) => connection,
@@ -105,12 +111,11 @@ async fn admit(
     }
     let own = (**shared.record.load()).clone();
     match greeting::greet_as_agent(&connection, own, node, admission).await {
-        Ok(_record) => {}
+        Ok(record) => Some((tunnels::establish(connection, lease, monitor), record)),
         Err(error) => {
             tracing::info!(node = %node.short(), %error, "client refused");
             tunnels::linger(connection, lease);
-            return None;
+            None
         }
     }
-    Some(tunnels::establish(connection, lease, monitor))
 }

@@ -193,6 +193,7 @@ impl Builder {
                 shared: Arc::clone(&shared),
                 admission: Arc::new(admission.clone()),
                 accepted,
+                driver: input.clone(),
             };
             tasks.push(tokio::spawn(acceptor.run()).abort_handle());
         }

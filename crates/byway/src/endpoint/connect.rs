@@ -24,7 +24,13 @@ pub(super) async fn connect(inner: &Inner, ticket: &Ticket) -> Result<Tunnel, Co
     let began = Instant::now();
     let attempt = async {
         let (lease, used_before) = lease(inner, ticket, false).await?;
-        match open(inner, ticket, lease, began).await {
+        let peer = Arc::clone(lease.peer());
+        let opened = tokio::select! {
+            result = open(inner, ticket, lease, began) => result,
+            // Waiting on would be for a process that is gone.
+            () = peer.lost(), if used_before => Err(ConnectError::TimedOut(began.elapsed())),
+        };
+        match opened {
             // A peer that was kept from an earlier tunnel may be gone without our knowledge.
             Err(_) if used_before => {
                 let (lease, _) = self::lease(inner, ticket, true).await?;
@@ -115,6 +121,12 @@ async fn open(
             None => ConnectError::Handshake(error.to_string()),
         })?;
     // Nobody waits for the agent's greeting; if it refuses, the tunnel says so.
-    tokio::spawn(greeted.record(ticket.node));
+    let (node, id, input) = (ticket.node, peer.id, inner.input.clone());
+    tokio::spawn(async move {
+        if let Ok(record) = greeted.record(node).await {
+            // An endpoint that is closed has no use for it.
+            let _ = input.send(Input::Record(id, record)).await;
+        }
+    });
     Ok(tunnels::establish(connection, lease, &monitor))
 }

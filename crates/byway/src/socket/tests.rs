@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use byway_core::io::{Carrier, LinkId, PeerId, Route, SocketId, Way};
+use byway_core::io::{Carrier, Health, LinkId, PeerId, Route, SocketId, Way};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, SecretKey};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -72,6 +72,7 @@ impl Side {
             standby,
             duplicate,
             max_datagram: max,
+            health: Health::Good,
         };
         self.route.update(&route, &self.socket.tables);
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use byway_core::io::{PathKind, RouteReason};
+use byway_core::io::{Health, PathKind, RouteReason};
 use byway_wire::RelayUrl;
 use byway_wire::tunnel::{CloseCode, Refused};
 use quinn::{ConnectionError, VarInt};
@@ -22,8 +22,8 @@ pub struct PathInfo {
     pub reason: RouteReason,
     /// Since when.
     pub since: Instant,
-    /// True while the path is suspected and datagrams go both ways.
-    pub suspected: bool,
+    /// Whether the other side is heard.
+    pub health: Health,
 }
 
 /// Counters of a tunnel.

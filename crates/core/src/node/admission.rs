@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use byway_wire::ChannelId;
 use byway_wire::relay::control::{
     CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Role,
 };
 
 use super::Node;
-use super::peer::{Channel, ChannelState, MAX_CHANNELS, Peer, Stage};
+use super::peer::{Channel, ChannelState, MAX_CHANNELS, MAX_CHANNELS_PER_RELAY, Peer, Stage};
 use crate::cx::Cx;
-use crate::io::{Event, LinkId, PeerError, PeerId};
+use crate::io::{Event, LinkId, PeerError, PeerId, RelayId};
 
 /// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
 const MAX_PEERS: usize = 4_096;
@@ -17,7 +18,10 @@ const MAX_PEERS: usize = 4_096;
 impl Node {
     pub(super) fn on_incoming(&mut self, now: Instant, link: LinkId, incoming: Incoming) {
         let channel = incoming.channel;
-        let peer = match self.admit(now, link, &incoming) {
+        let Some(relay) = self.links.get(link).map(|l| l.relay) else {
+            return;
+        };
+        let peer = match self.admit(now, link, relay, &incoming) {
             Ok(peer) => peer,
             Err(reason) => {
                 let count = match reason {
@@ -31,9 +35,6 @@ impl Node {
                 });
                 return;
             }
-        };
-        let Some(relay) = self.links.get(link).map(|l| l.relay) else {
-            return;
         };
         if let Some(p) = self.peers.get_mut(&peer) {
             p.channels.push(Channel {
@@ -52,6 +53,10 @@ impl Node {
         });
         // Tells the route, so that the answers to what is delivered have a way.
         self.channel_opened(now, peer, link, channel, incoming.observed);
+        if !incoming.first.is_empty() {
+            // A new call: what the peer knew of us, it has forgotten. Or a relay plays an old one again.
+            self.question(now, peer);
+        }
         let mut room = MAX_FIRST_BYTES;
         for data in incoming.first.into_iter().take(MAX_FIRST) {
             if data.len() > room {
@@ -68,13 +73,14 @@ impl Node {
         &mut self,
         now: Instant,
         link: LinkId,
+        relay: RelayId,
         incoming: &Incoming,
     ) -> Result<PeerId, CloseReason> {
         if !self.is_authorised(incoming) {
             return Err(CloseReason::NotAllowed);
         }
         if self.channels.contains_key(&(link, incoming.channel))
-            || incoming.channel == byway_wire::ChannelId::ECHO
+            || incoming.channel == ChannelId::ECHO
         {
             return Err(CloseReason::ChannelInUse);
         }
@@ -93,22 +99,19 @@ impl Node {
             if channels.iter().any(|c| c.id == incoming.channel) {
                 return Err(CloseReason::ChannelInUse);
             }
-            if !incoming.first.is_empty() {
-                // A new call: what the peer knew of us, it has forgotten.
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                live.paths.peer_left(&mut cx);
-            }
             if incoming.record.is_newer_than(&live.record) {
                 live.record = incoming.record.clone();
             }
-            if channels.len() >= MAX_CHANNELS {
-                // The peer knows which channels it lost: the oldest is the likeliest of them.
-                let oldest = channels[0].id;
-                self.close_channel(id, oldest, CloseReason::Limit);
+            let (gone, why): (Vec<ChannelId>, _) = if incoming.first.is_empty() {
+                let oldest = in_the_way(channels, relay);
+                (oldest.into_iter().collect(), CloseReason::Limit)
+            } else {
+                // Whoever calls anew has forgotten its channels. If that is a lie it is the relay's, about its own ones.
+                let own = channels.iter().filter(|c| c.relay == relay);
+                (own.map(|c| c.id).collect(), CloseReason::Done)
+            };
+            for channel in gone {
+                self.close_channel(id, channel, why);
             }
             return Ok(id);
         }
@@ -134,6 +137,22 @@ impl Node {
         };
         self.peers.insert(id, peer);
         Ok(id)
+    }
+
+    fn question(&mut self, now: Instant, id: PeerId) {
+        if let Some(Peer {
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        {
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
+            live.paths.question(&mut cx);
+            self.drain_peer(now, id);
+        }
     }
 
     fn is_authorised(&self, incoming: &Incoming) -> bool {
@@ -169,4 +188,19 @@ impl Node {
         self.fail_peer(id, PeerError::TimedOut);
         true
     }
+}
+
+/// Which channel must go before one more is taken from `relay`. The peer knows which channels it lost: of those that one
+/// relay carries, the oldest is the likeliest. A relay that plays old opens again pushes out none but its own.
+fn in_the_way(channels: &[Channel], relay: RelayId) -> Option<ChannelId> {
+    let through = |relay: RelayId| channels.iter().filter(move |c| c.relay == relay);
+    let crowded = if through(relay).count() >= MAX_CHANNELS_PER_RELAY {
+        relay
+    } else if channels.len() >= MAX_CHANNELS {
+        let crowd = |c: &&Channel| through(c.relay).count();
+        channels.iter().rev().max_by_key(crowd)?.relay
+    } else {
+        return None;
+    };
+    through(crowded).next().map(|c| c.id)
 }

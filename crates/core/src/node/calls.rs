@@ -268,7 +268,10 @@ impl Node {
             channels,
             ..
         }) = self.peers.get_mut(&id)
-            && reason == CloseReason::Done
+            && matches!(
+                reason,
+                CloseReason::Done | CloseReason::PeerGone | CloseReason::Offline
+            )
             && channels.is_empty()
         {
             let mut cx = Cx {
@@ -276,7 +279,7 @@ impl Node {
                 rng: &mut self.rng,
                 counters: &mut self.counters,
             };
-            live.paths.peer_left(&mut cx);
+            live.paths.question(&mut cx);
         }
         let Some(Peer {
             dial: Some(dial),

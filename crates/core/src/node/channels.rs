@@ -401,6 +401,7 @@ impl Node {
             return;
         };
         let channels: Vec<ChannelId> = peer.channels.iter().map(|c| c.id).collect();
+        self.say_goodbye(id);
         for channel in channels {
             self.close_channel(id, channel, CloseReason::Done);
         }
@@ -415,6 +416,25 @@ impl Node {
         }
         self.wakeups.forget(id);
         self.touched.remove(&id);
+    }
+
+    /// In front of `Closed`, which any relay could say.
+    fn say_goodbye(&mut self, id: PeerId) {
+        let Some(Peer {
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            return;
+        };
+        let mut cx = Cx {
+            now: self.now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
+        if let Some(sealed) = live.paths.goodbye(&mut cx) {
+            self.send_signal(id, sealed);
+        }
     }
 
     /// Gives a peer up.
@@ -479,7 +499,7 @@ impl Node {
         });
     }
 
-    /// A signal goes by one channel that is open; the relays are equal for it.
+    /// A signal goes by one channel that is open: the newest, which the peer is the least likely to have lost.
     fn send_signal(&mut self, id: PeerId, sealed: bytes::Bytes) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -487,6 +507,7 @@ impl Node {
         if let Some((link, channel)) = peer
             .channels
             .iter()
+            .rev()
             .find_map(|c| Some((c.carried_by()?, c.id)))
         {
             self.events.push_back(Event::Control {

@@ -9,7 +9,7 @@ use byway_wire::{ChannelId, RelayUrl, SignedRecord};
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::Cx;
-use crate::io::{Event, LinkId};
+use crate::io::{Event, LinkId, PeerId};
 
 /// Most alternates taken from one `GoingAway`: a relay names its neighbours, not the world.
 const MAX_ALTERNATES: usize = 4;
@@ -97,6 +97,43 @@ impl Node {
             }
         }
         self.counters.control_unexpected += u64::from(!expected);
+    }
+
+    pub(super) fn learn_record(&mut self, now: Instant, id: PeerId, record: &SignedRecord) {
+        let Some(Peer {
+            dial,
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            self.counters.stale_input += 1;
+            return;
+        };
+        let (known, told) = (live.record.record(), record.record());
+        if (known.id, known.probe_key) != (told.id, told.probe_key) {
+            // The relay gave us the record of another instance, so no probe of ours opens there: the tunnel stays
+            // relayed. Nothing that the peer could mend.
+            self.counters.record_mismatch += 1;
+            return;
+        }
+        if record.is_newer_than(&live.record) {
+            live.record = record.clone();
+        }
+        let Some(dial) = dial else { return };
+        let mut known = Vec::new();
+        for url in &told.relays {
+            if dial.relays.len() < super::calls::MAX_RELAYS
+                && let Some(relay) = self.links.add(url.clone(), Vec::new(), false)
+                && !dial.relays.contains(&relay)
+            {
+                dial.relays.push(relay);
+                known.push((url.clone(), self.links.addrs(relay).to_vec()));
+            }
+        }
+        for (url, addrs) in known {
+            self.add_relay_servers(now, &url, &addrs);
+        }
+        self.touched.insert(id);
     }
 
     /// The relay will stop: its alternates are dialled now, so that they are up before it does.

@@ -249,6 +249,13 @@ impl Node {
         self.add_first(now, peer, data);
         self.settle(now);
     }
+    /// The record that the peer showed inside its tunnel, after TLS had proved its key: it overrides any relay's copy. A
+    /// peer that we dialled is looked for at the relays it names from now on, too.
+    pub fn handle_record(&mut self, now: Instant, peer: PeerId, record: &SignedRecord) {
+        self.now = now;
+        self.learn_record(now, peer, record);
+        self.settle(now);
+    }
     /// The tunnel ended: forget the peer, close its channels, retire its index.
     pub fn close_peer(&mut self, now: Instant, peer: PeerId) {
         self.now = now;

@@ -14,6 +14,8 @@ use crate::path::Paths;
 
 /// Most channels with one peer: two relays, each once more while a channel moves.
 pub(super) const MAX_CHANNELS: usize = 4;
+/// Most of them through one relay.
+pub(super) const MAX_CHANNELS_PER_RELAY: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Peer {

@@ -43,6 +43,11 @@ const FRESH: Duration = Duration::from_secs(30);
 const QUARANTINE: Duration = Duration::from_secs(10);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
 
+/// Samples for which a path that data has left must be better before data returns: a path that is bad and good by turns
+/// would otherwise take the tunnel along each time. Doubles with each return, to a minute.
+const RETURN_HOLD: u32 = 3;
+const RETURN_HOLD_MAX: u32 = 60;
+
 /// How far a path has been proven.
 #[derive(Debug)]
 pub(crate) enum Stage {
@@ -84,6 +89,8 @@ pub(crate) struct Path {
     pub(crate) told: bool,
     /// Failovers lost; doubles the quarantine.
     strikes: u32,
+    /// How often data left it for a worse sort of path; doubles the time it must be better before data returns.
+    left: u32,
 }
 
 impl Path {
@@ -106,6 +113,7 @@ impl Path {
             last_ping: None,
             told: false,
             strikes: 0,
+            left: 0,
         }
     }
 
@@ -274,6 +282,23 @@ impl Path {
         self.strikes = self.strikes.saturating_add(1);
         self.stage = Stage::Quarantined { until: now + wait };
         self.loss = Loss::default();
+    }
+
+    /// Data left it for a worse sort of path.
+    pub(crate) fn note_left(&mut self) {
+        self.left = self.left.saturating_add(1);
+    }
+    /// How many samples in a row it must be better before data returns to it; none if data never left it.
+    pub(crate) fn return_hold(&self) -> u32 {
+        match self.left.checked_sub(1) {
+            Some(again) => (RETURN_HOLD * 2u32.saturating_pow(again.min(16))).min(RETURN_HOLD_MAX),
+            None => 0,
+        }
+    }
+    /// It carried data for long: what it did before is forgotten.
+    pub(crate) fn forgive(&mut self) {
+        self.strikes = 0;
+        self.left = 0;
     }
 
     fn ladder(&self) -> &'static [u64] {

@@ -12,6 +12,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_millis(50);
 /// How long data is duplicated: long enough for every switch, short enough that a pause does not double the traffic.
 const DUPLICATE: Duration = Duration::from_secs(2);
+/// A peer that is silent on every path for this long is lost to whoever waits for it: longer than Wi-Fi pauses and a
+/// relay's restart, shorter than a person's patience.
+const LOST_AFTER: Duration = Duration::from_secs(5);
 /// Pings during suspicion: this often at first, doubling; the first ones must survive loss.
 const FIRST_GAP: Duration = Duration::from_millis(50);
 /// For the first minute of silence the end of it is to be noticed soon...
@@ -113,6 +116,10 @@ impl Suspicion {
     }
     pub(crate) fn duplicates(&self, now: Instant) -> bool {
         now < self.duplicate_until
+    }
+    /// When the peer counts as lost, if nothing is heard until then.
+    pub(crate) fn lost_at(&self) -> Instant {
+        self.since + LOST_AFTER
     }
     /// True if pings are due now; plans the next ones.
     pub(crate) fn take_ping(&mut self, now: Instant) -> bool {

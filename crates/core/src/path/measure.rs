@@ -10,7 +10,7 @@ use super::failover::threshold;
 use super::paths::{Output, Paths};
 use super::score::PathId;
 use crate::cx::{Cx, Wake, earliest};
-use crate::io::RouteReason;
+use crate::io::{Health, RouteReason};
 
 /// While active, paths are pinged and judged this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ const TRIES: u8 = 3;
 const LOST_AFTER: Duration = Duration::from_secs(2);
 /// A path beside the primary that answers nothing for this long is given up for a while.
 const GIVEN_UP: Duration = Duration::from_secs(10);
+/// A primary that has carried data for this long starts with a clean slate.
+const FORGIVEN: Duration = Duration::from_secs(300);
 /// Other valid paths measured beside primary and standby.
 const MEASURED: usize = 4;
 /// Pings of one peer answered in a second: its ladders and ticks need less than 300.
@@ -175,6 +177,11 @@ impl Paths {
 
     pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
         self.next_tick = Some(cx.now + TICK);
+        if self.primary_since + FORGIVEN <= cx.now
+            && let Some(path) = self.primary.and_then(|id| self.table.get_mut(&id))
+        {
+            path.forgive();
+        }
         for id in self.pings.expire(cx.now) {
             if let Some(path) = self.table.get_mut(&id) {
                 path.loss.add(true);
@@ -265,6 +272,9 @@ impl Paths {
                 consider(Some(doubt.next_ping), "suspicion ping");
             }
             consider(self.decide_at(), "suspicion verdict");
+            if self.told.as_ref().is_some_and(|r| r.health < Health::Lost) {
+                consider(Some(doubt.lost_at()), "peer lost");
+            }
             if self.told.as_ref().is_some_and(|r| r.duplicate) {
                 consider(Some(doubt.duplicate_until), "end of duplication");
             }

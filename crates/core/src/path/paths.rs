@@ -27,6 +27,9 @@ const TRIED_FOR: Duration = Duration::from_secs(60);
 /// Most attested addresses remembered: one for each relay and family. A node that roams leaves the oldest behind.
 const MAX_ATTESTED: usize = 16;
 
+/// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
+const QUESTIONS_PER_SECOND: u32 = 1;
+
 /// An unattested address that was given probes.
 #[derive(Clone, Copy, Debug)]
 struct Tried {
@@ -69,6 +72,8 @@ pub(crate) struct Paths {
     pub(super) pings: Pings,
     /// Answers to pings.
     budget: Budget,
+    /// Doubts raised by relays.
+    pub(super) questions: Budget,
     /// The peer's latest list, and its number.
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
@@ -80,7 +85,7 @@ pub(crate) struct Paths {
     pub(super) epoch: u32,
     pub(super) told: Option<Route>,
     /// A path that would be better, and for how many samples it has been.
-    pub(super) challenger: Option<(PathId, u8)>,
+    pub(super) challenger: Option<(PathId, u32)>,
     pub(super) doubt: Option<Suspicion>,
     pub(super) peer_suspicion: Option<TxId>,
     pub(super) flow: Flow,
@@ -107,6 +112,7 @@ impl Paths {
             next_path: 0,
             pings: Pings::default(),
             budget: Budget::new(now, PINGS_PER_SECOND),
+            questions: Budget::new(now, QUESTIONS_PER_SECOND),
             remote: Vec::new(),
             generation: None,
             attested: VecDeque::new(),
@@ -165,8 +171,9 @@ impl Paths {
         }
     }
 
-    /// The peer forgot us (and may be calling anew): its index and its side of every direct path are gone.
-    pub(crate) fn peer_left(&mut self, cx: &mut Cx<'_>) {
+    /// The peer forgot us (and may be calling anew): its index and its side of every direct path are gone. Only the peer
+    /// itself can say so; see [`Paths::question`] for what a relay says.
+    fn peer_left(&mut self, cx: &mut Cx<'_>) {
         self.generation = None;
         self.remote.clear();
         self.association.forget_peer_index();
@@ -219,6 +226,12 @@ impl Paths {
         self.out.push_back(Output::Signal(sealed));
     }
 
+    /// What tells the peer that we forget it; none where nothing was ever told it that it would have to forget.
+    pub(crate) fn goodbye(&mut self, cx: &mut Cx<'_>) -> Option<Bytes> {
+        self.probing
+            .then(|| self.association.seal_signal(cx.rng, SignalBody::Goodbye))
+    }
+
     /// A signal came through one of the peer's channels.
     pub(crate) fn handle_signal(
         &mut self,
@@ -227,10 +240,13 @@ impl Paths {
         local: &LocalCandidates,
         same_host: bool,
     ) {
-        let Some(SignalBody::Candidates(candidates)) =
-            self.association.open_signal(cx.counters, sealed)
-        else {
-            return;
+        let candidates = match self.association.open_signal(cx.counters, sealed) {
+            Some(SignalBody::Candidates(candidates)) => candidates,
+            Some(SignalBody::Goodbye) => {
+                self.peer_left(cx);
+                return;
+            }
+            _ => return,
         };
         if !self.probing {
             return;

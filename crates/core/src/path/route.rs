@@ -6,10 +6,10 @@ use super::check::Path;
 use super::paths::{Output, Paths};
 use super::score::{PathId, Standing, Verdict, score};
 use crate::cx::Cx;
-use crate::io::{PathKind, Route, RouteReason, Way};
+use crate::io::{Health, PathKind, Route, RouteReason, Way};
 
 /// A challenger must be better in this many samples in a row.
-const HOLD: u8 = 3;
+const HOLD: u32 = 3;
 
 impl Paths {
     /// Judges the paths and moves if the policy says so. `tick`: this is one of the regular samples. `reason` is given
@@ -36,25 +36,17 @@ impl Paths {
         }
         match self.policy.judge(self.primary, &standings) {
             Verdict::Keep => self.challenger = None,
-            Verdict::Move(id) => {
-                let returned = self.primary.is_none() && self.epoch > 0;
-                self.set_primary(cx, id, reason);
-                if returned {
-                    self.out.push_back(Output::Replay);
+            Verdict::Move(id) => match self.return_hold(id) {
+                0 => {
+                    let returned = self.primary.is_none() && self.epoch > 0;
+                    self.set_primary(cx, id, reason);
+                    if returned {
+                        self.out.push_back(Output::Replay);
+                    }
                 }
-            }
-            Verdict::Challenge(id) if tick => {
-                let held = match self.challenger {
-                    Some((known, held)) if known == id => held + 1,
-                    _ => 1,
-                };
-                if held >= HOLD {
-                    self.set_primary(cx, id, RouteReason::Better);
-                } else {
-                    self.challenger = Some((id, held));
-                }
-            }
-            Verdict::Challenge(_) => {}
+                hold => self.challenge(cx, id, hold, tick),
+            },
+            Verdict::Challenge(id) => self.challenge(cx, id, HOLD.max(self.return_hold(id)), tick),
         }
         self.tell(
             cx,
@@ -66,12 +58,42 @@ impl Paths {
         );
     }
 
+    /// For how many samples a move to this path must wait because data left it before.
+    fn return_hold(&self, id: PathId) -> u32 {
+        match (self.primary, self.table.get(&id)) {
+            (Some(_), Some(path)) => path.return_hold(),
+            _ => 0,
+        }
+    }
+
+    /// Moves once `id` was better for `hold` samples in a row.
+    fn challenge(&mut self, cx: &mut Cx<'_>, id: PathId, hold: u32, tick: bool) {
+        let held = match self.challenger {
+            Some((known, held)) if known == id => held,
+            _ => 0,
+        } + u32::from(tick);
+        if held >= hold {
+            self.set_primary(cx, id, RouteReason::Better);
+        } else {
+            self.challenger = Some((id, held));
+        }
+    }
+
     pub(super) fn set_primary(&mut self, cx: &mut Cx<'_>, id: PathId, reason: RouteReason) {
         self.challenger = None;
         self.doubt = None;
         self.ping_tries = 0;
         if self.primary == Some(id) {
             return;
+        }
+        let worse = |old: &Path| {
+            let new = self.table.get(&id);
+            new.is_some_and(|new| new.way.kind() > old.way.kind())
+        };
+        if self.primary_path().is_some_and(worse)
+            && let Some(left) = self.primary.and_then(|old| self.table.get_mut(&old))
+        {
+            left.note_left();
         }
         self.primary = Some(id);
         self.primary_since = cx.now;
@@ -105,6 +127,12 @@ impl Paths {
                 .map(|p| p.1)
                 .min()
                 .unwrap_or(super::check::FULL_SIZE),
+            health: match &self.doubt {
+                _ if primary.is_none() => Health::Lost,
+                None => Health::Good,
+                Some(doubt) if doubt.lost_at() <= cx.now => Health::Lost,
+                Some(_) => Health::Degraded,
+            },
         };
         if self.told.is_none() && route.primary.is_none() {
             return;

@@ -18,6 +18,8 @@ pub(crate) struct Association {
     /// Of the last message we sealed; one count for probes and signals.
     counter: u64,
     window: ReplayWindow,
+    /// Of the last signal obeyed. A relay that held an older one back must not undo what came after it.
+    last_signal: u64,
 }
 
 impl std::fmt::Debug for Association {
@@ -39,6 +41,7 @@ impl Association {
             peer_index: None,
             counter,
             window: ReplayWindow::new(),
+            last_signal: 0,
         }
     }
     pub(crate) fn own_index(&self) -> Index {
@@ -98,7 +101,12 @@ impl Association {
         sealed: &[u8],
     ) -> Option<SignalBody> {
         match signal::open(&self.keys, sealed) {
-            Ok(signal) if self.window.accept(signal.counter) => return Some(signal.body),
+            Ok(signal)
+                if signal.counter > self.last_signal && self.window.accept(signal.counter) =>
+            {
+                self.last_signal = signal.counter;
+                return Some(signal.body);
+            }
             Ok(_) => counters.signal_replayed += 1,
             Err(_) => counters.signal_forged += 1,
         }

@@ -68,6 +68,16 @@ impl Paths {
         }
     }
 
+    /// A relay says that the peer is gone, or that it calls anew. Its word is no proof, and asking costs little: where the
+    /// peer is still there, its answer on the primary ends the doubt; where it is not, the doubt leads to the channel by
+    /// which it calls, or shows that it is lost.
+    pub(crate) fn question(&mut self, cx: &mut Cx<'_>) {
+        let direct = self.primary_path().is_some_and(Path::is_direct);
+        if direct && self.doubt.is_none() && self.questions.take(cx.now) {
+            self.suspect(cx);
+        }
+    }
+
     /// The peer has evidence: both sides duplicate and look.
     pub(super) fn on_peer_suspects(&mut self, cx: &mut Cx<'_>, txid: TxId) {
         if self.peer_suspicion.replace(txid) == Some(txid) || self.doubt.is_some() {
@@ -126,7 +136,13 @@ impl Paths {
                 self.ping(cx, id, size, true);
             }
         }
-        self.tell(cx, RouteReason::Suspected);
+        let lost = self.doubt.as_ref().is_some_and(|d| d.lost_at() <= cx.now);
+        let reason = if lost {
+            RouteReason::Silent
+        } else {
+            RouteReason::Suspected
+        };
+        self.tell(cx, reason);
     }
 
     /// A ping sent at `sent` was answered on `id`.

@@ -37,7 +37,11 @@ fn signal_strategy() -> impl Strategy<Value = Signal> {
         });
     (
         any::<u64>(),
-        prop_oneof![9 => candidates, 1 => Just(SignalBody::Unknown)],
+        prop_oneof![
+            8 => candidates,
+            1 => Just(SignalBody::Goodbye),
+            1 => Just(SignalBody::Unknown)
+        ],
     )
         .prop_map(|(counter, body)| Signal { counter, body })
 }

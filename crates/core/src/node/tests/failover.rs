@@ -235,8 +235,9 @@ fn a_lost_ping_at_the_end_of_activity_does_not_end_the_keepalives() {
     // The last measurement is lost, the bytes around it are not.
     world.lose_probes = true;
     world.chat(CLIENT, ms(20), ms(1_100));
-    world.pass(ms(1_200));
+    world.pass(ms(300));
     world.lose_probes = false;
+    world.pass(ms(1_000));
     world.hosts[CLIENT].wakeups.clear();
     world.pass(ms(100_000));
     let wakeups = &world.hosts[CLIENT].wakeups;
@@ -258,4 +259,79 @@ fn bytes_that_wait_for_a_dead_peer_do_not_keep_the_node_awake() {
     let wakeups = &mut world.hosts[CLIENT].wakeups;
     wakeups.retain(|why, _| !why.starts_with("link") && !why.starts_with("discovery"));
     assert!(wakeups.values().sum::<usize>() <= 40, "{wakeups:?}");
+}
+
+fn health(world: &World, host: usize) -> Health {
+    world.hosts[host].route.as_ref().unwrap().health
+}
+
+#[test]
+fn a_peer_that_fell_silent_is_lost_after_five_seconds_and_back_when_it_is_heard() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(20), ms(2_000));
+    assert_eq!(health(&world, CLIENT), Health::Good);
+    world.direct_open = false;
+    world.udp_open[AGENT] = false;
+    world.tls_open = false;
+    world.chat(CLIENT, ms(20), ms(1_000));
+    assert_eq!(health(&world, CLIENT), Health::Degraded);
+    world.chat(CLIENT, ms(20), ms(3_900));
+    assert_eq!(health(&world, CLIENT), Health::Degraded);
+    world.chat(CLIENT, ms(20), ms(600));
+    assert_eq!(health(&world, CLIENT), Health::Lost);
+    assert_eq!(
+        world.hosts[CLIENT].routes.last().map(|r| r.1),
+        Some(RouteReason::Silent)
+    );
+    world.direct_open = true;
+    world.udp_open[AGENT] = true;
+    world.tls_open = true;
+    world.chat(CLIENT, ms(20), ms(3_000));
+    assert_eq!(health(&world, CLIENT), Health::Good);
+}
+
+#[test]
+fn a_client_that_idles_learns_that_its_agent_died() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    world.udp_open[AGENT] = false;
+    world.tls_open = false;
+    world.direct_open = false;
+    // Keep-alives are 20 s apart.
+    assert!(world.run_for(ms(27_000), |w| health(w, CLIENT) == Health::Lost));
+    assert_eq!(world.hosts[CLIENT].failed, None, "it may come back");
+}
+
+#[test]
+fn what_a_relay_says_of_a_dead_peer_is_looked_into_at_once() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    world.direct_open = false;
+    let (&channel, &sides) = world.relays[0].channels.iter().next().unwrap();
+    let reason = byway_wire::relay::control::CloseReason::PeerGone;
+    world.relays[0].channels.clear();
+    world.relays[0].agents.clear();
+    let closed = byway_wire::relay::control::Control::Closed { channel, reason };
+    world.say_to(sides[CLIENT].unwrap(), closed);
+    assert!(world.run_for(ms(5_500), |w| health(w, CLIENT) == Health::Lost));
+}
+
+#[test]
+fn a_path_that_is_good_and_bad_by_turns_does_not_take_the_tunnel_along() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(50), ms(3_000));
+    let before = world.hosts[CLIENT].route.as_ref().unwrap().epoch;
+    // Long enough each time to be left, and to look better again. Ramps, so that nothing looks like silence.
+    for _ in 0..12 {
+        for delay in (10..=70).step_by(5).chain([70; 12]).chain([10; 8]) {
+            world.direct_delay = ms(delay);
+            world.chat(CLIENT, ms(50), ms(1_000));
+        }
+    }
+    let moves = world.hosts[CLIENT].route.as_ref().unwrap().epoch - before;
+    // Two each time, were it not for the patience that doubles.
+    assert!((1..=10).contains(&moves), "{moves} moves");
+    // And when it stays good it is taken in the end.
+    world.chat(CLIENT, ms(50), ms(120_000));
+    assert_eq!(world.kind(CLIENT), Some(PathKind::Direct));
 }

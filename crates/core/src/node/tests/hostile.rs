@@ -452,3 +452,161 @@ fn a_relay_elsewhere_that_claims_to_see_both_on_loopback_opens_no_loopback() {
         before + 1
     );
 }
+
+/// The client's side of its first channel: the channel, and the agent's link to its relay.
+fn channel(world: &World) -> (ChannelId, LinkId) {
+    let (&channel, sides) = world.relays[0].channels.iter().next().unwrap();
+    (channel, sides[AGENT].unwrap().1)
+}
+
+/// An `Open` of the client's as a relay can play it again, by another channel.
+fn replayed_open(world: &World, channel: u64) -> Incoming {
+    let sender = &world.hosts[CLIENT].node;
+    let own = sender.record().record();
+    let secret = byway_wire::TicketSecret::from_bytes(SECRET);
+    let agent = world.hosts[AGENT].node.id().node;
+    Incoming {
+        channel: ChannelId::from_u64(channel),
+        record: sender.record().clone(),
+        observed: world.hosts[CLIENT].addr,
+        proof: Some(secret.open_proof(own.id, &own.probe_key, agent)),
+        first: vec![Bytes::from_static(b"an old first flight")],
+    }
+}
+
+#[test]
+fn a_relay_cannot_end_a_direct_path_by_saying_that_the_peer_is_gone() {
+    for reason in [
+        CloseReason::Done,
+        CloseReason::PeerGone,
+        CloseReason::Offline,
+        CloseReason::NotAllowed,
+    ] {
+        let mut world = World::direct();
+        world.chat(CLIENT, ms(20), ms(1_000));
+        let epoch = world.hosts[AGENT].route.as_ref().unwrap().epoch;
+        let (channel, link) = channel(&world);
+        let closed = Control::Closed { channel, reason };
+        world.say_to((AGENT, link), closed);
+        world.chat(CLIENT, ms(20), ms(1_000));
+        let route = world.hosts[AGENT].route.clone().unwrap();
+        assert_eq!(route.epoch, epoch, "{reason:?}");
+        assert_eq!(world.kind(AGENT), Some(PathKind::Direct));
+        assert_eq!(route.health, Health::Good);
+    }
+}
+
+#[test]
+fn a_relay_cannot_end_a_direct_path_by_playing_an_old_open_again() {
+    let mut world = World::direct();
+    world.chat(CLIENT, ms(20), ms(1_000));
+    let epoch = world.hosts[AGENT].route.as_ref().unwrap().epoch;
+    let (_, link) = channel(&world);
+    let channels = world.hosts[AGENT].node.sizes()[3];
+    let mut doubts = 0;
+    for n in 0..200 {
+        let incoming = replayed_open(&world, 1_000 + n);
+        let routes = world.hosts[AGENT].routes.len();
+        world.say_to((AGENT, link), Control::Incoming(incoming));
+        world.chat(CLIENT, ms(20), ms(20));
+        doubts += world.hosts[AGENT].routes[routes..]
+            .iter()
+            .filter(|r| r.1 == RouteReason::Cleared)
+            .count();
+    }
+    world.chat(CLIENT, ms(20), ms(1_000));
+    let route = world.hosts[AGENT].route.clone().unwrap();
+    assert_eq!((route.epoch, route.health), (epoch, Health::Good));
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+    // Four seconds: what one relay may make both sides wonder is bounded, and so is what it may make us keep.
+    assert!((1..=10).contains(&doubts), "{doubts}");
+    assert!(world.hosts[AGENT].node.sizes()[3] <= channels + 1);
+}
+
+#[test]
+fn a_relay_that_plays_old_opens_again_pushes_out_no_channel_of_another() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.connect();
+    world.pass(ms(3_000));
+    let honest = *world.relays[0].channels.keys().next().unwrap();
+    let hostile = world.link_of(AGENT);
+    assert_ne!(
+        Some(hostile),
+        world.relays[0].channels[&honest][AGENT].map(|s| s.1)
+    );
+    for n in 0..20 {
+        let incoming = replayed_open(&world, 1_000 + n);
+        world.say_to((AGENT, hostile), Control::Incoming(incoming));
+        world.pass(ms(100));
+    }
+    assert!(world.relays[0].channels.contains_key(&honest));
+    world.direct_open = false;
+    world.chat(CLIENT, ms(20), ms(3_000));
+    assert!(world.both(|k| k == Some(PathKind::RelayUdp)));
+}
+
+#[test]
+fn a_peer_that_says_goodbye_is_believed_and_a_relay_that_repeats_it_is_not() {
+    let mut world = World::direct();
+    let peer = world.hosts[CLIENT].peer.unwrap();
+    let (_, link) = channel(&world);
+    world.hosts[CLIENT].controls_sent.clear();
+    world.hosts[CLIENT].node.close_peer(world.now, peer);
+    world.pass(ms(100));
+    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
+    let goodbye = sent.into_iter().find_map(|message| match message {
+        Control::Signal { sealed, .. } => Some(sealed),
+        _ => None,
+    });
+    assert_eq!(world.kind(AGENT), None, "its paths are gone at once");
+
+    // The same instance calls anew, goes direct, and the relay plays the old word again.
+    world.hosts[CLIENT].route = None;
+    world.connect();
+    assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+    let (again, _) = channel(&world);
+    let sealed = goodbye.unwrap();
+    world.say_to(
+        (AGENT, link),
+        Control::Signal {
+            channel: again,
+            sealed,
+        },
+    );
+    world.pass(ms(100));
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+    assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
+}
+
+#[test]
+fn a_signal_that_a_relay_held_back_cannot_undo_what_came_after_it() {
+    let mut world = World::direct();
+    let peer = world.hosts[CLIENT].peer.unwrap();
+    let (_, link) = channel(&world);
+    // The goodbye is caught on its way; so is the word that the channel ended.
+    world.hosts[CLIENT].controls_sent.clear();
+    let held = std::mem::take(&mut world.relays[0].channels);
+    world.hosts[CLIENT].node.close_peer(world.now, peer);
+    world.pass(ms(100));
+    drop(held);
+    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
+    let goodbye = sent.into_iter().find_map(|message| match message {
+        Control::Signal { sealed, .. } => Some(sealed),
+        _ => None,
+    });
+    world.hosts[CLIENT].route = None;
+    world.connect();
+    assert!(world.run_for(ms(3_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+    let (again, _) = channel(&world);
+    let sealed = goodbye.unwrap();
+    world.say_to(
+        (AGENT, link),
+        Control::Signal {
+            channel: again,
+            sealed,
+        },
+    );
+    world.pass(ms(100));
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+    assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
+}

@@ -89,7 +89,7 @@ pub(super) struct Host {
 
 pub(super) struct Relay {
     links: BTreeMap<(usize, LinkId), (Carrier, Option<SignedRecord>)>,
-    agents: BTreeMap<NodeId, (usize, LinkId)>,
+    pub(super) agents: BTreeMap<NodeId, (usize, LinkId)>,
     /// Both sides: opener, target.
     pub(super) channels: BTreeMap<ChannelId, [Option<(usize, LinkId)>; 2]>,
     pub(super) alive: bool,
@@ -368,9 +368,6 @@ impl World {
                 recent.pop_front();
             }
         }
-        if std::mem::take(&mut self.hosts[host].flow_armed) {
-            self.sample_now(host);
-        }
     }
     /// Writes every `gap` for `time`.
     pub(super) fn chat(&mut self, host: usize, gap: Duration, time: Duration) {
@@ -409,6 +406,10 @@ impl World {
         let standby = route.standby.filter(|_| route.duplicate);
         for way in route.primary.into_iter().chain(standby) {
             self.transmit(host, way, data.clone().into());
+        }
+        // Any datagram: a tunnel that only acknowledges is in use too.
+        if std::mem::take(&mut self.hosts[host].flow_armed) {
+            self.sample_now(host);
         }
     }
     fn on_data(&mut self, host: usize, way: Way, data: &[u8]) {
