@@ -117,7 +117,7 @@ impl Peer {
     pub(crate) async fn lost(&self) {
         let mut path = self.path.subscribe();
         if path.wait_for(fell_silent).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
