@@ -25,6 +25,7 @@ use super::route::{Leg, PeerRoute, Snapshot, Via};
 use super::tables::LinkRoute;
 use super::udp::MAX_PAYLOAD;
 use super::{Socket, ToDriver, header};
+use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data::HEADER_LEN;
 
 /// A batch of datagrams of one size, the last possibly shorter.
@@ -180,7 +181,8 @@ impl Socket {
         }
     }
 
-    /// Sends a datagram of the driver's: STUN or a probe. If there is no room it is lost, as on any network.
+    /// Sends a datagram of the driver's: STUN, a probe, or QUIC that waited for a route. If there is no room it is lost, as
+    /// on any network.
     pub(crate) fn send_control(&self, way: Way, data: &[u8]) {
         let Some(via) = self.tables.via(way) else {
             self.counters.no_route.add();
@@ -196,7 +198,8 @@ impl Socket {
             Batch {
                 contents: data,
                 segment: None,
-                ecn: None,
+                // As QUIC would have marked it: one unmarked packet looks to it like a path that loses marks.
+                ecn: (classify(data) == Kind::Quic).then_some(EcnCodepoint::Ect0),
             },
         );
         if sent.is_err() {

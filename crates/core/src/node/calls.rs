@@ -9,7 +9,7 @@ use byway_wire::{ChannelId, NodeInstance, SignedRecord};
 use super::Node;
 use super::peer::{Calling, Channel, ChannelState, Dial, Live, Peer, Stage};
 use crate::cx::Cx;
-use crate::io::{Event, LinkError, LinkId, PeerError, PeerId, PeerTarget, RelayId};
+use crate::io::{Event, LinkError, LinkId, PeerError, PeerId, PeerTarget, RelayId, Transmit};
 use crate::link::is_lasting;
 use crate::path::{Association, Paths};
 
@@ -52,6 +52,7 @@ impl Node {
         relays.sort_by_key(|&relay| self.links.usable(relay).is_none());
         let calling = Calling {
             first: Vec::new(),
+            second: Vec::new(),
             sent: false,
             open_at: now + FIRST_WITHIN,
             started: 0,
@@ -79,21 +80,32 @@ impl Node {
     }
 
     pub(super) fn add_first(&mut self, now: Instant, id: PeerId, data: Bytes) {
-        let Some(Peer {
-            stage: Stage::Calling(calling),
-            ..
-        }) = self.peers.get_mut(&id)
-        else {
+        let calling = match self.peers.get_mut(&id).map(|p| &mut p.stage) {
+            Some(Stage::Calling(calling)) => calling,
+            // The route came while the datagram was on its way to us.
+            Some(Stage::Live(live)) if live.paths.primary_way().is_some() => {
+                let way = live.paths.primary_way();
+                self.transmits.extend(way.map(|way| Transmit { way, data }));
+                return;
+            }
+            _ => {
+                self.counters.first_dropped += 1;
+                return;
+            }
+        };
+        // An agent that is near answers by the channel before the relay's `Opened` is here, and the tunnel goes on.
+        let held = if calling.sent {
+            &mut calling.second
+        } else {
+            &mut calling.first
+        };
+        let bytes: usize = held.iter().map(Bytes::len).sum();
+        if held.len() >= MAX_FIRST || bytes + data.len() > MAX_FIRST_BYTES || data.is_empty() {
             self.counters.first_dropped += 1;
             return;
-        };
-        let held: usize = calling.first.iter().map(Bytes::len).sum();
-        if calling.sent
-            || calling.first.len() >= MAX_FIRST
-            || held + data.len() > MAX_FIRST_BYTES
-            || data.is_empty()
-        {
-            self.counters.first_dropped += 1;
+        }
+        if calling.sent {
+            held.push(data);
             return;
         }
         if calling.first.is_empty() {
@@ -216,8 +228,10 @@ impl Node {
             self.links.fail(&mut cx, link, error);
             return;
         }
-        match &peer.stage {
-            Stage::Calling(_) => {
+        let mut second = Vec::new();
+        match &mut peer.stage {
+            Stage::Calling(calling) => {
+                second = std::mem::take(&mut calling.second);
                 let Some(live) = self.make_live(now, opened.record) else {
                     self.close_channel(id, opened.channel, CloseReason::NotAllowed);
                     self.fail_peer(id, PeerError::NotAllowed(CloseReason::NotAllowed));
@@ -246,6 +260,10 @@ impl Node {
             }
         }
         self.channel_opened(now, id, link, opened.channel, opened.observed);
+        if let Some(way) = self.channel_way(link, opened.channel) {
+            let datagrams = second.into_iter().map(|data| Transmit { way, data });
+            self.transmits.extend(datagrams);
+        }
     }
 
     /// A channel ended, or was refused.

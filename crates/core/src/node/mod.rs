@@ -243,7 +243,8 @@ impl Node {
         self.settle(now);
         peer
     }
-    /// A datagram of the tunnel's first flight, while the peer's route has no primary. Bounded; more are dropped.
+    /// A datagram of the tunnel while the peer's route has no primary. What comes before `Open` leaves rides inside it, what
+    /// comes after follows by the channel. Both are bounded; more are dropped.
     pub fn send_first(&mut self, now: Instant, peer: PeerId, data: Bytes) {
         self.now = now;
         self.add_first(now, peer, data);

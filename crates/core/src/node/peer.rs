@@ -61,6 +61,8 @@ pub(super) enum Stage {
 pub(super) struct Calling {
     /// The tunnel's first datagrams.
     pub(super) first: Vec<Bytes>,
+    /// What the tunnel said after that, for the channel once it is open.
+    pub(super) second: Vec<Bytes>,
     /// An `Open` left: later datagrams would not be in it.
     pub(super) sent: bool,
     /// When `Open` goes out even if (more) datagrams of the first flight are missing.

@@ -344,6 +344,10 @@ impl Paths {
     pub(crate) fn has_primary(&self) -> bool {
         self.primary.is_some()
     }
+    /// Where data goes now.
+    pub(crate) fn primary_way(&self) -> Option<Way> {
+        self.primary_path().map(|path| path.way)
+    }
     pub(crate) fn own_index(&self) -> byway_wire::probe::Index {
         self.association.own_index()
     }

@@ -24,6 +24,40 @@ fn the_first_flight_rides_in_open_behind_hello() {
     assert_eq!(world.hosts[AGENT].delivered[0], "first flight, part one");
 }
 
+/// A datagram of the toy tunnel, as its second flight.
+fn second_flight(world: &mut World, seq: u64) {
+    let mut data = vec![0x40, 0];
+    data.extend_from_slice(&seq.to_be_bytes());
+    let peer = world.hosts[CLIENT].peer.unwrap();
+    let now = world.now;
+    world.hosts[CLIENT].node.send_first(now, peer, data.into());
+}
+
+#[test]
+fn an_agent_that_answers_before_the_relay_does_gets_the_second_flight_too() {
+    let mut world = World::new();
+    world.connect();
+    let opened = |w: &World| {
+        w.hosts[CLIENT]
+            .controls_sent
+            .iter()
+            .any(|m| m.name() == "Open")
+    };
+    assert!(world.run_for(ms(1_000), opened));
+    assert!(world.hosts[CLIENT].route.is_none());
+    second_flight(&mut world, 1);
+    // Bounded like the first.
+    for _ in 0..20 {
+        second_flight(&mut world, 2);
+    }
+    assert_eq!(world.hosts[CLIENT].node.counters().first_dropped, 17);
+    assert!(world.run_for(ms(1_000), |w| w.hosts[AGENT].received.len() == 2));
+    // And what the shell had queued when the route came.
+    second_flight(&mut world, 3);
+    assert!(world.run_for(ms(1_000), |w| w.hosts[AGENT].received.len() == 3));
+    assert_eq!(world.hosts[CLIENT].node.counters().first_dropped, 17);
+}
+
 #[test]
 fn a_warm_link_is_used_at_once_and_still_carries_the_whole_first_flight() {
     let mut world = World::direct();
