@@ -12,6 +12,7 @@ use crate::cx::Cx;
 use crate::io::{Event, LinkError, LinkId, PeerError, PeerId, PeerTarget, RelayId, Transmit};
 use crate::link::is_lasting;
 use crate::path::{Association, Paths};
+use crate::rng::Rng;
 
 /// From `connect` to the first route, or a `PeerFailed`.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -34,6 +35,9 @@ pub(super) const MAX_RELAYS: usize = 8;
 /// Lost channels are opened anew after this long, doubling.
 const REOPEN: Duration = Duration::from_millis(200);
 const REOPEN_MAX: Duration = Duration::from_secs(30);
+/// The second channel waits this long: the tunnel's beginning has the network for itself, and what ends at once (a
+/// short `ssh` command) troubles one relay only.
+const STANDBY_AFTER: Duration = Duration::from_secs(2);
 
 impl Node {
     pub(super) fn call(&mut self, now: Instant, target: PeerTarget) -> PeerId {
@@ -67,6 +71,8 @@ impl Node {
             secret: target.secret,
             reopen_at: now,
             failures: 0,
+            standby_at: now,
+            standby_failures: 0,
         };
         let peer = Peer {
             node: target.node,
@@ -244,6 +250,9 @@ impl Node {
                 });
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.stage = Stage::Live(Box::new(live));
+                    if let Some(dial) = &mut peer.dial {
+                        dial.standby_at = now + STANDBY_AFTER;
+                    }
                 }
             }
             Stage::Live(live) => {
@@ -302,6 +311,7 @@ impl Node {
         let Some(Peer {
             dial: Some(dial),
             stage,
+            channels,
             ..
         }) = self.peers.get_mut(&id)
         else {
@@ -324,15 +334,16 @@ impl Node {
             Stage::Live(live) if reason == CloseReason::NotAllowed && !live.paths.has_primary() => {
                 self.fail_peer(id, PeerError::NotAllowed(reason));
             }
+            Stage::Live(_) if channels.iter().any(|c| c.carried_by().is_some()) => {
+                dial.standby_failed(now, relay, &mut self.rng);
+            }
             Stage::Live(_) => {
                 dial.ask_last(relay);
                 match reason {
                     // Attaching came too late: nothing speaks against opening at once.
                     CloseReason::NoSuchChannel if dial.failures == 1 => dial.reopen_at = now,
                     _ => {
-                        let wait =
-                            (REOPEN * 2u32.saturating_pow(dial.failures.min(16))).min(REOPEN_MAX);
-                        dial.reopen_at = now + self.rng.between(wait / 2, wait);
+                        dial.reopen_at = now + reopen_wait(dial.failures, &mut self.rng);
                     }
                 }
             }
@@ -359,6 +370,9 @@ impl Node {
                     .entry(relay)
                     .or_insert(CloseReason::Offline);
             }
+            Stage::Live(_) if channels.iter().any(|c| c.carried_by().is_some()) => {
+                dial.standby_failed(now, Some(relay), &mut self.rng);
+            }
             Stage::Live(_) => {
                 dial.ask_last(Some(relay));
                 dial.reopen_at = now;
@@ -366,7 +380,8 @@ impl Node {
         }
     }
 
-    /// A live peer that we dialled has no channel any more: opens one where a link is usable.
+    /// A live peer that we dialled has no channel any more: opens one where a link is usable. Or it has one only: opens
+    /// the second, through another relay.
     pub(super) fn reopen(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -374,6 +389,12 @@ impl Node {
         let (Some(dial), Stage::Live(_)) = (&peer.dial, &peer.stage) else {
             return;
         };
+        if let Some(relay) = peer.standby_relay(now) {
+            if let Some(link) = self.links.usable(relay) {
+                self.open(now, id, relay, link);
+            }
+            return;
+        }
         if peer.has_channel()
             || dial.reopen_at > now
             || peer.channels.len() >= super::peer::MAX_CHANNELS
@@ -394,8 +415,15 @@ impl Node {
     }
 
     /// A relay could not be reached in this round.
-    pub(super) fn on_round_failed(&mut self, relay: RelayId, error: &LinkError) {
+    pub(super) fn on_round_failed(&mut self, now: Instant, relay: RelayId, error: &LinkError) {
         for (&id, peer) in &mut self.peers {
+            // One that cannot be reached must not keep the others from being the second.
+            if peer.standby_relay(now) == Some(relay) {
+                if let Some(dial) = &mut peer.dial {
+                    dial.put_last(Some(relay));
+                }
+                self.touched.insert(id);
+            }
             let Some(dial) = &peer.dial else { continue };
             if let Stage::Calling(calling) = &mut peer.stage
                 && dial.relays.contains(&relay)
@@ -431,6 +459,21 @@ impl Node {
             same_host: false,
         })
     }
+}
+
+impl Dial {
+    /// The second channel could not be opened, or is gone.
+    fn standby_failed(&mut self, now: Instant, relay: Option<RelayId>, rng: &mut Rng) {
+        self.put_last(relay);
+        self.standby_failures = self.standby_failures.saturating_add(1);
+        self.standby_at = now + reopen_wait(self.standby_failures, rng);
+    }
+}
+
+/// The wait before the next opening, after so many failed in a row; jittered, for many lose a relay in one instant.
+fn reopen_wait(failures: u32, rng: &mut Rng) -> Duration {
+    let wait = (REOPEN * 2u32.saturating_pow(failures.min(16))).min(REOPEN_MAX);
+    rng.between(wait / 2, wait)
 }
 
 /// Says whether a call is lost.

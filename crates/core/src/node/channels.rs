@@ -7,7 +7,7 @@ use byway_wire::ChannelId;
 use byway_wire::relay::control::{CloseReason, Control};
 
 use super::Node;
-use super::peer::{ChannelState, Peer, Stage};
+use super::peer::{Channel, ChannelState, Peer, Stage};
 use crate::cx::Cx;
 use crate::io::{Event, LinkId, PeerError, PeerId, RelayId, Route, RouteReason, Transmit, Way};
 use crate::link;
@@ -78,7 +78,7 @@ impl Node {
                 self.detach_channels(now, link);
                 self.observed_changed(now);
             }
-            link::Output::RoundFailed { relay, error } => self.on_round_failed(relay, &error),
+            link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
             link::Output::Replaced => self.events.push_back(Event::Replaced),
         }
     }
@@ -323,8 +323,13 @@ impl Node {
             c.attested = Some(observed);
             relay = Some(c.relay);
         }
+        let open = |c: &Channel| matches!(c.state, ChannelState::Open { .. });
+        let several = peer.channels.iter().filter(|c| open(c)).count() > 1;
         if let Some(dial) = &mut peer.dial {
             dial.failures = 0;
+            if several {
+                dial.standby_failures = 0;
+            }
         }
         if let (Some(way), Stage::Live(live)) = (way, &mut peer.stage) {
             // Seen at its own loopback by a relay on this host, or at an address of this host.

@@ -410,7 +410,7 @@ impl Node {
     fn update_needs(&mut self, now: Instant) -> bool {
         let mut needed = BTreeSet::new();
         for peer in self.peers.values() {
-            peer.needs(&mut needed);
+            peer.needs(now, &mut needed);
         }
         if self.discovery.is_wanted(now) {
             needed.extend(self.links.relays());

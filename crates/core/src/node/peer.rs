@@ -35,12 +35,24 @@ pub(super) struct Dial {
     pub(super) reopen_at: Instant,
     /// Openings in a row that failed.
     pub(super) failures: u32,
+    /// A second channel, through another relay, is opened not before this.
+    pub(super) standby_at: Instant,
+    /// Openings of it in a row that failed.
+    pub(super) standby_failures: u32,
 }
+
+/// Relays through which a live peer is reached at once: the death of either costs a failover, not a dial.
+const WARM_RELAYS: usize = 2;
 
 impl Dial {
     /// An opening failed; the relay to blame is the last to be asked next time.
     pub(super) fn ask_last(&mut self, relay: Option<RelayId>) {
         self.failures = self.failures.saturating_add(1);
+        self.put_last(relay);
+    }
+
+    /// The other relays have their turn before this one.
+    pub(super) fn put_last(&mut self, relay: Option<RelayId>) {
         if let Some(relay) = relay
             && let Some(at) = self.relays.iter().position(|&r| r == relay)
         {
@@ -147,8 +159,22 @@ impl Peer {
         self.channels.iter().any(|c| !c.is_detached())
     }
 
+    /// The relay through which a second channel is to be opened now, if one is wanted. A detached channel of a relay is
+    /// about to be attached and counts.
+    pub(super) fn standby_relay(&self, now: Instant) -> Option<RelayId> {
+        let dial = self.dial.as_ref()?;
+        let used: BTreeSet<RelayId> = self.channels.iter().map(|c| c.relay).collect();
+        let wanted = matches!(self.stage, Stage::Live(_))
+            && self.has_channel()
+            && used.len() < WARM_RELAYS
+            && dial.standby_at <= now;
+        wanted
+            .then(|| dial.relays.iter().find(|r| !used.contains(r)).copied())
+            .flatten()
+    }
+
     /// Adds the relays this peer needs a link to.
-    pub(super) fn needs(&self, needed: &mut BTreeSet<RelayId>) {
+    pub(super) fn needs(&self, now: Instant, needed: &mut BTreeSet<RelayId>) {
         let Some(dial) = &self.dial else { return };
         match &self.stage {
             Stage::Calling(calling) => {
@@ -157,6 +183,7 @@ impl Peer {
             }
             Stage::Live(_) if self.has_channel() => {
                 needed.extend(self.channels.iter().map(|c| c.relay));
+                needed.extend(self.standby_relay(now));
             }
             Stage::Live(_) => needed.extend(&dial.relays),
         }
@@ -196,6 +223,9 @@ impl Peer {
             (Some(dial), Stage::Live(_)) if !self.has_channel() && dial.reopen_at > now => {
                 Some((dial.reopen_at, "reopen"))
             }
+            (Some(dial), Stage::Live(_)) if dial.standby_at > now && dial.relays.len() > 1 => self
+                .standby_relay(dial.standby_at)
+                .map(|_| (dial.standby_at, "second relay")),
             _ => None,
         };
         channels.fold(earliest(stage, reopen), earliest)

@@ -5,4 +5,5 @@ mod discover;
 mod failover;
 mod hostile;
 mod life;
+mod relays;
 mod world;

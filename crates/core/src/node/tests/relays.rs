@@ -1,0 +1,133 @@
+//! Two relays: a live tunnel has a channel through each of them.
+
+use byway_wire::relay::control::{CloseReason, Control, Role};
+
+use super::world::*;
+use crate::io::*;
+
+/// A tunnel that cannot go direct, with a channel through each of two relays.
+fn relayed(relays: usize) -> World {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), relays);
+    world.direct_open = false;
+    world.connect();
+    assert!(
+        world.run_for(ms(4_000), |w| channels(w) == 2),
+        "no second channel"
+    );
+    world.pass(ms(500));
+    world
+}
+
+fn channels(world: &World) -> usize {
+    world.relays.iter().map(|r| r.channels.len()).sum()
+}
+
+/// The relay that carries the client's data.
+fn in_use(world: &World) -> usize {
+    let Some(Way::Channel { channel, .. }) = world.hosts[CLIENT].route.as_ref().unwrap().primary
+    else {
+        panic!("not relayed")
+    };
+    let carries = |r: &Relay| r.channels.contains_key(&channel);
+    world.relays.iter().position(carries).unwrap()
+}
+
+#[test]
+fn the_second_relay_is_joined_when_the_tunnel_has_had_its_beginning() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(1_900));
+    assert_eq!(channels(&world), 1);
+    world.pass(ms(1_000));
+    assert_eq!(channels(&world), 2);
+    assert!(world.relays.iter().all(|r| r.channels.len() == 1));
+    // And that is all.
+    world.pass(ms(120_000));
+    assert_eq!(channels(&world), 2);
+    let opens = |r: &Relay| r.log.iter().filter(|m| **m == "Open").count();
+    assert_eq!(world.relays.iter().map(opens).sum::<usize>(), 2);
+}
+
+#[test]
+fn a_relay_that_falls_silent_costs_a_failover_and_no_dial() {
+    let mut world = relayed(2);
+    world.chat(CLIENT, ms(10), ms(2_000));
+    let dead = in_use(&world);
+    let from = world.elapsed();
+    // Without a word: no link is lost.
+    world.relays[dead].alive = false;
+    world.chat(CLIENT, ms(10), ms(2_000));
+    assert_ne!(in_use(&world), dead);
+    let gap = world.hosts[AGENT].longest_gap(from);
+    assert!(gap <= ms(300), "stalled {gap:?}");
+    world.pass(ms(500));
+    assert_eq!(world.hosts[AGENT].received.len(), 400, "something was lost");
+}
+
+#[test]
+fn a_relay_that_is_killed_costs_less_and_is_joined_again_when_it_is_back() {
+    let mut world = relayed(2);
+    world.chat(CLIENT, ms(10), ms(1_000));
+    let dead = in_use(&world);
+    let from = world.elapsed();
+    world.kill_relay(dead);
+    world.chat(CLIENT, ms(10), ms(2_000));
+    assert_ne!(in_use(&world), dead);
+    let gap = world.hosts[AGENT].longest_gap(from);
+    assert!(gap <= ms(50), "stalled {gap:?}");
+    world.relays[dead].alive = true;
+    assert!(
+        world.run_for(ms(45_000), |w| channels(w) == 2),
+        "{}",
+        channels(&world)
+    );
+    // Then the other one dies.
+    world.chat(CLIENT, ms(10), ms(1_000));
+    let other = in_use(&world);
+    let from = world.elapsed();
+    world.kill_relay(other);
+    world.chat(CLIENT, ms(10), ms(2_000));
+    assert!(world.hosts[AGENT].longest_gap(from) <= ms(50));
+}
+
+#[test]
+fn an_agent_that_is_at_one_relay_only_is_asked_for_at_the_other_ever_more_seldom() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.direct_open = false;
+    world.relays[1].agents.clear();
+    world.connect();
+    world.relays[1].agents.clear();
+    world.pass(ms(500));
+    world.chat(CLIENT, ms(100), ms(120_000));
+    world.pass(ms(100));
+    let opens = world.relays[1].log.iter().filter(|m| **m == "Open").count();
+    assert!((5..=16).contains(&opens), "{opens}");
+    assert_eq!(world.hosts[AGENT].received.len(), 1_200);
+}
+
+#[test]
+fn a_second_relay_that_is_out_of_reach_leaves_its_place_to_a_third() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 3);
+    world.direct_open = false;
+    world.relays[1].alive = false;
+    world.connect();
+    assert!(world.run_for(ms(20_000), |w| channels(w) == 2));
+    assert_eq!(world.relays[2].channels.len(), 1);
+}
+
+#[test]
+fn what_a_second_relay_says_does_not_touch_the_channel_through_the_first() {
+    let mut world = relayed(2);
+    let used = in_use(&world);
+    let (&channel, sides) = world.relays[1 - used].channels.iter().next().unwrap();
+    let link = sides[CLIENT].unwrap();
+    let epoch = world.hosts[CLIENT].route.as_ref().unwrap().epoch;
+    for reason in [CloseReason::NotAllowed, CloseReason::Done] {
+        world.say_to(link, Control::Closed { channel, reason });
+        world.chat(CLIENT, ms(20), ms(500));
+    }
+    assert_eq!(world.hosts[CLIENT].failed, None);
+    assert_eq!(world.hosts[CLIENT].route.as_ref().unwrap().epoch, epoch);
+    assert_eq!(in_use(&world), used);
+}
