@@ -26,6 +26,7 @@ async fn main() -> anyhow::Result<()> {
 
     let endpoint = Endpoint::builder()
         .secret_key(key)
+        .epoch_file("agent.epoch")
         .relay(relay.parse::<RelayUrl>()?)
         .accept(admission)
         .bind()

@@ -1,5 +1,8 @@
 //! The command line: raw arguments become one resolved configuration, and that becomes a server.
 //!
+//! Every option reads its default from `BYWAY_RELAY_<NAME>`: not from `BYWAY_<NAME>` as the `byway` command's do, because both
+//! have a `--name` and a `--key` that mean different things.
+//!
 //! Standard output carries one line, the relay's URL, when it is ready; scripts wait for it. Everything else is the log
 //! on standard error. Exit codes: 0 done, 1 failed, 2 bad usage.
 
@@ -35,31 +38,36 @@ enum Command {
 #[derive(Debug, Args)]
 struct Serve {
     /// Run as this file says.
-    #[arg(long, value_name = "FILE", env = "BYWAY_CONFIG", conflicts_with_all = ["dev", "open"])]
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_CONFIG", conflicts_with_all = ["dev", "open"])]
     config: Option<PathBuf>,
     /// For development: loopback, a free port, a certificate signed by itself, open to anyone on this machine.
-    #[arg(long, conflicts_with = "open")]
+    #[arg(long, env = "BYWAY_RELAY_DEV", conflicts_with = "open")]
     dev: bool,
     /// Open to anyone who can reach it.
-    #[arg(long)]
+    #[arg(long, env = "BYWAY_RELAY_OPEN")]
     open: bool,
     /// Listen here, for UDP and TCP; may be given several times. Default: port 443 on all addresses.
-    #[arg(long, value_name = "ADDR", env = "BYWAY_LISTEN", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "BYWAY_RELAY_LISTEN",
+        value_delimiter = ','
+    )]
     listen: Vec<SocketAddr>,
     /// The relay's name, told to nodes.
-    #[arg(long, env = "BYWAY_NAME")]
+    #[arg(long, env = "BYWAY_RELAY_NAME")]
     name: Option<String>,
     /// Its region.
-    #[arg(long, env = "BYWAY_REGION")]
+    #[arg(long, env = "BYWAY_RELAY_REGION")]
     region: Option<String>,
     /// The host name or address by which nodes know the relay. Behind an ingress that ends TLS it must be right.
-    #[arg(long, value_name = "HOST", env = "BYWAY_PUBLIC_HOST")]
+    #[arg(long, value_name = "HOST", env = "BYWAY_RELAY_PUBLIC_HOST")]
     public_host: Option<String>,
     /// A certificate chain in PEM. Default: a certificate made at each start, known by its pin.
-    #[arg(long, value_name = "FILE", env = "BYWAY_CERT", requires = "key")]
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_CERT", requires = "key")]
     cert: Option<PathBuf>,
     /// The certificate's private key in PEM.
-    #[arg(long, value_name = "FILE", env = "BYWAY_KEY", requires = "cert")]
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_KEY", requires = "cert")]
     key: Option<PathBuf>,
 }
 
@@ -160,7 +168,7 @@ fn run(config: ServerConfig) -> anyhow::Result<()> {
 }
 
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_LOG")
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_RELAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
     // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

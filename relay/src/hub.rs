@@ -35,6 +35,8 @@ pub(crate) struct NewLink {
     /// Where the node comes from.
     pub(crate) observed: SocketAddr,
     pub(crate) carrier: Carrier,
+    /// TLS is ended between the node and us.
+    pub(crate) intercepted: bool,
     pub(crate) outbox: Arc<Outbox>,
 }
 
@@ -109,6 +111,7 @@ impl Hub {
             began: new.began,
             egress,
             observed: new.observed,
+            intercepted: new.intercepted,
         };
         self.with(|core| {
             let held = Held {

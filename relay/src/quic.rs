@@ -175,6 +175,7 @@ async fn serve(incoming: Incoming, place: Place, listener: usize, context: &Cont
         began,
         observed,
         carrier: Carrier::Udp { listener, local_ip },
+        intercepted: false,
         outbox: Arc::clone(&outbox),
     });
     tokio::select! {

@@ -17,8 +17,10 @@ fn command(args: &[&str]) -> Command {
         "PUBLIC_HOST",
         "CERT",
         "KEY",
+        "DEV",
+        "OPEN",
     ] {
-        command.env_remove(format!("BYWAY_{name}"));
+        command.env_remove(format!("BYWAY_RELAY_{name}"));
     }
     command
 }

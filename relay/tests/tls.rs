@@ -200,7 +200,10 @@ async fn intercepted_tls_is_noted_and_refused_only_on_demand() {
     node.claim.exporter = [9; 32];
     node.prove(1, 1).await;
     node.say(hello(1, Role::Client)).await;
-    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    let Control::Welcome(welcome) = node.hear().await else {
+        panic!("not welcome");
+    };
+    assert!(welcome.intercepted, "the node is told");
     assert_eq!(server.stats().data.intercepted, 1);
 
     let strict = start_with(|c| c.require_channel_binding = true).await;
@@ -257,7 +260,10 @@ async fn tls_that_ends_before_the_relay_under_its_name_is_noted_and_refused_only
     let mut node = TlsNode::connect_to(proxy.addr, proxy.pin, &name).await;
     node.prove(1, 1).await;
     node.say(hello(1, Role::Client)).await;
-    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    let Control::Welcome(welcome) = node.hear().await else {
+        panic!("not welcome");
+    };
+    assert!(welcome.intercepted, "the node is told");
     assert_eq!(server.stats().data.intercepted, 1);
 
     let strict = start_with(|c| c.require_channel_binding = true).await;
@@ -277,7 +283,7 @@ async fn behind_an_ingress_the_public_host_is_the_relay_s_only_name() {
     let mut node = TlsNode::connect_to(ingress.addr, ingress.pin, "relay.example:8443").await;
     node.prove(1, 1).await;
     node.say(hello(1, Role::Client)).await;
-    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    assert!(matches!(node.hear().await, Control::Welcome(w) if w.intercepted));
 
     let listen = addr(&server).to_string();
     let mut node = TlsNode::connect_to(ingress.addr, ingress.pin, &listen).await;
@@ -292,7 +298,7 @@ async fn a_name_that_the_relay_does_not_know_is_fine_where_its_own_certificate_w
     let mut node = TlsNode::connect_to(addr(&server), pin, "alias.example:443").await;
     node.prove(1, 1).await;
     node.say(hello(1, Role::Client)).await;
-    assert!(matches!(node.hear().await, Control::Welcome(_)));
+    assert!(matches!(node.hear().await, Control::Welcome(w) if !w.intercepted));
     assert_eq!(server.stats().data.intercepted, 0);
 }
 

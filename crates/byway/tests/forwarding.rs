@@ -6,7 +6,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use byway::forward::{Forward, TargetPolicy};
+use byway::forward::{self, CarryError, Forward, TargetPolicy};
 use byway::tunnel::StreamError;
 use byway::{Refusal, Refused, Target};
 use common::{Pair, pair, within};
@@ -255,6 +255,36 @@ async fn a_port_where_nothing_listens_is_refused_with_a_reset() {
     let refused = within(scene.refusals.recv()).await.unwrap();
     assert_eq!(refused.reason, Refusal::Refused);
     assert!(refused.detail.contains("nothing listens"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_reader_and_writer_are_carried_to_a_target_without_waiting_for_its_answer() {
+    let scene = Scene::new(TargetPolicy::loopback()).await;
+    let there = target(scene.far.local_addr().unwrap());
+    let mut answer = Vec::new();
+    let carrying = forward::carry(&scene.pair.ours, &there, &b"question"[..], &mut answer);
+    let serving = async {
+        let (mut far, _) = scene.far.accept().await.unwrap();
+        assert_eq!(read_all(&mut far).await.unwrap(), b"question");
+        far.write_all(b"answer").await.unwrap();
+        far.shutdown().await.unwrap();
+    };
+    let (carried, ()) = within(async { tokio::join!(carrying, serving) }).await;
+    assert_eq!(carried.unwrap(), (8, 6));
+    assert_eq!(answer, b"answer");
+
+    // A refusal is told as one, however much was to be said.
+    let denied = Target::Tcp {
+        host: "192.0.2.1".to_owned(),
+        port: 1,
+    };
+    let endless = tokio::io::repeat(7);
+    let refused = forward::carry(&scene.pair.ours, &denied, endless, tokio::io::sink());
+    let refused = within(refused).await.unwrap_err();
+    assert!(
+        matches!(&refused, CarryError::Stream(StreamError::Refused(why)) if why.reason == Refusal::Denied),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

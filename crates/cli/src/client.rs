@@ -1,12 +1,16 @@
 //! What `forward`, `stdio`, `ssh` and `ping` share: an endpoint with this person's key, and a tunnel to the peer.
 
+use std::time::Duration;
+
 use byway::endpoint::Builder;
 use byway::keyfile::{self, KeyFileError};
 use byway::tunnel::Tunnel;
-use byway::{Endpoint, Health, PathKind};
+use byway::{Endpoint, Health, PathInfo, PathKind};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args;
 use crate::failure::{Code, Failure};
+use crate::output;
 use crate::peer::Peer;
 use crate::state;
 
@@ -72,8 +76,11 @@ pub(crate) async fn connect(endpoint: &Endpoint, peer: &Peer) -> Result<Tunnel, 
 
 /// The path in use, for people.
 pub(crate) fn describe_path(tunnel: &Tunnel) -> String {
-    let path = tunnel.path();
-    let path = path.borrow();
+    describe(&tunnel.path().borrow())
+}
+
+/// A path, for people.
+pub(crate) fn describe(path: &PathInfo) -> String {
     let remote = path
         .remote
         .map_or_else(String::new, |remote| format!(" {remote}"));
@@ -82,6 +89,22 @@ pub(crate) fn describe_path(tunnel: &Tunnel) -> String {
         PathKind::RelayUdp => format!("relay{remote} over UDP"),
         PathKind::RelayTls => format!("relay{remote} over TLS"),
     }
+}
+
+/// The other side fell silent, or is heard again, for people.
+pub(crate) fn silence(begins: bool) -> &'static str {
+    if begins {
+        "nothing is heard any more; waiting"
+    } else {
+        "heard again"
+    }
+}
+
+/// What a failover cost, for people.
+pub(crate) fn after_stall(stall: Option<Duration>) -> String {
+    stall.map_or_else(String::new, |stall| {
+        format!(", after {} ms without an answer", stall.as_millis())
+    })
 }
 
 /// A kind of path by the name scripts know.
@@ -105,15 +128,12 @@ pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
             let now = describe_path(&tunnel);
             if (health == Health::Lost) != silent {
                 silent = !silent;
-                let what = if silent {
-                    "nothing is heard any more; waiting"
-                } else {
-                    "heard again"
-                };
-                eprintln!("byway: {label}: {what}");
+                eprintln!("byway: {label}: {}", silence(silent));
             }
+            let stall = path.borrow().stall;
             if now != shown {
-                eprintln!("byway: {label}: path is {now}");
+                let after = after_stall(stall);
+                eprintln!("byway: {label}: path is {now}{after}");
                 shown = now;
             }
             tokio::select! {
@@ -124,15 +144,33 @@ pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
     });
 }
 
-/// Waits for Ctrl-C or SIGTERM.
+/// Waits until the command is to end: Ctrl-C, SIGTERM, a terminal or an ssh that hung up, or nobody left who reads what
+/// is printed. The caller then closes its tunnels and links, which others would keep for minutes.
 pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    // A process that cannot be told to stop nicely can still be killed.
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        () = received(SignalKind::interrupt()) => {}
+        () = received(SignalKind::terminate()) => {}
+        // Whoever runs us under nohup has it ignored, and means it.
+        () = received(SignalKind::hangup()), if !is_hangup_ignored() => {}
+        () = output::reader_gone() => {}
     }
+}
+
+/// A process that cannot be told to stop nicely can still be killed: an error waits for ever.
+async fn received(kind: SignalKind) {
+    match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// By `SigIgn` of proc(5); where there is no such file, not.
+fn is_hangup_ignored() -> bool {
+    const HANGUP: u64 = 1 << (1 - 1);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & HANGUP != 0)
 }

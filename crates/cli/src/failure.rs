@@ -102,6 +102,9 @@ impl Failure {
             ConnectError::NotAllowed(_) => failure(Code::NotAllowed).hint(
                 "ask for a new ticket, or to be let in by key: byway agent --allow-node ID (byway alias list shows yours)",
             ),
+            ConnectError::Busy(_) => failure(Code::NoPath).hint(
+                "wait half a minute and try again: links of processes that were killed count until then",
+            ),
             ConnectError::TimedOut(_) => failure(Code::NoPath)
                 .hint("the relay says the agent is there; try again, or with --link tls"),
             _ => failure(Code::Failed).hint("run it again with -v to see more"),
@@ -188,6 +191,7 @@ mod tests {
             code(ConnectError::TimedOut(std::time::Duration::from_secs(1))),
             Code::NoPath
         );
+        assert_eq!(code(ConnectError::Busy("x".into())), Code::NoPath);
         assert_eq!(code(ConnectError::Handshake("x".into())), Code::Failed);
     }
 

@@ -32,10 +32,12 @@ fn main() -> ExitCode {
                 .report();
         }
     };
-    let result = runtime.block_on(commands::run(args.command));
+    let result = runtime.block_on(commands::run(args));
     // A read of standard input that nobody ends must not keep the process.
     runtime.shutdown_background();
     match result {
+        // What a shell shows for a filter that died of SIGPIPE.
+        Ok(()) if output::is_reader_gone() => ExitCode::from(141),
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -1,7 +1,9 @@
 //! What people see: colours on terminals only, logs on standard error.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 /// Colours, or none.
@@ -69,7 +71,7 @@ pub(crate) fn log_to_stderr(verbose: u8) {
         .init();
 }
 
-/// Prints one line of machine output. A closed standard output ends the process, as it would any filter.
+/// Prints one line of machine output.
 pub(crate) fn json_line(value: &impl serde::Serialize) {
     match serde_json::to_string(value) {
         Ok(line) => print_line(&line),
@@ -77,12 +79,28 @@ pub(crate) fn json_line(value: &impl serde::Serialize) {
     }
 }
 
-/// Prints one line to standard output, at once even into a pipe.
+/// Prints one line to standard output, at once even into a pipe. If whoever read us is gone, the command is told to end
+/// ([`reader_gone`]): at once would leave its tunnels and links behind.
 pub(crate) fn print_line(line: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        // Whoever read us is gone; 141 is what a shell shows for a filter that died of SIGPIPE.
-        std::process::exit(141);
+        READER_GONE.store(true, Ordering::Relaxed);
+        TELL.notify_one();
     }
+}
+
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+static TELL: Notify = Notify::const_new();
+
+/// Waits until nobody reads our standard output any more.
+pub(crate) async fn reader_gone() {
+    while !is_reader_gone() {
+        TELL.notified().await;
+    }
+}
+
+/// True once a line could not be written.
+pub(crate) fn is_reader_gone() -> bool {
+    READER_GONE.load(Ordering::Relaxed)
 }

@@ -199,3 +199,16 @@ fn a_local_port_in_use_says_what_to_do() {
     home.run(&["forward", &agent.peer, &port])
         .fails(1, &["cannot listen", &port, "another local port"]);
 }
+
+#[test]
+fn a_ticket_that_names_the_wrong_relay_is_told_from_an_agent_that_is_gone() {
+    let home = Home::new();
+    let (right, wrong) = (Relay::start(), Relay::start());
+    let agent = home.agent(&right.url, &[]);
+    let mut ticket: Ticket = agent.ticket.parse().unwrap();
+    ticket.relays[0].url = wrong.url.parse().unwrap();
+    ticket.relays[0].addrs.clear();
+    let (host, _) = wrong.url.split_once('#').unwrap();
+    home.run(&["ping", &ticket.to_string(), "-c", "1"])
+        .fails(3, &["offline", host]);
+}

@@ -199,8 +199,6 @@ pub struct LinkUp {
     pub rtt: Option<Duration>,
     /// For a UDP carrier: the socket and the relay's address, by which its datagrams are known.
     pub udp: Option<(SocketId, SocketAddr)>,
-    /// For a TLS carrier: the relay saw another TLS exporter than we did.
-    pub intercepted: bool,
 }
 
 /// Why a dial failed or a link ended.
@@ -290,6 +288,8 @@ pub enum Event {
         carrier: Carrier,
         /// Where the relay sees us.
         observed: SocketAddr,
+        /// The relay says that TLS is ended between us and it.
+        intercepted: bool,
     },
     /// A ready link ended; the node dials again by itself.
     LinkLost {

@@ -23,6 +23,8 @@ pub struct LinkInfo {
     pub egress: Egress,
     /// Where the node comes from, as we see it.
     pub observed: SocketAddr,
+    /// TLS is ended between the node and us; the node is told.
+    pub intercepted: bool,
 }
 
 /// Where data for one side of a channel goes.

@@ -220,6 +220,7 @@ impl Relay {
             max_channels: self.config.max_channels,
             max_datagram: self.config.max_datagram,
             time: unix_time,
+            intercepted: info.intercepted,
         };
         self.send(id, Control::Welcome(welcome));
         self.audit(Audit::Linked {

@@ -131,6 +131,7 @@ pub(crate) async fn run<S>(
         began,
         observed: from,
         carrier: Carrier::Tls,
+        intercepted: proved.intercepted,
         outbox: Arc::clone(&outbox),
     });
     tracing::debug!(

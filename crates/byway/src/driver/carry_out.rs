@@ -11,7 +11,7 @@ use byway_wire::relay::control::Control;
 use quinn::udp::EcnCodepoint;
 use tokio::sync::mpsc;
 
-use super::link_table::LinkEntry;
+use super::link_table::{LinkEntry, UpLink};
 use super::{Driver, Input, Peer, UNUSED};
 use crate::links::Dial;
 use crate::socket::Injected;
@@ -56,11 +56,16 @@ impl Driver {
                 relay,
                 carrier,
                 observed,
+                intercepted,
             } => {
-                tracing::debug!(link = link.0, ?carrier, %observed, "link ready");
-                let address = self.socket.tables.relay_addr(link);
-                self.link_table
-                    .ready(relay, link, carrier, address, observed);
+                tracing::debug!(link = link.0, ?carrier, %observed, intercepted, "link ready");
+                let up = UpLink {
+                    carrier,
+                    address: self.socket.tables.relay_addr(link),
+                    observed,
+                    intercepted,
+                };
+                self.link_table.ready(relay, link, up);
                 self.publish_links();
             }
             Event::LinkLost { link, relay, error } => {
@@ -174,12 +179,14 @@ impl Driver {
         if switched {
             peer.route.counters.add_switch();
         }
+        let mut stall = None;
         if route.health != Health::Good {
             peer.stall_begins(now);
-        } else if let Some(stall) = peer.stall_ends(now)
+        } else if let Some(ended) = peer.stall_ends(now)
             && reason == RouteReason::Failover
         {
-            peer.route.counters.note_stall(stall);
+            peer.route.counters.note_stall(ended);
+            stall = Some(ended);
         }
         for way in [route.primary, route.standby].into_iter().flatten() {
             self.socket.tables.learn(id, way);
@@ -210,6 +217,7 @@ impl Driver {
                     info.since
                 },
                 health: route.health,
+                stall: if switched { stall } else { info.stall },
             };
             // A new standby is no news to those who watch the path in use.
             let news = reason != RouteReason::Standby

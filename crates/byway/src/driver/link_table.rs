@@ -20,6 +20,16 @@ pub(super) struct LinkEntry {
     pub(super) up: bool,
 }
 
+/// What is known of a link that a relay admitted.
+#[derive(Debug)]
+pub(super) struct UpLink {
+    pub(super) carrier: Carrier,
+    /// The address at which the relay was reached.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) observed: SocketAddr,
+    pub(super) intercepted: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct LinkTable {
     links: BTreeMap<LinkId, LinkEntry>,
@@ -37,6 +47,7 @@ impl LinkTable {
             carrier: None,
             address: None,
             observed: None,
+            intercepted: false,
             error: None,
         });
         new
@@ -72,19 +83,13 @@ impl LinkTable {
     }
 
     /// A relay admitted us on this link.
-    pub(super) fn ready(
-        &mut self,
-        relay: RelayId,
-        link: LinkId,
-        carrier: Carrier,
-        address: Option<SocketAddr>,
-        observed: SocketAddr,
-    ) {
+    pub(super) fn ready(&mut self, relay: RelayId, link: LinkId, up: UpLink) {
         self.ready.insert(relay, link);
         if let Some(status) = self.relays.get_mut(&relay) {
-            status.carrier = Some(carrier);
-            status.address = address;
-            status.observed = Some(observed);
+            status.carrier = Some(up.carrier);
+            status.address = up.address;
+            status.observed = Some(up.observed);
+            status.intercepted = up.intercepted;
             status.error = None;
         }
     }
@@ -99,6 +104,7 @@ impl LinkTable {
             status.carrier = None;
             status.address = None;
             status.observed = None;
+            status.intercepted = false;
             status.error = Some(error.to_string());
         }
     }

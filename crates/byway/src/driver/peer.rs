@@ -87,6 +87,7 @@ impl Peer {
                 reason: RouteReason::NoPath,
                 since: now,
                 health: Health::Lost,
+                stall: None,
             }),
             failure: watch::Sender::new(None),
             leases: AtomicUsize::new(0),

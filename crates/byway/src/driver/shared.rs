@@ -1,6 +1,6 @@
 //! What the driver shows to the endpoint's callers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) links: watch::Sender<Vec<LinkStatus>>,
     pub(crate) addresses: watch::Sender<Vec<Candidate>>,
     pub(crate) report: watch::Sender<Arc<NatReport>>,
+    /// Names of servers that do not resolve at present.
+    unresolved: Mutex<BTreeSet<String>>,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
 }
 
@@ -30,6 +32,7 @@ impl Shared {
             links: watch::Sender::new(Vec::new()),
             addresses: watch::Sender::new(Vec::new()),
             report: watch::Sender::new(Arc::default()),
+            unresolved: Mutex::default(),
             peers: Mutex::default(),
         }
     }
@@ -42,6 +45,22 @@ impl Shared {
     pub(crate) fn tunnels(&self) -> Vec<Live> {
         let peers = self.peers();
         peers.values().flat_map(|peer| peer.tunnels()).collect()
+    }
+
+    /// Notes whether a server's name resolves.
+    pub(crate) fn note_name(&self, name: &str, resolves: bool) {
+        let mut unresolved = self.unresolved();
+        if resolves {
+            unresolved.remove(name);
+        } else {
+            unresolved.insert(name.to_owned());
+        }
+    }
+
+    pub(crate) fn unresolved(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unresolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use byway_core::io::{Admission, Config, LinkMode};
 use byway_core::node::{Identity, Node};
@@ -12,17 +12,19 @@ use byway_wire::{RelayUrl, SecretKey};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
+use super::names::Names;
 use super::quic::{self, Quic};
 use super::{BindError, Endpoint, accept, epoch};
-use crate::driver::{Driver, INPUT_QUEUE, Input, Inputs, Shared};
+use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
 use crate::socket::Socket;
 use crate::tls;
 
-/// The largest UDP payload by default: with 8 bytes of relay header and 48 of IPv6 and UDP it makes 1,500.
+/// The largest UDP payload: with 8 bytes of relay header and 48 of IPv6 and UDP it makes 1,500. It is also the largest that
+/// the path tests prove; more would be searched for in vain.
 const MAX_DATAGRAM: u16 = 1444;
-/// QUIC's smallest, and the largest of a 9,000-byte network (design section 6).
-const DATAGRAM_RANGE: std::ops::RangeInclusive<u16> = 1200..=8952;
+/// From QUIC's smallest.
+const DATAGRAM_RANGE: std::ops::RangeInclusive<u16> = 1200..=MAX_DATAGRAM;
 
 /// Settings of an endpoint; every one has a default that works.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Builder {
         self.bind.push(addr);
         self
     }
-    /// Largest UDP payload QUIC may search for, in bytes, 1,200-8,952; 1,444 otherwise.
+    /// Largest UDP payload QUIC may search for, in bytes, 1,200-1,444; 1,444 otherwise.
     pub fn max_datagram(mut self, bytes: u16) -> Self {
         self.max_datagram = bytes;
         self
@@ -174,15 +176,16 @@ impl Builder {
         }
 
         let mut tasks = vec![tokio::spawn(driver.run(Inputs { inputs, datagrams })).abort_handle()];
-        let names = Arc::new(watch::Sender::new(0));
+        let pending = Arc::new(watch::Sender::new(0));
+        let names = || Names::new(&pending, &shared, &input);
         for url in &self.relays {
             if literal_addr(url).is_none() {
-                let resolving = resolve_relay(url.clone(), input.clone(), Unresolved::new(&names));
+                let resolving = names().relay(url.clone());
                 tasks.push(tokio::spawn(resolving).abort_handle());
             }
         }
         for server in to_resolve {
-            let resolving = resolve_stun(server, input.clone(), Unresolved::new(&names));
+            let resolving = names().stun_server(server);
             tasks.push(tokio::spawn(resolving).abort_handle());
         }
         let (accepted, accepting) = mpsc::channel(accept::QUEUE);
@@ -208,7 +211,7 @@ impl Builder {
             quic,
             shared,
             input,
-            names,
+            names: pending,
             accepting: tokio::sync::Mutex::new(accepting),
             tasks,
         }))
@@ -256,51 +259,6 @@ fn bind_sockets(
 fn literal_addr(url: &RelayUrl) -> Option<SocketAddr> {
     let ip = url.host().parse::<IpAddr>().ok()?;
     Some(SocketAddr::new(ip.to_canonical(), url.port()))
-}
-
-/// Counts a name until it was looked up once.
-struct Unresolved(Arc<watch::Sender<usize>>);
-
-impl Unresolved {
-    fn new(names: &Arc<watch::Sender<usize>>) -> Self {
-        names.send_modify(|count| *count += 1);
-        Self(Arc::clone(names))
-    }
-}
-
-impl Drop for Unresolved {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-async fn resolve_relay(url: RelayUrl, driver: mpsc::Sender<Input>, unresolved: Unresolved) {
-    let host_port = format!("{}:{}", url.host(), url.port());
-    let (addrs, _unresolved) = resolve(&host_port, unresolved).await;
-    // If the driver is gone, nobody asks any more.
-    let _ = driver.send(Input::RelayAddrs(url, addrs)).await;
-}
-
-async fn resolve_stun(server: String, driver: mpsc::Sender<Input>, unresolved: Unresolved) {
-    let (addrs, _unresolved) = resolve(&server, unresolved).await;
-    for addr in addrs {
-        let _ = driver.send(Input::StunServer(server.clone(), addr)).await;
-    }
-}
-
-/// Resolves a server's name, again and again until it works: the network may not be up yet.
-async fn resolve(host_port: &str, unresolved: Unresolved) -> (Vec<SocketAddr>, Option<Unresolved>) {
-    let mut unresolved = Some(unresolved);
-    let mut pause = Duration::from_secs(1);
-    loop {
-        match tokio::net::lookup_host(host_port).await {
-            Ok(addrs) => return (addrs.collect(), unresolved),
-            Err(error) => tracing::debug!(%host_port, %error, "name does not resolve"),
-        }
-        unresolved = None;
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(300));
-    }
 }
 
 fn random() -> Result<Zeroizing<[u8; 32]>, BindError> {

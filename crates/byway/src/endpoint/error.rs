@@ -46,6 +46,9 @@ pub enum ConnectError {
     /// The agent or the relay refuses us.
     #[error("not allowed: {0}")]
     NotAllowed(String),
+    /// The agent or the relay takes no more of us for the moment.
+    #[error("refused for now: {0}")]
+    Busy(String),
     /// The agent did not answer in time.
     #[error("the agent did not answer within {:.1} s", .0.as_secs_f64())]
     TimedOut(Duration),
@@ -63,14 +66,18 @@ impl ConnectError {
         match error {
             PeerError::NoRelay(failed) => {
                 let refused = failed.iter().find_map(|(url, error)| match error {
-                    LinkError::Refused(reason, detail) => Some(format!(
-                        "the relay {url} refuses this node: {}",
-                        refusal(*reason, detail)
+                    LinkError::Refused(reason, detail) => Some((
+                        *reason,
+                        format!(
+                            "the relay {url} refuses this node: {}",
+                            refusal(*reason, detail)
+                        ),
                     )),
                     _ => None,
                 });
                 match refused {
-                    Some(text) => Self::NotAllowed(text),
+                    Some((RefuseReason::Limit | RefuseReason::Shutdown, text)) => Self::Busy(text),
+                    Some((_, text)) => Self::NotAllowed(text),
                     None => Self::RelayUnreachable(
                         failed
                             .iter()
@@ -87,6 +94,9 @@ impl ConnectError {
                     .map(|relay| relay.url.to_string())
                     .collect();
                 Self::Offline(relays.join(" or "))
+            }
+            PeerError::NotAllowed(reason @ CloseReason::Limit) => {
+                Self::Busy(closing(reason).to_owned())
             }
             PeerError::NotAllowed(reason) => Self::NotAllowed(closing(reason).to_owned()),
             PeerError::TimedOut => Self::TimedOut(waited),
@@ -204,5 +214,17 @@ mod tests {
         let late = ConnectError::from_peer(PeerError::TimedOut, &ticket(), waited);
         assert!(late.to_string().ends_with("within 5.0 s"), "{late}");
         assert!(text(PeerError::NotAllowed(CloseReason::NotAllowed)).contains("ticket"));
+    }
+
+    #[test]
+    fn a_limit_is_for_now_and_no_refusal_for_good() {
+        let limit = LinkError::Refused(RefuseReason::Limit, String::new());
+        for error in [
+            PeerError::NoRelay(vec![(url(), limit)]),
+            PeerError::NotAllowed(CloseReason::Limit),
+        ] {
+            let error = ConnectError::from_peer(error, &ticket(), Duration::ZERO);
+            assert!(matches!(error, ConnectError::Busy(_)), "{error}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod builder;
 mod connect;
 mod epoch;
 mod error;
+mod names;
 mod quic;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,9 @@ pub struct LinkStatus {
     pub address: Option<SocketAddr>,
     /// Our address as the relay sees it.
     pub observed: Option<SocketAddr>,
+    /// TLS to the relay is ended in between, by an ingress or an inspecting proxy (TLS links only). Tunnels are sealed end
+    /// to end all the same.
+    pub intercepted: bool,
     /// Why it is not up.
     pub error: Option<String>,
 }
@@ -172,6 +176,12 @@ impl Endpoint {
     /// What is known of the network.
     pub fn nat_report(&self) -> watch::Receiver<Arc<NatReport>> {
         self.inner.shared.report.subscribe()
+    }
+
+    /// Names of relays and STUN servers that do not resolve at present. They are tried again for as long as the endpoint
+    /// lives.
+    pub fn unresolved(&self) -> Vec<String> {
+        self.inner.shared.unresolved().iter().cloned().collect()
     }
 
     /// Runs discovery to its end (at most 3 s) and returns its report.

@@ -516,7 +516,8 @@ async fn discovery_asks_the_relay_and_named_servers() {
     let mapped = report.servers.iter().find_map(|server| server.mapped);
     let (_, own) = client.inner.socket.bound().next().unwrap();
     assert_eq!(mapped, Some(own));
-    assert_eq!(report.udp_v4, Some(true));
+    // On loopback they say nothing of the network.
+    assert_eq!(report.udp_v4, None);
     assert!(
         began.elapsed() < Duration::from_secs(2),
         "{:?}",

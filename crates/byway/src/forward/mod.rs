@@ -6,6 +6,7 @@
 //! answers. From then on both sides [`splice`]: bytes are passed on as they come, a half-close as a half-close, a
 //! reset as a reset.
 
+mod batch;
 mod connect;
 mod policy;
 mod server;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 pub use policy::{PolicyError, TargetPolicy};
 pub(crate) use server::ForwardServer;
 pub(crate) use splice::LAST_WORDS;
-pub use splice::splice;
+pub use splice::{CarryError, carry, splice};
 
 use crate::tunnel::{StreamError, Tunnel};
 

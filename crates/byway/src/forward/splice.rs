@@ -26,7 +26,10 @@ use quinn::{ReadError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::tunnel::{RecvStream, SendStream, StreamError, stream_code};
+use byway_wire::tunnel::Target;
+
+use super::batch::Batch;
+use crate::tunnel::{RecvStream, SendStream, StreamError, Tunnel, stream_code};
 
 /// How long a local connection has to take what arrived before its tunnel ended; then it is reset.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -62,6 +65,57 @@ where
         Err(failure) => {
             abort(&mut send, &mut recv);
             Err(failure.into())
+        }
+    }
+}
+
+/// Why [`carry`] carries nothing, or no more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CarryError {
+    /// The agent did not connect the target, or the tunnel ended before it had answered.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The connection broke, at this side, at the other, or between.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Asks the agent for a target and carries bytes both ways until both sides are done, like [`splice`]. Nobody waits for the
+/// agent's answer: what `reader` has leaves in the same flight as the question, and is lost if the answer is a refusal.
+/// Returns bytes (sent, received).
+pub async fn carry<R, W>(
+    tunnel: &Tunnel,
+    target: &Target,
+    reader: R,
+    writer: W,
+) -> Result<(u64, u64), CarryError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let (mut send, mut recv) = tunnel.connect_early(target).await?;
+    let mut counts = (0, 0);
+    let result = {
+        let received = &mut counts.1;
+        let down = async {
+            tunnel
+                .connected(&mut recv)
+                .await
+                .map_err(Failure::Refused)?;
+            down(writer, &mut recv, received).await
+        };
+        let up = up(reader, &mut send, &mut counts.0);
+        both(up, down, AfterWriteFailure::End).await
+    };
+    match result {
+        Ok(()) => Ok(counts),
+        Err(failure) => {
+            abort(&mut send, &mut recv);
+            Err(match failure {
+                Failure::Refused(error) => CarryError::Stream(error),
+                failure => CarryError::Io(failure.into()),
+            })
         }
     }
 }
@@ -313,86 +367,4 @@ async fn down<W: AsyncWrite + Unpin>(
 fn abort(send: &mut SendStream, recv: &mut RecvStream) {
     let _ = send.reset(VarInt::from_u32(stream_code::ABORTED));
     let _ = recv.stop(VarInt::from_u32(stream_code::ABORTED));
-}
-
-/// Chunks as one buffer, for vectored writes without copying. A chunk is released as soon as it is written.
-struct Batch<'a> {
-    chunks: &'a mut [Bytes],
-    first: usize,
-    remaining: usize,
-}
-
-impl<'a> Batch<'a> {
-    fn new(chunks: &'a mut [Bytes]) -> Self {
-        let remaining = chunks.iter().map(Bytes::len).sum();
-        Self {
-            chunks,
-            first: 0,
-            remaining,
-        }
-    }
-}
-
-impl Buf for Batch<'_> {
-    fn remaining(&self) -> usize {
-        self.remaining
-    }
-
-    fn chunk(&self) -> &[u8] {
-        let rest = &self.chunks[self.first..];
-        rest.iter()
-            .find(|chunk| !chunk.is_empty())
-            .map_or(&[], |chunk| chunk)
-    }
-
-    fn chunks_vectored<'b>(&'b self, slices: &mut [io::IoSlice<'b>]) -> usize {
-        let rest = self.chunks[self.first..]
-            .iter()
-            .filter(|chunk| !chunk.is_empty());
-        let mut filled = 0;
-        for (slice, chunk) in slices.iter_mut().zip(rest) {
-            *slice = io::IoSlice::new(chunk);
-            filled += 1;
-        }
-        filled
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        assert!(count <= self.remaining, "advanced beyond the end");
-        self.remaining -= count;
-        while count > 0 {
-            let chunk = &mut self.chunks[self.first];
-            let step = count.min(chunk.len());
-            chunk.advance(step);
-            count -= step;
-            if chunk.is_empty() {
-                *chunk = Bytes::new();
-                self.first += 1;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_reads_as_one_buffer() {
-        let mut chunks = [
-            Bytes::from_static(b"ab"),
-            Bytes::new(),
-            Bytes::from_static(b"cdef"),
-            Bytes::from_static(b"g"),
-        ];
-        let mut batch = Batch::new(&mut chunks);
-        assert_eq!(batch.remaining(), 7);
-        let mut slices = [io::IoSlice::new(&[]); 8];
-        assert_eq!(batch.chunks_vectored(&mut slices), 3);
-        batch.advance(3);
-        assert_eq!(batch.chunk(), b"def");
-        assert_eq!(batch.copy_to_bytes(4), Bytes::from_static(b"defg"));
-        assert_eq!(batch.remaining(), 0);
-        assert_eq!(batch.chunk(), b"");
-    }
 }

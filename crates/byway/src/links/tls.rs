@@ -61,7 +61,6 @@ pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
     let up = LinkUp {
         rtt: Some(rtt),
         udp: None,
-        intercepted: false,
     };
     if let Err(error) = links.up(dial.link, up).await {
         return Ended::NeverUp(error);

@@ -126,7 +126,6 @@ async fn next_success(
                 let up = LinkUp {
                     rtt: Some(connection.rtt()),
                     udp: Some((socket, addr)),
-                    intercepted: false,
                 };
                 return Ok((connection, up));
             }

@@ -24,6 +24,8 @@ pub struct PathInfo {
     pub since: Instant,
     /// Whether the other side is heard.
     pub health: Health,
+    /// If the path before it stopped answering: how long no answer came.
+    pub stall: Option<Duration>,
 }
 
 /// Counters of a tunnel.

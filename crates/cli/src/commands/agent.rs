@@ -8,7 +8,7 @@ use byway::endpoint::LinkStatus;
 use byway::forward::TargetPolicy;
 use byway::keyfile;
 use byway::tunnel::Tunnel;
-use byway::{Admission, Carrier, Endpoint};
+use byway::{Admission, Carrier, Endpoint, Health, NodeId};
 use serde::Serialize;
 
 use crate::args;
@@ -47,6 +47,14 @@ enum Event<'a> {
         peer: String,
         path: &'static str,
         remote: Option<std::net::SocketAddr>,
+        /// Milliseconds without an answer, if the path before it died.
+        stall_ms: Option<u128>,
+    },
+    Silent {
+        peer: String,
+    },
+    Heard {
+        peer: String,
     },
     Closed {
         peer: String,
@@ -252,6 +260,7 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
         let peer = tunnel.remote();
         let mut path = tunnel.path();
         let mut kind = path.borrow_and_update().kind;
+        let mut silent = false;
         if json {
             json_line(&Event::Opened {
                 peer: peer.to_string(),
@@ -268,6 +277,10 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
                 Ok(()) = path.changed() => {}
             }
             let now = path.borrow_and_update().clone();
+            if (now.health == Health::Lost) != silent {
+                silent = !silent;
+                report_silence(json, peer, silent);
+            }
             if now.kind == kind {
                 continue;
             }
@@ -277,10 +290,12 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
                     peer: peer.to_string(),
                     path: client::kind_name(kind),
                     remote: now.remote,
+                    stall_ms: now.stall.map(|stall| stall.as_millis()),
                 });
             } else {
                 let path = client::describe_path(&tunnel);
-                eprintln!("byway: {}: path is {path}", peer.short());
+                let after = client::after_stall(now.stall);
+                eprintln!("byway: {}: path is {path}{after}", peer.short());
             }
         };
         let stats = tunnel.stats();
@@ -295,4 +310,16 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
             eprintln!("byway: {} left: {reason}", peer.short());
         }
     });
+}
+
+fn report_silence(json: bool, peer: NodeId, silent: bool) {
+    match (json, silent) {
+        (true, true) => json_line(&Event::Silent {
+            peer: peer.to_string(),
+        }),
+        (true, false) => json_line(&Event::Heard {
+            peer: peer.to_string(),
+        }),
+        (false, _) => eprintln!("byway: {}: {}", peer.short(), client::silence(silent)),
+    }
 }

@@ -9,17 +9,17 @@ pub(crate) mod ping;
 pub(crate) mod ssh;
 pub(crate) mod stdio;
 
-use crate::args::Command;
+use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
 /// Runs a command to its end.
-pub(crate) async fn run(command: Command) -> Result<(), Failure> {
-    match command {
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
         Command::Demo(args) => demo::run(args).await,
         Command::Agent(args) => agent::run(args).await,
         Command::Forward(args) => forward::run(args).await,
         Command::Stdio(args) => stdio::run(args).await,
-        Command::Ssh(args) => ssh::run(&args),
+        Command::Ssh(args) => ssh::run(&args, cli.verbose),
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(args).await,
         Command::Alias(args) => alias::run(args),

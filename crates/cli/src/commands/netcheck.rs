@@ -1,6 +1,6 @@
 //! `byway netcheck`: what the network around this machine allows.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +25,15 @@ struct Report<'a> {
     reflexive_v4: Option<SocketAddr>,
     reflexive_v6: Option<SocketAddr>,
     mapping: &'static str,
+    mapping_v6: &'static str,
+    port_dependent: Option<bool>,
     ports: &'static str,
     port_delta: Option<i32>,
     public: Option<bool>,
     servers: Vec<Server<'a>>,
     relays: Vec<Relay<'a>>,
+    /// Names of servers that do not resolve.
+    unresolved: &'a [String],
     generation: u64,
 }
 
@@ -40,6 +44,8 @@ struct Server<'a> {
     mapped: Option<SocketAddr>,
     rtt_ms: Option<f64>,
     fault: Option<&'a str>,
+    believed: bool,
+    local: Option<IpAddr>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +53,7 @@ struct Relay<'a> {
     url: String,
     carrier: Option<&'static str>,
     observed: Option<SocketAddr>,
+    tls_intercepted: bool,
     error: Option<&'a str>,
 }
 
@@ -82,13 +89,21 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         () = crate::client::interrupted() => return Ok(()),
     };
     let links = endpoint.links().borrow().clone();
+    let unresolved = endpoint.unresolved();
     if args.json {
-        json_line(&for_scripts(&report, &links));
+        json_line(&for_scripts(&report, &links, &unresolved));
     } else {
-        show(&report, &links);
+        show(&report, &links, &unresolved);
     }
     endpoint.close().await;
-    Ok(())
+    let answered = report.servers.iter().any(|row| row.mapped.is_some());
+    if answered || links.iter().any(|link| link.carrier.is_some()) {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Code::NoPath, "nobody who was asked could be reached")
+            .hint("is this machine online, and are the names and addresses right?"),
+    )
 }
 
 /// Waits until every relay is linked, or until it is too late.
@@ -100,7 +115,11 @@ async fn links(endpoint: &Endpoint, wanted: usize) {
     let _ = tokio::time::timeout(LINK, all).await;
 }
 
-fn for_scripts<'a>(report: &'a NatReport, links: &'a [LinkStatus]) -> Report<'a> {
+fn for_scripts<'a>(
+    report: &'a NatReport,
+    links: &'a [LinkStatus],
+    unresolved: &'a [String],
+) -> Report<'a> {
     let (ports, port_delta) = ports(report.ports);
     Report {
         udp_v4: report.udp_v4,
@@ -108,6 +127,8 @@ fn for_scripts<'a>(report: &'a NatReport, links: &'a [LinkStatus]) -> Report<'a>
         reflexive_v4: report.reflexive_v4,
         reflexive_v6: report.reflexive_v6,
         mapping: mapping(report.mapping),
+        mapping_v6: mapping(report.mapping_v6),
+        port_dependent: report.port_dependent,
         ports,
         port_delta,
         public: report.public,
@@ -120,6 +141,8 @@ fn for_scripts<'a>(report: &'a NatReport, links: &'a [LinkStatus]) -> Report<'a>
                 mapped: row.mapped,
                 rtt_ms: row.rtt_ms,
                 fault: row.fault.as_deref(),
+                believed: row.believed,
+                local: row.local,
             })
             .collect(),
         relays: links
@@ -128,9 +151,11 @@ fn for_scripts<'a>(report: &'a NatReport, links: &'a [LinkStatus]) -> Report<'a>
                 url: link.relay.to_string(),
                 carrier: link.carrier.map(carrier),
                 observed: link.observed,
+                tls_intercepted: link.intercepted,
                 error: link.error.as_deref(),
             })
             .collect(),
+        unresolved,
         generation: report.generation,
     }
 }
@@ -160,7 +185,7 @@ fn carrier(carrier: Carrier) -> &'static str {
     }
 }
 
-fn show(report: &NatReport, links: &[LinkStatus]) {
+fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
     let style = output::stdout();
     let yes_no = |fact: Option<bool>| match fact {
         Some(true) => style.green("yes"),
@@ -182,6 +207,10 @@ fn show(report: &NatReport, links: &[LinkStatus]) {
         ("public IPv4 address", addr(report.reflexive_v4)),
         ("public IPv6 address", addr(report.reflexive_v6)),
         ("NAT mapping", mapping(report.mapping).replace('_', " ")),
+        (
+            "NAT mapping, IPv6",
+            mapping(report.mapping_v6).replace('_', " "),
+        ),
         ("external ports", pattern),
         ("address is this host's own", yes_no(report.public)),
     ] {
@@ -213,7 +242,7 @@ fn show(report: &NatReport, links: &[LinkStatus]) {
         }
         print_line(&format!("\n{table}"));
     }
-    for finding in findings(report, links) {
+    for finding in findings(report, links, unresolved) {
         print_line(&format!("\n{} {finding}", style.bold("*")));
     }
 }
@@ -228,8 +257,19 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// What it means for a person.
-fn findings(report: &NatReport, links: &[LinkStatus]) -> Vec<String> {
-    let mut findings = Vec::new();
+fn findings(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) -> Vec<String> {
+    let mut findings: Vec<String> = unresolved
+        .iter()
+        .map(|name| format!("{name} does not resolve: a wrong name, or no DNS here."))
+        .collect();
+    let asked = &report.servers;
+    if !asked.is_empty() && asked.iter().all(|row| row.addr.ip().is_loopback()) {
+        findings.push(
+            "Everyone asked is on this host, which says nothing of the network: name a server outside."
+                .to_owned(),
+        );
+        return findings;
+    }
     let udp = report.udp_v4 == Some(true) || report.udp_v6 == Some(true);
     let linked = |wanted| links.iter().any(|link| link.carrier == Some(wanted));
     if !udp && linked(Carrier::Tls) {
@@ -260,6 +300,12 @@ fn findings(report: &NatReport, links: &[LinkStatus]) -> Vec<String> {
     if report.public == Some(true) {
         findings.push("There is no NAT between this host and the servers asked.".to_owned());
     }
+    for link in links.iter().filter(|link| link.intercepted) {
+        findings.push(format!(
+            "TLS to {} is ended on the way, by an ingress or an inspecting proxy. Tunnels stay sealed end to end.",
+            link.relay
+        ));
+    }
     for link in links.iter().filter(|link| link.carrier.is_none()) {
         let why = link.error.as_deref().unwrap_or("no answer");
         findings.push(format!("No link to {}: {why}.", link.relay));
@@ -275,13 +321,17 @@ mod tests {
     #[test]
     fn scripts_find_the_names_they_rely_on() {
         let report = NatReport::default();
-        let json = serde_json::to_value(for_scripts(&report, &[])).unwrap();
+        let names = ["nosuch.invalid:3478".to_owned()];
+        let json = serde_json::to_value(for_scripts(&report, &[], &names)).unwrap();
+        assert_eq!(json["unresolved"][0], "nosuch.invalid:3478");
         for name in [
             "udp_v4",
             "udp_v6",
             "reflexive_v4",
             "reflexive_v6",
             "mapping",
+            "mapping_v6",
+            "port_dependent",
             "ports",
             "public",
             "servers",
@@ -295,6 +345,6 @@ mod tests {
 
     #[test]
     fn nothing_is_claimed_of_a_network_nobody_looked_at() {
-        assert!(findings(&NatReport::default(), &[]).is_empty());
+        assert!(findings(&NatReport::default(), &[], &[]).is_empty());
     }
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use byway::PathKind;
 use byway::tunnel::{StreamError, Tunnel};
+use byway::{PathInfo, PathKind};
 use serde::Serialize;
 
 use crate::args;
@@ -66,6 +66,8 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
     };
     let mut answered = 0;
     for seq in 1..=count {
+        // As it was when the ping left: by the time the answer is here the tunnel may have moved.
+        let path = tunnel.path().borrow().clone();
         let pinged = tokio::time::timeout(LOST_AFTER, tunnel.ping()).await;
         let rtt = match pinged {
             Ok(Ok(rtt)) => Some(rtt),
@@ -78,7 +80,7 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
             }
         };
         answered += u64::from(rtt.is_some());
-        show(args.json, seq, rtt, tunnel);
+        show(args.json, seq, rtt, &path);
         if args.until_direct && tunnel.path().borrow().kind == PathKind::Direct {
             return Ok(());
         }
@@ -102,11 +104,9 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
     Ok(())
 }
 
-fn show(json: bool, seq: u64, rtt: Option<Duration>, tunnel: &Tunnel) {
+fn show(json: bool, seq: u64, rtt: Option<Duration>, path: &PathInfo) {
     let rtt_ms = rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
     if json {
-        let path = tunnel.path();
-        let path = path.borrow();
         json_line(&Line {
             seq,
             rtt_ms,
@@ -118,7 +118,7 @@ fn show(json: bool, seq: u64, rtt: Option<Duration>, tunnel: &Tunnel) {
         });
         return;
     }
-    let path = client::describe_path(tunnel);
+    let path = client::describe(path);
     match rtt_ms {
         Some(rtt_ms) => print_line(&format!("{seq}: {rtt_ms:.2} ms by {path}")),
         None => print_line(&format!("{seq}: lost, path {path}")),

@@ -11,14 +11,14 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::peer::Peer;
 
-pub(crate) fn run(args: &args::Ssh) -> Result<(), Failure> {
+pub(crate) fn run(args: &args::Ssh, verbose: u8) -> Result<(), Failure> {
     client::check(&args.tunnel)?;
     let (peer_text, ssh_args) = args.split()?;
     let peer = Peer::find(peer_text)?;
     let exe = std::env::current_exe().map_err(|error| {
         Failure::new(Code::Failed, "cannot find this program's file").why(error)
     })?;
-    let proxy = proxy_command(&exe.to_string_lossy(), &args.tunnel, peer_text);
+    let proxy = proxy_command(&exe.to_string_lossy(), verbose, &args.tunnel, peer_text);
     let host = format!("byway-{}", host_label(&peer.label));
 
     let mut ssh = Command::new("ssh");
@@ -33,8 +33,9 @@ pub(crate) fn run(args: &args::Ssh) -> Result<(), Failure> {
 }
 
 /// ssh hands it to a shell, and replaces % sequences before.
-fn proxy_command(exe: &str, tunnel: &args::Tunnel, peer: &str) -> String {
+fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> String {
     let mut words = vec![exe.to_owned(), "stdio".to_owned()];
+    words.extend((0..verbose).map(|_| "-v".to_owned()));
     if tunnel.no_direct {
         words.push("--no-direct".to_owned());
     }
@@ -168,8 +169,8 @@ mod tests {
             ..args::Tunnel::default()
         };
         assert_eq!(
-            proxy_command("/x/byway", &tunnel, "@100%.ticket"),
-            "/x/byway stdio --no-direct --link=tls '@100%%.ticket' localhost:%p"
+            proxy_command("/x/byway", 2, &tunnel, "@100%.ticket"),
+            "/x/byway stdio -v -v --no-direct --link=tls '@100%%.ticket' localhost:%p"
         );
     }
 }

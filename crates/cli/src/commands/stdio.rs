@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use byway::forward::splice;
+use byway::forward::{self, CarryError};
 use byway::tunnel::Tunnel;
 use tokio::fs::File;
 use tokio::io::AsyncWrite;
@@ -34,16 +34,12 @@ pub(crate) async fn run(args: args::Stdio) -> Result<(), Failure> {
 }
 
 async fn carry(args: &args::Stdio, tunnel: &Tunnel, label: &str) -> Result<(), Failure> {
-    let (send, recv) = tunnel
-        .connect(&args.target)
-        .await
-        .map_err(|error| Failure::stream(label, &args.target, &error))?;
     let unusable =
         |error| Failure::new(Code::Failed, "cannot use standard input and output").why(error);
     let input = duplicate(io::stdin().as_fd()).map_err(unusable)?;
     let output = Stdout(duplicate(io::stdout().as_fd()).map_err(unusable)?);
     let carried = tokio::select! {
-        carried = splice(input, output, send, recv) => carried,
+        carried = forward::carry(tunnel, &args.target, input, output) => carried,
         closed = tunnel.closed() => return Err(Failure::closed(label, &closed)),
     };
     match carried {
@@ -51,8 +47,9 @@ async fn carry(args: &args::Stdio, tunnel: &Tunnel, label: &str) -> Result<(), F
             tracing::info!(sent, received, "done");
             Ok(())
         }
+        Err(CarryError::Stream(error)) => Err(Failure::stream(label, &args.target, &error)),
         // Whoever read us has what it wanted.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(CarryError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(
             Code::Failed,
             format!("the connection to {} at {label} broke", args.target),

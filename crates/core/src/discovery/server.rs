@@ -86,6 +86,7 @@ pub(super) enum Fault {
     Absurd(SocketAddr),
     WrongFamily(SocketAddr),
     Outvoted,
+    OnThisHost,
 }
 
 impl fmt::Display for Fault {
@@ -109,6 +110,7 @@ impl fmt::Display for Fault {
                 )
             }
             Self::Outvoted => write!(f, "it sees us elsewhere than most servers do"),
+            Self::OnThisHost => write!(f, "on this host: it says nothing of the network"),
         }
     }
 }

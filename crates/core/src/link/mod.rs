@@ -83,6 +83,7 @@ pub(crate) enum Output {
         relay: RelayId,
         carrier: Carrier,
         observed: SocketAddr,
+        intercepted: bool,
     },
     /// Every channel of `old` is to be attached to `new`.
     Replace { old: LinkId, new: LinkId },
@@ -335,6 +336,7 @@ impl Links {
             relay,
             carrier,
             observed,
+            intercepted: welcome.intercepted,
         });
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);

@@ -53,12 +53,14 @@ impl Node {
                 relay,
                 carrier,
                 observed,
+                intercepted,
             } => {
                 self.events.push_back(Event::LinkReady {
                     link,
                     relay,
                     carrier,
                     observed,
+                    intercepted,
                 });
                 self.observed_changed(now);
                 // Calls may wait on the other lane of the race.

@@ -141,6 +141,7 @@ impl Bench {
             began: self.now,
             egress,
             observed: addr(link),
+            intercepted: false,
         };
         self.link_up_with(link, info)
     }

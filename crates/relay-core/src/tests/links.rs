@@ -146,6 +146,7 @@ fn another_role_than_the_proved_one_is_refused() {
             began: bench.now,
             egress: Egress::Tls(LinkId(1)),
             observed: addr(1),
+            intercepted: false,
         };
         bench.link_up_with(1, info);
         let events = bench.say(1, Control::Hello(hello(1, 10, 1, said)));
@@ -169,6 +170,7 @@ fn the_time_to_hello_counts_from_the_connection_s_beginning() {
         began,
         egress: Egress::Udp(addr(1)),
         observed: addr(1),
+        intercepted: false,
     };
     bench.link_up_with(1, info);
     assert_eq!(refused(&bench.pass(Duration::from_millis(2_999)), 1), None);
@@ -312,6 +314,7 @@ fn while_output_is_queued_the_relay_wants_to_be_asked_now() {
         began: bench.now,
         egress: Egress::Udp(addr(1)),
         observed: addr(1),
+        intercepted: false,
     };
     bench.relay.handle_link_up(bench.now, 0, LinkId(1), info);
     assert_eq!(bench.relay.poll_timeout(), Some((bench.now, "output")));

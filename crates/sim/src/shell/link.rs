@@ -316,7 +316,6 @@ impl Links {
         let up = LinkUp {
             rtt: Some(net.instant() - link.began),
             udp: Some((SocketId(0), *relay)),
-            intercepted: false,
         };
         link.dialing_until = None;
         self.said.push_back(Said::Dialed(id, Ok(up)));
@@ -441,7 +440,6 @@ impl Links {
                 let up = LinkUp {
                     rtt: Some((net.instant() - link.began) / 3),
                     udp: None,
-                    intercepted: false,
                 };
                 self.said.push_back(Said::Dialed(id, Ok(up)));
             }

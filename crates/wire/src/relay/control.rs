@@ -158,6 +158,9 @@ pub struct Welcome {
     pub max_datagram: u32,
     /// The relay's clock, seconds since the Unix epoch.
     pub time: u64,
+    /// On a TLS link: somebody between ends TLS, an ingress or an inspecting proxy. What the tunnels carry is sealed
+    /// end to end all the same.
+    pub intercepted: bool,
 }
 /// Opener to relay.
 #[derive(Clone, PartialEq, Eq, Debug)]

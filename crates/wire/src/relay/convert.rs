@@ -73,6 +73,7 @@ fn to_proto(message: &Control) -> Option<Kind> {
             max_channels: m.max_channels,
             max_datagram: m.max_datagram,
             time: m.time,
+            intercepted: m.intercepted,
         }),
         Control::Refused { reason, detail } => Kind::Refused(proto::Refused {
             reason: refuse_number(*reason),
@@ -171,6 +172,7 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
             max_channels: m.max_channels,
             max_datagram: m.max_datagram,
             time: m.time,
+            intercepted: m.intercepted,
         }),
         Kind::Refused(m) => Control::Refused {
             reason: refuse_reason(m.reason),

@@ -118,6 +118,8 @@ pub(super) struct Welcome {
     pub(super) max_datagram: u32,
     #[prost(uint64, tag = "8")]
     pub(super) time: u64,
+    #[prost(bool, tag = "9")]
+    pub(super) intercepted: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

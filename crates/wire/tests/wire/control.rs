@@ -114,14 +114,14 @@ fn control() -> impl Strategy<Value = Control> {
             (any::<u32>(), name(), name()),
             any::<u64>(),
             addr(),
-            any::<(u32, u32, u64)>()
+            any::<(u32, u32, u64, bool)>()
         )
             .prop_map(
                 |(
                     (version, relay, region),
                     session,
                     observed,
-                    (max_channels, max_datagram, time),
+                    (max_channels, max_datagram, time, intercepted),
                 )| {
                     Control::Welcome(Welcome {
                         version,
@@ -132,6 +132,7 @@ fn control() -> impl Strategy<Value = Control> {
                         max_channels,
                         max_datagram,
                         time,
+                        intercepted,
                     })
                 }
             ),

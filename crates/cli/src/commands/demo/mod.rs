@@ -11,7 +11,7 @@ mod http;
 mod story;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ const LEAST_SIZE: u64 = 16 << 20;
 const PAGE: u64 = 1024;
 /// On loopback a direct path takes some milliseconds; after this it is not coming.
 const DIRECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Every socket of the demo is bound here: nothing of it can be reached from outside, and no firewall is in its way.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// To link to a relay in the same process.
 const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -144,42 +146,45 @@ async fn opening(
         ms(began.elapsed()),
         client::describe_path(&tunnel)
     ));
-    // Watched from here on, while the first page is fetched.
-    let watcher = tokio::spawn({
-        let tunnel = tunnel.clone();
-        async move {
-            let direct = tokio::time::timeout(DIRECT_DEADLINE, tunnel.wait_for(PathKind::Direct));
-            matches!(direct.await, Ok(Ok(())))
-                .then(|| (began.elapsed(), client::describe_path(&tunnel)))
+    // Side by side, each told when it happens: on loopback the direct path may be there before the first page.
+    let direct = async {
+        let direct = tokio::time::timeout(DIRECT_DEADLINE, tunnel.wait_for(PathKind::Direct));
+        if !matches!(direct.await, Ok(Ok(()))) {
+            return Err(Failure::new(Code::NoPath, "no direct path came up")
+                .why(format!(
+                    "after {DIRECT_DEADLINE:?} the path is {}",
+                    client::describe_path(&tunnel)
+                ))
+                .hint("does a firewall forbid UDP on loopback?"));
         }
-    });
-    let forward = forward(&tunnel, web, story).await?;
-    let page = http::get(forward.local_addr(), PAGE, |_| {})
-        .await
-        .map_err(|error| Failure::new(Code::Failed, "the first page did not come").why(error))?;
-    let first = began.elapsed();
-    story.step(&format!(
-        "first byte {:.1} ms after the client began ({:.1} ms for the page itself)",
-        ms(first),
-        ms(page.first_byte)
-    ));
-    let candidates = endpoint.addresses().borrow().len();
-    story.step(&format!(
-        "candidates {candidates} addresses of the client, offered to the agent"
-    ));
-    let Some((direct, path)) = watcher.await.ok().flatten() else {
-        return Err(Failure::new(Code::NoPath, "no direct path came up")
-            .why(format!(
-                "after {DIRECT_DEADLINE:?} the path is {}",
-                client::describe_path(&tunnel)
-            ))
-            .hint("does a firewall forbid UDP between addresses of this host?"));
+        let took = began.elapsed();
+        let candidates = endpoint.addresses().borrow().len();
+        story.step(&format!(
+            "candidates {candidates} addresses of the client were offered to the agent"
+        ));
+        story.step(&format!(
+            "direct     {:.1} ms after the client began, by {}; the same connection all along",
+            ms(took),
+            client::describe_path(&tunnel)
+        ));
+        Ok(took)
     };
-    story.step(&format!(
-        "direct     {:.1} ms after the client began, by {path}; the same connection all along",
-        ms(direct)
-    ));
-    drop(forward);
+    let first = async {
+        let forward = forward(&tunnel, web, story).await?;
+        let page = http::get(forward.local_addr(), PAGE, |_| {})
+            .await
+            .map_err(|error| {
+                Failure::new(Code::Failed, "the first page did not come").why(error)
+            })?;
+        let took = began.elapsed();
+        story.step(&format!(
+            "first byte {:.1} ms after the client began ({:.1} ms for the page itself)",
+            ms(took),
+            ms(page.first_byte)
+        ));
+        Ok(took)
+    };
+    let (first, direct) = tokio::try_join!(first, direct)?;
     tunnel.close();
     endpoint.close().await;
     Ok((first, direct))
@@ -365,6 +370,7 @@ impl Agent {
             ..Admission::default()
         };
         let endpoint = Endpoint::builder()
+            .bind_addr(LOOPBACK)
             .secret_key(SecretKey::from_bytes(&random()?))
             .relay(relay.clone())
             .accept(admission)
@@ -408,6 +414,7 @@ impl Agent {
 
 async fn client_endpoint(links: LinkMode, direct: bool) -> Result<Endpoint, Failure> {
     Endpoint::builder()
+        .bind_addr(LOOPBACK)
         .links(links)
         .direct(direct)
         .bind()
@@ -436,8 +443,7 @@ async fn listen(tunnel: &Tunnel, web: SocketAddr) -> Result<Forward, Failure> {
         host: web.ip().to_string(),
         port: web.port(),
     };
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Forward::listen(tunnel.clone(), any, target, |_, refused| {
+    Forward::listen(tunnel.clone(), LOOPBACK, target, |_, refused| {
         tracing::error!(%refused, "the demo's own target was refused");
     })
     .await

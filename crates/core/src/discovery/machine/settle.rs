@@ -115,7 +115,7 @@ impl Discovery {
     fn find(&self, family: Family) -> FamilyFinding {
         let mut ids = Vec::new();
         let mut observations = Vec::new();
-        for (id, server) in self.of(family) {
+        for (id, server) in self.outside(family) {
             if let Some((order, mapped)) = server.observation() {
                 ids.push(*id);
                 observations.push(Observation {
@@ -214,7 +214,7 @@ impl Discovery {
     /// Whether UDP gets out and back: yes with any answer at all, no if two voters at least are silent.
     fn udp(&self, family: Family, done: bool) -> Option<bool> {
         let mut silent = BTreeSet::new();
-        for (_, server) in self.of(family) {
+        for (_, server) in self.outside(family) {
             match &server.state {
                 State::Answered { .. } => return Some(true),
                 State::Silent if self.socket(server.addr).is_some() => {
@@ -240,7 +240,12 @@ impl Discovery {
             let outvoted = !server.row.believed
                 && !found.set_aside.contains(id)
                 && found.finding.reflexive.is_some();
-            server.row.fault = outvoted.then(|| Fault::Outvoted.to_string());
+            let fault = if server.addr.ip().is_loopback() {
+                Some(Fault::OnThisHost)
+            } else {
+                outvoted.then_some(Fault::Outvoted)
+            };
+            server.row.fault = fault.map(|fault| fault.to_string());
         }
         report.servers = self
             .servers
@@ -278,6 +283,12 @@ impl Discovery {
         let patience = slowest.max().unwrap_or_default() * PATIENCE_RTTS;
         let began = self.servers.values().filter_map(Server::asking_since).max();
         began.unwrap_or(round.began) + patience.clamp(PATIENCE, GIVE_UP)
+    }
+
+    /// Servers whose answers say something of the network: one on this host sees no NAT wherever the host is.
+    fn outside(&self, family: Family) -> impl Iterator<Item = (&u32, &Server)> {
+        self.of(family)
+            .filter(|(_, server)| !server.addr.ip().is_loopback())
     }
 
     fn of(&self, family: Family) -> impl Iterator<Item = (&u32, &Server)> {

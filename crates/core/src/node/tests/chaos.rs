@@ -103,6 +103,7 @@ fn message(world: &World, kind: u8, channel: u8) -> Control {
             max_channels: 0,
             max_datagram: 0,
             time: 0,
+            intercepted: false,
         }),
         1 => Control::Refused {
             reason: RefuseReason::Shutdown,
@@ -165,7 +166,6 @@ fn act(world: &mut World, host: usize, deed: Deed) {
             let up = LinkUp {
                 rtt: None,
                 udp: Some((SocketId(0), ([203, 0, 113, 1], 443).into())),
-                intercepted: false,
             };
             let result = if fine {
                 Ok(up)

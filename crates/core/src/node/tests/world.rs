@@ -708,11 +708,7 @@ impl World {
                         .links
                         .insert((host, link), (carrier, None));
                     let udp = (carrier == Carrier::Udp).then_some((SocketId(0), relay_addr(relay)));
-                    Ok(LinkUp {
-                        rtt: None,
-                        udp,
-                        intercepted: false,
-                    })
+                    Ok(LinkUp { rtt: None, udp })
                 } else {
                     self.links.remove(&(host, link));
                     Err(LinkError::TimedOut)
@@ -796,6 +792,7 @@ impl World {
                     max_channels: 1_024,
                     max_datagram: 9_000,
                     time: 1,
+                    intercepted: false,
                 };
                 let fickle = relay.fickle;
                 self.say_to(from, Control::Welcome(welcome));

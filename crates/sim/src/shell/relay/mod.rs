@@ -315,6 +315,7 @@ impl RelayShell {
             began: net.instant(),
             egress,
             observed: from,
+            intercepted: false,
         };
         self.relay
             .handle_link_up(net.instant(), self.unix_time(net), link, info);
