@@ -116,6 +116,8 @@ pub struct Route {
     pub duplicate: bool,
     /// The smallest datagram size proven on primary and standby, in bytes; larger MTU probes are not to be sent.
     pub max_datagram: u16,
+    /// The datagram size proven on the primary, in bytes; what is larger is sent in two parts.
+    pub primary_max: u16,
     /// Whether the peer is heard.
     pub health: Health,
 }

@@ -2,11 +2,12 @@
 //!
 //! QUIC's own probe timeout would take another 100-200 ms after a switch, and backs off to hours in a long sleep;
 //! sending the last sealed datagrams again costs nothing (the other side drops what it has) and draws an answer at
-//! once. Packets of a handshake are left out: when their connection is gone, they would begin another. One datagram of each batch is enough for that and keeps the copy off the fast path.
+//! once. Packets of a handshake are left out: when their connection is gone, they would begin another. One datagram of
+//! each batch is enough for that and keeps the copy off the fast path.
 
 use std::sync::Mutex;
 
-/// As measured in a spike: more gain nothing (`docs/decisions`).
+/// As measured (decision 0001): more gain nothing.
 const KEPT: usize = 16;
 
 #[derive(Debug, Default)]

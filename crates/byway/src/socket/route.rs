@@ -67,7 +67,10 @@ pub(crate) struct Snapshot {
     pub(crate) primary: Option<Leg>,
     pub(crate) standby: Option<Leg>,
     pub(crate) duplicate: bool,
+    /// What primary and standby carry both; quinn is to search no further.
     pub(crate) max_datagram: usize,
+    /// What the primary carries in one piece.
+    pub(crate) primary_max: usize,
 }
 
 /// A peer instance, as the socket knows it.
@@ -123,6 +126,7 @@ impl PeerRoute {
             standby: leg(route.standby),
             duplicate: route.duplicate,
             max_datagram: usize::from(route.max_datagram),
+            primary_max: usize::from(route.primary_max),
         });
         self.snapshot.store(Arc::clone(&new));
         new

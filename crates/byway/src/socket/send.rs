@@ -112,7 +112,14 @@ impl Socket {
             route.segment_in_use.fetch_max(segment, Ordering::Relaxed);
         }
         if datagram > snapshot.max_datagram {
-            return self.send_too_large(route, &snapshot, primary, batch);
+            let in_use = route.segment_in_use.load(Ordering::Relaxed);
+            if batch.segment.is_none() && datagram > in_use {
+                self.counters.probe_too_large.add();
+                return Ok(());
+            }
+            if datagram > snapshot.primary_max && !matches!(primary.via, Via::Tls { .. }) {
+                return self.send_in_parts(route, &snapshot, primary, batch);
+            }
         }
         self.send_by(primary, batch)?;
         route
@@ -134,49 +141,59 @@ impl Socket {
     /// Larger than what was proven on the route. A single datagram of a size that no batch had yet is a probe of
     /// quinn's MTU search: not sending it is its answer. Anything else is data from before the path shrank; quinn cannot
     /// be told, so it goes in two parts until quinn's own black-hole detection lowers its MTU.
-    fn send_too_large(
+    fn send_in_parts(
         &self,
         route: &PeerRoute,
         snapshot: &Snapshot,
         primary: &Leg,
         batch: Batch<'_>,
     ) -> io::Result<()> {
-        let in_use = route.segment_in_use.load(Ordering::Relaxed);
-        if batch.segment.is_none() && batch.contents.len() > in_use {
-            self.counters.probe_too_large.add();
-            return Ok(());
-        }
         for datagram in batch.datagrams() {
-            if datagram.len() <= snapshot.max_datagram || matches!(primary.via, Via::Tls { .. }) {
-                self.send_by(primary, batch.single(datagram))?;
-            } else {
-                let id = route.fragment_id.fetch_add(1, Ordering::Relaxed);
-                for part in byway_wire::fragment::split(id, datagram) {
-                    self.send_by(primary, batch.single(&part))?;
-                }
-                self.counters.fragmented.add();
-            }
+            self.send_one(route, primary, snapshot.primary_max, batch.single(datagram))?;
         }
+        route.recent.note(batch.contents, batch.segment);
         route
             .counters
             .add_sent(primary.kind(), batch.contents.len() as u64);
         Ok(())
     }
 
+    /// Sends one datagram by a path that carries `most` bytes in one piece.
+    fn send_one(
+        &self,
+        route: &PeerRoute,
+        leg: &Leg,
+        most: usize,
+        datagram: Batch<'_>,
+    ) -> io::Result<()> {
+        if datagram.contents.len() <= most || matches!(leg.via, Via::Tls { .. }) {
+            return self.send_by(leg, datagram);
+        }
+        let id = route.fragment_id.fetch_add(1, Ordering::Relaxed);
+        for part in byway_wire::fragment::split(id, datagram.contents) {
+            self.send_by(leg, datagram.single(&part))?;
+        }
+        self.counters.fragmented.add();
+        Ok(())
+    }
+
     /// Sends the last datagrams again, on primary and standby.
     pub(crate) fn replay(&self, route: &PeerRoute) {
         let snapshot = route.snapshot.load();
-        let legs = [&snapshot.primary, &snapshot.standby];
+        let legs = [
+            (&snapshot.primary, snapshot.primary_max),
+            (&snapshot.standby, snapshot.max_datagram),
+        ];
         for datagram in route.recent.all() {
-            for leg in legs.into_iter().flatten() {
-                let _ = self.send_by(
-                    leg,
-                    Batch {
-                        contents: &datagram,
-                        segment: None,
-                        ecn: None,
-                    },
-                );
+            let batch = Batch {
+                contents: &datagram,
+                segment: None,
+                ecn: None,
+            };
+            for (leg, most) in legs {
+                if let Some(leg) = leg {
+                    let _ = self.send_one(route, leg, most, batch);
+                }
             }
         }
     }

@@ -72,6 +72,7 @@ impl Side {
             standby,
             duplicate,
             max_datagram: max,
+            primary_max: max,
             health: Health::Good,
         };
         self.route.update(&route, &self.socket.tables);

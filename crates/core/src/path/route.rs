@@ -127,6 +127,7 @@ impl Paths {
                 .map(|p| p.1)
                 .min()
                 .unwrap_or(super::check::FULL_SIZE),
+            primary_max: primary.map_or(super::check::FULL_SIZE, |p| p.1),
             health: match &self.doubt {
                 _ if primary.is_none() => Health::Lost,
                 None => Health::Good,
@@ -200,13 +201,7 @@ impl Paths {
         if !path.is_direct() {
             return !path.is_quarantined();
         }
-        // A TLS link carries any size wherever it leads, so what was proven through it says nothing about the network:
-        // measured by it, a node in a narrow network would stay on TLS for good. The socket cuts what is too large.
-        let in_use = self
-            .primary_path()
-            .filter(|p| p.way.kind() != PathKind::RelayTls)
-            .and_then(Path::concluded)
-            .unwrap_or(0);
-        path.is_fresh(cx.now) && path.concluded().is_some_and(|size| size >= in_use)
+        // A narrow one too: what is too large for it is sent in two parts, which costs less than a detour.
+        path.is_fresh(cx.now) && path.concluded().is_some()
     }
 }

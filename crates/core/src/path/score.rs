@@ -26,6 +26,8 @@ pub struct Score {
     pub impaired: bool,
     /// Direct before UDP channel before TLS channel.
     pub tier: PathKind,
+    /// It does not carry full-size datagrams: each is sent in two parts.
+    pub narrow: bool,
     /// Lost pings, in steps of 5 %.
     pub loss_bucket: u32,
     /// Round-trip time, in steps of 5 ms; unknown counts as the worst.
@@ -47,6 +49,8 @@ pub struct Standing {
     pub family: u8,
     /// Smoothed round-trip time, if measured.
     pub rtt: Option<Duration>,
+    /// It was found not to carry full-size datagrams.
+    pub narrow: bool,
     /// Lost pings in percent.
     pub loss_percent: u32,
 }
@@ -89,7 +93,8 @@ impl Policy for BestScore {
         if new.tier < old.tier && !new.impaired {
             return Verdict::Move(best.id);
         }
-        if (new.impaired, new.tier, new.loss_bucket) < (old.impaired, old.tier, old.loss_bucket) {
+        let graver = |s: Score| (s.impaired, s.tier, s.narrow, s.loss_bucket);
+        if graver(new) < graver(old) {
             return Verdict::Challenge(best.id);
         }
         match (best.rtt, current.rtt) {
@@ -110,6 +115,7 @@ pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
     Score {
         impaired: slow || path.loss_percent > IMPAIRED_LOSS,
         tier: path.kind,
+        narrow: path.narrow,
         loss_bucket: path.loss_percent / 5,
         rtt_bucket: path.rtt.map_or(u32::MAX, |rtt| {
             (rtt.as_micros() / RTT_BUCKET.as_micros()) as u32
@@ -129,6 +135,7 @@ mod tests {
             kind,
             family: 1,
             rtt: Some(Duration::from_millis(rtt_ms)),
+            narrow: false,
             loss_percent,
         }
     }

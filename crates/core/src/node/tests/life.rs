@@ -154,9 +154,31 @@ fn without_direct_nothing_is_probed_and_nothing_is_offered() {
 }
 
 #[test]
-fn a_path_that_is_too_narrow_for_the_size_in_use_stays_unused() {
+fn a_narrow_direct_path_is_used_and_says_what_it_carries() {
+    for (mtu, carried) in [
+        (1_240, 1_232),
+        (1_300, 1_232),
+        (1_392, 1_372),
+        (1_450, 1_444),
+    ] {
+        let mut world = World::new();
+        world.direct_mtu = mtu;
+        world.connect();
+        assert!(world.run_for(ms(4_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+        let route = world.hosts[CLIENT].route.clone().unwrap();
+        assert_eq!((route.primary_max, route.max_datagram), (carried, carried));
+        // Where the relay carries more, that is no part of the question.
+        world.direct_open = false;
+        world.chat(CLIENT, ms(20), ms(1_000));
+        let route = world.hosts[CLIENT].route.clone().unwrap();
+        assert_eq!(route.primary_max, 1_444);
+    }
+}
+
+#[test]
+fn a_path_below_quics_least_size_stays_unused() {
     let mut world = World::new();
-    world.direct_mtu = 1_300;
+    world.direct_mtu = 1_199;
     world.connect();
     world.pass(ms(10_000));
     assert!(world.both(|k| k == Some(PathKind::RelayUdp)));
@@ -558,7 +580,7 @@ fn a_narrow_direct_path_is_better_than_a_tls_link() {
     world.connect();
     assert!(world.run_for(ms(10_000), |w| w.both(|k| k == Some(PathKind::Direct))));
     let route = world.hosts[CLIENT].route.clone().unwrap();
-    assert_eq!(route.max_datagram, 1_200);
+    assert_eq!(route.max_datagram, 1_232);
 }
 
 #[test]
