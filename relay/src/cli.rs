@@ -16,8 +16,8 @@ use byway_relay::{Admission, CertFiles, Server, ServerConfig, config};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where nodes look for a relay first.
-const PORT: u16 = 443;
+/// Where nodes look for a relay: first at the port of TLS and QUIC, then, where networks block UDP on it, at STUN's.
+const PORTS: [u16; 2] = [443, 3478];
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
 #[derive(Debug, Parser)]
@@ -46,7 +46,7 @@ struct Serve {
     /// Open to anyone who can reach it.
     #[arg(long, env = "BYWAY_RELAY_OPEN")]
     open: bool,
-    /// Listen here, for UDP and TCP; may be given several times. Default: port 443 on all addresses.
+    /// Listen here, for UDP and TCP; may be given several times. Default: ports 443 and 3478 on all addresses.
     #[arg(
         long,
         value_name = "ADDR",
@@ -105,11 +105,13 @@ fn resolve(args: Serve) -> anyhow::Result<ServerConfig> {
         Some(path) => config::load(path)?,
         None if args.dev => ServerConfig::dev(),
         None if args.open => {
-            let everywhere = [
-                SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
-                SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
-            ];
-            ServerConfig::new(everywhere.to_vec(), Admission::Open)
+            let everywhere = PORTS.iter().flat_map(|&port| {
+                [
+                    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+                ]
+            });
+            ServerConfig::new(everywhere.collect(), Admission::Open)
         }
         None => anyhow::bail!(
             "there is nothing that says who may use this relay.\n\

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use byway_core::io::{LinkError, LinkId, LinkUp};
@@ -26,8 +26,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Two keep-alives lost and a margin.
 const IDLE: Duration = Duration::from_secs(50);
+/// The other port is tried this much after the first (design section 7).
+const SECOND_PORT_AFTER: Duration = Duration::from_millis(150);
+/// The ports of a relay that nobody gave another one: where TLS and QUIC are expected, and where STUN is.
+const HTTPS: u16 = 443;
+const STUN: u16 = 3478;
 /// Attempts side by side.
-const MAX_ATTEMPTS: usize = 4;
+const MAX_ATTEMPTS: usize = 6;
 
 pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
     let connected = tokio::time::timeout(DEADLINE, connect(links, &dial)).await;
@@ -57,13 +62,15 @@ pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
     })
 }
 
-/// Races the relay's addresses; the first whose handshake completes wins.
+/// Races the relay's addresses by [`schedule`]; the first whose handshake completes wins.
 async fn connect(links: &Links, dial: &Dial) -> Result<(Connection, LinkUp), LinkError> {
     let addrs = super::resolve(&dial.url, &dial.addrs).await?;
     let config = client_config(links, dial)?;
     let mut attempts = JoinSet::new();
     let mut error = None;
-    for (addr, attempt) in addrs.into_iter().take(MAX_ATTEMPTS).zip(0u16..) {
+    let began = Instant::now();
+    let mut planned = schedule(&addrs).into_iter().zip(0u16..).peekable();
+    while let Some(((after, addr), attempt)) = planned.next() {
         let Some(socket) = links.socket.for_remote(addr) else {
             continue;
         };
@@ -83,9 +90,11 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Connection, LinkUp), Lin
             let result = connecting.await;
             (attempt, socket, addr, result)
         });
-        // The next address after a while, or as soon as all so far failed.
-        let wait = tokio::time::timeout(STAGGER, next_success(links, dial.link, &mut attempts));
-        match wait.await {
+        // The next one when its time has come, or as soon as all so far failed.
+        let next = planned.peek().map_or(after, |((next, _), _)| *next);
+        let wait = next.saturating_sub(began.elapsed());
+        let success = next_success(links, dial.link, &mut attempts);
+        match tokio::time::timeout(wait, success).await {
             Ok(Ok(won)) => return Ok(won),
             Ok(Err(failed)) => error = failed.or(error),
             Err(_) => {}
@@ -97,6 +106,31 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Connection, LinkUp), Lin
             LinkError::Broken("this machine has no address of the relay's family".to_owned())
         })),
     }
+}
+
+/// When to try which address (design section 7): the first of each family at once, the same at the other port a relay
+/// listens on after [`SECOND_PORT_AFTER`], for there are networks that block UDP on 443 alone, then what is left.
+fn schedule(addrs: &[SocketAddr]) -> Vec<(Duration, SocketAddr)> {
+    let mut firsts: Vec<SocketAddr> = Vec::new();
+    let mut rest = Vec::new();
+    for &addr in addrs {
+        if firsts.iter().any(|known| known.is_ipv4() == addr.is_ipv4()) {
+            rest.push(addr);
+        } else {
+            firsts.push(addr);
+        }
+    }
+    let second = firsts
+        .iter()
+        .filter(|addr| addr.port() == HTTPS)
+        .map(|addr| SocketAddr::new(addr.ip(), STUN));
+    let mut plan: Vec<(Duration, SocketAddr)> = Vec::new();
+    plan.extend(firsts.iter().map(|&addr| (Duration::ZERO, addr)));
+    plan.extend(second.map(|addr| (SECOND_PORT_AFTER, addr)));
+    plan.extend((1..).zip(rest).map(|(n, addr)| (STAGGER * n, addr)));
+    plan.truncate(MAX_ATTEMPTS);
+    plan.sort();
+    plan
 }
 
 type Attempt = (
@@ -209,5 +243,49 @@ fn link_error(error: &ConnectionError) -> LinkError {
             }
         }
         other => LinkError::Broken(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(addrs: &[&str]) -> Vec<(u64, String)> {
+        let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+        let plan = schedule(&addrs);
+        plan.iter()
+            .map(|(after, addr)| (after.as_millis() as u64, addr.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn both_families_start_at_once_and_the_second_port_comes_before_tls() {
+        let addrs = ["[2001:db8::1]:443", "192.0.2.1:443", "192.0.2.2:443"];
+        let expected = [
+            (0, "192.0.2.1:443"),
+            (0, "[2001:db8::1]:443"),
+            (150, "192.0.2.1:3478"),
+            (150, "[2001:db8::1]:3478"),
+            (250, "192.0.2.2:443"),
+        ];
+        assert_eq!(
+            plan(&addrs),
+            expected.map(|(at, addr)| (at, addr.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_relay_at_a_port_of_its_own_has_no_second_one() {
+        assert_eq!(
+            plan(&["192.0.2.1:4443"]),
+            [(0, "192.0.2.1:4443".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_name_with_many_addresses_is_tried_at_six() {
+        let many: Vec<String> = (1..20).map(|n| format!("192.0.2.{n}:443")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(plan(&many).len(), MAX_ATTEMPTS);
     }
 }
