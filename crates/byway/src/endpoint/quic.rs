@@ -15,9 +15,9 @@ use sha2::Sha256;
 
 use crate::tls;
 
-/// Long enough for a laptop's night in a bag to end within the morning; what the path does meanwhile is reported by the
+/// Longer than a night in a bag, and a day; what the path does meanwhile is reported by the
 /// path layer, which knows within a second.
-const IDLE: Duration = Duration::from_secs(4 * 3600);
+const IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// Target: 1 Gbit/s at 100 ms, so 12.5 MB in flight on one stream.
 const STREAM_WINDOW: u32 = 12_500_000;

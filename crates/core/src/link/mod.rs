@@ -284,6 +284,10 @@ impl Links {
                     until: cx.now + WELCOME_LIMIT,
                 };
                 let relay = link.relay;
+                // It stands in for the name when the next dial meets a DNS outage.
+                if let (Some((_, addr)), Some(r)) = (up.udp, self.relays.get_mut(&relay)) {
+                    r.learn(vec![SocketAddr::new(addr.ip(), r.url.port())]);
+                }
                 let hello = Hello {
                     versions: vec![byway_wire::relay::control::VERSION],
                     role: self.role,

@@ -14,6 +14,9 @@ use crate::io::{Event, LinkId, PeerError, PeerId, RelayId};
 
 /// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
 const MAX_PEERS: usize = 4_096;
+/// Most peers kept of which nothing is heard any more. A laptop that sleeps comes back; a process that was killed does
+/// not, and looks the same. Of many, those that have been silent the longest are given up.
+const MAX_LOST: usize = 256;
 
 impl Node {
     pub(super) fn on_incoming(&mut self, now: Instant, link: LinkId, incoming: Incoming) {
@@ -115,7 +118,8 @@ impl Node {
             }
             return Ok(id);
         }
-        if self.peers.len() >= MAX_PEERS && !self.evict_one() {
+        self.give_up_lost();
+        if self.peers.len() >= MAX_PEERS {
             return Err(CloseReason::Limit);
         }
         let live = self
@@ -174,19 +178,24 @@ impl Node {
         proved || admission.anyone || admission.nodes.contains(&opener.id.node)
     }
 
-    /// Makes room by forgetting a peer that dialled us and has neither a path nor a channel.
-    fn evict_one(&mut self) -> bool {
-        let lost = self.peers.iter().find(|(_, p)| {
-            p.dial.is_none()
-                && !p.has_channel()
-                && matches!(&p.stage, Stage::Live(live) if !live.paths.has_primary())
-        });
-        let Some(id) = lost.map(|(&id, _)| id) else {
-            return false;
+    /// Makes room for one more peer among those that dialled us.
+    fn give_up_lost(&mut self) {
+        let lost_since = |peer: &Peer| match &peer.stage {
+            Stage::Live(live) if peer.dial.is_none() => live.paths.lost_since(),
+            _ => None,
         };
-        self.counters.peer_evicted += 1;
-        self.fail_peer(id, PeerError::TimedOut);
-        true
+        let mut lost: Vec<(Instant, PeerId)> = self
+            .peers
+            .iter()
+            .filter_map(|(&id, peer)| Some((lost_since(peer)?, id)))
+            .collect();
+        lost.sort();
+        let too_many = (lost.len() + 1).saturating_sub(MAX_LOST);
+        let no_room = (self.peers.len() + 1).saturating_sub(MAX_PEERS);
+        for (_, id) in lost.into_iter().take(too_many.max(no_room)) {
+            self.counters.peer_evicted += 1;
+            self.fail_peer(id, PeerError::TimedOut);
+        }
     }
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct Paths {
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
     pub(super) told: Option<Route>,
+    /// Since when the peer counts as lost.
+    pub(super) lost_since: Option<Instant>,
     /// A path that would be better, and for how many samples it has been.
     pub(super) challenger: Option<(PathId, u32)>,
     pub(super) doubt: Option<Suspicion>,
@@ -121,6 +123,7 @@ impl Paths {
             primary_since: now,
             epoch: 0,
             told: None,
+            lost_since: None,
             challenger: None,
             doubt: None,
             peer_suspicion: None,
@@ -343,6 +346,10 @@ impl Paths {
     }
     pub(crate) fn has_primary(&self) -> bool {
         self.primary.is_some()
+    }
+    /// Since when nothing was heard of the peer by any path.
+    pub(crate) fn lost_since(&self) -> Option<Instant> {
+        self.lost_since
     }
     /// Where data goes now.
     pub(crate) fn primary_way(&self) -> Option<Way> {

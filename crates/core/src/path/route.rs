@@ -135,6 +135,11 @@ impl Paths {
                 Some(_) => Health::Degraded,
             },
         };
+        if route.health == Health::Lost {
+            self.lost_since.get_or_insert(cx.now);
+        } else {
+            self.lost_since = None;
+        }
         if self.told.is_none() && route.primary.is_none() {
             return;
         }

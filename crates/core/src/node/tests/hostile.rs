@@ -610,3 +610,59 @@ fn a_signal_that_a_relay_held_back_cannot_undo_what_came_after_it() {
     assert!(world.both(|k| k == Some(PathKind::Direct)));
     assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
 }
+
+/// What a relay passes on when another process calls.
+fn caller(world: &World, n: u64) -> Incoming {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&n.to_be_bytes());
+    let key = byway_wire::SecretKey::from_bytes(&seed);
+    let record = byway_wire::Record {
+        id: byway_wire::NodeInstance {
+            node: key.node_id(),
+            instance: byway_wire::Instance(n),
+        },
+        probe_key: byway_wire::ProbeSecret::from_bytes(seed).public(),
+        epoch: 1,
+        seq: 0,
+        relays: vec![],
+    };
+    let secret = byway_wire::TicketSecret::from_bytes(SECRET);
+    let agent = world.hosts[AGENT].node.id().node;
+    Incoming {
+        channel: ChannelId::from_u64(10_000 + n),
+        proof: Some(secret.open_proof(record.id, &record.probe_key, agent)),
+        record: byway_wire::SignedRecord::sign(&key, record),
+        observed: world.hosts[CLIENT].addr,
+        first: vec![Bytes::from_static(b"hello")],
+    }
+}
+
+#[test]
+fn of_many_peers_that_vanished_the_longest_silent_are_given_up_and_nobody_else() {
+    let mut world = World::direct();
+    let (_, link) = channel(&world);
+    let mut last = 0;
+    for n in 0..400 {
+        let incoming = caller(&world, n);
+        let channel = incoming.channel;
+        let now = world.now;
+        let agent = &mut world.hosts[AGENT].node;
+        agent.handle_control(now, link, Control::Incoming(incoming));
+        let reason = CloseReason::PeerGone;
+        agent.handle_control(now, link, Control::Closed { channel, reason });
+        while let Some(event) = agent.poll_event() {
+            if let Event::PeerFailed { peer, .. } = event {
+                assert!(
+                    peer.0 > last,
+                    "not the longest silent: {peer:?} after {last}"
+                );
+                last = peer.0;
+            }
+        }
+        world.now += ms(10);
+    }
+    assert_eq!(world.hosts[AGENT].node.sizes()[0], 1 + 256);
+    assert_eq!(world.hosts[AGENT].node.counters().peer_evicted, 144);
+    world.chat(CLIENT, ms(20), ms(500));
+    assert_eq!(world.kind(AGENT), Some(PathKind::Direct));
+}
