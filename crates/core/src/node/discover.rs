@@ -185,7 +185,10 @@ impl Node {
                 addr,
             })
             .collect();
-        if self.local.set(Source::Discovery, list) || other_nat {
+        let predicted = self
+            .local
+            .set(Source::Predicted, super::predict::predict(report));
+        if self.local.set(Source::Discovery, list) || predicted || other_nat {
             self.candidates_changed(now);
         }
     }

@@ -29,6 +29,7 @@ mod channels;
 mod control;
 mod discover;
 mod peer;
+mod predict;
 #[cfg(test)]
 mod tests;
 mod wakeups;

@@ -18,6 +18,8 @@ pub(crate) enum Source {
     Discovery,
     /// The host's interfaces.
     Interfaces,
+    /// Where a NAT that counts will put us next.
+    Predicted,
 }
 
 /// Our own candidates.
