@@ -78,6 +78,7 @@ pub mod endpoint;
 pub mod forward;
 pub mod keyfile;
 mod links;
+mod portmap;
 mod socket;
 mod tls;
 pub mod tunnel;

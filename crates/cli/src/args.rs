@@ -54,7 +54,7 @@ pub(crate) struct Tunnel {
     /// How to reach relays.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) link: Link,
-    /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP). This version never does.
+    /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
     /// Reach relays through this proxy. Not supported yet.

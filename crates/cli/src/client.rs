@@ -19,9 +19,6 @@ pub(crate) const CLIENT_KEY: &str = "client.key";
 
 /// Refuses what this version cannot do, before anything is started.
 pub(crate) fn check(options: &args::Tunnel) -> Result<(), Failure> {
-    if options.no_port_mapping {
-        tracing::info!("there is no port mapping in this version that could be switched off");
-    }
     if options.proxy.is_some() {
         return Err(Failure::new(Code::Usage, "--proxy is not supported yet")
             .why("this version reaches relays without a proxy only")
@@ -35,6 +32,7 @@ pub(crate) fn builder(options: &args::Tunnel) -> Builder {
     Endpoint::builder()
         .links(options.link.mode())
         .direct(!options.no_direct)
+        .port_mapping(!options.no_port_mapping)
 }
 
 /// A client's endpoint.
@@ -168,7 +166,8 @@ async fn received(kind: SignalKind) {
 
 /// By `SigIgn` of proc(5); where there is no such file, not.
 fn is_hangup_ignored() -> bool {
-    const HANGUP: u64 = 1 << (1 - 1);
+    /// Signal 1 is the lowest bit.
+    const HANGUP: u64 = 1;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
     let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::NatReport;
+use byway_core::discovery::{NatReport, PortMapping};
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
@@ -63,6 +63,8 @@ pub(crate) enum Input {
     },
     /// A peer showed its record inside its tunnel.
     Record(PeerId, SignedRecord),
+    /// The gateway holds a port for us, or no longer.
+    PortMapping(Option<PortMapping>),
     /// A relay's name was resolved: discovery can ask it before there is a link.
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
@@ -202,6 +204,7 @@ impl Driver {
                 let _ = reply.send(lease);
             }
             Input::Record(peer, record) => self.node.handle_record(now, peer, &record),
+            Input::PortMapping(mapping) => self.node.handle_port_mapping(now, mapping),
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
             Input::Discover(reply) => {
@@ -323,6 +326,7 @@ impl Driver {
     fn sockets_changed(&mut self) {
         let sockets = self.interfaces.local_sockets(self.socket.bound());
         tracing::debug!(?sockets, "local sockets");
+        self.shared.network.send_modify(|changes| *changes += 1);
         self.node.handle_sockets(Instant::now(), sockets);
     }
 

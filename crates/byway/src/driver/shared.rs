@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) links: watch::Sender<Vec<LinkStatus>>,
     pub(crate) addresses: watch::Sender<Vec<Candidate>>,
     pub(crate) report: watch::Sender<Arc<NatReport>>,
+    /// Counts changes of the host's addresses.
+    pub(crate) network: watch::Sender<u64>,
     /// Names of servers that do not resolve at present.
     unresolved: Mutex<BTreeSet<String>>,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
@@ -32,6 +34,7 @@ impl Shared {
             links: watch::Sender::new(Vec::new()),
             addresses: watch::Sender::new(Vec::new()),
             report: watch::Sender::new(Arc::default()),
+            network: watch::Sender::new(0),
             unresolved: Mutex::default(),
             peers: Mutex::default(),
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_core::io::{Admission, Config, LinkMode};
 use byway_core::node::{Identity, Node};
@@ -17,9 +17,12 @@ use super::quic::{self, Quic};
 use super::{BindError, Endpoint, accept, epoch};
 use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
+use crate::portmap::PortMapper;
 use crate::socket::Socket;
 use crate::tls;
 
+/// What a person types and is done with at once should not trouble the gateway.
+const CLIENT_MAPS_AFTER: Duration = Duration::from_secs(2);
 /// The largest UDP payload: with 8 bytes of relay header and 48 of IPv6 and UDP it makes 1,500. It is also the largest that
 /// the path tests prove; more would be searched for in vain.
 const MAX_DATAGRAM: u16 = 1444;
@@ -36,6 +39,7 @@ pub struct Builder {
     admission: Option<Admission>,
     links: LinkMode,
     direct: bool,
+    port_mapping: bool,
     bind: Vec<SocketAddr>,
     max_datagram: u16,
     epoch_file: Option<PathBuf>,
@@ -50,6 +54,7 @@ impl Default for Builder {
             admission: None,
             links: LinkMode::default(),
             direct: true,
+            port_mapping: true,
             bind: Vec::new(),
             max_datagram: MAX_DATAGRAM,
             epoch_file: None,
@@ -94,6 +99,12 @@ impl Builder {
     /// only what it names is bound.
     pub fn bind_addr(mut self, addr: SocketAddr) -> Self {
         self.bind.push(addr);
+        self
+    }
+    /// Whether to ask the gateway for a port (PCP, NAT-PMP, UPnP); by default it is asked, by an agent at once and by a
+    /// client after two seconds. Never without direct paths, or where a given address is bound.
+    pub fn port_mapping(mut self, ask: bool) -> Self {
+        self.port_mapping = ask;
         self
     }
     /// Largest UDP payload QUIC may search for, in bytes, 1,200-1,444; 1,444 otherwise.
@@ -188,6 +199,23 @@ impl Builder {
             let resolving = names().stun_server(server);
             tasks.push(tokio::spawn(resolving).abort_handle());
         }
+        let stop = watch::Sender::new(false);
+        let v4 = socket.bound().find(|(_, addr)| addr.is_ipv4());
+        let port_mapper = v4
+            .filter(|(_, addr)| self.port_mapping && self.direct && addr.ip().is_unspecified())
+            .map(|(_, addr)| {
+                let mapper = PortMapper {
+                    port: addr.port(),
+                    delay: match role {
+                        Role::Agent => Duration::ZERO,
+                        Role::Client => CLIENT_MAPS_AFTER,
+                    },
+                    driver: input.clone(),
+                    network: shared.network.subscribe(),
+                    stop: stop.subscribe(),
+                };
+                tokio::spawn(mapper.run())
+            });
         let (accepted, accepting) = mpsc::channel(accept::QUEUE);
         if let Some(admission) = &self.admission {
             let acceptor = accept::Acceptor {
@@ -212,6 +240,8 @@ impl Builder {
             shared,
             input,
             names: pending,
+            stop,
+            port_mapper: std::sync::Mutex::new(port_mapper),
             accepting: tokio::sync::Mutex::new(accepting),
             tasks,
         }))

@@ -26,7 +26,7 @@ use byway_wire::ticket::TicketRelay;
 use byway_wire::tunnel::CloseCode;
 use byway_wire::{NodeId, RelayUrl, Ticket, TicketSecret};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::driver::{Input, Shared};
 use crate::socket::Socket;
@@ -63,6 +63,10 @@ struct Inner {
     /// How many names of servers are not resolved yet, at the start.
     names: Arc<watch::Sender<usize>>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Tunnel>>,
+    /// Becomes true when the endpoint closes.
+    stop: watch::Sender<bool>,
+    /// Gives the gateway's port back before it ends.
+    port_mapper: std::sync::Mutex<Option<JoinHandle<()>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -214,6 +218,7 @@ impl Endpoint {
         if let Some(word) = word {
             tokio::time::sleep(word.clamp(LEAST_WORD, CLOSE)).await;
         }
+        inner.stop.send_replace(true);
         // The relays then, so that they forget the channels and tell the other side, should the word have been lost.
         let (done, left) = oneshot::channel();
         let leaving = async {
@@ -228,6 +233,14 @@ impl Endpoint {
             .close(close_code(CloseCode::Shutdown), b"shutting down");
         // A silent peer must not hold up the end.
         let _ = tokio::time::timeout(CLOSE, inner.quinn.wait_idle()).await;
+        let mapper = match inner.port_mapper.lock() {
+            Ok(mut mapper) => mapper.take(),
+            Err(_) => None,
+        };
+        if let Some(mapper) = mapper {
+            // It bounds its own goodbye; another call to close has it already.
+            let _ = mapper.await;
+        }
         for task in &inner.tasks {
             task.abort();
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use byway::discovery::{Mapping, NatReport, PortPattern};
+use byway::discovery::{Mapping, MappingProtocol, NatReport, PortPattern};
 use byway::endpoint::LinkStatus;
 use byway::{Admission, Carrier, Endpoint};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -30,11 +30,18 @@ struct Report<'a> {
     ports: &'static str,
     port_delta: Option<i32>,
     public: Option<bool>,
+    port_mapping: Option<PortMapping>,
     servers: Vec<Server<'a>>,
     relays: Vec<Relay<'a>>,
     /// Names of servers that do not resolve.
     unresolved: &'a [String],
     generation: u64,
+}
+
+#[derive(Serialize)]
+struct PortMapping {
+    protocol: &'static str,
+    external: SocketAddr,
 }
 
 #[derive(Serialize)]
@@ -132,6 +139,10 @@ fn for_scripts<'a>(
         ports,
         port_delta,
         public: report.public,
+        port_mapping: report.port_mapping.map(|mapping| PortMapping {
+            protocol: protocol(mapping.protocol),
+            external: mapping.external,
+        }),
         servers: report
             .servers
             .iter()
@@ -165,6 +176,15 @@ fn mapping(mapping: Mapping) -> &'static str {
         Mapping::EndpointIndependent => "endpoint_independent",
         Mapping::AddressDependent => "address_dependent",
         Mapping::AddressAndPortDependent => "address_and_port_dependent",
+        _ => "unknown",
+    }
+}
+
+fn protocol(protocol: MappingProtocol) -> &'static str {
+    match protocol {
+        MappingProtocol::Pcp => "pcp",
+        MappingProtocol::NatPmp => "nat_pmp",
+        MappingProtocol::Upnp => "upnp",
         _ => "unknown",
     }
 }
@@ -213,6 +233,13 @@ fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
         ),
         ("external ports", pattern),
         ("address is this host's own", yes_no(report.public)),
+        (
+            "port given by the gateway",
+            report.port_mapping.map_or_else(
+                || "none".to_owned(),
+                |m| format!("{} by {}", m.external, protocol(m.protocol)),
+            ),
+        ),
     ] {
         print_line(&format!("{name:<28}{value}"));
     }
@@ -296,6 +323,12 @@ fn findings(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) -> 
                 .to_owned(),
         ),
         _ => {}
+    }
+    if report.port_mapping.is_some_and(|m| !m.leads_outside()) {
+        findings.push(
+            "The gateway gives a port, but is itself behind another NAT: the port leads nowhere."
+                .to_owned(),
+        );
     }
     if report.public == Some(true) {
         findings.push("There is no NAT between this host and the servers asked.".to_owned());

@@ -138,7 +138,7 @@ fn from_outside(observations: &[Observation]) -> Vec<usize> {
 }
 
 /// Private, shared (RFC 6598), unique local, link-local and loopback addresses.
-fn is_inside(ip: IpAddr) -> bool {
+pub(super) fn is_inside(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use byway_wire::stun::{self, Message, StunError, TransactionId};
 
 use super::server::{Fault, GIVE_UP, Server, State};
-use super::{Ignored, IgnoredAnswers, NatReport, screen};
+use super::{Ignored, IgnoredAnswers, NatReport, PortMapping, screen};
 use crate::io::{LocalSocket, SocketId};
 use crate::rng::Rng;
 
@@ -95,6 +95,13 @@ impl Discovery {
         }
     }
 
+    /// A port that the gateway holds for us: part of the report, and of nothing that is inferred.
+    pub fn set_port_mapping(&mut self, mapping: Option<PortMapping>) {
+        let mut report = (*self.report).clone();
+        report.port_mapping = mapping;
+        self.publish(report);
+    }
+
     /// The node's sockets. The first that can send to a family is the one its servers are asked from. If that changes
     /// anything, what was known is forgotten and a round that runs begins again; otherwise nothing happens.
     pub fn set_sockets(&mut self, now: Instant, sockets: &[LocalSocket]) {
@@ -112,6 +119,7 @@ impl Discovery {
         self.transmits.clear();
         let running = self.round.take();
         self.publish(NatReport {
+            port_mapping: self.report.port_mapping,
             servers: self
                 .servers
                 .values()

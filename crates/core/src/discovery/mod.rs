@@ -67,4 +67,6 @@ mod tests;
 
 pub use byway_wire::signal::Mapping;
 pub use machine::{Discovery, Kind, MAX_SERVERS};
-pub use report::{Ignored, IgnoredAnswers, NatReport, PortPattern, ServerRow};
+pub use report::{
+    Ignored, IgnoredAnswers, MappingProtocol, NatReport, PortMapping, PortPattern, ServerRow,
+};

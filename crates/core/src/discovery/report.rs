@@ -22,6 +22,34 @@ pub enum PortPattern {
     Random,
 }
 
+/// How a gateway was asked for a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum MappingProtocol {
+    /// Port Control Protocol (RFC 6887).
+    Pcp,
+    /// NAT-PMP (RFC 6886).
+    NatPmp,
+    /// UPnP, an Internet Gateway Device.
+    Upnp,
+}
+
+/// A port that the gateway holds for us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortMapping {
+    /// How it was got.
+    pub protocol: MappingProtocol,
+    /// Where it leads in from. Where another NAT is in front of the gateway, a private address.
+    pub external: SocketAddr,
+}
+
+impl PortMapping {
+    /// False if another NAT is in front of the gateway: then the port leads nowhere.
+    pub fn leads_outside(&self) -> bool {
+        !super::infer::is_inside(self.external.ip())
+    }
+}
+
 /// One STUN server's row in the report.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServerRow {
@@ -65,6 +93,8 @@ pub struct NatReport {
     pub ports: PortPattern,
     /// The reflexive address, port included, is one of the host's own. Of IPv4; of IPv6 where there is no IPv4.
     pub public: Option<bool>,
+    /// A port that the gateway holds for us; none if it gives none, or was not asked.
+    pub port_mapping: Option<PortMapping>,
     /// Every server asked.
     pub servers: Vec<ServerRow>,
     /// Counts changes.

@@ -11,7 +11,7 @@ use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::{Cx, Wake, earliest};
-use crate::discovery::{Discovery, Kind, NatReport};
+use crate::discovery::{Discovery, Kind, NatReport, PortMapping};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
@@ -204,6 +204,23 @@ impl Node {
             })
             .collect();
         if self.local.set(Source::Links, seen) {
+            self.candidates_changed(now);
+        }
+    }
+
+    /// The gateway holds a port for us, or no longer. Behind a second NAT the port leads nowhere; that is for people to know
+    /// and not for peers to try.
+    pub(super) fn take_mapping(&mut self, now: Instant, mapping: Option<PortMapping>) {
+        self.discovery.discovery.set_port_mapping(mapping);
+        let outside = mapping.filter(PortMapping::leads_outside);
+        let list = outside
+            .map(|m| Candidate {
+                kind: CandidateKind::Mapped,
+                addr: m.external,
+            })
+            .into_iter()
+            .collect();
+        if self.local.set(Source::Mapped, list) {
             self.candidates_changed(now);
         }
     }

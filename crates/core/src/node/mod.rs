@@ -51,6 +51,7 @@ use byway_wire::{
 use crate::budget::Budget;
 use crate::counters::Counters;
 use crate::cx::Cx;
+use crate::discovery::PortMapping;
 use crate::io::*;
 use crate::link::Links;
 use crate::path::candidate::LocalCandidates;
@@ -224,6 +225,12 @@ impl Node {
         self.now = now;
         self.discovery.add_server(now, label, addr);
         self.discover_if_useful(now);
+        self.settle(now);
+    }
+    /// The gateway holds a port for us (PCP, NAT-PMP, UPnP), or holds it no longer.
+    pub fn handle_port_mapping(&mut self, now: Instant, mapping: Option<PortMapping>) {
+        self.now = now;
+        self.take_mapping(now, mapping);
         self.settle(now);
     }
     /// Run discovery again now.

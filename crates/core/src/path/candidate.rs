@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Links,
     /// STUN.
     Discovery,
+    /// A port that the gateway holds for us.
+    Mapped,
     /// The host's interfaces.
     Interfaces,
     /// Where a NAT that counts will put us next.

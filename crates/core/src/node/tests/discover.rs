@@ -70,3 +70,50 @@ fn nothing_wakes_a_client_once_discovery_is_over() {
     }
     panic!("still waking: {:?}", node.poll_timeout());
 }
+
+#[test]
+fn a_port_of_the_gateways_is_offered_unless_another_nat_is_in_front_of_it() {
+    use crate::discovery::{MappingProtocol, PortMapping};
+    let mut world = World::direct();
+    let now = world.now;
+    let mapped = |world: &World| {
+        let kinds = world.hosts[AGENT].candidates.iter();
+        kinds
+            .filter(|c| c.kind == byway_wire::signal::CandidateKind::Mapped)
+            .map(|c| c.addr)
+            .collect::<Vec<_>>()
+    };
+    let mapping = |external: &str| PortMapping {
+        protocol: MappingProtocol::Pcp,
+        external: external.parse().unwrap(),
+    };
+    let outside = mapping("203.0.113.77:5000");
+    world.hosts[AGENT]
+        .node
+        .handle_port_mapping(now, Some(outside));
+    world.pass(ms(100));
+    assert_eq!(mapped(&world), [outside.external]);
+    let probed = |w: &World| {
+        let ways = w.hosts[CLIENT].probes_sent.iter();
+        ways.filter(|p| matches!(p.1, Way::Direct { remote, .. } if remote == outside.external))
+            .count()
+    };
+    assert!(probed(&world) > 0, "the peer was not told");
+    let report = world.hosts[AGENT].report.clone().unwrap();
+    assert_eq!(report.port_mapping, Some(outside));
+
+    for inside in ["192.168.1.2:5000", "100.64.3.4:5000"] {
+        let inside = mapping(inside);
+        world.hosts[AGENT]
+            .node
+            .handle_port_mapping(now, Some(inside));
+        world.pass(ms(100));
+        assert_eq!(mapped(&world), []);
+        let report = world.hosts[AGENT].report.clone().unwrap();
+        assert_eq!(
+            report.port_mapping,
+            Some(inside),
+            "people are told all the same"
+        );
+    }
+}

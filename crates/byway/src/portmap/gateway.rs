@@ -1,0 +1,37 @@
+//! The gateway, and our address towards it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use tokio::net::UdpSocket;
+
+/// The default gateway of IPv4. (IPv6 has no address translation that a port could be mapped through.)
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gateway {
+    pub(super) addr: Ipv4Addr,
+    /// Our own address on its network.
+    pub(super) local: Ipv4Addr,
+}
+
+impl Gateway {
+    pub(super) async fn find() -> Result<Self, String> {
+        let found = tokio::task::spawn_blocking(netdev::get_default_gateway)
+            .await
+            .map_err(|error| error.to_string())?;
+        let device = found.map_err(|error| format!("no gateway: {error}"))?;
+        let addr = *device.ipv4.first().ok_or("no gateway for IPv4")?;
+        let local = local_towards(addr)
+            .await
+            .map_err(|error| format!("no address towards the gateway {addr}: {error}"))?;
+        Ok(Self { addr, local })
+    }
+}
+
+/// The address from which the system would send there. Connecting a UDP socket sends nothing.
+async fn local_towards(addr: Ipv4Addr) -> std::io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    socket.connect((addr, crab_nat::GATEWAY_PORT)).await?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(_) => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+    }
+}

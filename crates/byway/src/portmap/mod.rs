@@ -1,0 +1,213 @@
+//! A port of the gateway's, where it gives one: then peers get in whatever the NAT does otherwise (design section 5).
+//!
+//! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked half a second later beside
+//! them, because it takes several requests to a web server. The first that gives a port wins. The port is renewed when
+//! half of its lifetime is over, asked for anew when the network changes, and given back at the end. A gateway that gives
+//! none is asked ever more seldom: most never will, some were only starting.
+//!
+//! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
+//! peers to try, and nothing is believed of it before a probe has come through.
+
+mod gateway;
+mod pcp;
+mod upnp;
+
+use std::time::Duration;
+
+use byway_core::discovery::{MappingProtocol, PortMapping};
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::Input;
+use gateway::Gateway;
+use pcp::Pcp;
+use upnp::Upnp;
+
+/// Lifetime asked for, in seconds: a process that died without a word holds its port for an hour.
+const LIFETIME: u32 = 3_600;
+/// UPnP begins this much after PCP, which needs one round trip on the local network.
+const UPNP_AFTER: Duration = Duration::from_millis(500);
+/// Before a gateway that gave nothing is asked again, doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// A port is not renewed more often than this, whatever lifetime the gateway gives.
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(30);
+/// To give the port back. The process is about to end, and the lease does so too.
+const RELEASE: Duration = Duration::from_millis(500);
+
+/// What moves the port mapper.
+#[derive(Debug)]
+pub(crate) struct PortMapper {
+    /// The local port, of the socket for IPv4.
+    pub(crate) port: u16,
+    /// How long to wait first: what ends at once should not trouble a gateway.
+    pub(crate) delay: Duration,
+    pub(crate) driver: mpsc::Sender<Input>,
+    /// Counts changes of the host's addresses.
+    pub(crate) network: watch::Receiver<u64>,
+    /// Becomes true when the endpoint closes.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Why the mapper stopped waiting.
+enum Woken {
+    Due,
+    NetworkChanged,
+    Stopped,
+}
+
+impl PortMapper {
+    /// Runs until the endpoint closes.
+    pub(crate) async fn run(mut self) {
+        if matches!(self.wait(self.delay).await, Woken::Stopped) {
+            return;
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.acquire().await {
+                Some(Ok(held)) => {
+                    pause = FIRST_PAUSE;
+                    if matches!(self.hold(held).await, Woken::Stopped) {
+                        return;
+                    }
+                }
+                Some(Err(why)) => {
+                    tracing::debug!(%why, "no port mapping");
+                    match self.wait(pause).await {
+                        Woken::Due => pause = (pause * 2).min(LONGEST_PAUSE),
+                        Woken::NetworkChanged => pause = FIRST_PAUSE,
+                        Woken::Stopped => return,
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Asks the gateway; none if the endpoint closes meanwhile. A change of the network begins anew.
+    async fn acquire(&mut self) -> Option<Result<Held, String>> {
+        loop {
+            self.network.mark_unchanged();
+            tokio::select! {
+                held = ask(self.port) => return Some(held),
+                Ok(()) = self.network.changed() => {}
+                () = stopped(&mut self.stop) => return None,
+            }
+        }
+    }
+
+    /// Keeps a port until it is lost or not needed any more.
+    async fn hold(&mut self, mut held: Held) -> Woken {
+        self.tell(Some(held.mapping())).await;
+        let woken = loop {
+            let renewal = (held.lifetime() / 2).max(SHORTEST_RENEWAL);
+            match self.wait(renewal).await {
+                Woken::Due => {}
+                other => break other,
+            }
+            let before = held.mapping();
+            if let Err(why) = held.renew().await {
+                tracing::debug!(%why, "port mapping lost");
+                self.tell(None).await;
+                return Woken::Due;
+            }
+            if held.mapping() != before {
+                self.tell(Some(held.mapping())).await;
+            }
+        };
+        if matches!(woken, Woken::NetworkChanged) {
+            self.tell(None).await;
+        }
+        // On another network the old gateway may not hear it; its lease ends by itself.
+        let _ = tokio::time::timeout(RELEASE, held.release()).await;
+        woken
+    }
+
+    async fn tell(&self, mapping: Option<PortMapping>) {
+        tracing::debug!(?mapping, "port mapping");
+        // If the driver is gone, nobody needs it.
+        let _ = self.driver.send(Input::PortMapping(mapping)).await;
+    }
+
+    async fn wait(&mut self, time: Duration) -> Woken {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Woken::Due,
+            Ok(()) = self.network.changed() => Woken::NetworkChanged,
+            () = stopped(&mut self.stop) => Woken::Stopped,
+        }
+    }
+}
+
+/// Ends when the endpoint closes, or is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A port that a gateway holds.
+#[derive(Debug)]
+enum Held {
+    Pcp(Pcp),
+    Upnp(Box<Upnp>),
+}
+
+/// Asks for a port in every way there is.
+async fn ask(port: u16) -> Result<Held, String> {
+    let gateway = Gateway::find().await?;
+    let upnp = async {
+        tokio::time::sleep(UPNP_AFTER).await;
+        Upnp::map(gateway, port).await
+    };
+    let pcp = Pcp::map(gateway, port);
+    tokio::pin!(pcp, upnp);
+    tokio::select! {
+        mapped = &mut pcp => match mapped {
+            Ok(mapped) => Ok(Held::Pcp(mapped)),
+            Err(first) => match upnp.await {
+                Ok(mapped) => Ok(Held::Upnp(Box::new(mapped))),
+                Err(second) => Err(format!("{first}; {second}")),
+            },
+        },
+        mapped = &mut upnp => match mapped {
+            Ok(mapped) => Ok(Held::Upnp(Box::new(mapped))),
+            Err(first) => match pcp.await {
+                Ok(mapped) => Ok(Held::Pcp(mapped)),
+                Err(second) => Err(format!("{second}; {first}")),
+            },
+        },
+    }
+}
+
+impl Held {
+    fn mapping(&self) -> PortMapping {
+        match self {
+            Self::Pcp(pcp) => PortMapping {
+                protocol: pcp.protocol(),
+                external: pcp.external(),
+            },
+            Self::Upnp(upnp) => PortMapping {
+                protocol: MappingProtocol::Upnp,
+                external: upnp.external(),
+            },
+        }
+    }
+
+    fn lifetime(&self) -> Duration {
+        match self {
+            Self::Pcp(pcp) => pcp.lifetime(),
+            Self::Upnp(_) => Duration::from_secs(LIFETIME.into()),
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), String> {
+        match self {
+            Self::Pcp(pcp) => pcp.renew().await,
+            Self::Upnp(upnp) => upnp.renew().await,
+        }
+    }
+
+    async fn release(self) {
+        match self {
+            Self::Pcp(pcp) => pcp.release().await,
+            Self::Upnp(upnp) => upnp.release().await,
+        }
+    }
+}

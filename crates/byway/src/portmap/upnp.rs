@@ -1,0 +1,86 @@
+//! UPnP: an Internet Gateway Device on the local network.
+//!
+//! Whoever is on the local network can answer the search. Only the default gateway itself is listened to, for the answer
+//! names a web server that we then talk to.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use igd_next::aio::Gateway as Device;
+use igd_next::aio::tokio::{Tokio, search_gateway};
+use igd_next::{PortMappingProtocol, SearchOptions};
+
+use super::LIFETIME;
+use super::gateway::Gateway;
+
+/// Devices wait up to a second or two before they answer a search.
+const SEARCH: Duration = Duration::from_secs(3);
+/// Shown in the gateway's own list.
+const DESCRIPTION: &str = "byway";
+
+#[derive(Debug)]
+pub(super) struct Upnp {
+    device: Device<Tokio>,
+    local: SocketAddr,
+    external: SocketAddr,
+}
+
+impl Upnp {
+    pub(super) async fn map(gateway: Gateway, port: u16) -> Result<Self, String> {
+        let mut options = SearchOptions::default();
+        // Out by the interface that leads to the gateway, whatever other networks there are.
+        options.bind_addr = SocketAddr::new(gateway.local.into(), 0);
+        options.timeout = Some(SEARCH);
+        options.single_search_timeout = Some(SEARCH);
+        let device = search_gateway(options)
+            .await
+            .map_err(|error| format!("UPnP: {error}"))?;
+        if device.addr.ip() != IpAddr::V4(gateway.addr) {
+            return Err(format!(
+                "UPnP: {} answered, which is not the gateway",
+                device.addr.ip()
+            ));
+        }
+        let local = SocketAddr::new(gateway.local.into(), port);
+        let external = device
+            .get_any_address(PortMappingProtocol::UDP, local, LIFETIME, DESCRIPTION)
+            .await
+            .map_err(|error| format!("UPnP: {error}"))?;
+        Ok(Self {
+            device,
+            local,
+            external,
+        })
+    }
+
+    pub(super) fn external(&self) -> SocketAddr {
+        self.external
+    }
+
+    pub(super) async fn renew(&mut self) -> Result<(), String> {
+        let port = self.external.port();
+        self.device
+            .add_port(
+                PortMappingProtocol::UDP,
+                port,
+                self.local,
+                LIFETIME,
+                DESCRIPTION,
+            )
+            .await
+            .map_err(|error| error.to_string())?;
+        let ip = self.device.get_external_ip().await;
+        self.external = SocketAddr::new(ip.map_err(|error| error.to_string())?, port);
+        Ok(())
+    }
+
+    pub(super) async fn release(self) {
+        let removed = self
+            .device
+            .remove_port(PortMappingProtocol::UDP, self.external.port())
+            .await;
+        if let Err(error) = removed {
+            tracing::debug!(%error, "port mapping not given back");
+        }
+    }
+}
