@@ -45,7 +45,13 @@
 //! The round-trip time that quinn passes to `on_ack` is one estimate across all paths, and its variation is private.
 //! The evidence therefore has an estimator of its own for each path, whose samples include the peer's ACK delay: what
 //! is asked is how long to wait for an answer. The inner controllers still get quinn's.
-
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "virtual time needs one instant to count from"
+    )
+)]
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")

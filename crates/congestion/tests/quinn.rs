@@ -1,6 +1,10 @@
 //! With real quinn-proto connections in virtual time: what quinn calls when, and a bulk transfer across a switch.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "virtual time needs one instant to count from"
+)]
 
 use std::any::Any;
 use std::collections::BTreeMap;

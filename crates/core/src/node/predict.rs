@@ -43,10 +43,12 @@ mod tests {
     use super::*;
 
     fn ports(port: u16, mapping: Mapping, ports: PortPattern) -> Vec<u16> {
-        let mut report = NatReport::default();
-        report.reflexive_v4 = Some(SocketAddr::from(([203, 0, 113, 9], port)));
-        report.mapping = mapping;
-        report.ports = ports;
+        let report = NatReport {
+            reflexive_v4: Some(SocketAddr::from(([203, 0, 113, 9], port))),
+            mapping,
+            ports,
+            ..NatReport::default()
+        };
         predict(&report).iter().map(|c| c.addr.port()).collect()
     }
 
