@@ -18,6 +18,7 @@ pub(crate) struct Aliases {
 impl Aliases {
     pub(crate) fn load() -> Result<Self, Failure> {
         let path = state::file("aliases")?;
+        check_mode(&path)?;
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -45,17 +46,21 @@ impl Aliases {
     }
 
     /// Adds or replaces; true if it replaced. The name must have passed [`check_name`].
-    pub(crate) fn insert(&mut self, name: &str, ticket: Ticket) -> Result<bool, Failure> {
-        let replaced = self.map.insert(name.to_owned(), ticket).is_some();
-        self.save()?;
+    pub(crate) fn insert(name: &str, ticket: Ticket) -> Result<bool, Failure> {
+        let _locked = lock()?;
+        let mut aliases = Self::load()?;
+        let replaced = aliases.map.insert(name.to_owned(), ticket).is_some();
+        aliases.save()?;
         Ok(replaced)
     }
 
     /// True if there was such an alias.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<bool, Failure> {
-        let removed = self.map.remove(name).is_some();
+    pub(crate) fn remove(name: &str) -> Result<bool, Failure> {
+        let _locked = lock()?;
+        let mut aliases = Self::load()?;
+        let removed = aliases.map.remove(name).is_some();
         if removed {
-            self.save()?;
+            aliases.save()?;
         }
         Ok(removed)
     }
@@ -71,6 +76,24 @@ impl Aliases {
                 .why(format!("{}: {error}", self.path.display()))
         })
     }
+}
+
+/// Two that add at the same moment must not lose each other's.
+fn lock() -> Result<std::fs::File, Failure> {
+    state::lock(&state::file("aliases")?)
+        .map_err(|error| Failure::new(Code::Failed, "cannot change the aliases").why(error))
+}
+
+/// Tickets hold secrets: as with a key, others must not be able to read them.
+fn check_mode(path: &std::path::Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let open = std::fs::metadata(path).is_ok_and(|known| known.permissions().mode() & 0o077 != 0);
+    if !open {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Failed, "cannot use the aliases")
+        .why(format!("others can read the tickets in {}", path.display()))
+        .hint(format!("chmod 600 {}", path.display())))
 }
 
 /// The map, or the number of the first line that is damaged.

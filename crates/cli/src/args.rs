@@ -87,7 +87,7 @@ impl Link {
 pub(crate) struct Demo {
     /// How much to download over each kind of path. By default 256MiB, or less where a path would need longer than a
     /// few seconds for it.
-    #[arg(long, value_parser = crate::size::parse)]
+    #[arg(long, value_parser = demo_size)]
     pub(crate) size: Option<u64>,
     /// End with one JSON object on standard output; the story goes to standard error.
     #[arg(long)]
@@ -146,8 +146,6 @@ pub(crate) struct Stdio {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ssh {
-    #[command(flatten)]
-    pub(crate) tunnel: Tunnel,
     /// PEER: a ticket, @FILE with a ticket in it, or an alias. ARGS: options for ssh, USER@ to log in as another user, a
     /// command to run.
     // One argument rather than two: whatever stands behind the peer is ssh's, `-v` as well.
@@ -159,6 +157,8 @@ pub(crate) struct Ssh {
         num_args = 1..
     )]
     words: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tunnel: Tunnel,
 }
 
 impl Ssh {
@@ -258,6 +258,10 @@ fn with_environment(mut command: clap::Command) -> clap::Command {
         // Leaked, once for each option: clap keeps `'static` names.
         let name: &'static str = format!("BYWAY_{}", long.to_uppercase().replace('-', "_")).leak();
         let flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        // An empty variable says nothing: a script that passes on what it does not have means no value.
+        if !flag && std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+            return arg;
+        }
         let arg = arg.env(name).hide_env_values(true);
         if flag {
             // BYWAY_JSON=1 and BYWAY_JSON=true switch it on, 0, false, no and nothing leave it off.
@@ -278,6 +282,17 @@ pub(crate) fn target(text: &str) -> Result<Target, String> {
     }
     text.parse()
         .map_err(|error: byway::TargetError| error.to_string())
+}
+
+/// More than this is no demonstration: the known checksum of it alone takes a minute.
+const LARGEST_DEMO: u64 = 16 << 30;
+
+fn demo_size(text: &str) -> Result<u64, String> {
+    let size = crate::size::parse(text)?;
+    if size > LARGEST_DEMO {
+        return Err("the demo moves at most 16GiB over each path".to_owned());
+    }
+    Ok(size)
 }
 
 /// Tickets and other people's terminals carry it.
@@ -367,6 +382,7 @@ mod tests {
             &["byway", "agent", "--relay", "http://plain"],
             &["byway", "agent", "--allow-node", "me"],
             &["byway", "demo", "--size", "much"],
+            &["byway", "demo", "--size", "17GiB"],
             &["byway", "ping", "work", "--link", "pigeon"],
         ] {
             let error = parsed(bad).unwrap_err();

@@ -5,11 +5,12 @@ use std::time::Duration;
 use byway::endpoint::Builder;
 use byway::keyfile::{self, KeyFileError};
 use byway::tunnel::Tunnel;
-use byway::{Endpoint, Health, PathInfo, PathKind};
+use byway::{Carrier, Endpoint, Health, PathInfo, PathKind};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args;
 use crate::failure::{Code, Failure};
+use crate::note;
 use crate::output;
 use crate::peer::Peer;
 use crate::state;
@@ -105,6 +106,14 @@ pub(crate) fn after_stall(stall: Option<Duration>) -> String {
     })
 }
 
+/// A carrier by the name scripts know.
+pub(crate) fn carrier_name(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Udp => "udp",
+        Carrier::Tls => "tls",
+    }
+}
+
 /// A kind of path by the name scripts know.
 pub(crate) fn kind_name(kind: PathKind) -> &'static str {
     match kind {
@@ -126,12 +135,12 @@ pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
             let now = describe_path(&tunnel);
             if (health == Health::Lost) != silent {
                 silent = !silent;
-                eprintln!("byway: {label}: {}", silence(silent));
+                note!("byway: {label}: {}", silence(silent));
             }
             let stall = path.borrow().stall;
             if now != shown {
                 let after = after_stall(stall);
-                eprintln!("byway: {label}: path is {now}{after}");
+                note!("byway: {label}: path is {now}{after}");
                 shown = now;
             }
             tokio::select! {
@@ -143,15 +152,17 @@ pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
 }
 
 /// Waits until the command is to end: Ctrl-C, SIGTERM, a terminal or an ssh that hung up, or nobody left who reads what
-/// is printed. The caller then closes its tunnels and links, which others would keep for minutes.
-pub(crate) async fn interrupted() {
-    tokio::select! {
-        () = received(SignalKind::interrupt()) => {}
-        () = received(SignalKind::terminate()) => {}
+/// is printed. The caller then closes its tunnels and links, which others would keep for minutes. For a command that had
+/// something to finish, what this returns is its failure.
+pub(crate) async fn interrupted() -> Failure {
+    let signal = tokio::select! {
+        () = received(SignalKind::interrupt()) => Code::Interrupted,
+        () = received(SignalKind::terminate()) => Code::Terminated,
         // Whoever runs us under nohup has it ignored, and means it.
-        () = received(SignalKind::hangup()), if !is_hangup_ignored() => {}
-        () = output::reader_gone() => {}
-    }
+        () = received(SignalKind::hangup()), if !is_hangup_ignored() => Code::HungUp,
+        () = output::reader_gone() => Code::Failed,
+    };
+    Failure::new(signal, "interrupted")
 }
 
 /// A process that cannot be told to stop nicely can still be killed: an error waits for ever.

@@ -8,6 +8,7 @@ use byway::endpoint::{BindError, ConnectError};
 use byway::keyfile::KeyFileError;
 use byway::tunnel::{StreamError, TunnelClosed};
 
+use crate::note;
 use crate::output;
 
 /// Exit codes, which scripts rely on (0 is success).
@@ -23,6 +24,12 @@ pub(crate) enum Code {
     NotAllowed = 4,
     /// No relay, or no path to the peer, could be found from here.
     NoPath = 5,
+    /// Ended by SIGHUP, SIGINT or SIGTERM before it was done; as a shell shows them.
+    HungUp = 129,
+    /// As above.
+    Interrupted = 130,
+    /// As above.
+    Terminated = 143,
 }
 
 /// Why a command ends without success.
@@ -61,11 +68,11 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         let style = output::stderr();
         match &self.why {
-            Some(why) => eprintln!("{} {}: {why}", style.red("byway:"), self.what),
-            None => eprintln!("{} {}", style.red("byway:"), self.what),
+            Some(why) => note!("{} {}: {why}", style.red("byway:"), self.what),
+            None => note!("{} {}", style.red("byway:"), self.what),
         }
         if let Some(hint) = &self.hint {
-            eprintln!("{} {hint}", style.dim("  try:"));
+            note!("{} {hint}", style.dim("  try:"));
         }
         ExitCode::from(self.code as u8)
     }
@@ -84,19 +91,12 @@ impl Failure {
         match error {
             ConnectError::NoRelay => failure(Code::Usage)
                 .hint("ask for a new ticket: an agent writes one once it is linked to a relay"),
-            ConnectError::RelayUnreachable(detail) => {
-                let failure = failure(Code::NoPath);
-                let detail = detail.to_lowercase();
-                if detail.contains("certificate") || detail.contains("pin") {
-                    failure.hint(
-                        "the pin behind # must be the one the relay printed; if the relay has a new key, ask for a new ticket",
-                    )
-                } else {
-                    failure.hint(
-                        "is the relay up, and does this network let UDP or TCP through to it? `byway netcheck --relay URL` looks closer",
-                    )
-                }
-            }
+            ConnectError::RelayUnreachable(_) => failure(Code::NoPath).hint(
+                "is the relay up, and does this network let UDP or TCP through to it? `byway netcheck --relay URL` looks closer",
+            ),
+            ConnectError::Certificate(_) => failure(Code::NoPath).hint(
+                "a pin stands behind # in the relay's URL and must be the one the relay printed; without one its certificate must be valid for its name. If the relay has a new key, the agent needs its new URL, and clients a new ticket",
+            ),
             ConnectError::Offline(_) => failure(Code::Offline)
                 .hint("start the agent (byway agent), or wait until its machine is back"),
             ConnectError::NotAllowed(_) => failure(Code::NotAllowed).hint(
@@ -145,7 +145,7 @@ impl Failure {
                 match refused.reason {
                     Refusal::Refused => failure.hint("is the program started at the agent's side?"),
                     Refusal::Denied => failure.hint(format!(
-                        "if you run the agent: byway agent --allow {target}"
+                        "if you run the agent: add --allow {target} (with any --allow, loopback ports must be named too)"
                     )),
                     Refusal::Unsupported => failure.hint("upgrade the agent"),
                     _ => failure,
@@ -199,12 +199,16 @@ mod tests {
     fn a_wrong_pin_is_named_in_the_hint() {
         let failure = Failure::connect(
             "work",
-            &ConnectError::RelayUnreachable(
+            &ConnectError::Certificate(
                 "https://r: the relay's certificate is not the expected one".into(),
             ),
         );
         assert_eq!(failure.code, Code::NoPath);
         assert!(failure.hint.is_some_and(|hint| hint.contains("pin")));
+        // Not by the letters of a name.
+        let other = ConnectError::RelayUnreachable("https://spinner.test: no answer".into());
+        let hint = Failure::connect("work", &other).hint;
+        assert!(hint.is_some_and(|hint| !hint.contains("pin")));
     }
 
     #[test]

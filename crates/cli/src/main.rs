@@ -4,6 +4,12 @@
 //! [`failure::Failure`] that knows its exit code and says what failed, why, and what to try. Standard output carries
 //! what the command was asked for, standard error everything else.
 
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a closed output is no reason to panic: see `output`"
+)]
+
 mod aliases;
 mod args;
 mod client;
@@ -35,10 +41,9 @@ fn main() -> ExitCode {
     let result = runtime.block_on(commands::run(args));
     // A read of standard input that nobody ends must not keep the process.
     runtime.shutdown_background();
-    match result {
-        // What a shell shows for a filter that died of SIGPIPE.
-        Ok(()) if output::is_reader_gone() => ExitCode::from(141),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    match (result, output::exit_code()) {
+        (_, Some(code)) => ExitCode::from(code),
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Err(failure), None) => failure.report(),
     }
 }

@@ -1,10 +1,12 @@
 //! What people see: colours on terminals only, logs on standard error.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
+
+use crate::note;
 
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,8 @@ pub(crate) fn log_to_stderr(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(stderr().on)
         .with_target(verbose > 1)
+        // A log that cannot be written must not be complained of where it cannot be written either.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -84,23 +88,49 @@ pub(crate) fn json_line(value: &impl serde::Serialize) {
 pub(crate) fn print_line(line: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        READER_GONE.store(true, Ordering::Relaxed);
+    let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) else {
+        return;
+    };
+    let end = if error.kind() == std::io::ErrorKind::BrokenPipe {
+        GONE
+    } else {
+        note!("byway: cannot write to standard output: {error}");
+        UNWRITABLE
+    };
+    if END.swap(end, Ordering::Relaxed) == WRITABLE {
         TELL.notify_one();
     }
 }
 
-static READER_GONE: AtomicBool = AtomicBool::new(false);
+/// A line for people on standard error. If nobody reads that, the command goes on without.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr().lock(), $($text)*);
+    }};
+}
+
+/// What became of standard output.
+static END: AtomicU8 = AtomicU8::new(WRITABLE);
+const WRITABLE: u8 = 0;
+/// What a shell shows for a filter that died of SIGPIPE.
+const GONE: u8 = 141;
+/// A full disk, for example.
+const UNWRITABLE: u8 = 1;
 static TELL: Notify = Notify::const_new();
 
 /// Waits until nobody reads our standard output any more.
 pub(crate) async fn reader_gone() {
-    while !is_reader_gone() {
+    while exit_code().is_none() {
         TELL.notified().await;
     }
 }
 
-/// True once a line could not be written.
-pub(crate) fn is_reader_gone() -> bool {
-    READER_GONE.load(Ordering::Relaxed)
+/// The exit code of a command whose lines could not be written.
+pub(crate) fn exit_code() -> Option<u8> {
+    match END.load(Ordering::Relaxed) {
+        WRITABLE => None,
+        code => Some(code),
+    }
 }

@@ -16,13 +16,32 @@ pub(crate) struct Peer {
 /// The longest file that can be a ticket; a ticket with all it may hold is shorter.
 const MAX_TICKET_FILE: u64 = 64 * 1024;
 
+/// Stands for the ticket in [`TICKET_VARIABLE`], where a command line would show it to others.
+pub(crate) const FROM_ENVIRONMENT: &str = "@env";
+/// Set for the `stdio` under `ssh`.
+pub(crate) const TICKET_VARIABLE: &str = "BYWAY_STDIO_TICKET";
+
+/// True for a ticket itself, rather than where one is kept.
+pub(crate) fn is_ticket(text: &str) -> bool {
+    text.trim()
+        .trim_matches(['"', '\'', '`'])
+        .starts_with("byway1")
+}
+
 impl Peer {
     /// Finds out what the text means.
     pub(crate) fn find(text: &str) -> Result<Self, Failure> {
+        // As it comes out of a mail or a chat.
+        let text = text.trim().trim_matches(['"', '\'', '`']);
+        if text == FROM_ENVIRONMENT
+            && let Ok(ticket) = std::env::var(TICKET_VARIABLE)
+        {
+            return Self::from_ticket(ticket.trim(), "the ticket");
+        }
         if let Some(path) = text.strip_prefix('@') {
             return Self::from_file(path);
         }
-        if text.starts_with("byway1") {
+        if is_ticket(text) {
             return Self::from_ticket(text, "the ticket");
         }
         let aliases = Aliases::load()?;
@@ -34,10 +53,17 @@ impl Peer {
             None if looks_like_a_ticket(text) => Self::from_ticket(text, "the ticket"),
             None => {
                 let known: Vec<_> = aliases.iter().map(|(name, _)| name).collect();
-                let failure = Failure::new(Code::Offline, format!("no peer '{text}'"))
+                // A ticket that was damaged on the way here must not end up in somebody's log.
+                let short: String = text.chars().take(16).collect();
+                let shown = if short == text {
+                    format!("'{text}'")
+                } else {
+                    format!("'{short}...'")
+                };
+                let failure = Failure::new(Code::Offline, format!("no peer {shown}"))
                     .why("it is neither a ticket (byway1...), nor @file, nor an alias of yours");
                 Err(if known.is_empty() {
-                    failure.hint(format!("byway alias add {text} TICKET"))
+                    failure.hint(format!("byway alias add {short} TICKET"))
                 } else {
                     failure.hint(format!("one of your aliases: {}", known.join(", ")))
                 })

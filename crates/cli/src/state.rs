@@ -40,15 +40,35 @@ pub(crate) fn file(name: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-/// `agent.key` -> `agent.epoch`: a file beside a key.
+/// `agent.key` -> `agent.epoch`: a file beside a key. Of any other name the whole is kept (`ws.1` -> `ws.1.epoch`), so that no
+/// two keys share one.
 pub(crate) fn beside(key: &Path, extension: &str) -> PathBuf {
-    key.with_extension(extension)
+    if key.extension().is_some_and(|known| known == "key") {
+        return key.with_extension(extension);
+    }
+    let mut name = key.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
 }
 
-/// Replaces a file at once, readable by its owner only: nobody sees half of it, and a crash leaves the old one.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+/// Changes a file by itself: nobody else who asks for it does so meanwhile. Held until it is dropped.
+pub(crate) fn lock(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    make_folder(path)?;
+    let lock = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(PathBuf::from(name))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+/// Makes the folder of a file, and returns it.
+fn make_folder(path: &Path) -> std::io::Result<&Path> {
+    use std::os::unix::fs::DirBuilderExt;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -57,6 +77,26 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
+    Ok(folder)
+}
+
+/// Replaces a file at once, readable by its owner only: nobody sees half of it, and a crash leaves the old one. A symbolic
+/// link is followed; what is no regular file (a pipe, `/dev/stdout`) is written to.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    match std::fs::metadata(path) {
+        Ok(known) if !known.is_file() => {
+            return std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)?
+                .write_all(content);
+        }
+        _ => {}
+    }
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = target.as_path();
+    let folder = make_folder(path)?;
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", std::process::id()));
@@ -110,6 +150,30 @@ mod tests {
             Some("/b".into())
         );
         assert_eq!(chosen(&[]), None);
+    }
+
+    #[test]
+    fn no_two_keys_share_a_file_beside_them() {
+        let of = |key: &str| beside(Path::new(key), "epoch");
+        assert_eq!(of("/k/agent.key"), Path::new("/k/agent.epoch"));
+        assert_eq!(of("ws.1"), Path::new("ws.1.epoch"));
+        assert_ne!(of("ws.1"), of("ws.2"));
+        assert_ne!(of("x.epoch"), Path::new("x.epoch"));
+        assert_eq!(of("plain"), Path::new("plain.epoch"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_written_to_and_a_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        std::fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        replace(Path::new("/dev/null"), b"gone").unwrap();
+        let null = std::fs::metadata("/dev/null").unwrap();
+        assert!(!null.is_file(), "it must stay the device");
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn an_agent_tells_what_happens_and_keeps_its_ticket_private() {
 fn a_listed_node_is_let_in_by_its_key() {
     let client = Home::new();
     let listed = client.run(&["alias", "list"]);
-    let id = listed.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+    let id = listed.stdout.trim().rsplit(' ').next().unwrap().to_owned();
     let home = Home::new();
     let relay = Relay::start();
     let agent = home.agent(&relay.url, &["--allow-node", &id]);
@@ -253,7 +253,7 @@ fn aliases_are_kept_and_show_no_secret() {
     home.run(&["alias", "add", "copy", "work"]).succeeds();
     let done = home.run(&["alias", "list", "--json"]);
     let lines = json_lines(&done.succeeds().stdout);
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines.len(), 3);
     assert_eq!(lines[1]["alias"], "work");
     assert_eq!(lines[1]["name"], "desk");
     assert!(!done.stdout.contains(&agent.ticket));
@@ -284,7 +284,7 @@ fn ssh_is_run_with_stdio_as_its_proxy_and_its_exit_code_is_ours() {
     let words: Vec<_> = done.stdout.lines().collect();
     let node = agent.ticket.parse::<byway::Ticket>().unwrap().node;
     let proxy = format!(
-        "ProxyCommand={} stdio --no-direct {} localhost:%p",
+        "ProxyCommand={} stdio --no-direct --link=auto {} localhost:%p",
         env!("CARGO_BIN_EXE_byway"),
         agent.peer
     );
@@ -296,7 +296,7 @@ fn ssh_is_run_with_stdio_as_its_proxy_and_its_exit_code_is_ours() {
             &proxy,
             "-o",
             &alias,
-            "byway-desk",
+            &format!("byway-desk-{}", node.short()),
             "-p",
             "2222",
             "uptime"
@@ -434,4 +434,130 @@ fn a_hangup_that_nohup_has_us_ignore_is_ignored() {
     running.line_with("\"seq\":2");
     running.line_with("\"seq\":3");
     assert_eq!(running.signal("INT"), Some(0));
+}
+
+#[test]
+fn clients_started_side_by_side_do_not_stand_in_each_others_way() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    // The key and its epoch exist, as they do from the second command on.
+    home.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
+    let pings: Vec<_> = (0..8)
+        .map(|_| home.byway(&["ping", &agent.peer, "-c", "1"]).spawn_piped())
+        .collect();
+    for ping in pings {
+        finish(ping).succeeds();
+    }
+}
+
+#[test]
+fn a_client_goes_on_where_nothing_can_be_written_and_with_a_damaged_epoch() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    home.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
+    fs::write(home.file("client.epoch"), "").unwrap();
+    home.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
+}
+
+#[test]
+fn nobody_who_reads_standard_error_is_no_reason_to_break_down() {
+    let home = Home::new();
+    let mut child = home.byway(&["ping", "nobody"]).spawn_piped();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_command_that_was_interrupted_before_it_was_done_says_so() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let until = [
+        "ping",
+        &agent.peer,
+        "--until-direct",
+        "--no-direct",
+        "--json",
+    ];
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut running = Running::start(home.byway(&until));
+        running.line_with("\"seq\":1");
+        assert_eq!(running.signal(signal), Some(code), "{signal}");
+    }
+    // An agent that was never linked.
+    let nowhere = ["agent", "--relay", "https://127.0.0.1:9"];
+    let mut running = Running::start(home.byway(&nowhere));
+    running.line_with("no link to");
+    assert_eq!(running.signal("TERM"), Some(143));
+}
+
+#[test]
+fn an_agent_tells_of_a_relay_that_it_cannot_link_to() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let mut agent = home.agent(&relay.url, &["--relay", "https://127.0.0.1:9"]);
+    let line = agent.running.line_with("\"event\":\"link_lost\"");
+    assert!(line.contains("127.0.0.1:9"), "{line}");
+}
+
+#[test]
+fn ssh_keeps_a_ticket_off_the_command_line() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let fake = home.file("ssh");
+    fs::write(
+        &fake,
+        "#!/bin/sh\nprintf '%s\\n' \"$@\"\nprintf '%s\\n' \"$BYWAY_STDIO_TICKET\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut byway = home.byway(&["ssh", &agent.ticket]);
+    byway.env("PATH", format!("{}:/usr/bin:/bin", home.path().display()));
+    let done = finish(byway.spawn_piped());
+    let lines: Vec<&str> = done.succeeds().stdout.lines().collect();
+    let (ticket, words) = lines.split_last().unwrap();
+    assert_eq!(*ticket, agent.ticket);
+    assert!(!words.join(" ").contains("byway1"), "{words:?}");
+    assert!(words[1].contains(" @env "), "{words:?}");
+}
+
+#[test]
+fn an_empty_variable_says_nothing() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let mut byway = home.byway(&["ping", &agent.peer, "-c", "1"]);
+    for name in ["LINK", "COUNT", "PROXY", "NO_DIRECT", "JSON"] {
+        byway.env(format!("BYWAY_{name}"), "");
+    }
+    finish(byway.spawn_piped()).succeeds();
+}
+
+#[test]
+fn aliases_added_at_once_are_all_kept() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let adding: Vec<_> = (0..12)
+        .map(|n| {
+            home.byway(&["alias", "add", &format!("a{n}"), &agent.ticket])
+                .spawn_piped()
+        })
+        .collect();
+    for child in adding {
+        finish(child).succeeds();
+    }
+    let listed = home.run(&["alias", "list", "--json"]);
+    let lines = json_lines(&listed.succeeds().stdout);
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line["alias"].is_string())
+            .count(),
+        12
+    );
+    assert!(lines.last().unwrap()["client"].is_string());
 }

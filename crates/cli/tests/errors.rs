@@ -212,3 +212,30 @@ fn a_ticket_that_names_the_wrong_relay_is_told_from_an_agent_that_is_gone() {
     home.run(&["ping", &ticket.to_string(), "-c", "1"])
         .fails(3, &["offline", host]);
 }
+
+#[test]
+fn a_ticket_with_something_around_it_is_read_and_a_damaged_one_is_not_shown() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let wrapped = format!(" \"{}\"\n", agent.ticket);
+    home.run(&["ping", &wrapped, "-c", "1"]).succeeds();
+    let damaged = format!("x{}", agent.ticket);
+    let done = home.run(&["ping", &damaged, "-c", "1"]);
+    assert!(
+        !done.stderr.contains(&agent.ticket[8..40]),
+        "{}",
+        done.stderr
+    );
+    done.fails(2, &["ticket"]);
+}
+
+#[test]
+fn aliases_that_others_can_read_are_refused() {
+    let home = Home::new();
+    let good = ticket().to_string();
+    home.run(&["alias", "add", "work", &good]).succeeds();
+    fs::set_permissions(home.file("aliases"), fs::Permissions::from_mode(0o644)).unwrap();
+    home.run(&["ping", "work"])
+        .fails(1, &["others can read", "chmod 600"]);
+}

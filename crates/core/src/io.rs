@@ -220,7 +220,7 @@ pub enum LinkError {
     #[error("the relay's certificate is not the expected one: {0}")]
     Certificate(String),
     /// The relay refused this node.
-    #[error("the relay refused: {0:?} ({1})")]
+    #[error("the relay refuses: {} ({})", .0, byway_wire::text::printable(.1))]
     Refused(RefuseReason, String),
     /// The relay did not keep to the protocol.
     #[error("the relay does not keep to the protocol: {0}")]

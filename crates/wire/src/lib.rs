@@ -40,7 +40,7 @@ pub mod record;
 pub mod relay;
 pub mod signal;
 pub mod stun;
-mod text;
+pub mod text;
 pub mod ticket;
 pub mod tunnel;
 

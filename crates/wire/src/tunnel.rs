@@ -132,7 +132,7 @@ pub enum StreamReply {
 
 /// Why a target is not to be had, for showing to a person.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{reason}: {detail}")]
+#[error("{reason}: {}", crate::text::printable(detail))]
 pub struct Refused {
     /// The kind of refusal.
     pub reason: Refusal,

@@ -49,6 +49,7 @@ impl LinkTable {
             observed: None,
             intercepted: false,
             error: None,
+            certificate_refused: false,
         });
         new
     }
@@ -91,6 +92,7 @@ impl LinkTable {
             status.observed = Some(up.observed);
             status.intercepted = up.intercepted;
             status.error = None;
+            status.certificate_refused = false;
         }
     }
 
@@ -106,6 +108,7 @@ impl LinkTable {
             status.observed = None;
             status.intercepted = false;
             status.error = Some(error.to_string());
+            status.certificate_refused = matches!(error, LinkError::Certificate(_));
         }
     }
 

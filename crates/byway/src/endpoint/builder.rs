@@ -112,7 +112,8 @@ impl Builder {
         self.max_datagram = bytes;
         self
     }
-    /// A file that keeps the node's epoch between starts (design section 4); the wall clock alone otherwise.
+    /// A file that keeps the node's epoch between starts (design section 4); the wall clock alone otherwise, or where a
+    /// client cannot write it.
     pub fn epoch_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.epoch_file = Some(path.into());
         self
@@ -130,10 +131,19 @@ impl Builder {
                 SecretKey::from_bytes(&bytes)
             }
         });
-        let epoch = epoch::next(self.epoch_file.as_deref()).map_err(|error| {
-            let file = self.epoch_file.clone().unwrap_or_default();
-            BindError::Setting(format!("epoch file {}: {error}", file.display()))
-        })?;
+        let epoch = match epoch::next(self.epoch_file.as_deref()) {
+            Ok(epoch) => epoch,
+            // A client's tunnels are short, and a clock that was set back is rare.
+            Err(error) if self.admission.is_none() => {
+                tracing::warn!(%error, "the epoch cannot be kept; the clock stands in for it");
+                epoch::clock()
+            }
+            Err(error) => {
+                let file = self.epoch_file.clone().unwrap_or_default();
+                let text = format!("epoch file {}: {error}", file.display());
+                return Err(BindError::Setting(text));
+            }
+        };
 
         let (socket, datagrams) = bind_sockets(&self.bind, self.max_datagram)?;
         let quic = Arc::new(Quic::new(&key, self.max_datagram).map_err(BindError::Setting)?);

@@ -40,6 +40,9 @@ pub enum ConnectError {
     /// No relay could be reached. Each with the reason.
     #[error("no relay could be reached: {0}")]
     RelayUnreachable(String),
+    /// As above, and one shows another certificate than its URL (pinned or not) lets expect.
+    #[error("no relay could be reached: {0}")]
+    Certificate(String),
     /// The agent is not connected to any of its relays.
     #[error("the agent is offline: it is not connected to {0}")]
     Offline(String),
@@ -78,13 +81,19 @@ impl ConnectError {
                 match refused {
                     Some((RefuseReason::Limit | RefuseReason::Shutdown, text)) => Self::Busy(text),
                     Some((_, text)) => Self::NotAllowed(text),
-                    None => Self::RelayUnreachable(
-                        failed
+                    None => {
+                        let text: Vec<String> = failed
                             .iter()
                             .map(|(url, error)| format!("{url}: {error}"))
-                            .collect::<Vec<_>>()
-                            .join("; "),
-                    ),
+                            .collect();
+                        let text = text.join("; ");
+                        let other = |error: &LinkError| matches!(error, LinkError::Certificate(_));
+                        if failed.iter().any(|(_, error)| other(error)) {
+                            Self::Certificate(text)
+                        } else {
+                            Self::RelayUnreachable(text)
+                        }
+                    }
                 }
             }
             PeerError::Offline => {
@@ -124,16 +133,19 @@ impl ConnectError {
         if links.is_empty() {
             return Self::RelayUnreachable("no relay is configured".to_owned());
         }
-        Self::RelayUnreachable(
-            links
-                .iter()
-                .map(|link| match &link.error {
-                    Some(error) => format!("{}: {error}", link.relay),
-                    None => format!("{}: no answer within {waited:?}", link.relay),
-                })
-                .collect::<Vec<_>>()
-                .join("; "),
-        )
+        let text: Vec<String> = links
+            .iter()
+            .map(|link| match &link.error {
+                Some(error) => format!("{}: {error}", link.relay),
+                None => format!("{}: no answer within {waited:?}", link.relay),
+            })
+            .collect();
+        let text = text.join("; ");
+        if links.iter().any(|link| link.certificate_refused) {
+            Self::Certificate(text)
+        } else {
+            Self::RelayUnreachable(text)
+        }
     }
 }
 
@@ -154,21 +166,11 @@ fn closing(reason: CloseReason) -> &'static str {
 }
 
 fn refusal(reason: RefuseReason, detail: &str) -> String {
-    let reason = match reason {
-        RefuseReason::Version => "it speaks another version of the protocol; upgrade",
-        RefuseReason::Identity => "it does not believe this node's identity",
-        RefuseReason::NotAdmitted => "it asks for a token that admits this node",
-        RefuseReason::Limit => "this node has too many links to it",
-        RefuseReason::Protocol => "it found a fault in what this node said",
-        RefuseReason::Replaced => "a newer process with this node's key took over",
-        RefuseReason::Shutdown => "it is shutting down",
-        _ => "for a reason this version does not know",
-    };
     if detail.is_empty() {
-        reason.to_owned()
+        reason.to_string()
     } else {
         // Text from the relay: not to be trusted with a terminal.
-        format!("{reason} ({})", detail.escape_debug())
+        format!("{reason} ({})", byway_wire::text::printable(detail))
     }
 }
 
@@ -205,6 +207,9 @@ mod tests {
             url(),
             LinkError::Refused(RefuseReason::NotAdmitted, "no \x1b token".to_owned()),
         )]);
+        let other = PeerError::NoRelay(vec![(url(), LinkError::Certificate("x".into()))]);
+        let other = ConnectError::from_peer(other, &ticket(), Duration::ZERO);
+        assert!(matches!(other, ConnectError::Certificate(_)));
         let refused = text(refused);
         assert!(
             refused.contains("token") && !refused.contains('\x1b'),

@@ -96,6 +96,8 @@ pub struct LinkStatus {
     pub intercepted: bool,
     /// Why it is not up.
     pub error: Option<String>,
+    /// It is not up because the relay shows another certificate than expected.
+    pub certificate_refused: bool,
 }
 
 impl Endpoint {

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use byway_wire::tunnel::Target;
 
 use super::batch::Batch;
-use crate::tunnel::{RecvStream, SendStream, StreamError, Tunnel, stream_code};
+use crate::tunnel::{RecvStream, SendStream, StreamError, Tunnel, TunnelClosed, stream_code};
 
 /// How long a local connection has to take what arrived before its tunnel ended; then it is reset.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -76,7 +76,10 @@ pub enum CarryError {
     /// The agent did not connect the target, or the tunnel ended before it had answered.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// The connection broke, at this side, at the other, or between.
+    /// The tunnel ended. What had arrived before was written.
+    #[error("the tunnel ended: {0}")]
+    Lost(TunnelClosed),
+    /// The connection broke, at this side or at the other.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -114,6 +117,7 @@ where
             abort(&mut send, &mut recv);
             Err(match failure {
                 Failure::Refused(error) => CarryError::Stream(error),
+                Failure::Lost(error) => CarryError::Lost(tunnel.verdict(&error)),
                 failure => CarryError::Io(failure.into()),
             })
         }

@@ -1,5 +1,6 @@
 //! `byway agent`: stays linked to its relays, lets clients in, serves targets to them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::args;
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::note;
 use crate::output::{self, json_line, print_line};
 use crate::state;
 
@@ -74,9 +76,11 @@ pub(crate) async fn run(args: args::Agent) -> Result<(), Failure> {
         );
     }
     let endpoint = bind(&args).await?;
+    let up = Cell::new(false);
     let result = tokio::select! {
-        result = serve(&args, &endpoint, &policy) => result,
-        () = client::interrupted() => Ok(()),
+        result = serve(&args, &endpoint, &policy, &up) => result,
+        // It runs until it is told to end: that is no failure, unless it was never linked.
+        interrupted = client::interrupted() => if up.get() { Ok(()) } else { Err(interrupted) },
     };
     endpoint.close().await;
     result
@@ -148,10 +152,12 @@ async fn serve(
     args: &args::Agent,
     endpoint: &Endpoint,
     policy: &TargetPolicy,
+    up: &Cell<bool>,
 ) -> Result<(), Failure> {
     watch_links(args.json, endpoint);
     first_link(endpoint).await?;
     announce(args, endpoint)?;
+    up.set(true);
     while let Some(tunnel) = endpoint.accept().await {
         tunnel.serve(policy.clone());
         watch_tunnel(args.json, tunnel);
@@ -166,8 +172,10 @@ async fn first_link(endpoint: &Endpoint) -> Result<(), Failure> {
         return Ok(());
     }
     for link in endpoint.links().borrow().iter() {
-        let why = link.error.as_deref().unwrap_or("no answer yet");
-        eprintln!("byway: no link to {} yet: {why}; trying on", link.relay);
+        // Those with an error were told of.
+        if link.error.is_none() {
+            note!("byway: no link to {} yet: no answer; trying on", link.relay);
+        }
     }
     endpoint
         .online(FIRST_LINK - IMPATIENCE)
@@ -192,7 +200,7 @@ fn announce(args: &args::Agent, endpoint: &Endpoint) -> Result<(), Failure> {
         return Ok(());
     }
     let style = output::stderr();
-    eprintln!(
+    note!(
         "{} is online. Whoever has this ticket can reach it, for example with: {}",
         style.bold(args.name.as_deref().unwrap_or(&endpoint.node_id().short())),
         style.dim("byway forward TICKET 8080"),
@@ -205,11 +213,11 @@ fn announce(args: &args::Agent, endpoint: &Endpoint) -> Result<(), Failure> {
 fn watch_links(json: bool, endpoint: &Endpoint) {
     let mut links = endpoint.links();
     tokio::spawn(async move {
-        let mut up: BTreeMap<String, Carrier> = BTreeMap::new();
+        let mut told: BTreeMap<String, Told> = BTreeMap::new();
         loop {
             let now = links.borrow_and_update().clone();
             for link in &now {
-                report_link(json, &mut up, link);
+                report_link(json, &mut told, link);
             }
             if links.changed().await.is_err() {
                 return;
@@ -218,40 +226,54 @@ fn watch_links(json: bool, endpoint: &Endpoint) {
     });
 }
 
-fn report_link(json: bool, up: &mut BTreeMap<String, Carrier>, link: &LinkStatus) {
+/// What was last told of a relay.
+#[derive(PartialEq)]
+enum Told {
+    Up(Carrier),
+    Down(String),
+}
+
+/// Says what is new of a relay: each coming and going, and why one cannot be linked to, once for each reason.
+fn report_link(json: bool, told: &mut BTreeMap<String, Told>, link: &LinkStatus) {
     let relay = link.relay.to_string();
-    match link.carrier {
-        Some(carrier) => {
-            if up.insert(relay.clone(), carrier) == Some(carrier) {
-                return;
-            }
-            let carrier = match carrier {
-                Carrier::Udp => "udp",
-                Carrier::Tls => "tls",
-            };
+    let now = match (link.carrier, &link.error) {
+        (Some(carrier), _) => Told::Up(carrier),
+        (None, Some(error)) => Told::Down(error.clone()),
+        // Being dialled for the first time, or going down: the reason follows.
+        (None, None) => return,
+    };
+    let before = told.get(&relay);
+    if before == Some(&now) {
+        return;
+    }
+    match &now {
+        Told::Up(carrier) => {
+            let carrier = client::carrier_name(*carrier);
             if json {
                 json_line(&Event::Linked {
-                    relay,
+                    relay: relay.clone(),
                     carrier,
                     observed: link.observed,
                 });
             } else {
-                eprintln!("byway: linked to {relay} over {carrier}");
+                note!("byway: linked to {relay} over {carrier}");
             }
         }
-        None => {
-            if up.remove(&relay).is_none() {
-                return;
-            }
-            let error = link.error.as_deref();
+        Told::Down(error) => {
+            let lost = matches!(before, Some(Told::Up(_)));
             if json {
-                json_line(&Event::LinkLost { relay, error });
+                json_line(&Event::LinkLost {
+                    relay: relay.clone(),
+                    error: Some(error),
+                });
+            } else if lost {
+                note!("byway: lost the link to {relay}: {error}; trying again");
             } else {
-                let why = error.unwrap_or("it ended");
-                eprintln!("byway: lost the link to {relay}: {why}; trying again");
+                note!("byway: no link to {relay}: {error}; trying on");
             }
         }
     }
+    told.insert(relay, now);
 }
 
 /// Reports what a client's tunnel does, from its first moment to its end.
@@ -268,7 +290,7 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
             });
         } else {
             let path = client::describe_path(&tunnel);
-            eprintln!("byway: {} came in by {path}", peer.short());
+            note!("byway: {} came in by {path}", peer.short());
         }
         let reason = loop {
             tokio::select! {
@@ -295,7 +317,7 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
             } else {
                 let path = client::describe_path(&tunnel);
                 let after = client::after_stall(now.stall);
-                eprintln!("byway: {}: path is {path}{after}", peer.short());
+                note!("byway: {}: path is {path}{after}", peer.short());
             }
         };
         let stats = tunnel.stats();
@@ -307,7 +329,7 @@ fn watch_tunnel(json: bool, tunnel: Tunnel) {
                 received_bytes: stats.received_bytes,
             });
         } else {
-            eprintln!("byway: {} left: {reason}", peer.short());
+            note!("byway: {} left: {reason}", peer.short());
         }
     });
 }
@@ -320,6 +342,6 @@ fn report_silence(json: bool, peer: NodeId, silent: bool) {
         (true, false) => json_line(&Event::Heard {
             peer: peer.to_string(),
         }),
-        (false, _) => eprintln!("byway: {}: {}", peer.short(), client::silence(silent)),
+        (false, _) => note!("byway: {}: {}", peer.short(), client::silence(silent)),
     }
 }

@@ -7,6 +7,7 @@ use crate::aliases::{self, Aliases};
 use crate::args;
 use crate::client::CLIENT_KEY;
 use crate::failure::{Code, Failure};
+use crate::note;
 use crate::output::{self, json_line, print_line};
 use crate::peer::Peer;
 use crate::state;
@@ -18,6 +19,13 @@ struct Line<'a> {
     node: String,
     name: Option<&'a str>,
     relays: Vec<String>,
+}
+
+/// The last line of `alias list --json`.
+#[derive(Serialize)]
+struct Own {
+    /// This client's node id, for an agent's `--allow-node`.
+    client: String,
 }
 
 pub(crate) fn run(command: args::Alias) -> Result<(), Failure> {
@@ -32,12 +40,12 @@ fn add(name: &str, ticket: &str) -> Result<(), Failure> {
     aliases::check_name(name)?;
     let peer = Peer::find(ticket)?;
     let node = peer.ticket.node.short();
-    let verb = if Aliases::load()?.insert(name, peer.ticket)? {
+    let verb = if Aliases::insert(name, peer.ticket)? {
         "now means"
     } else {
         "means"
     };
-    eprintln!("byway: {name} {verb} {node}");
+    note!("byway: {name} {verb} {node}");
     Ok(())
 }
 
@@ -68,19 +76,21 @@ fn list(json: bool) -> Result<(), Failure> {
             ));
         }
     }
-    if !json {
-        let path = state::file(CLIENT_KEY)?;
-        let key = keyfile::load_or_create(&path).map_err(|error| Failure::key_file(&error))?;
-        eprintln!(
-            "{}",
-            output::stderr().dim(&format!("this client is {}", key.node_id()))
-        );
+    // A list is to be had where nothing can be written, and before there is a key.
+    let own = state::file(CLIENT_KEY)
+        .ok()
+        .and_then(|path| keyfile::load_or_create(&path).ok())
+        .map(|key| key.node_id().to_string());
+    match own {
+        Some(node) if json => json_line(&Own { client: node }),
+        Some(node) => print_line(&output::stdout().dim(&format!("this client is {node}"))),
+        None => tracing::warn!("this client has no key that can be read"),
     }
     Ok(())
 }
 
 fn remove(name: &str) -> Result<(), Failure> {
-    if Aliases::load()?.remove(name)? {
+    if Aliases::remove(name)? {
         return Ok(());
     }
     Err(Failure::new(Code::Offline, format!("no alias '{name}'")).hint("byway alias list"))

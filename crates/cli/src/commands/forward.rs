@@ -3,6 +3,7 @@
 //! All forwards share one tunnel. When it ends because the agent restarted or went offline, the listeners stay, a new
 //! tunnel is tried with growing pauses, and connections made meanwhile wait for it a while.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use byway::{Endpoint, Target};
 use crate::args;
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::note;
 use crate::output::{self, print_line};
 use crate::peer::Peer;
 
@@ -87,33 +89,41 @@ fn split(text: &str) -> Option<Vec<&str>> {
 pub(crate) async fn run(args: args::Forward) -> Result<(), Failure> {
     let peer = Peer::find(&args.peer)?;
     let endpoint = client::bind(&args.tunnel).await?;
+    let up = Cell::new(false);
     let result = tokio::select! {
-        result = forward(&endpoint, &peer, &args.forwards) => result,
-        () = client::interrupted() => Ok(()),
+        result = forward(&endpoint, &peer, &args.forwards, &up) => result,
+        // It runs until it is told to end: that is no failure, unless it never listened.
+        interrupted = client::interrupted() => if up.get() { Ok(()) } else { Err(interrupted) },
     };
     endpoint.close().await;
     result
 }
 
 /// Runs until it fails for good.
-async fn forward(endpoint: &Endpoint, peer: &Peer, specs: &[Spec]) -> Result<(), Failure> {
+async fn forward(
+    endpoint: &Endpoint,
+    peer: &Peer,
+    specs: &[Spec],
+    up: &Cell<bool>,
+) -> Result<(), Failure> {
     let mut tunnel = client::connect(endpoint, peer).await?;
     client::log_path_changes(&tunnel, &peer.label);
     let mut forwards = Vec::new();
     for spec in specs {
         forwards.push(listen(&tunnel, peer, spec).await?);
     }
+    up.set(true);
     loop {
         let closed = tunnel.closed().await;
         if matches!(closed, TunnelClosed::NotAllowed | TunnelClosed::Local) {
             return Err(Failure::closed(&peer.label, &closed));
         }
-        eprintln!(
+        note!(
             "byway: {}: the tunnel ended ({closed}); reconnecting",
             peer.label
         );
         tunnel = reconnect(endpoint, peer).await?;
-        eprintln!("byway: {}: connected again", peer.label);
+        note!("byway: {}: connected again", peer.label);
         client::log_path_changes(&tunnel, &peer.label);
         for forward in &forwards {
             forward.redirect(tunnel.clone());
@@ -128,7 +138,7 @@ async fn listen(tunnel: &Tunnel, peer: &Peer, spec: &Spec) -> Result<Forward, Fa
         spec.bind,
         spec.target.clone(),
         move |from, refused| {
-            eprintln!("byway: {label} gives {from} no connection to {target}: {refused}");
+            note!("byway: {label} gives {from} no connection to {target}: {refused}");
         },
     )
     .await
@@ -136,11 +146,8 @@ async fn listen(tunnel: &Tunnel, peer: &Peer, spec: &Spec) -> Result<Forward, Fa
         Failure::new(Code::Failed, format!("cannot listen on {}", spec.bind))
             .why(&error)
             .hint(if error.kind() == std::io::ErrorKind::AddrInUse {
-                format!(
-                    "another local port: {}:{}",
-                    free_port_hint(spec.bind.port()),
-                    spec.target
-                )
+                let other = SocketAddr::new(spec.bind.ip(), free_port_hint(spec.bind.port()));
+                format!("another local port: {other}:{}", spec.target)
             } else {
                 format!("another local address or port: BIND:PORT:{}", spec.target)
             })
@@ -174,7 +181,7 @@ async fn reconnect(endpoint: &Endpoint, peer: &Peer) -> Result<Tunnel, Failure> 
             Err(failure) if matches!(failure.code, Code::Offline | Code::NoPath | Code::Failed) => {
                 let now = failure.summary();
                 if now != said {
-                    eprintln!("byway: {now}; trying on");
+                    note!("byway: {now}; trying on");
                     said = now;
                 }
             }

@@ -11,11 +11,15 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::args;
+use crate::client;
 use crate::failure::{Code, Failure};
 use crate::output::{self, json_line, print_line};
 
 /// How long a relay may take to be linked, over UDP or, 300 ms later, over TLS.
 const LINK: Duration = Duration::from_secs(5);
+
+/// How long the other carrier of a relay is waited for when one has failed: TLS begins at once then.
+const OTHER_CARRIER: Duration = Duration::from_secs(1);
 
 /// The report for scripts: the names of `NatReport`.
 #[derive(Serialize)]
@@ -88,12 +92,15 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         if args.relays.is_empty() {
             return endpoint.discover().await;
         }
-        let (report, ()) = tokio::join!(endpoint.discover(), links(&endpoint, args.relays.len()));
+        let (report, ()) = tokio::join!(endpoint.discover(), links(&endpoint));
         report
     };
     let report: Arc<NatReport> = tokio::select! {
         report = check => report,
-        () = crate::client::interrupted() => return Ok(()),
+        interrupted = client::interrupted() => {
+            endpoint.close().await;
+            return Err(interrupted);
+        }
     };
     let links = endpoint.links().borrow().clone();
     let unresolved = endpoint.unresolved();
@@ -113,13 +120,16 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     )
 }
 
-/// Waits until every relay is linked, or until it is too late.
-async fn links(endpoint: &Endpoint, wanted: usize) {
+/// Waits until every relay is linked or has said why not, or until it is too late.
+async fn links(endpoint: &Endpoint) {
     let mut links = endpoint.links();
-    let all = links
-        .wait_for(|links| links.iter().filter(|link| link.carrier.is_some()).count() >= wanted);
+    let known = |link: &LinkStatus| link.carrier.is_some() || link.error.is_some();
+    let all = links.wait_for(|links| links.iter().all(known));
     // Whichever are up by then are reported as up.
     let _ = tokio::time::timeout(LINK, all).await;
+    // Where one carrier has failed the other may still be on its way.
+    let up = links.wait_for(|links| links.iter().all(|link| link.carrier.is_some()));
+    let _ = tokio::time::timeout(OTHER_CARRIER, up).await;
 }
 
 fn for_scripts<'a>(
@@ -150,7 +160,7 @@ fn for_scripts<'a>(
                 label: &row.label,
                 addr: row.addr,
                 mapped: row.mapped,
-                rtt_ms: row.rtt_ms,
+                rtt_ms: row.rtt_ms.map(|ms| (ms * 1e3).round() / 1e3),
                 fault: row.fault.as_deref(),
                 believed: row.believed,
                 local: row.local,
@@ -160,7 +170,7 @@ fn for_scripts<'a>(
             .iter()
             .map(|link| Relay {
                 url: link.relay.to_string(),
-                carrier: link.carrier.map(carrier),
+                carrier: link.carrier.map(client::carrier_name),
                 observed: link.observed,
                 tls_intercepted: link.intercepted,
                 error: link.error.as_deref(),
@@ -195,13 +205,6 @@ fn ports(pattern: PortPattern) -> (&'static str, Option<i32>) {
         PortPattern::Sequential { delta } => ("sequential", Some(delta)),
         PortPattern::Random => ("random", None),
         _ => ("unknown", None),
-    }
-}
-
-fn carrier(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Udp => "udp",
-        Carrier::Tls => "tls",
     }
 }
 
@@ -261,7 +264,7 @@ fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
         for link in links {
             table.add_row([
                 format!("{}:{}", link.relay.host(), link.relay.port()),
-                link.carrier.map_or("none", carrier).to_owned(),
+                link.carrier.map_or("none", client::carrier_name).to_owned(),
                 link.observed
                     .map_or_else(String::new, |addr| addr.to_string()),
                 link.error.clone().unwrap_or_default(),

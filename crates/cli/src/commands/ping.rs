@@ -45,7 +45,10 @@ pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
         let tunnel = client::connect(&endpoint, &peer).await?;
         tokio::select! {
             result = ping(&args, &tunnel, &peer.label) => result,
-            () = client::interrupted() => Ok(()),
+            // What it has printed is what was asked for, unless it was to wait for something.
+            interrupted = client::interrupted() => {
+                if args.until_direct { Err(interrupted) } else { Ok(()) }
+            }
         }
     }
     .await;

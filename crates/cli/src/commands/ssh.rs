@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::args;
 use crate::client;
 use crate::failure::{Code, Failure};
-use crate::peer::Peer;
+use crate::peer::{self, Peer};
 
 pub(crate) fn run(args: &args::Ssh, verbose: u8) -> Result<(), Failure> {
     client::check(&args.tunnel)?;
@@ -18,10 +18,22 @@ pub(crate) fn run(args: &args::Ssh, verbose: u8) -> Result<(), Failure> {
     let exe = std::env::current_exe().map_err(|error| {
         Failure::new(Code::Failed, "cannot find this program's file").why(error)
     })?;
-    let proxy = proxy_command(&exe.to_string_lossy(), verbose, &args.tunnel, peer_text);
-    let host = format!("byway-{}", host_label(&peer.label));
-
     let mut ssh = Command::new("ssh");
+    // A ticket on a command line is there for everybody on this machine to read, as long as ssh runs.
+    let peer_word = if peer::is_ticket(peer_text) {
+        ssh.env(peer::TICKET_VARIABLE, peer_text);
+        peer::FROM_ENVIRONMENT
+    } else {
+        peer_text
+    };
+    let proxy = proxy_command(&exe.to_string_lossy(), verbose, &args.tunnel, peer_word);
+    // With the key's beginning: two agents that call themselves alike must not share what ssh keeps by host name.
+    let host = format!(
+        "byway-{}-{}",
+        host_label(&peer.label),
+        peer.ticket.node.short()
+    );
+
     ssh.arg("-o").arg(format!("ProxyCommand={proxy}"));
     ssh.arg("-o")
         .arg(format!("HostKeyAlias=byway-{}", peer.ticket.node));
@@ -39,10 +51,14 @@ fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> S
     if tunnel.no_direct {
         words.push("--no-direct".to_owned());
     }
-    match tunnel.link {
-        args::Link::Auto => {}
-        args::Link::Udp => words.push("--link=udp".to_owned()),
-        args::Link::Tls => words.push("--link=tls".to_owned()),
+    // Always: the environment may say otherwise than the command line did.
+    words.push(match tunnel.link {
+        args::Link::Auto => "--link=auto".to_owned(),
+        args::Link::Udp => "--link=udp".to_owned(),
+        args::Link::Tls => "--link=tls".to_owned(),
+    });
+    if tunnel.no_port_mapping {
+        words.push("--no-port-mapping".to_owned());
     }
     words.push(peer.to_owned());
     let quoted: Vec<_> = words

@@ -25,7 +25,7 @@ pub(crate) async fn run(args: args::Stdio) -> Result<(), Failure> {
         let tunnel = client::connect(&endpoint, &peer).await?;
         tokio::select! {
             result = carry(&args, &tunnel, &peer.label) => result,
-            () = client::interrupted() => Ok(()),
+            interrupted = client::interrupted() => Err(interrupted),
         }
     }
     .await;
@@ -38,10 +38,8 @@ async fn carry(args: &args::Stdio, tunnel: &Tunnel, label: &str) -> Result<(), F
         |error| Failure::new(Code::Failed, "cannot use standard input and output").why(error);
     let input = duplicate(io::stdin().as_fd()).map_err(unusable)?;
     let output = Stdout(duplicate(io::stdout().as_fd()).map_err(unusable)?);
-    let carried = tokio::select! {
-        carried = forward::carry(tunnel, &args.target, input, output) => carried,
-        closed = tunnel.closed() => return Err(Failure::closed(label, &closed)),
-    };
+    // To its end: what came before the tunnel ended is still to be written.
+    let carried = forward::carry(tunnel, &args.target, input, output).await;
     match carried {
         Ok((sent, received)) => {
             tracing::info!(sent, received, "done");
@@ -50,6 +48,7 @@ async fn carry(args: &args::Stdio, tunnel: &Tunnel, label: &str) -> Result<(), F
         Err(CarryError::Stream(error)) => Err(Failure::stream(label, &args.target, &error)),
         // Whoever read us has what it wanted.
         Err(CarryError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(CarryError::Lost(closed)) => Err(Failure::closed(label, &closed)),
         Err(error) => Err(Failure::new(
             Code::Failed,
             format!("the connection to {} at {label} broke", args.target),

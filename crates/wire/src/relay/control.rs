@@ -242,6 +242,21 @@ pub enum RefuseReason {
     /// A reason from a newer version.
     Unknown,
 }
+impl std::fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Version => "it speaks another version of the protocol; upgrade",
+            Self::Identity => "it does not believe this node's identity",
+            Self::NotAdmitted => "it asks for a token that admits this node",
+            Self::Limit => "this node has too many links to it",
+            Self::Protocol => "it found a fault in what this node said",
+            Self::Replaced => "a newer process with this node's key took over",
+            Self::Shutdown => "it is shutting down",
+            Self::Unknown => "for a reason this version does not know",
+        })
+    }
+}
+
 /// Node to relay: the cookie that came to my new address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rebind {

@@ -78,7 +78,7 @@ pub(crate) async fn run(args: args::Demo) -> Result<(), Failure> {
     let story = Story::new(args.json);
     tokio::select! {
         result = tell(&args, &story) => result,
-        () = client::interrupted() => Err(Failure::new(Code::Failed, "interrupted")),
+        _ = client::interrupted() => Err(Failure::new(Code::Failed, "interrupted")),
     }
 }
 

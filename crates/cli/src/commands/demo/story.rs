@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::note;
 use crate::output::{self, Style};
 
 /// Tells to standard output, or to standard error while that is for machines.
@@ -39,7 +40,7 @@ impl Story {
     /// A line without a time.
     pub(super) fn line(&self, line: &str) {
         if self.json {
-            eprintln!("{line}");
+            note!("{line}");
         } else {
             output::print_line(line);
         }
