@@ -15,6 +15,8 @@ pub(crate) struct Count {
     pub(crate) skips: Vec<String>,
     /// nextest is speaking, and shows what failed tests printed: their own counts are in its count.
     nextest: bool,
+    /// It has given its count.
+    summary: bool,
 }
 
 impl Count {
@@ -45,6 +47,7 @@ impl Count {
 
     fn nextest_line(&mut self, line: &str) {
         if line.starts_with("Summary [") {
+            self.summary = true;
             self.nextest_summary(line);
         } else if let Some((status, rest)) = line.split_once(' ')
             && let Some((_, name)) = rest
@@ -53,9 +56,9 @@ impl Count {
                 .and_then(|r| r.split_once(']'))
         {
             match status {
-                "FAIL" | "TIMEOUT" | "ABORT" | "SIGSEGV" | "SIGABRT" => {
-                    push_new(&mut self.failures, name);
-                }
+                "FAIL" | "TIMEOUT" | "ABORT" => push_new(&mut self.failures, name),
+                // One that a signal ended is named by it.
+                signal if signal.starts_with("SIG") => push_new(&mut self.failures, name),
                 "SKIP" => push_new(&mut self.skips, name),
                 _ => {}
             }
@@ -71,9 +74,9 @@ impl Count {
         self.skips.extend(other.skips);
     }
 
-    /// How many there were in all.
-    pub(crate) fn total(&self) -> u64 {
-        self.passed + self.failed + self.skipped
+    /// True if nextest began and never gave its count.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.nextest && !self.summary
     }
 
     /// `ok. 5 passed; 0 failed; 1 ignored; ...`

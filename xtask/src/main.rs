@@ -17,9 +17,10 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "\
 Tasks of this repository.
 
-    cargo xtask test [--only STEP,...] [--skip STEP,...]
+    cargo xtask test [--only STEP,...] [--skip STEP,...] [--require-all]
         Everything a change must pass. Steps, in order: tools, fmt, clippy, doc, deny, unit, doctest, release, lab.
         Installs missing tools with apt-get when root; otherwise names them.
+        --require-all: what cannot run here fails, as it does where a change is decided.
     cargo xtask lab [NAME...]
         Builds the programs and plays scenarios of the laboratory for a person to watch (root). No name: lists them.
     cargo xtask bench [ARGS...]

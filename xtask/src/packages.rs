@@ -3,16 +3,16 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A program and the package it comes in.
 const TOOLS: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("curl", "curl"),
-    ("ethtool", "ethtool"),
     ("git", "git"),
     ("ip", "iproute2"),
+    ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
     ("setpriv", "util-linux"),
     ("ssh", "openssh-client"),
@@ -73,6 +73,8 @@ pub(crate) fn find(tool: &str) -> Option<PathBuf> {
 
 fn apt(args: &[&str], packages: &[&str]) -> bool {
     Command::new("apt-get")
+        // Another one may be at it: a machine's own upgrades.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(args)
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -89,12 +91,15 @@ struct KeepServicesDown {
 }
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// By its second line our own is known, should a run that was killed have left it behind.
+const OURS: &str = "#!/bin/sh\n# of cargo xtask test, for the time of an installation\nexit 101\n";
 
 impl KeepServicesDown {
     fn new() -> Self {
-        let ours = !Path::new(POLICY).exists()
-            && fs::write(POLICY, "#!/bin/sh\nexit 101\n").is_ok()
-            && fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).is_ok();
+        let foreign = fs::read_to_string(POLICY).is_ok_and(|text| text != OURS);
+        // From here on it is removed again, whether it could be made executable or not.
+        let ours = !foreign && fs::write(POLICY, OURS).is_ok();
+        let _ = ours && fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).is_ok();
         Self { ours }
     }
 }

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::count::Count;
 
+/// Steps that are nothing if they run no test.
+const TEST_STEPS: &[&str] = &["unit", "lab"];
+
 /// How a step ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -16,15 +19,21 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Report {
     started: Instant,
+    /// What could not run is a failure: on the machine that decides, everything must.
+    require_all: bool,
+    /// A step that runs tests was among them.
+    tests_wanted: bool,
     steps: Vec<(&'static str, Outcome, Duration)>,
     /// Tests over all steps.
     pub(crate) tests: Count,
 }
 
 impl Report {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(require_all: bool) -> Self {
         Self {
             started: Instant::now(),
+            require_all,
+            tests_wanted: false,
             steps: Vec::new(),
             tests: Count::default(),
         }
@@ -41,6 +50,15 @@ impl Report {
         let began = Instant::now();
         let mut tests = Count::default();
         let mut outcome = run(&mut tests);
+        self.tests_wanted |= TEST_STEPS.contains(&name);
+        // What it needs is on no registry; the step says so by name.
+        if self.require_all && name != "advisories" {
+            if let Outcome::Skipped(why) = &outcome {
+                outcome = Outcome::Failed(format!("not run: {why}"));
+            } else if tests.skipped > 0 {
+                outcome = Outcome::Failed(format!("{} tests did not run", tests.skipped));
+            }
+        }
         // A failed test fails its step, whatever the runner's exit code was.
         if tests.failed > 0 && !matches!(outcome, Outcome::Failed(_)) {
             outcome = Outcome::Failed(format!("{} tests failed", tests.failed));
@@ -51,7 +69,6 @@ impl Report {
             tests.failures.push(format!("step {name}"));
         }
         if let Outcome::Skipped(why) = &outcome {
-            tests.skipped += 1;
             tests.skips.push(format!("step {name}: {why}"));
         }
         self.tests.add(tests);
@@ -60,7 +77,16 @@ impl Report {
         self.steps.push((name, outcome, took));
     }
 
-    /// Prints all of it; the last line is the count alone. True if nothing failed and something ran.
+    /// True if that step was run and failed.
+    pub(crate) fn has_failed(&self, step: &str) -> bool {
+        let failed = |(name, outcome, _): &(&str, Outcome, Duration)| {
+            *name == step && matches!(outcome, Outcome::Failed(_))
+        };
+        self.steps.iter().any(failed)
+    }
+
+    /// Prints all of it; the last line is the count of tests alone. True if nothing failed, and tests passed where there
+    /// were to be any.
     pub(crate) fn close(self) -> bool {
         println!("\n==> summary");
         for (name, outcome, took) in &self.steps {
@@ -90,7 +116,8 @@ impl Report {
                 names.iter().for_each(|name| println!("  {name}"));
             }
         }
-        if self.tests.total() == 0 {
+        let vacuous = self.tests_wanted && self.tests.passed == 0;
+        if vacuous {
             println!("\nno test ran");
         }
         println!();
@@ -98,7 +125,7 @@ impl Report {
             "{} passed, {} failed, {} skipped",
             self.tests.passed, self.tests.failed, self.tests.skipped
         );
-        self.tests.failed == 0 && self.tests.total() > 0
+        self.tests.failed == 0 && !vacuous
     }
 }
 
@@ -122,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_without_tests_counts_as_one_failure() {
-        let mut report = Report::new();
+        let mut report = Report::new(false);
         report.step("fmt", "", |_| Outcome::Failed("exit 1".into()));
         report.step("unit", "", |tests| {
             tests.passed = 3;
@@ -134,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_failed_test_fails_its_step_even_if_the_runner_ended_0() {
-        let mut report = Report::new();
+        let mut report = Report::new(false);
         report.step("unit", "", |tests| {
             tests.failed = 2;
             Outcome::Passed
@@ -144,7 +171,36 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_a_test_is_no_success() {
-        assert!(!Report::new().close());
+    fn a_run_that_was_to_test_and_did_not_is_no_success() {
+        let mut report = Report::new(false);
+        report.step("unit", "", |_| Outcome::Passed);
+        assert!(!report.close());
+        let mut report = Report::new(false);
+        report.step("fmt", "", |_| Outcome::Passed);
+        assert!(report.close());
+    }
+
+    #[test]
+    fn where_all_is_required_what_did_not_run_has_failed() {
+        let skipping = |require_all, step: &'static str| {
+            let mut report = Report::new(require_all);
+            report.step("unit", "", |tests| {
+                tests.passed = 1;
+                Outcome::Passed
+            });
+            report.step(step, "", |_| Outcome::Skipped("no apt".into()));
+            report.close()
+        };
+        assert!(skipping(false, "tools"));
+        assert!(!skipping(true, "tools"));
+        assert!(skipping(true, "advisories"));
+        let mut report = Report::new(true);
+        report.step("lab", "", |tests| {
+            tests.passed = 5;
+            tests.skipped = 1;
+            Outcome::Passed
+        });
+        assert!(report.has_failed("lab"));
+        assert!(!report.close());
     }
 }

@@ -25,8 +25,11 @@ const STEPS: &[&str] = &[
 const TOOLS_DIR: &str = "target/tools";
 
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
-    let chosen = choose(args)?;
-    let mut report = Report::new();
+    let (require_all, args): (Vec<&String>, Vec<&String>) =
+        args.iter().partition(|arg| *arg == "--require-all");
+    let args: Vec<String> = args.into_iter().cloned().collect();
+    let chosen = choose(&args)?;
+    let mut report = Report::new(!require_all.is_empty());
     for step in STEPS.iter().copied().filter(|s| chosen.contains(s)) {
         match step {
             "tools" => report.step(step, "programs the tests need", |_| tools()),
@@ -65,6 +68,11 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
             "release" => {
                 report.step(step, "release builds of the programs", |_| {
                     check(cargo().args(BUILD_PROGRAMS))
+                });
+            }
+            "lab" if report.has_failed("release") => {
+                report.step(step, "the laboratory, with the release builds", |_| {
+                    Outcome::Failed("there are no new release builds".into())
                 });
             }
             "lab" => report.step(step, "the laboratory, with the release builds", |tests| {
@@ -242,6 +250,8 @@ fn check(command: &mut Command) -> Outcome {
 /// Runs a test command with its output shown and counted.
 fn check_tests(command: &mut Command, tests: &mut Count) -> Outcome {
     let child = command
+        // Their output is read: colours would hide what it says.
+        .env("CARGO_TERM_COLOR", "never")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -265,6 +275,9 @@ fn check_tests(command: &mut Command, tests: &mut Count) -> Outcome {
     let status = child.wait();
     *tests = counted.into_inner().unwrap_or_default();
     match status {
+        Ok(status) if status.success() && tests.is_cut_off() => {
+            Outcome::Failed("the runner ended without a summary".into())
+        }
         Ok(status) if status.success() => Outcome::Passed,
         Ok(status) => Outcome::Failed(status.to_string()),
         Err(error) => Outcome::Failed(error.to_string()),
