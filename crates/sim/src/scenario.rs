@@ -68,6 +68,10 @@ pub struct Outcome {
 const PATIENCE: Duration = Duration::from_secs(90);
 /// And paths this long to become what the model says. Longer than the longest back-off of a quarantined path.
 const SETTLE: Duration = Duration::from_secs(180);
+/// Seconds for which the right paths are watched to stay.
+const STAYS: u32 = 5;
+/// Moved each way when all troubles are over, in bytes.
+const AFTERWARDS: u64 = 50_000;
 
 impl Scenario {
     /// The scenario of a seed.
@@ -150,13 +154,20 @@ impl Scenario {
             let at = free + rng.up_to(ms(4000));
             troubles.push((at, ms(rng.between(100, 6000)), what));
         }
-        let tasks = (0..rng.between(1, 4))
-            .map(|_| {
-                let amount = rng.between(1, 200_000);
-                let task = rng.pick(&[Task::Touch, Task::Upload(amount), Task::Download(amount)]);
-                (rng.up_to(ms(12_000)), task)
-            })
+        let task = |rng: &mut Rng| {
+            let amount = rng.between(1, 200_000);
+            rng.pick(&[Task::Touch, Task::Upload(amount), Task::Download(amount)])
+        };
+        let mut tasks: Vec<(Duration, Task)> = (0..rng.between(1, 4))
+            .map(|_| (rng.up_to(ms(12_000)), task(&mut rng)))
             .collect();
+        // And one for each trouble that begins a moment before it: what is under way when it comes is what matters.
+        for (at, ..) in &troubles {
+            let early = ms(rng.between(1, 100));
+            let bulk = rng.between(500_000, 2_000_000);
+            let task = rng.pick(&[Task::Upload(bulk), Task::Download(bulk)]);
+            tasks.push((at.saturating_sub(early), task));
+        }
         Self {
             setup,
             troubles,
@@ -192,13 +203,27 @@ impl Scenario {
             .unwrap_or(start)
             .max(scene.world.net.now());
         scene.world.run_until(over, |_| false);
-        scene.finish(PATIENCE);
-        for report in scene.reports() {
+        if !scene.finish(PATIENCE) {
+            failures.push("what was begun under the troubles did not end".to_owned());
+        }
+        // Whatever happened: it works now, both ways, and on the path it should.
+        scene.begin(peer, Task::Upload(AFTERWARDS));
+        scene.begin(peer, Task::Download(AFTERWARDS));
+        if !scene.finish(PATIENCE) {
+            failures.push("nothing passes after the troubles".to_owned());
+        }
+        self.check_paths(&mut scene, peer, &mut failures);
+        let reports = scene.reports();
+        // The first touch, the tasks, and the two at the end; touches while paths settle come on top.
+        let begun = 1 + self.tasks.len() + 2;
+        if reports.len() < begun {
+            failures.push(format!("{} of {begun} tasks began", reports.len()));
+        }
+        for report in reports {
             if report.done.is_none() {
                 failures.push(format!("a task did not end well: {report:?}"));
             }
         }
-        self.check_paths(&mut scene, peer, &mut failures);
         for (host, name) in [(scene.client, "client"), (scene.agent, "agent")] {
             for (at, note) in &scene.world.node(host).0.notes {
                 if matches!(note, Note::TunnelLost(..) | Note::Failed(..)) {
@@ -253,15 +278,25 @@ impl Scenario {
         for site in [scene.client_site, scene.agent_site] {
             scene.world.inflict(Fault::Loss(site, 0.0));
         }
-        // Something must flow, or a path that could be better would not be looked at.
+        // Something must flow, or a path that could be better would not be looked at. Right once is not enough: a path
+        // must stay so while it is used.
         let end = scene.world.net.now() + SETTLE;
-        while scene.paths(peer) != expected && scene.world.net.now() < end {
+        let mut stayed = 0;
+        while stayed < STAYS && scene.world.net.now() < end {
             scene.begin(peer, Task::Touch);
-            scene.world.run_for(Duration::from_secs(2));
+            scene.world.run_for(Duration::from_secs(1));
+            stayed = if scene.paths(peer) == expected {
+                stayed + 1
+            } else {
+                0
+            };
         }
-        let got = scene.paths(peer);
-        if got != expected {
+        if stayed < STAYS {
+            let got = scene.paths(peer);
             failures.push(format!("paths at the end: {got:?} instead of {expected:?}"));
+        }
+        if !scene.finish(PATIENCE) {
+            failures.push("a touch at the end was not answered".to_owned());
         }
         if !direct || !direct_possible(client, agent) {
             for host in [scene.client, scene.agent] {

@@ -257,8 +257,12 @@ impl Scene {
     }
     /// When the client's data first went by this kind of path.
     pub fn first_on(&mut self, kind: PathKind) -> Option<Duration> {
-        let (client, _) = self.world.node(self.client);
-        client.notes.iter().find_map(|(at, note)| match note {
+        self.first_on_at(self.client, kind)
+    }
+    /// When data of this host first went by this kind of path.
+    pub fn first_on_at(&mut self, host: HostId, kind: PathKind) -> Option<Duration> {
+        let (node, _) = self.world.node(host);
+        node.notes.iter().find_map(|(at, note)| match note {
             Note::Route(_, route, _) if route.primary.map(|w| w.kind()) == Some(kind) => Some(*at),
             _ => None,
         })

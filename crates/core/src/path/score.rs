@@ -14,6 +14,9 @@ const IMPAIRED_LOSS: u32 = 5;
 const IMPAIRED_RTT: Duration = Duration::from_millis(50);
 /// Width of an RTT bucket: smaller differences are noise.
 const RTT_BUCKET: Duration = Duration::from_millis(5);
+/// A better tier is left for its loss only if it loses twice as much as the other path and this much more, in percent: both
+/// often cross the same lossy access network, and a few dozen pings measure a few percent badly.
+const LOSS_MARGIN: u32 = 5;
 /// Within a tier a change must gain this much...
 const MARGIN: Duration = Duration::from_millis(5);
 /// ...and this share of the current round trip, in percent.
@@ -90,6 +93,12 @@ impl Policy for BestScore {
             return Verdict::Keep;
         }
         let (new, old) = (rank(best), rank(current));
+        if new.tier > old.tier
+            && !is_slow(current, best_rtt)
+            && current.loss_percent < best.loss_percent * 2 + LOSS_MARGIN
+        {
+            return Verdict::Keep;
+        }
         if new.tier < old.tier && !new.impaired {
             return Verdict::Move(best.id);
         }
@@ -106,14 +115,18 @@ impl Policy for BestScore {
     }
 }
 
-/// A path's score; `best_rtt` is the smallest round trip of all paths that may carry data.
-pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
-    let slow = match (path.rtt, best_rtt) {
+/// A detour that a person would notice.
+fn is_slow(path: &Standing, best_rtt: Option<Duration>) -> bool {
+    match (path.rtt, best_rtt) {
         (Some(rtt), Some(best)) => rtt > best * 2 + IMPAIRED_RTT,
         _ => false,
-    };
+    }
+}
+
+/// A path's score; `best_rtt` is the smallest round trip of all paths that may carry data.
+pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
     Score {
-        impaired: slow || path.loss_percent > IMPAIRED_LOSS,
+        impaired: is_slow(path, best_rtt) || path.loss_percent > IMPAIRED_LOSS,
         tier: path.kind,
         narrow: path.narrow,
         loss_bucket: path.loss_percent / 5,
@@ -173,6 +186,20 @@ mod tests {
             path(2, PathKind::Direct, 10, 9),
         ];
         assert_eq!(judge(2, &paths), Verdict::Challenge(PathId(1)));
+    }
+    #[test]
+    fn a_direct_path_is_not_left_for_one_that_loses_as_much() {
+        for (direct, relay, verdict) in [
+            (6, 3, Verdict::Keep),
+            (12, 4, Verdict::Keep),
+            (15, 4, Verdict::Challenge(PathId(1))),
+        ] {
+            let paths = [
+                path(1, PathKind::RelayUdp, 20, relay),
+                path(2, PathKind::Direct, 10, direct),
+            ];
+            assert_eq!(judge(2, &paths), verdict, "{direct} {relay}");
+        }
     }
     #[test]
     fn within_a_tier_both_margins_must_be_gained() {

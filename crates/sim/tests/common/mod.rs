@@ -26,7 +26,11 @@ pub(crate) fn scene(setup: Setup) -> Scene {
     Scene::new(base(), &setup)
 }
 
-/// A whole number from the environment.
+/// A whole number from the environment. What is no number is no reason to play something else than was asked for.
 pub(crate) fn env(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => panic!("{name}={text} is no whole number"),
+    }
 }
