@@ -403,7 +403,7 @@ pub struct Config {
     pub role: Role,
     /// Which carriers links may use.
     pub links: LinkMode,
-    /// False: never probe, never offer candidates; relay paths only (`--no-direct`).
+    /// False: relay paths only (`--no-direct`). No address is offered, and none is probed but through channels.
     pub direct: bool,
     /// Who may open tunnels to us.
     pub admission: Admission,

@@ -2,6 +2,7 @@
 
 mod byway;
 mod coturn;
+pub mod miniupnpd;
 mod sshd;
 
 use std::env;

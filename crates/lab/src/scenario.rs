@@ -4,9 +4,11 @@ mod carry;
 mod errors;
 mod failover;
 mod interop;
+mod lasting;
 mod matrix;
 mod nats;
 mod openssh;
+mod portmap;
 mod waste;
 
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub fn all() -> Vec<Scenario> {
         matrix::SCENARIOS,
         carry::SCENARIOS,
         failover::SCENARIOS,
+        lasting::SCENARIOS,
+        portmap::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,
         errors::SCENARIOS,

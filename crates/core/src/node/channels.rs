@@ -439,9 +439,8 @@ impl Node {
             rng: &mut self.rng,
             counters: &mut self.counters,
         };
-        if let Some(sealed) = live.paths.goodbye(&mut cx) {
-            self.send_signal(id, sealed);
-        }
+        let sealed = live.paths.goodbye(&mut cx);
+        self.send_signal(id, sealed);
     }
 
     /// Gives a peer up.

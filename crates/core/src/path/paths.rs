@@ -63,8 +63,8 @@ pub(crate) enum Output {
 #[derive(Debug)]
 pub(crate) struct Paths {
     pub(super) association: Association,
-    /// False: no candidates, no probes (`--no-direct`).
-    pub(super) probing: bool,
+    /// False: no candidates, and no probes but by channels (`--no-direct`).
+    pub(super) direct: bool,
     pub(super) policy: &'static dyn Policy,
     sockets: Vec<LocalSocket>,
     pub(super) table: BTreeMap<PathId, Path>,
@@ -102,12 +102,12 @@ impl Paths {
     pub(crate) fn new(
         now: Instant,
         association: Association,
-        probing: bool,
+        direct: bool,
         sockets: Vec<LocalSocket>,
     ) -> Self {
         Self {
             association,
-            probing,
+            direct,
             policy: &BestScore,
             sockets,
             table: BTreeMap::new(),
@@ -216,9 +216,12 @@ impl Paths {
         mapping: Mapping,
         generation: u64,
     ) {
-        if !self.probing {
-            return;
-        }
+        // Without direct paths the list is empty; the index in it is what the channels are probed by.
+        let (list, mapping) = if self.direct {
+            (list, mapping)
+        } else {
+            (Vec::new(), Mapping::Unknown)
+        };
         let body = SignalBody::Candidates(Candidates {
             index: self.association.own_index(),
             generation,
@@ -229,10 +232,9 @@ impl Paths {
         self.out.push_back(Output::Signal(sealed));
     }
 
-    /// What tells the peer that we forget it; none where nothing was ever told it that it would have to forget.
-    pub(crate) fn goodbye(&mut self, cx: &mut Cx<'_>) -> Option<Bytes> {
-        self.probing
-            .then(|| self.association.seal_signal(cx.rng, SignalBody::Goodbye))
+    /// What tells the peer that we forget it.
+    pub(crate) fn goodbye(&mut self, cx: &mut Cx<'_>) -> Bytes {
+        self.association.seal_signal(cx.rng, SignalBody::Goodbye)
     }
 
     /// A signal came through one of the peer's channels.
@@ -251,9 +253,6 @@ impl Paths {
             }
             _ => return,
         };
-        if !self.probing {
-            return;
-        }
         if self
             .association
             .peer_index()
@@ -269,7 +268,11 @@ impl Paths {
         }
         self.generation = Some(candidates.generation);
         self.association.set_peer_index(candidates.index);
-        self.remote = believe(&candidates.list, local, same_host, cx.counters);
+        self.remote = if self.direct {
+            believe(&candidates.list, local, same_host, cx.counters)
+        } else {
+            Vec::new()
+        };
         // What the new list does not name and nobody answered from is given up.
         let gone: Vec<PathId> = self
             .table
@@ -294,7 +297,7 @@ impl Paths {
         };
         let known = match (self.find(way), way) {
             (Some(id), _) => Some(id),
-            (None, Way::Direct { remote, .. }) if self.probing => self.discover(cx, way, remote),
+            (None, Way::Direct { remote, .. }) if self.direct => self.discover(cx, way, remote),
             _ => None,
         };
         let Some(id) = known else {
@@ -360,7 +363,7 @@ impl Paths {
     }
     /// True once the peer can be probed.
     pub(super) fn can_probe(&self) -> bool {
-        self.probing && self.association.peer_index().is_some()
+        self.association.peer_index().is_some()
     }
     pub(super) fn find(&self, way: Way) -> Option<PathId> {
         self.table.values().find(|p| p.way == way).map(|p| p.id)

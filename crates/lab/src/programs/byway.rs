@@ -59,6 +59,8 @@ pub struct Options {
     pub no_direct: bool,
     /// `--link`.
     pub link: Option<&'static str>,
+    /// The gateway may be asked for a port, which elsewhere in the laboratory nobody answers.
+    pub port_mapping: bool,
 }
 
 impl Options {
@@ -111,6 +113,9 @@ impl Agent {
             .arg(&ticket)
             .args(options.args())
             .args(args);
+        if options.port_mapping {
+            command.env_remove("BYWAY_NO_PORT_MAPPING");
+        }
         let process = Running::start("byway agent", &mut command)?;
         Ok(Self { ticket, process })
     }

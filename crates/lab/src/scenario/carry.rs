@@ -38,6 +38,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             garbage(Options {
                 no_direct: true,
                 link: Some("udp"),
+                ..Options::default()
             })
         },
     },
@@ -48,6 +49,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             garbage(Options {
                 no_direct: true,
                 link: Some("tls"),
+                ..Options::default()
             })
         },
     },
@@ -108,6 +110,7 @@ fn half_close() -> Result<()> {
         Options {
             no_direct: true,
             link: Some("tls"),
+            ..Options::default()
         },
     ] {
         let mut command = programs::byway(&world, &world.client, "client")?;
@@ -193,6 +196,7 @@ fn bulk() -> Result<()> {
             Options {
                 no_direct: true,
                 link: Some("udp"),
+                ..Options::default()
             },
             "udp link",
         ),

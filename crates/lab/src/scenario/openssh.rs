@@ -44,6 +44,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 Options {
                     no_direct: true,
                     link: Some("udp"),
+                    ..Options::default()
                 },
                 |t| t.relay_udp,
             )
@@ -57,6 +58,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 Options {
                     no_direct: true,
                     link: Some("tls"),
+                    ..Options::default()
                 },
                 |t| t.relay_tcp,
             )

@@ -66,6 +66,24 @@ fn a_relay_that_falls_silent_costs_a_failover_and_no_dial() {
 }
 
 #[test]
+fn the_same_holds_where_direct_paths_are_not_wanted() {
+    let off = |role| Config {
+        direct: false,
+        ..config(role)
+    };
+    let mut world = World::with(off(Role::Client), config(Role::Agent), 2);
+    world.connect();
+    assert!(world.run_for(ms(4_000), |w| channels(w) == 2));
+    world.chat(CLIENT, ms(10), ms(2_000));
+    let (dead, from) = (in_use(&world), world.elapsed());
+    world.relays[dead].alive = false;
+    world.chat(CLIENT, ms(10), ms(2_000));
+    assert_ne!(in_use(&world), dead);
+    let gap = world.hosts[AGENT].longest_gap(from);
+    assert!(gap <= ms(300), "stalled {gap:?}");
+}
+
+#[test]
 fn a_relay_that_is_killed_costs_less_and_is_joined_again_when_it_is_back() {
     let mut world = relayed(2);
     world.chat(CLIENT, ms(10), ms(1_000));
