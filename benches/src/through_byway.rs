@@ -28,6 +28,7 @@ impl ThroughByway {
         };
         let builder = || {
             Endpoint::builder()
+                .port_mapping(false)
                 .links(links)
                 .direct(kind == PathKind::Direct)
         };

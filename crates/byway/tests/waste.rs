@@ -17,6 +17,7 @@ async fn agent(relay: &Server) -> Endpoint {
         ..Default::default()
     };
     let agent = Endpoint::builder()
+        .port_mapping(false)
         .relay(relay.url())
         .accept(admission)
         .bind()
@@ -76,7 +77,11 @@ async fn a_thousand_tunnels_opened_and_closed_leave_nothing_behind() {
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
     let ticket = agent.ticket(None);
-    let client = Endpoint::builder().bind().await.unwrap();
+    let client = Endpoint::builder()
+        .port_mapping(false)
+        .bind()
+        .await
+        .unwrap();
 
     // The first tunnels fill caches and pools that stay: they are the base line, not a leak.
     for _ in 0..200 {
@@ -119,7 +124,11 @@ async fn a_closed_endpoint_leaves_no_task_and_no_socket() {
     let agent = agent(&relay).await;
     let ticket = agent.ticket(None);
     let fresh_client = || async {
-        let client = Endpoint::builder().bind().await.unwrap();
+        let client = Endpoint::builder()
+            .port_mapping(false)
+            .bind()
+            .await
+            .unwrap();
         one_tunnel(&client, &agent, &ticket).await;
         client.close().await;
     };
@@ -163,7 +172,11 @@ async fn an_idle_tunnel_wakes_nobody_between_keep_alives() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
-    let client = Endpoint::builder().bind().await.unwrap();
+    let client = Endpoint::builder()
+        .port_mapping(false)
+        .bind()
+        .await
+        .unwrap();
     let ticket = agent.ticket(None);
     let (ours, theirs) = tokio::join!(client.connect(&ticket), agent.accept());
     let (ours, _theirs) = (ours.unwrap(), theirs.unwrap());

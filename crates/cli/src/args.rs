@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Ssh(Ssh),
     /// Measure the round trip to an agent, and see by which path it goes.
     Ping(Ping),
-    /// Look at the network from here: NAT, UDP, relays.
+    /// Look at the network from here: NAT, UDP, relays. Ends 5 if no relay, or nobody at all, could be reached.
     Netcheck(Netcheck),
     /// Keep tickets under short names.
     #[command(subcommand)]
@@ -199,6 +199,9 @@ pub(crate) struct Netcheck {
     /// A STUN server to ask; may be repeated.
     #[arg(long = "stun", value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_port)]
     pub(crate) stun: Vec<String>,
+    /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
     /// One JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,

@@ -31,6 +31,7 @@ pub async fn agent(relay: &Server) -> Endpoint {
         ..Admission::default()
     };
     let agent = Endpoint::builder()
+        .port_mapping(false)
         .relay(relay.url())
         .accept(admission)
         .bind()
@@ -51,7 +52,11 @@ pub async fn tunnel(client: &Endpoint, agent: &Endpoint, ticket: &Ticket) -> (Tu
 pub async fn pair() -> Pair {
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let agent = agent(&relay).await;
-    let client = Endpoint::builder().bind().await.unwrap();
+    let client = Endpoint::builder()
+        .port_mapping(false)
+        .bind()
+        .await
+        .unwrap();
     let (ours, theirs) = tunnel(&client, &agent, &agent.ticket(None)).await;
     Pair {
         relay,

@@ -77,7 +77,9 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
             ));
     }
     // An endpoint that accepts keeps links to its relays; this one admits nobody.
-    let mut builder = Endpoint::builder().accept(Admission::default());
+    let mut builder = Endpoint::builder()
+        .accept(Admission::default())
+        .port_mapping(!args.no_port_mapping);
     for relay in &args.relays {
         builder = builder.relay(relay.clone());
     }
@@ -110,8 +112,12 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         show(&report, &links, &unresolved);
     }
     endpoint.close().await;
-    let answered = report.servers.iter().any(|row| row.mapped.is_some());
-    if answered || links.iter().any(|link| link.carrier.is_some()) {
+    // That STUN servers alone stay silent is a finding: UDP does not pass. That not even TLS reaches a relay, or that
+    // nobody could be asked, is a failure.
+    let asked = report.servers.iter();
+    let answered = asked.clone().any(|row| row.mapped.is_some());
+    let silent = args.relays.is_empty() && asked.len() > 0;
+    if answered || silent || links.iter().any(|link| link.carrier.is_some()) {
         return Ok(());
     }
     Err(

@@ -79,6 +79,8 @@ impl Home {
         command
             .env("BYWAY_HOME", self.path())
             .env("NO_COLOR", "1")
+            // What a test sends stays on this machine.
+            .env("BYWAY_NO_PORT_MAPPING", "1")
             .current_dir(self.path())
             .stdin(Stdio::null())
             .args(args);
