@@ -158,9 +158,14 @@ async fn opening(
                 .hint("does a firewall forbid UDP on loopback?"));
         }
         let took = began.elapsed();
+        // Loopback is offered only where a relay attests that both are on one host, and is no address of the host's.
         let candidates = endpoint.addresses().borrow().len();
+        let others = match candidates {
+            0 => String::new(),
+            n => format!(", beside {n} others"),
+        };
         story.step(&format!(
-            "candidates {candidates} addresses of the client were offered to the agent"
+            "candidates loopback addresses were offered both ways{others}: the relay sees both on this host"
         ));
         story.step(&format!(
             "direct     {:.1} ms after the client began, by {}; the same connection all along",
