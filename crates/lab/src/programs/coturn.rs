@@ -5,8 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::READY;
-use crate::debian::find;
+use super::{READY, find_tool};
 use crate::process::{Running, poll};
 use crate::world::{Place, World};
 
@@ -17,7 +16,7 @@ pub const PORT: u16 = 3478;
 pub fn coturn(world: &World, place: &Place, addrs: &[Ipv4Addr]) -> Result<Running> {
     let mut command = place
         .namespace
-        .command(find("turnserver").unwrap_or_default());
+        .command(find_tool("turnserver").unwrap_or_default());
     command.args([
         "-n",
         "--stun-only",

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{READY, binary, with_clean_home};
-use crate::debian::find;
+use super::{READY, binary, find_tool, with_clean_home};
 use crate::process::Running;
 use crate::world::World;
 
@@ -52,7 +51,7 @@ impl Sshd {
         let mut command = world
             .agent
             .namespace
-            .command(find("sshd").context("no sshd")?);
+            .command(find_tool("sshd").context("no sshd")?);
         command
             .args(["-D", "-e", "-f"])
             .arg(dir.join("sshd_config"));

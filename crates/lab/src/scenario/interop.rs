@@ -14,19 +14,19 @@ use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
 
 const COTURN_ALONE: &[Need] = &[
     Need::Namespaces,
-    Need::Tool("turnserver"),
-    Need::Tool("turnutils_stunclient"),
+    Need::Tool("turnserver", "coturn"),
+    Need::Tool("turnutils_stunclient", "coturn"),
 ];
 const WITH_COTURN: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("turnserver"),
-    Need::Tool("turnutils_stunclient"),
+    Need::Tool("turnserver", "coturn"),
+    Need::Tool("turnutils_stunclient", "coturn"),
 ];
 const WITH_STUN: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("stun"),
+    Need::Tool("stun", "stun-client"),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[

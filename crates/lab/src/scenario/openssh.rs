@@ -16,9 +16,9 @@ use crate::world::{Traffic, World};
 const WITH_SSH: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("sshd"),
-    Need::Tool("scp"),
-    Need::Tool("git"),
+    Need::Tool("sshd", "openssh-server"),
+    Need::Tool("scp", "openssh-client"),
+    Need::Tool("git", "git"),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -26,8 +26,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "openssh::the_daemon_works_without_a_tunnel",
         needs: &[
             Need::Namespaces,
-            Need::Tool("sshd"),
-            Need::Tool("ssh"),
+            Need::Tool("sshd", "openssh-server"),
+            Need::Tool("ssh", "openssh-client"),
         ],
         run: without_tunnel,
     },

@@ -14,7 +14,7 @@ use crate::world::World;
 const NEEDS: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("miniupnpd"),
+    Need::Tool("miniupnpd", "miniupnpd-nftables"),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
