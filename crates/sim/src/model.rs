@@ -27,6 +27,8 @@ pub enum Access {
     AddressRestricted,
     /// A port-restricted cone NAT.
     PortRestricted,
+    /// A port-restricted cone NAT that draws its ports at random.
+    RandomCone,
     /// A symmetric NAT with random ports.
     Symmetric,
     /// A firewall that drops UDP.
@@ -42,11 +44,12 @@ impl Access {
         Access::UdpBlocked,
     ];
     /// Every kind.
-    pub const ALL: [Access; 6] = [
+    pub const ALL: [Access; 7] = [
         Access::Open,
         Access::FullCone,
         Access::AddressRestricted,
         Access::PortRestricted,
+        Access::RandomCone,
         Access::Symmetric,
         Access::UdpBlocked,
     ];
@@ -59,6 +62,7 @@ impl Access {
             Self::FullCone | Self::UdpBlocked => Some(NatConfig::full_cone()),
             Self::AddressRestricted => Some(NatConfig::address_restricted()),
             Self::PortRestricted => Some(NatConfig::port_restricted()),
+            Self::RandomCone => Some(NatConfig::port_restricted().random_ports()),
             Self::Symmetric => Some(NatConfig::symmetric()),
         }
     }

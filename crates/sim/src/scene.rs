@@ -31,6 +31,8 @@ pub struct Setup {
     pub client_link: LinkConfig,
     /// The agent's access link, both directions.
     pub agent_link: LinkConfig,
+    /// How long the NATs of both keep a mapping that is not used; none is what RFC 4787 asks for.
+    pub nat_timeout: Option<Duration>,
     /// Which carriers the client may use.
     pub links: LinkMode,
     /// Whether direct paths are wanted.
@@ -51,6 +53,7 @@ impl Default for Setup {
             agent: Access::PortRestricted,
             client_link: LinkConfig::default(),
             agent_link: LinkConfig::default(),
+            nat_timeout: None,
             links: LinkMode::Auto,
             direct: true,
             stun: vec![Manner::Honest, Manner::Honest],
@@ -101,20 +104,28 @@ impl Scene {
     /// dialled yet.
     pub fn new(base: Instant, setup: &Setup) -> Self {
         let mut net = Network::new(base, setup.seed, Trace::new(setup.trace));
-        let relay_site = net.add_site(site("relay", Access::Open, None, LinkConfig::default()));
-        let client_site = net.add_site(site(
+        let public = |name| site(name, Access::Open, None, LinkConfig::default());
+        let private = |name, access, ip, link| {
+            let mut place = site(name, access, Some(ip), link);
+            if let Some(timeout) = setup.nat_timeout {
+                place.nat = place.nat.map(|(nat, ip)| (nat.timeout(timeout), ip));
+            }
+            place
+        };
+        let relay_site = net.add_site(public("relay"));
+        let client_site = net.add_site(private(
             "client",
             setup.client,
-            Some([203, 0, 113, 10]),
+            [203, 0, 113, 10],
             setup.client_link,
         ));
         let agent_site = if setup.together {
             client_site
         } else {
-            net.add_site(site(
+            net.add_site(private(
                 "agent",
                 setup.agent,
-                Some([203, 0, 113, 20]),
+                [203, 0, 113, 20],
                 setup.agent_link,
             ))
         };
@@ -149,8 +160,7 @@ impl Scene {
         let mut stun = Vec::new();
         for (n, manner) in setup.stun.iter().enumerate() {
             let ip = IpAddr::from([192, 0, 2, 10 + n as u8]);
-            let place = site("stun", Access::Open, None, LinkConfig::default());
-            let place = world.net.add_site(place);
+            let place = world.net.add_site(public("stun"));
             let host = world.net.add_host(place, vec![ip], &[STUN_PORT]);
             let server = StunServer::new(&world.net, host, *manner);
             world.add_stun(host, server);
@@ -255,23 +265,34 @@ impl Scene {
         let (node, _) = self.world.node(self.agent);
         (client, agent.and_then(|p| node.path(p)))
     }
-    /// When the client's data first went by this kind of path.
-    pub fn first_on(&mut self, kind: PathKind) -> Option<Duration> {
-        self.first_on_at(self.client, kind)
-    }
     /// When data of this host first went by this kind of path.
-    pub fn first_on_at(&mut self, host: HostId, kind: PathKind) -> Option<Duration> {
+    pub fn first_on(&mut self, host: HostId, kind: PathKind) -> Option<Duration> {
+        let routes = self.routes_since(host, Duration::ZERO);
+        routes
+            .into_iter()
+            .find(|(_, path)| *path == Some(kind))
+            .map(|(at, _)| at)
+    }
+    /// The kinds of path that data of this host has gone by since then, each with the time of the change.
+    pub fn routes_since(
+        &mut self,
+        host: HostId,
+        since: Duration,
+    ) -> Vec<(Duration, Option<PathKind>)> {
+        let (node, _) = self.world.node(host);
+        let notes = node.notes.iter().filter(|(at, _)| *at >= since);
+        notes
+            .filter_map(|(at, note)| match note {
+                Note::Route(_, route, _) => Some((*at, route.primary.map(|w| w.kind()))),
+                _ => None,
+            })
+            .collect()
+    }
+    /// When the tunnel's handshake was complete on this host.
+    pub fn connected_at(&mut self, host: HostId) -> Option<Duration> {
         let (node, _) = self.world.node(host);
         node.notes.iter().find_map(|(at, note)| match note {
-            Note::Route(_, route, _) if route.primary.map(|w| w.kind()) == Some(kind) => Some(*at),
-            _ => None,
-        })
-    }
-    /// The kind of path on which the client's data first went.
-    pub fn first_on_any(&mut self) -> Option<PathKind> {
-        let (client, _) = self.world.node(self.client);
-        client.notes.iter().find_map(|(_, note)| match note {
-            Note::Route(_, route, _) => route.primary.map(|w| w.kind()),
+            Note::Connected(_) => Some(*at),
             _ => None,
         })
     }

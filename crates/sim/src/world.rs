@@ -139,11 +139,7 @@ impl World {
                     self.programs.insert(host, Program::Relay(relay));
                 }
             }
-            Fault::Loss(site, share) => {
-                let (up, down) = self.net.links_mut(site);
-                up.loss = share;
-                down.loss = share;
-            }
+            Fault::Loss(site, share) => self.net.set_loss(site, share),
         }
     }
 

@@ -168,40 +168,67 @@ fn harm_since(s: &mut Scene, since: Duration) -> Vec<String> {
     out
 }
 
-#[test]
-fn a_flood_of_garbage_at_every_address_disturbs_nothing() {
-    for access in [Access::Open, Access::Symmetric] {
-        let mut s = scene(Setup {
-            client: access,
-            agent: access,
-            ..Setup::default()
-        });
-        let peer = s.dial(vec![Task::Touch]);
-        assert!(s.finish(secs(10)));
-        s.world.run_for(secs(5));
-        let before = s.paths(peer);
-        let since = s.world.net.now();
-        let host = attacker(&mut s, [198, 51, 100, 66]);
-        let victims = vec![
-            RELAY_ADDR,
-            SocketAddr::from(([203, 0, 113, 11], 5000)),
-            SocketAddr::from(([203, 0, 113, 21], 5000)),
-        ];
-        let undisturbed = both_ways(&mut s, peer);
-        let flooder = Flooder::new(&mut s.world.net, host, victims, ms(1));
-        s.world.add_flooder(host, flooder);
-        let flooded = both_ways(&mut s, peer);
-        assert!(
-            flooded < undisturbed * 3 / 2,
-            "{flooded:?} instead of {undisturbed:?}"
-        );
-        s.world.run_for(secs(5));
-        s.world.run_for(secs(5));
-        s.assert_fine();
-        assert_eq!(s.paths(peer), before);
-        assert_eq!(harm_since(&mut s, since), Vec::<String>::new());
-        assert!(s.world.flooder(host).sent > 5_000);
+/// Where the relay sees the nodes, and itself: everything an attacker on the path knows.
+fn seen_addresses(s: &Scene) -> Vec<SocketAddr> {
+    let mut seen = s.world.relay(s.relay).bound();
+    seen.push(RELAY_ADDR);
+    seen
+}
+
+/// An attacker that hears everything, in whose name soever it speaks, only adds noise.
+fn flood(access: Access) {
+    let mut s = scene(Setup {
+        client: access,
+        agent: access,
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.finish(secs(10)));
+    s.world.run_for(secs(5));
+    let before = s.paths(peer);
+    let since = s.world.net.now();
+    let host = attacker(&mut s, [198, 51, 100, 66]);
+    let victims = seen_addresses(&s);
+    assert_eq!(victims.len(), 3, "client, agent and relay: {victims:?}");
+    let undisturbed = both_ways(&mut s, peer);
+    let flooder = Flooder::new(&mut s.world.net, host, victims, ms(1));
+    s.world.add_flooder(host, flooder);
+    let flooded = both_ways(&mut s, peer);
+    assert!(
+        flooded < undisturbed * 3 / 2,
+        "{flooded:?} instead of {undisturbed:?}"
+    );
+    s.world.run_for(secs(5));
+    assert_eq!(s.paths(peer), before);
+    s.begin(peer, Task::Touch);
+    assert!(s.finish(secs(5)));
+    s.assert_fine();
+    assert_eq!(harm_since(&mut s, since), Vec::<String>::new());
+    assert_eq!(s.world.node(s.agent).0.peers().len(), 1);
+    // And it was there: it got through to everybody, with what it had made up and with what it had heard.
+    let flooder = s.world.flooder(host);
+    assert!(flooder.garbage > 5_000, "{}", flooder.garbage);
+    assert!(flooder.replayed > 3_000, "{}", flooder.replayed);
+    let site = s.world.net.site_of(host);
+    for victim in [s.client, s.agent, s.relay] {
+        let arrived = s.world.net.delivered(site, victim);
+        assert!(arrived > 1_000, "{arrived} at {victim:?}");
     }
+}
+
+#[test]
+fn a_flood_of_garbage_and_replays_does_not_disturb_a_direct_tunnel() {
+    flood(Access::Open);
+}
+
+#[test]
+fn a_flood_of_garbage_and_replays_does_not_disturb_a_tunnel_behind_cones() {
+    flood(Access::PortRestricted);
+}
+
+#[test]
+fn a_flood_of_garbage_and_replays_does_not_disturb_a_relayed_tunnel() {
+    flood(Access::Symmetric);
 }
 
 #[test]
@@ -227,6 +254,7 @@ fn a_node_that_abuses_its_link_disturbs_no_other_tunnel() {
     assert_eq!(harm_since(&mut s, since), Vec::<String>::new());
     let abuser = s.world.abuser(host);
     assert!(abuser.sent > 500, "{}", abuser.sent);
+    assert!(abuser.admitted > 1, "the relay let it in, and in again");
     assert!(abuser.thrown_out > 0, "garbage frames end a link");
     // What it opened, the agent refused; nothing of it piles up.
     let agent = s.agent;

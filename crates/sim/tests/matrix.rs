@@ -34,11 +34,16 @@ fn play(client: Access, agent: Access) {
         took <= ms(budget + SLACK),
         "{cell}: first answer after {took:?}"
     );
-    let opening = s.first_on_any();
-    assert!(
-        matches!(opening, Some(PathKind::RelayUdp | PathKind::RelayTls)),
-        "{cell}: began on {opening:?}"
-    );
+    for host in [s.client, s.agent] {
+        let opening = s.routes_since(host, Duration::ZERO).first().copied();
+        assert!(
+            matches!(
+                opening,
+                Some((_, Some(PathKind::RelayUdp | PathKind::RelayTls)))
+            ),
+            "{cell}: began on {opening:?}"
+        );
+    }
     let expected = (
         Some(expected_path(client, agent)),
         Some(expected_path(agent, client)),
@@ -60,7 +65,7 @@ fn play(client: Access, agent: Access) {
     s.world.run_for(secs(3));
     assert_eq!(s.paths(peer), expected, "{cell}: and it stays so");
     for (host, name) in [(s.client, "client"), (s.agent, "agent")] {
-        let direct = s.first_on_at(host, PathKind::Direct);
+        let direct = s.first_on(host, PathKind::Direct);
         if direct_possible(client, agent) {
             let took = direct.unwrap_or(Duration::MAX) - s.dialled_at();
             println!("{cell}: direct at the {name} after {took:?}");
@@ -105,6 +110,12 @@ cells! {
     udp_blocked_to_udp_blocked_runs_over_tls: UdpBlocked, UdpBlocked;
     full_cone_to_symmetric_goes_direct: FullCone, Symmetric;
     symmetric_to_address_restricted_goes_direct: Symmetric, AddressRestricted;
+    random_cone_to_open_goes_direct: RandomCone, Open;
+    random_cone_to_port_restricted_goes_direct: RandomCone, PortRestricted;
+    port_restricted_to_random_cone_goes_direct: PortRestricted, RandomCone;
+    random_cone_to_random_cone_goes_direct: RandomCone, RandomCone;
+    random_cone_to_symmetric_stays_on_the_relay: RandomCone, Symmetric;
+    symmetric_to_random_cone_stays_on_the_relay: Symmetric, RandomCone;
 }
 
 #[test]
@@ -115,10 +126,13 @@ fn two_nodes_behind_one_nat_go_direct_over_their_own_network() {
         ..Setup::default()
     });
     let peer = s.dial(vec![Task::Touch]);
-    assert!(s.until_path(peer, PathKind::Direct, secs(5)));
+    let both = (Some(PathKind::Direct), Some(PathKind::Direct));
+    s.world.run_for(secs(5));
+    assert_eq!(s.paths(peer), both);
     s.begin(peer, Task::Download(MIB));
     assert!(s.finish(secs(20)));
     s.assert_fine();
+    assert_eq!(s.paths(peer), both);
 }
 
 #[test]
@@ -133,8 +147,11 @@ fn without_direct_paths_a_tunnel_stays_on_the_relay() {
     assert!(s.finish(secs(20)));
     s.world.run_for(secs(30));
     s.assert_fine();
-    assert_eq!(s.first_on(PathKind::Direct), None);
-    assert_eq!(s.paths(peer).0, Some(PathKind::RelayUdp));
+    for host in [s.client, s.agent] {
+        assert_eq!(s.first_on(host, PathKind::Direct), None);
+    }
+    let relayed = (Some(PathKind::RelayUdp), Some(PathKind::RelayUdp));
+    assert_eq!(s.paths(peer), relayed);
 }
 
 /// Round trip between two sites with the default links, and between client and agent through the relay.

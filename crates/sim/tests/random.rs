@@ -19,7 +19,11 @@ fn play(seed: u64) -> Outcome {
         }
     }
     let naming = Naming(seed);
-    let outcome = Scenario::generate(seed).run(base());
+    let mut scenario = Scenario::generate(seed);
+    if env("BYWAY_SIM_SEED").is_some() {
+        scenario.setup.trace = usize::MAX;
+    }
+    let outcome = scenario.run(base());
     std::mem::forget(naming);
     outcome
 }
@@ -31,30 +35,45 @@ fn replay(seed: u64) -> String {
 /// How many seeds are played where nothing else is said.
 const SEEDS: u64 = 150;
 
-#[test]
-fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found() {
+/// Plays every other seed, so that two processors have something to do.
+fn play_every_other(offset: u64) {
     if let Some(seed) = env("BYWAY_SIM_SEED") {
-        let outcome = play(seed);
-        println!("{}\n{:#?}", outcome.story, Scenario::generate(seed));
-        assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        if seed % 2 == offset {
+            let outcome = play(seed);
+            println!("{}\n{:#?}", outcome.story, Scenario::generate(seed));
+            assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        }
         return;
     }
     let first = env("BYWAY_SIM_FIRST").unwrap_or(0);
     let seeds = env("BYWAY_SIM_SEEDS").unwrap_or(SEEDS);
     assert!(seeds > 0, "BYWAY_SIM_SEEDS=0 plays nothing");
     let mut failed = Vec::new();
-    for seed in first..first + seeds {
+    let (mut met, mut troubles) = (0, 0);
+    for seed in (first..first + seeds).filter(|seed| seed % 2 == offset) {
         let outcome = play(seed);
+        met += outcome.met.0;
+        troubles += outcome.met.1;
         if !outcome.failures.is_empty() {
             eprintln!("seed {seed}: {:#?}\n{}", outcome.failures, replay(seed));
             failed.push(seed);
         }
     }
-    assert!(
-        failed.is_empty(),
-        "{} of {seeds} failed: {failed:?}",
-        failed.len()
-    );
+    println!("{met} of {troubles} troubles met a transfer");
+    assert!(failed.is_empty(), "of {seeds} failed: {failed:?}");
+    // A trouble that nothing is under way to meet shows nothing.
+    let enough = troubles < 20 || met * 10 >= troubles * 9;
+    assert!(enough, "{met} of {troubles} troubles met a transfer");
+}
+
+#[test]
+fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found_with_even_seeds() {
+    play_every_other(0);
+}
+
+#[test]
+fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found_with_odd_seeds() {
+    play_every_other(1);
 }
 
 #[test]

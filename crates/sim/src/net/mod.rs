@@ -10,15 +10,19 @@
 //!
 //! Hosts of one site reach each other over its LAN without any of that. Byte pipes (TCP) are in [`pipe`].
 //!
+//! An attacker's network is no different, but it may do what real ones can: send with any source address
+//! ([`Network::send_spoofed`]), and listen to the core ([`Network::tap`]).
+//!
 //! The network also owns the clock and the queue of what happens when: [`Network::step`] takes the next event, moves the
 //! clock to it and returns what a host must hear of.
 
+mod datagram;
 pub mod link;
 pub mod nat;
 pub mod pipe;
 mod queue;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -26,8 +30,8 @@ use bytes::Bytes;
 
 use crate::rng::Rng;
 use crate::trace::Trace;
-use link::{Link, LinkConfig, LinkDrop};
-use nat::{Nat, NatConfig, Refused};
+use link::{Link, LinkConfig};
+use nat::{Nat, NatConfig};
 use pipe::{PipeId, Pipes, Side};
 use queue::Queue;
 
@@ -111,6 +115,11 @@ pub enum Happening {
         /// The message.
         data: Bytes,
     },
+    /// A pipe that had no room for more has some again ([`Network::pipe_room`]).
+    PipeRoom {
+        /// Which.
+        pipe: PipeId,
+    },
     /// A pipe broke, or could not be connected.
     PipeBroken {
         /// Which.
@@ -127,12 +136,14 @@ enum Event {
         data: Bytes,
     },
     Arrive {
+        from_site: SiteId,
         site: SiteId,
         from: SocketAddr,
         to: SocketAddr,
         data: Bytes,
     },
     Deliver {
+        from_site: SiteId,
         host: HostId,
         from: SocketAddr,
         to: SocketAddr,
@@ -177,6 +188,9 @@ pub enum Step {
     Limit,
 }
 
+/// A datagram as it crossed the core: who sent it and to whom, as seen from outside, and what it was.
+pub type Tapped = (SocketAddr, SocketAddr, Bytes);
+
 /// How long a LAN takes.
 const LAN_DELAY: Duration = Duration::from_micros(300);
 
@@ -195,6 +209,10 @@ pub struct Network {
     pipes: Pipes,
     /// Datagrams by fate.
     fates: BTreeMap<&'static str, u64>,
+    /// Datagrams delivered, by the site that really sent them and the host that got them.
+    delivered: BTreeMap<(SiteId, HostId), u64>,
+    /// The last datagrams that crossed the core, if someone listens, who hears all but what comes from this site.
+    tapped: Option<(SiteId, VecDeque<Tapped>)>,
     /// What happened.
     pub trace: Trace,
 }
@@ -213,6 +231,8 @@ impl Network {
             holes: Vec::new(),
             pipes: Pipes::new(Rng::new(seed, "pipes")),
             fates: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            tapped: None,
             trace,
         }
     }
@@ -283,33 +303,44 @@ impl Network {
         let site = &mut self.sites[site.0 as usize];
         (&mut site.up.config, &mut site.down.config)
     }
-    /// Restarts a site's NAT: all mappings are gone, new ones get other ports.
+    /// From now on the access link of a site loses this share of its packets, in both directions.
+    pub fn set_loss(&mut self, site: SiteId, share: f64) {
+        let text = format!("site {} loses {share}", site.0);
+        self.trace.say(self.now, "loss", text);
+        let (up, down) = self.links_mut(site);
+        up.loss = share;
+        down.loss = share;
+    }
+    /// Restarts a site's NAT: all mappings are gone, of datagrams and of pipes; new ones get other ports.
     pub fn rebind_nat(&mut self, site: SiteId) {
-        self.trace
-            .note(self.now, "rebind", &site.0.to_le_bytes(), || {
-                format!("NAT of site {}", site.0)
-            });
+        let text = format!("NAT of site {}", site.0);
+        self.trace.say(self.now, "rebind", text);
         if let Some(nat) = &mut self.sites[site.0 as usize].nat {
             nat.rebind();
+            self.pipes_cut_by_nat(site);
         }
+    }
+    /// True if the site's NAT would let a datagram from `from` in at its external port `port` now.
+    pub fn lets_in(&self, site: SiteId, port: u16, from: SocketAddr) -> bool {
+        let nat = &self.sites[site.0 as usize].nat;
+        nat.as_ref()
+            .is_none_or(|nat| nat.lets_in(self.now, port, from))
     }
     /// Opens a black hole.
     pub fn open_hole(&mut self, hole: Hole) {
-        self.trace
-            .note(self.now, "hole", &[1], || format!("open {hole:?}"));
+        self.trace.say(self.now, "hole", format!("open {hole:?}"));
         self.holes.push(hole);
     }
     /// Closes it again.
     pub fn close_hole(&mut self, hole: Hole) {
-        self.trace
-            .note(self.now, "hole", &[0], || format!("close {hole:?}"));
+        self.trace.say(self.now, "hole", format!("close {hole:?}"));
         self.holes.retain(|h| *h != hole);
     }
     /// The process on a host dies (its pipes break) or is started again.
     pub fn set_alive(&mut self, host: HostId, alive: bool) {
-        self.trace.note(self.now, "alive", &[alive.into()], || {
-            format!("host {} {}", host.0, if alive { "starts" } else { "dies" })
-        });
+        let what = if alive { "starts" } else { "dies" };
+        let text = format!("host {} {what}", host.0);
+        self.trace.say(self.now, "alive", text);
         self.hosts[host.0 as usize].alive = alive;
         if !alive {
             for (pipe, side) in self.pipes.of_host(host) {
@@ -320,6 +351,18 @@ impl Network {
     /// How many datagrams met which fate so far.
     pub fn fates(&self) -> &BTreeMap<&'static str, u64> {
         &self.fates
+    }
+    /// How many datagrams that were really sent from a site a host got, whatever their source said.
+    pub fn delivered(&self, from: SiteId, to: HostId) -> u64 {
+        self.delivered.get(&(from, to)).copied().unwrap_or_default()
+    }
+    /// Begins to listen to the core, for all but what the listener's own site sends.
+    pub fn tap(&mut self, own: SiteId) {
+        self.tapped = Some((own, VecDeque::new()));
+    }
+    /// The last datagrams heard there, oldest first.
+    pub fn tapped(&self) -> Vec<&Tapped> {
+        self.tapped.iter().flat_map(|(_, heard)| heard).collect()
     }
     /// Asks for a wake-up; a later call replaces an earlier one.
     pub fn wake_at(&mut self, host: HostId, at: Option<Duration>) {
@@ -337,71 +380,6 @@ impl Network {
         self.queue.push(at.max(self.now), Event::Script(what));
     }
 
-    /// A host sends a datagram from one of its ports.
-    pub fn send(&mut self, host: HostId, port: u16, to: SocketAddr, data: Bytes) {
-        let Some(from) = self.source(host, port, to) else {
-            return self.fate("no address of that family", None, to, &data);
-        };
-        let site_id = self.hosts[host.0 as usize].site;
-        let site = &mut self.sites[site_id.0 as usize];
-        if let Some(other) = site.lan.get(&to.ip()).copied() {
-            let at = self.now + LAN_DELAY;
-            self.note_send("lan", from, to, &data);
-            let host = other;
-            self.queue.push(
-                at,
-                Event::Deliver {
-                    host,
-                    from,
-                    to,
-                    data,
-                },
-            );
-            return;
-        }
-        if site.config.udp_blocked {
-            return self.fate("blocked", Some(from), to, &data);
-        }
-        let external = match &mut site.nat {
-            Some(nat) if from.is_ipv4() => nat.outbound(self.now, from, to),
-            _ => from,
-        };
-        if let Some(nat) = &site.nat
-            && nat.external() == to.ip()
-        {
-            if !nat.config().hairpin {
-                return self.fate("no hairpin", Some(from), to, &data);
-            }
-            self.queue.push(
-                self.now + LAN_DELAY,
-                Event::Arrive {
-                    site: site_id,
-                    from: external,
-                    to,
-                    data,
-                },
-            );
-            return;
-        }
-        match site.up.pass(self.now, packet_size(to, data.len())) {
-            Ok((at, copy)) => {
-                self.note_send("send", external, to, &data);
-                for at in [Some(at), copy].into_iter().flatten() {
-                    self.queue.push(
-                        at,
-                        Event::Cross {
-                            from_site: site_id,
-                            from: external,
-                            to,
-                            data: data.clone(),
-                        },
-                    );
-                }
-            }
-            Err(why) => self.fate(drop_name(why), Some(from), to, &data),
-        }
-    }
-
     /// Takes the next event up to `limit` and moves the clock to it.
     pub fn step(&mut self, limit: Duration) -> Step {
         let Some((at, event)) = self.queue.pop_until(limit) else {
@@ -417,18 +395,24 @@ impl Network {
                 data,
             } => self.cross(from_site, from, to, data),
             Event::Arrive {
+                from_site,
                 site,
                 from,
                 to,
                 data,
-            } => return self.arrive(site, from, to, data),
+            } => return self.arrive(from_site, site, from, to, data),
             Event::Deliver {
+                from_site,
                 host,
                 from,
                 to,
                 data,
-            } => return self.deliver(host, from, to, data),
-            Event::PipeTry(pipe, side) => self.pipe_try(pipe, side),
+            } => return self.deliver(from_site, host, from, to, data),
+            Event::PipeTry(pipe, side) => {
+                if let Some((host, what)) = self.pipe_try(pipe, side) {
+                    return Step::Host(host, what);
+                }
+            }
             Event::PipeArrive(pipe, side) => {
                 if let Some((host, what)) = self.pipe_arrive(pipe, side) {
                     return Step::Host(host, what);
@@ -438,6 +422,9 @@ impl Network {
                 let slot = &mut self.hosts[host.0 as usize];
                 if slot.wake == Some(at) && slot.alive {
                     slot.wake = None;
+                    let id = host.0.to_le_bytes();
+                    self.trace
+                        .note(self.now, "wake", &[&id], || format!("host {}", host.0));
                     return Step::Host(host, Happening::Wake);
                 }
             }
@@ -445,139 +432,6 @@ impl Network {
         }
         Step::Inside
     }
-
-    fn source(&self, host: HostId, port: u16, to: SocketAddr) -> Option<SocketAddr> {
-        self.addrs(host)
-            .iter()
-            .find(|a| a.is_ipv4() == to.is_ipv4())
-            .map(|a| SocketAddr::new(*a, port))
-    }
-
-    fn cross(&mut self, from_site: SiteId, from: SocketAddr, to: SocketAddr, data: Bytes) {
-        let Some(site_id) = self.public.get(&to.ip()).copied() else {
-            return self.fate("unroutable", Some(from), to, &data);
-        };
-        if self.swallowed(from_site, site_id, Some(&data)) {
-            return self.fate("hole", Some(from), to, &data);
-        }
-        let site = &mut self.sites[site_id.0 as usize];
-        match site.down.pass(self.now, packet_size(to, data.len())) {
-            Ok((at, copy)) => {
-                for at in [Some(at), copy].into_iter().flatten() {
-                    self.queue.push(
-                        at,
-                        Event::Arrive {
-                            site: site_id,
-                            from,
-                            to,
-                            data: data.clone(),
-                        },
-                    );
-                }
-            }
-            Err(why) => self.fate(drop_name(why), Some(from), to, &data),
-        }
-    }
-
-    fn arrive(
-        &mut self,
-        site_id: SiteId,
-        from: SocketAddr,
-        mut to: SocketAddr,
-        data: Bytes,
-    ) -> Step {
-        let site = &mut self.sites[site_id.0 as usize];
-        if site.config.udp_blocked {
-            self.fate("blocked", Some(from), to, &data);
-            return Step::Inside;
-        }
-        if let Some(nat) = &mut site.nat
-            && to.is_ipv4()
-        {
-            match nat.inbound(self.now, to.port(), from) {
-                Ok(internal) => to = internal,
-                Err(Refused::NoMapping) => {
-                    self.fate("no mapping", Some(from), to, &data);
-                    return Step::Inside;
-                }
-                Err(Refused::Filtered) => {
-                    self.fate("filtered", Some(from), to, &data);
-                    return Step::Inside;
-                }
-            }
-        }
-        match site.lan.get(&to.ip()).copied() {
-            Some(host) => self.deliver(host, from, to, data),
-            None => Step::Inside,
-        }
-    }
-
-    fn deliver(&mut self, id: HostId, from: SocketAddr, to: SocketAddr, data: Bytes) -> Step {
-        let host = &self.hosts[id.0 as usize];
-        if !host.alive || !host.ports.contains(&to.port()) {
-            self.fate("no listener", Some(from), to, &data);
-            return Step::Inside;
-        }
-        *self.fates.entry("delivered").or_default() += 1;
-        self.trace.note(self.now, "deliver", &[], || {
-            format!("{from} -> {to} {}", describe(&data))
-        });
-        Step::Host(id, Happening::Datagram { from, to, data })
-    }
-
-    fn swallowed(&self, from: SiteId, to: SiteId, datagram: Option<&[u8]>) -> bool {
-        self.holes.iter().any(|hole| {
-            hole.from.is_none_or(|s| s == from)
-                && hole.to.is_none_or(|s| s == to)
-                && match (hole.what, datagram) {
-                    (Traffic::All, _) | (Traffic::Udp, Some(_)) => true,
-                    (Traffic::FirstByte(b), Some(d)) => d.first() == Some(&b),
-                    (Traffic::LongerThan(n), Some(d)) => d.len() > n,
-                    (_, None) => false,
-                }
-        })
-    }
-
-    fn note_send(&mut self, how: &'static str, from: SocketAddr, to: SocketAddr, data: &[u8]) {
-        self.trace.note(self.now, how, data, || {
-            format!("{from} -> {to} {}", describe(data))
-        });
-    }
-
-    fn fate(&mut self, fate: &'static str, from: Option<SocketAddr>, to: SocketAddr, data: &[u8]) {
-        *self.fates.entry(fate).or_default() += 1;
-        self.trace.note(self.now, "drop", fate.as_bytes(), || {
-            let from = from.map_or_else(|| "?".to_owned(), |f| f.to_string());
-            format!("{from} -> {to} {}: {fate}", describe(data))
-        });
-    }
-}
-
-/// The IP packet around a UDP payload: IP header, UDP header (8), payload.
-fn packet_size(to: SocketAddr, payload: usize) -> usize {
-    payload + 8 + if to.is_ipv4() { 20 } else { 40 }
-}
-
-fn drop_name(why: LinkDrop) -> &'static str {
-    match why {
-        LinkDrop::Mtu => "mtu",
-        LinkDrop::Queue => "queue full",
-        LinkDrop::Loss => "lost",
-    }
-}
-
-fn describe(data: &[u8]) -> String {
-    let kind = match data.first() {
-        Some(0..=3) => "stun",
-        Some(0x80) => "relayed",
-        Some(0x81) => "probe",
-        Some(0x82) => "cookie",
-        Some(0x83) => "fragment",
-        Some(0x40..=0x7f) => "quic",
-        Some(0xc0..=0xff) => "quic-long",
-        _ => "?",
-    };
-    format!("{kind} {}", data.len())
 }
 
 #[cfg(test)]

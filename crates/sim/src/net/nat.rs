@@ -86,6 +86,12 @@ impl NatConfig {
             Ports::Random,
         )
     }
+    /// The same with random ports; one for each internal endpoint, if the mapping is endpoint-independent.
+    #[must_use]
+    pub const fn random_ports(mut self) -> Self {
+        self.ports = Ports::Random;
+        self
+    }
     /// The same with another mapping timeout.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
@@ -219,6 +225,15 @@ impl Nat {
         } else {
             Err(Refused::Filtered)
         }
+    }
+
+    /// True if a datagram from `remote` to an external port would be let in now.
+    pub fn lets_in(&self, now: Duration, port: u16, remote: SocketAddr) -> bool {
+        let from = Towards::of(self.config.filtering, remote);
+        let live = |last: Duration| now.saturating_sub(last) < self.config.timeout;
+        self.mappings
+            .get(&port)
+            .is_some_and(|m| live(m.last_out) && m.permitted.get(&from).is_some_and(|at| live(*at)))
     }
 
     /// The NAT restarts: every mapping is gone, and new ones get other ports.
@@ -362,6 +377,26 @@ mod tests {
             Err(Refused::Filtered)
         );
         assert!(n.inbound(Duration::from_secs(40), port, addr(B)).is_ok());
+    }
+
+    #[test]
+    fn a_look_whether_it_would_be_let_in_says_what_then_happens() {
+        let mut n = nat(NatConfig::port_restricted().timeout(Duration::from_secs(30)));
+        let port = n.outbound(T0, addr(IN), addr(A)).port();
+        for (at, remote) in [(0, A), (29, A), (29, A2), (30, A)] {
+            let at = Duration::from_secs(at);
+            let looked = n.lets_in(at, port, addr(remote));
+            assert_eq!(looked, n.inbound(at, port, addr(remote)).is_ok(), "{at:?}");
+        }
+        assert!(!n.lets_in(T0, port, addr(A)), "gone for good");
+    }
+
+    #[test]
+    fn a_cone_with_random_ports_draws_one_for_each_inner_endpoint_and_keeps_it() {
+        let mut n = nat(NatConfig::port_restricted().random_ports());
+        let first = n.outbound(T0, addr(IN), addr(A));
+        assert_ne!(first.port(), 5000);
+        assert_eq!(n.outbound(T0, addr(IN), addr(B)), first);
     }
 
     #[test]

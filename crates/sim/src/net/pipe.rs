@@ -1,11 +1,18 @@
 //! Byte pipes: TCP as far as Byway can tell it from the outside.
 //!
 //! A pipe is reliable and ordered, takes a round trip to connect, shares the access links' rate with datagrams, and
-//! breaks: when the other process dies, or when nothing got through for 20 s. Loss costs time instead of data: a lost
-//! message is sent again after a round trip and holds up those behind it. Messages keep their borders here, which the
-//! layers above (TLS records, WebSocket messages) would restore anyway.
+//! breaks: when the other process dies, when a NAT on the way restarts, or when nothing got through for 20 s. Loss costs
+//! time instead of data: a lost message is sent again after a round trip and holds up those behind it. Messages keep
+//! their borders here, which the layers above (TLS records, WebSocket messages) would restore anyway.
 //!
-//! NATs and UDP firewalls let pipes pass: that is why the TLS link exists.
+//! Not more than [`WINDOW`] is under way unacknowledged, so what waits in front of a slow downlink is bounded by it. The
+//! rest waits unsent in the sender's kernel; whoever cares how long asks [`Network::pipe_room`] first, as a program does
+//! that has set TCP_NOTSENT_LOWAT.
+//!
+//! UDP firewalls let pipes pass, and NATs too until they restart: that is why the TLS link exists. A NAT that has
+//! forgotten a pipe drops what comes from outside; what comes from inside gets a new port, at which the other end knows
+//! of no connection and answers with a reset. So the inside learns of it as soon as it says something, the outside when
+//! nothing it said was acknowledged for long enough.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Event, Happening, HostId, Network};
+use super::{Event, Happening, HostId, Network, SiteId};
 use crate::rng::Rng;
 
 /// One pipe, never reused.
@@ -51,9 +58,13 @@ enum Message {
 struct Lane {
     /// Not sent yet, or sent in vain so far.
     waiting: VecDeque<Message>,
-    /// On the wire.
-    flying: VecDeque<Message>,
+    /// On the wire, with the time of arrival.
+    flying: VecDeque<(Duration, Message)>,
+    /// When what was sent will have been acknowledged, and its bytes.
+    unacknowledged: VecDeque<(Duration, usize)>,
     trying: bool,
+    /// The sender was told that there is no room, and waits to hear of some.
+    wants_room: bool,
     /// When the first message in `waiting` was first tried in vain, and how often.
     failing: Option<(Duration, u32)>,
     last_arrival: Duration,
@@ -68,6 +79,8 @@ struct Pipe {
     lanes: [Lane; 2],
     /// The side has closed, or learnt that the pipe is broken: nothing more is delivered to it.
     closed: [bool; 2],
+    /// The dialler's NAT has forgotten it.
+    cut: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +99,30 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 const FAST_RETRANSMIT: Duration = Duration::from_millis(10);
 /// IP and TCP headers per segment.
 const HEADERS: usize = 40;
+/// Bytes under way at most: the send buffer of the relay (`SEND_BUFFER` in `relay/src/tls/accept.rs`). A node's kernel
+/// sizes its own, up to more; with one window for both, neither side's queue in the network is endless.
+pub const WINDOW: usize = 128 * 1024;
+/// Bytes that may wait unsent in the kernel before a pipe has no room: TCP_NOTSENT_LOWAT, which `byway` and `byway-relay`
+/// both set.
+pub const NOT_SENT: usize = 32 * 1024;
+
+impl Message {
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Lane {
+    fn unsent(&self) -> usize {
+        self.waiting.iter().map(Message::len).sum()
+    }
+    fn under_way(&self) -> usize {
+        self.unacknowledged.iter().map(|(_, len)| len).sum()
+    }
+}
 
 impl Pipes {
     pub(super) fn new(rng: Rng) -> Self {
@@ -132,6 +169,7 @@ impl Network {
             to,
             lanes,
             closed: [false; 2],
+            cut: false,
         };
         self.pipes.all.insert(id, pipe);
         self.pipe_schedule(id, Side::Dialler, self.now);
@@ -139,28 +177,20 @@ impl Network {
     }
     /// Sends a message.
     pub fn pipe_send(&mut self, pipe: PipeId, side: Side, data: Bytes) {
-        self.trace.note(self.now, "pipe", &data, || {
+        let parts: [&[u8]; 3] = [&pipe.0.to_le_bytes(), &[side as u8], &data];
+        self.trace.note(self.now, "pipe", &parts, || {
             format!("{} {side:?} sends {}", pipe.0, data.len())
         });
         self.pipe_push(pipe, side, Message::Data(data));
     }
-    /// How long a message handed in now would wait before it leaves.
-    pub fn pipe_backlog(&self, pipe: PipeId, side: Side) -> Duration {
-        let Some(p) = self.pipes.all.get(&pipe) else {
-            return Duration::ZERO;
+    /// True if little enough waits unsent. If not, [`Happening::PipeRoom`] comes as soon as it does.
+    pub fn pipe_room(&mut self, pipe: PipeId, side: Side) -> bool {
+        let Some(p) = self.pipes.all.get_mut(&pipe) else {
+            return false;
         };
-        let waited = p.lanes[side as usize]
-            .failing
-            .map(|(since, _)| self.now - since);
-        let host = match side {
-            Side::Dialler => Some(p.dialler),
-            Side::Acceptor => p.acceptor,
-        };
-        let queue = host.map(|h| {
-            let site = self.site_of(h).0 as usize;
-            self.sites[site].up.backlog(self.now)
-        });
-        waited.unwrap_or_default() + queue.unwrap_or_default()
+        let lane = &mut p.lanes[side as usize];
+        lane.wants_room = lane.unsent() >= NOT_SENT;
+        !lane.wants_room
     }
     /// Closes a pipe; the other end hears [`Happening::PipeBroken`].
     pub fn pipe_close(&mut self, pipe: PipeId, side: Side) {
@@ -192,54 +222,113 @@ impl Network {
         }
     }
 
-    /// Puts what waits on the wire.
-    pub(super) fn pipe_try(&mut self, id: PipeId, side: Side) {
+    /// Puts what waits on the wire, as far as the window allows. Tells the sender if it waited for that.
+    pub(super) fn pipe_try(&mut self, id: PipeId, side: Side) -> Option<(HostId, Happening)> {
         let now = self.now;
-        let Some(pipe) = self.pipes.all.get_mut(&id) else {
-            return;
-        };
+        let pipe = self.pipes.all.get_mut(&id)?;
         pipe.lanes[side as usize].trying = false;
         let there = self.public.get(&pipe.to.ip()).copied();
         let here = self.hosts[pipe.dialler.0 as usize].site;
+        let cut = pipe.cut;
         let route = there.map(|there| match side {
             Side::Dialler => (here, there),
             Side::Acceptor => (there, here),
         });
-        let open = route.filter(|(from, to)| !self.swallowed(*from, *to, None));
-        let Some(pipe) = self.pipes.all.get_mut(&id) else {
-            return;
-        };
+        let open = route.filter(|(from, to)| {
+            let no_mapping = cut && side == Side::Acceptor;
+            !no_mapping && !self.swallowed(*from, *to, None)
+        });
+        if cut && open.is_some() {
+            self.pipe_reset_by_stranger(id);
+            return None;
+        }
+        let pipe = self.pipes.all.get_mut(&id)?;
         let lane = &mut pipe.lanes[side as usize];
         let Some((from, to)) = open else {
             let (since, tries) = lane.failing.unwrap_or((now, 0));
             if now - since >= GIVE_UP {
-                return self.pipe_fail(id);
+                self.pipe_fail(id);
+                return None;
             }
             lane.failing = Some((since, tries + 1));
             // Doubling, at most 3 s, so that a healed path is noticed.
             let wait = (RTO * 2u32.pow(tries.min(4))).min(Duration::from_secs(3));
-            return self.pipe_schedule(id, side, now + wait);
+            self.pipe_schedule(id, side, now + wait);
+            return None;
         };
         lane.failing = None;
-        while let Some(message) = lane.waiting.pop_front() {
-            let size = match &message {
-                Message::Data(data) => data.len(),
-                _ => 0,
-            };
-            let (from, to) = (from.0 as usize, to.0 as usize);
+        while lane
+            .unacknowledged
+            .front()
+            .is_some_and(|(at, _)| *at <= now)
+        {
+            lane.unacknowledged.pop_front();
+        }
+        let (from, to) = (from.0 as usize, to.0 as usize);
+        let delay = self.sites[from].up.config.delay + self.sites[to].down.config.delay;
+        let back = self.sites[to].up.config.delay + self.sites[from].down.config.delay;
+        let loss =
+            1.0 - (1.0 - self.sites[from].up.config.loss) * (1.0 - self.sites[to].down.config.loss);
+        while lane.under_way() < WINDOW
+            && let Some(message) = lane.waiting.pop_front()
+        {
+            let size = message.len();
             let sent = self.sites[from].up.reserve(now, size + HEADERS);
-            let delay = self.sites[from].up.config.delay + self.sites[to].down.config.delay;
-            let loss = 1.0
-                - (1.0 - self.sites[from].up.config.loss) * (1.0 - self.sites[to].down.config.loss);
             let mut at = self.sites[to].down.reserve(sent, size + HEADERS) + delay;
             while self.pipes.rng.chance(loss) {
-                at += 2 * delay + FAST_RETRANSMIT;
+                at += delay + back + FAST_RETRANSMIT;
             }
             at = at.max(lane.last_arrival);
             lane.last_arrival = at;
-            lane.flying.push_back(message);
+            lane.flying.push_back((at, message));
+            lane.unacknowledged.push_back((at + back, size));
             self.queue.push(at, Event::PipeArrive(id, side));
         }
+        let room = lane.wants_room && lane.unsent() < NOT_SENT;
+        if room {
+            lane.wants_room = false;
+        }
+        // What still waits, waits for the window.
+        if let Some((at, _)) = lane.unacknowledged.front().copied() {
+            self.pipe_schedule(id, side, at);
+        }
+        let pipe = self.pipes.all.get(&id)?;
+        let sender = match side {
+            Side::Dialler => Some(pipe.dialler),
+            Side::Acceptor => pipe.acceptor,
+        };
+        sender
+            .filter(|_| room && !pipe.closed[side as usize])
+            .map(|host| (host, Happening::PipeRoom { pipe: id }))
+    }
+
+    /// A site's NAT has forgotten the pipes that were dialled from there.
+    pub(super) fn pipes_cut_by_nat(&mut self, site: SiteId) {
+        for pipe in self.pipes.all.values_mut() {
+            if self.hosts[pipe.dialler.0 as usize].site == site {
+                pipe.cut = true;
+                // What was coming in finds no mapping any more.
+                pipe.lanes[Side::Acceptor as usize].flying.clear();
+            }
+        }
+    }
+
+    /// The dialler spoke through a NAT that has forgotten the pipe: a round trip later it is told that there is none.
+    fn pipe_reset_by_stranger(&mut self, id: PipeId) {
+        let Some(pipe) = self.pipes.all.get_mut(&id) else {
+            return;
+        };
+        pipe.lanes[Side::Dialler as usize].waiting.clear();
+        let here = self.hosts[pipe.dialler.0 as usize].site;
+        let there = self.public.get(&pipe.to.ip()).copied();
+        let mut at = self.now;
+        for site in [Some(here), there].into_iter().flatten() {
+            let site = &self.sites[site.0 as usize];
+            at += site.up.config.delay + site.down.config.delay;
+        }
+        let lane = &mut pipe.lanes[Side::Acceptor as usize];
+        lane.flying.push_back((at, Message::Reset));
+        self.queue.push(at, Event::PipeArrive(id, Side::Acceptor));
     }
 
     /// Both ends learn that the pipe is broken.
@@ -251,7 +340,7 @@ impl Network {
             let lane = &mut pipe.lanes[side as usize];
             lane.waiting.clear();
             lane.flying.clear();
-            lane.flying.push_back(Message::Reset);
+            lane.flying.push_back((self.now, Message::Reset));
             self.queue.push(self.now, Event::PipeArrive(id, side));
         }
     }
@@ -259,7 +348,10 @@ impl Network {
     /// The first message of the lane arrives at the other side.
     pub(super) fn pipe_arrive(&mut self, id: PipeId, side: Side) -> Option<(HostId, Happening)> {
         let pipe = self.pipes.all.get_mut(&id)?;
-        let message = pipe.lanes[side as usize].flying.pop_front()?;
+        let flying = &mut pipe.lanes[side as usize].flying;
+        // The one this was scheduled for may have been dropped since.
+        flying.front().filter(|(at, _)| *at <= self.now)?;
+        let (_, message) = flying.pop_front()?;
         let receiver = side.other();
         if pipe.closed[receiver as usize] {
             return None;

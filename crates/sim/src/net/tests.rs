@@ -175,6 +175,118 @@ fn a_pipe_survives_a_short_hole_and_breaks_in_a_long_one() {
     }
 }
 
+/// Two hosts behind one NAT, of which the first calls the second at its external address.
+fn call_from_behind_the_same_nat(hairpin: bool) -> (Lab, HostId, Vec<(HostId, Happening)>) {
+    let mut nat = NatConfig::full_cone();
+    nat.hairpin = hairpin;
+    let mut lab = lab(nat);
+    let net = &mut lab.net;
+    let other = net.add_host(SiteId(1), vec![ip("10.0.0.3")], &[8000]);
+    // Its mapping, drawn by a datagram to anyone.
+    net.send(other, 8000, addr(RELAY), Bytes::from_static(b"hello"));
+    run(net, Duration::from_secs(1));
+    let external = addr("203.0.113.1:8000");
+    net.send(lab.home, PORT, external, Bytes::from_static(b"neighbour"));
+    let got = run(&mut lab.net, Duration::from_secs(2));
+    (lab, other, got)
+}
+
+#[test]
+fn a_nat_that_hairpins_connects_its_own_hosts_by_their_external_addresses() {
+    let (_, other, got) = call_from_behind_the_same_nat(true);
+    assert_eq!(datagrams(&got), [(other, addr("203.0.113.1:7000"))]);
+}
+
+#[test]
+fn a_nat_that_does_not_hairpin_drops_what_comes_back_to_itself() {
+    let (lab, _, got) = call_from_behind_the_same_nat(false);
+    assert!(datagrams(&got).is_empty());
+    assert_eq!(lab.net.fates().get("no hairpin"), Some(&1));
+}
+
+#[test]
+fn a_datagram_with_a_false_source_arrives_with_it_and_is_counted_for_its_real_one() {
+    let mut lab = lab(NatConfig::full_cone());
+    let net = &mut lab.net;
+    let cafe = net.add_site(SiteConfig {
+        name: "cafe".to_owned(),
+        nat: None,
+        udp_blocked: false,
+        up: LinkConfig::default(),
+        down: LinkConfig::default(),
+    });
+    let attacker = net.add_host(cafe, vec![ip("192.0.2.66")], &[PORT]);
+    net.tap(cafe);
+    let forged = addr("203.0.113.1:7000");
+    net.send_spoofed(attacker, forged, addr(RELAY), Bytes::from_static(b"x"));
+    assert_eq!(
+        datagrams(&run(net, Duration::from_secs(1))),
+        [(lab.open, forged)]
+    );
+    assert_eq!(net.delivered(cafe, lab.open), 1);
+    assert!(net.tapped().is_empty(), "one's own is no news");
+    net.send(lab.home, PORT, addr(RELAY), Bytes::from_static(b"y"));
+    run(net, Duration::from_secs(2));
+    assert_eq!(net.delivered(cafe, lab.open), 1);
+    let heard = (forged, addr(RELAY), Bytes::from_static(b"y"));
+    assert_eq!(net.tapped(), [&heard]);
+}
+
+#[test]
+fn a_nat_that_restarts_breaks_a_pipe_on_each_side_when_that_side_speaks() {
+    let mut lab = lab(NatConfig::full_cone());
+    let net = &mut lab.net;
+    let pipe = net.pipe_connect(lab.home, addr(RELAY));
+    run(net, Duration::from_secs(1));
+    net.rebind_nat(SiteId(1));
+    assert!(run(net, Duration::from_secs(60)).is_empty(), "nobody spoke");
+    net.pipe_send(pipe, Side::Dialler, Bytes::from_static(b"hello?"));
+    let broken = |host| (host, Happening::PipeBroken { pipe });
+    assert_eq!(run(net, Duration::from_secs(61)), [broken(lab.home)]);
+    net.pipe_send(pipe, Side::Acceptor, Bytes::from_static(b"anyone?"));
+    assert!(
+        run(net, Duration::from_secs(80)).is_empty(),
+        "it is still being tried"
+    );
+    assert_eq!(run(net, Duration::from_secs(90)), [broken(lab.open)]);
+}
+
+#[test]
+fn what_waits_in_front_of_a_slow_downlink_is_bounded_by_the_window() {
+    let mut lab = lab(NatConfig::full_cone());
+    let net = &mut lab.net;
+    net.links_mut(SiteId(0)).1.rate = Some(1_000_000);
+    let pipe = net.pipe_connect(lab.home, addr(RELAY));
+    run(net, Duration::from_secs(1));
+    let mut sent = Vec::new();
+    let mut longest = Duration::ZERO;
+    let mut arrived = 0;
+    while arrived < 500 {
+        while sent.len() < 500 && net.pipe_room(pipe, Side::Dialler) {
+            sent.push(net.now());
+            net.pipe_send(pipe, Side::Dialler, Bytes::from(vec![0; 10_000]));
+        }
+        match net.step(Duration::from_secs(60)) {
+            Step::Host(_, Happening::PipeData { .. }) => {
+                longest = longest.max(net.now() - sent[arrived]);
+                arrived += 1;
+            }
+            Step::Limit => panic!("{arrived} of 500 arrived"),
+            _ => {}
+        }
+    }
+    let most = (pipe::WINDOW + pipe::NOT_SENT + 2 * 10_000) as u32;
+    assert!(
+        longest <= Duration::from_micros(1) * most + Duration::from_millis(30),
+        "{longest:?}"
+    );
+    assert!(
+        longest > Duration::from_millis(100),
+        "it is used: {longest:?}"
+    );
+    assert!(net.now() < Duration::from_secs(7), "at the full rate");
+}
+
 #[test]
 fn only_the_last_wake_up_asked_for_comes() {
     let mut lab = lab(NatConfig::full_cone());
@@ -189,6 +301,30 @@ fn only_the_last_wake_up_asked_for_comes() {
     );
     let got = run(&mut lab.net, ms(50));
     assert_eq!(got, [(lab.open, Happening::Wake)]);
+}
+
+#[test]
+fn the_trace_tells_apart_who_sent_what_to_whom_and_who_woke() {
+    let trace = |act: &dyn Fn(&mut Lab)| {
+        let mut lab = lab(NatConfig::full_cone());
+        act(&mut lab);
+        run(&mut lab.net, Duration::from_secs(1));
+        lab.net.trace.hash()
+    };
+    let send = |port: u16, to: &'static str| {
+        trace(&move |lab| {
+            lab.net
+                .send(lab.home, port, addr(to), Bytes::from_static(b"x"));
+        })
+    };
+    assert_eq!(send(PORT, RELAY), send(PORT, RELAY));
+    assert_ne!(send(PORT, RELAY), send(7001, RELAY), "another source");
+    let elsewhere = "198.51.100.1:7001";
+    assert_ne!(send(PORT, RELAY), send(PORT, elsewhere), "another port");
+    let at = Some(Duration::from_millis(5));
+    let home = trace(&|lab| lab.net.wake_at(lab.home, at));
+    let open = trace(&|lab| lab.net.wake_at(lab.open, at));
+    assert_ne!(home, open, "another host woke");
 }
 
 #[test]

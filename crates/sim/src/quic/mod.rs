@@ -38,13 +38,18 @@ pub struct Batch {
 
 impl Batch {
     /// The datagrams one by one.
-    pub fn datagrams(&self) -> impl Iterator<Item = Bytes> + '_ {
-        let size = self.segment.unwrap_or(self.contents.len()).max(1);
-        (0..self.contents.len()).step_by(size).map(move |start| {
-            self.contents
-                .slice(start..self.contents.len().min(start + size))
-        })
+    pub fn datagrams(&self) -> impl Iterator<Item = Bytes> + use<> {
+        cut(&self.contents, self.segment.unwrap_or(self.contents.len())).into_iter()
     }
+}
+
+/// The datagrams of a batch: each of this size, the last possibly shorter.
+pub(crate) fn cut(batch: &Bytes, size: usize) -> Vec<Bytes> {
+    let size = size.max(1);
+    (0..batch.len())
+        .step_by(size)
+        .map(|start| batch.slice(start..batch.len().min(start + size)))
+        .collect()
 }
 
 /// What came of driving.
@@ -305,37 +310,66 @@ fn random_cid(rng: &Mutex<Rng>, len: usize) -> ConnectionId {
     ConnectionId::new(&rng.seed()[..len])
 }
 
-/// The transport settings of a tunnel (flow 9: no keep-alive; the path layer says what is lost).
+/// A day: `IDLE` in `byway`'s `endpoint/quic.rs`. The path layer says what is lost.
+const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// The windows and bounds there: `STREAM_WINDOW`, `CONNECTION_WINDOW`, `STREAMS`, `DATAGRAMS`.
+const STREAM_WINDOW: u32 = 12_500_000;
+const CONNECTION_WINDOW: u32 = 8 * STREAM_WINDOW;
+const STREAMS: u32 = 1024;
+const DATAGRAMS: usize = 1_250_000;
+/// The largest datagram a node asks for by default (`MAX_DATAGRAM` in `endpoint/builder.rs`).
+const MAX_DATAGRAM: u16 = 1444;
+
+/// The transport settings of a tunnel: `Quic::transport` in `byway`'s `endpoint/quic.rs`.
 pub fn tunnel_transport(controller: Arc<dyn ControllerFactory + Send + Sync>) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    // 1,444 + 8 + 48 = 1,500 on a relayed IPv6 path (design section 6).
-    mtu.upper_bound(1444);
-    let mut config = base_transport();
+    mtu.upper_bound(MAX_DATAGRAM);
+    let mut config = TransportConfig::default();
     config
+        .max_idle_timeout(idle_timeout(TUNNEL_IDLE))
+        .keep_alive_interval(None)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(CONNECTION_WINDOW.into())
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS)
         .mtu_discovery_config(Some(mtu))
-        .max_idle_timeout(idle_timeout(Duration::from_secs(4 * 3600)))
+        .allow_spin(false)
         .congestion_controller_factory(controller);
     config
 }
 
-/// The transport settings of a UDP link: kept alive, and lost when nothing was heard for a while.
-pub fn link_transport() -> TransportConfig {
-    let mut config = base_transport();
+/// The node's end of a UDP link: `client_config` in `byway`'s `links/udp.rs`, with its `KEEP_ALIVE` and `IDLE`.
+pub fn link_client_transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
     config
         .keep_alive_interval(Some(Duration::from_secs(20)))
-        .max_idle_timeout(idle_timeout(LINK_IDLE));
+        .max_idle_timeout(idle_timeout(Duration::from_secs(50)))
+        .enable_segmentation_offload(false)
+        .mtu_discovery_config(None)
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
     config
 }
 
-/// Beyond two keep-alives and their retransmissions.
-pub const LINK_IDLE: Duration = Duration::from_secs(45);
-
-fn base_transport() -> TransportConfig {
+/// The relay's end: `server_config` in `byway-relay`'s `quic.rs`, with its `IDLE` and `STREAM_WINDOW`. Of the two idle
+/// times the shorter holds on both sides (RFC 9000 section 10.1), so a link is lost after 30 s of silence.
+pub fn link_server_transport() -> TransportConfig {
+    const WINDOW: u32 = 64 * 1024;
     let mut config = TransportConfig::default();
     config
-        .initial_mtu(1200)
-        .allow_spin(false)
-        .enable_segmentation_offload(true);
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(idle_timeout(Duration::from_secs(30)))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(None)
+        .enable_segmentation_offload(false);
     config
 }
 

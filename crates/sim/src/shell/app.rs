@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId, VarInt};
+use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 
 /// What a task does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -271,20 +271,6 @@ impl App {
         let _ = send.finish();
         if job.serving {
             // The request was read to its end, or nothing more of it matters.
-            self.jobs.remove(&(key, stream));
-        }
-    }
-
-    /// Aborts everything on a connection, as a program that is killed does.
-    pub fn abort(&mut self, key: u64, conn: &mut Connection) {
-        let streams: Vec<StreamId> = self
-            .jobs
-            .keys()
-            .filter(|(k, _)| *k == key)
-            .map(|(_, s)| *s)
-            .collect();
-        for stream in streams {
-            let _ = conn.send_stream(stream).reset(VarInt::from_u32(0));
             self.jobs.remove(&(key, stream));
         }
     }

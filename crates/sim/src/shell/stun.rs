@@ -48,8 +48,6 @@ pub struct StunServer {
     rng: Rng,
     /// Answers that wait for their time.
     waiting: VecDeque<(Duration, SocketAddr, Bytes)>,
-    /// How many requests came.
-    pub asked: u64,
 }
 
 impl StunServer {
@@ -60,7 +58,6 @@ impl StunServer {
             manner,
             rng: net.rng(&format!("stun {}", host.0)),
             waiting: VecDeque::new(),
-            asked: 0,
         }
     }
 
@@ -69,7 +66,6 @@ impl StunServer {
         if let Happening::Datagram { from, data, .. } = what
             && let Ok(Message::Request { txid, .. }) = stun::decode(&data)
         {
-            self.asked += 1;
             self.answer(net, from, txid);
         }
         while let Some((at, to, data)) = self.waiting.pop_front() {

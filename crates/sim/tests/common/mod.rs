@@ -28,9 +28,12 @@ pub(crate) fn scene(setup: Setup) -> Scene {
 
 /// A whole number from the environment. What is no number is no reason to play something else than was asked for.
 pub(crate) fn env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    match text.parse() {
-        Ok(number) => Some(number),
-        Err(_) => panic!("{name}={text} is no whole number"),
-    }
+    let text = std::env::var_os(name)?;
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    Some(number.unwrap_or_else(|| panic!("{name}={} is no whole number", text.display())))
+}
+
+/// One of many measurements: of a hundred, the `share`th in order of size.
+pub(crate) fn percentile(sorted: &[Duration], share: usize) -> Duration {
+    sorted[(sorted.len() * share).div_ceil(100).max(1) - 1]
 }

@@ -1,26 +1,29 @@
 //! The shell of a node: what `byway` is around `core` and quinn, in virtual time.
 //!
-//! It carries the node's events out, applies routes the way the real socket does (primary; duplicates on the standby;
-//! the last datagrams kept for a replay; the first flight handed to the node; headers on UDP links; a bounded queue on
-//! TLS links), tells datagrams apart by their first byte, and knows a peer by the ways the node announced.
+//! It carries the node's events out as `byway`'s `driver/carry_out.rs` does, and applies routes the way the real socket
+//! does (primary; duplicates on the standby; the last datagrams kept for a replay; the first flight handed to the node;
+//! headers on UDP links; a bounded queue on TLS links). Each file says which file there it follows.
 
+mod carry_out;
+mod reassemble;
 mod receive;
+mod recent;
 mod send;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_core::discovery::NatReport;
 use byway_core::io::{
-    Carrier, Config, Event, LinkError, LinkId, LocalSocket, PathKind, PeerError, PeerId,
-    PeerTarget, Route, RouteReason, SocketId, Way,
+    Carrier, Config, LinkError, LinkId, LocalSocket, PathKind, PeerError, PeerId, PeerTarget,
+    Route, RouteReason, SocketId, Way,
 };
 use byway_core::node::{Identity, Node};
-use byway_wire::{NodeId, NodeInstance, SecretKey, TicketSecret};
+use byway_wire::{NodeId, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
 use crate::net::pipe::PipeId;
@@ -31,15 +34,15 @@ use crate::rng::Rng;
 use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
 use crate::shell::virt::Virtual;
+use reassemble::Reassembler;
+use recent::Recent;
 
 /// The port a node's UDP socket is bound to.
 pub const NODE_PORT: u16 = 5000;
 /// The one socket of a node.
 const SOCKET: SocketId = SocketId(0);
-/// How many datagrams are kept for a replay (design section 6).
-const REPLAYED: usize = 16;
-/// Parts of fragmented datagrams that may wait for their other half.
-const PARTS: usize = 32;
+/// Peers that one address may belong to (`MAX_OWNERS` in `byway`'s `socket/tables.rs`).
+const MAX_OWNERS: usize = 4;
 /// A turn that goes on this often without the clock moving does not end.
 const SPIN: u32 = 10_000;
 
@@ -72,17 +75,15 @@ pub enum Note {
 }
 
 struct Peer {
-    id: Option<NodeInstance>,
     route: Option<Route>,
     conn: Option<ConnId>,
     monitor: Arc<FlowMonitor>,
-    recent: VecDeque<Bytes>,
+    recent: Recent,
     /// The node's evidence timer sleeps: call `handle_flow` at the next send.
     flow_wanted: bool,
     /// The largest datagram of any batch: what quinn has taken for its MTU.
     in_use: usize,
     fragment_id: u16,
-    parts: VecDeque<(u16, bool, Bytes)>,
     /// Tasks to begin when the tunnel is up.
     queued: Vec<Task>,
 }
@@ -96,12 +97,14 @@ pub struct NodeShell {
     links: Links,
     peers: BTreeMap<PeerId, Peer>,
     tunnels: BTreeMap<ConnId, PeerId>,
-    sources: BTreeMap<Way, PeerId>,
+    /// Whose a way is. A direct one may be several peers': nobody displaces anybody.
+    sources: BTreeMap<Way, Vec<PeerId>>,
+    parts: Reassembler,
     /// The application.
     pub app: App,
     /// What happened, in order.
     pub notes: Vec<(Duration, Note)>,
-    /// The node's wake-ups by reason, and QUIC's as "quic".
+    /// The node's wake-ups by reason, QUIC's as "quic", and those of the links' own timers as "link".
     pub wakes: BTreeMap<&'static str, u64>,
     /// Datagrams of tunnels dropped or altered here, by reason.
     pub counts: BTreeMap<&'static str, u64>,
@@ -143,6 +146,7 @@ impl NodeShell {
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             sources: BTreeMap::new(),
+            parts: Reassembler::default(),
             app: App::default(),
             notes: Vec::new(),
             wakes: BTreeMap::new(),
@@ -219,27 +223,21 @@ impl NodeShell {
     }
     /// The path kind a peer's data takes now.
     pub fn path(&self, peer: PeerId) -> Option<PathKind> {
-        let route = self.peers.get(&peer)?.route.as_ref()?;
-        route.primary.map(|way| way.kind())
+        self.primary(peer).map(|way| way.kind())
     }
-    /// The route of a peer.
-    pub fn route(&self, peer: PeerId) -> Option<&Route> {
-        self.peers.get(&peer)?.route.as_ref()
+    /// The way a peer's data takes now.
+    pub fn primary(&self, peer: PeerId) -> Option<Way> {
+        self.peers.get(&peer)?.route.as_ref()?.primary
     }
     /// All peers known now.
     pub fn peers(&self) -> Vec<PeerId> {
         self.peers.keys().copied().collect()
     }
-    /// A peer's instance.
-    pub fn peer_id(&self, peer: PeerId) -> Option<NodeInstance> {
-        self.peers.get(&peer)?.id
-    }
 
     /// Something happened on the host.
     pub fn handle(&mut self, net: &mut Network, what: Happening) {
-        let now = net.instant();
         match what {
-            Happening::Wake => self.wake(now),
+            Happening::Wake => self.wake(net),
             Happening::Datagram { from, to, data } => {
                 if to.port() == NODE_PORT {
                     self.datagram(net, from, to, data);
@@ -248,12 +246,14 @@ impl NodeShell {
             Happening::PipeConnected { pipe } => self.links.pipe_connected(net, pipe),
             Happening::PipeData { pipe, data } => self.pipe_data(net, pipe, data),
             Happening::PipeBroken { pipe } => self.links.pipe_broken(pipe),
+            Happening::PipeRoom { pipe } => self.links.pipe_room(net, pipe),
             Happening::PipeAccepted { .. } => {}
         }
         self.turn(net);
     }
 
-    fn wake(&mut self, now: Instant) {
+    fn wake(&mut self, net: &mut Network) {
+        let now = net.instant();
         for peer in self.node.watched_flows() {
             if let Some(p) = self.peers.get(&peer) {
                 self.node.handle_flow(now, peer, p.monitor.sample(now));
@@ -262,14 +262,22 @@ impl NodeShell {
         if let Some((at, why)) = self.node.poll_timeout()
             && at <= now
         {
-            *self.wakes.entry(why).or_default() += 1;
+            self.woken(net, why);
             self.node.handle_timeout(now);
         }
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
-            *self.wakes.entry("quic").or_default() += 1;
+            self.woken(net, "quic");
             self.quic.handle_timeout(now);
         }
-        self.links.handle_timeout(now);
+        if self.links.handle_timeout(net, &mut self.quic) > 0 {
+            self.woken(net, "link");
+        }
+    }
+
+    fn woken(&mut self, net: &mut Network, why: &'static str) {
+        *self.wakes.entry(why).or_default() += 1;
+        let text = format!("{}: {why}", self.host.0);
+        net.trace.say(net.now(), "woken", text);
     }
 
     /// Carries out everything that is to be done, then asks for the next wake-up.
@@ -315,15 +323,13 @@ impl NodeShell {
 
     fn peer(&mut self, net: &Network, peer: PeerId) -> &mut Peer {
         self.peers.entry(peer).or_insert_with(|| Peer {
-            id: None,
             route: None,
             conn: None,
             monitor: Arc::new(FlowMonitor::new(net.instant())),
-            recent: VecDeque::new(),
+            recent: Recent::default(),
             flow_wanted: false,
             in_use: 0,
             fragment_id: 0,
-            parts: VecDeque::new(),
             queued: Vec::new(),
         })
     }
@@ -334,120 +340,9 @@ impl NodeShell {
 
     fn note(&mut self, net: &mut Network, note: Note) {
         let (at, host) = (net.now(), self.host.0);
-        net.trace
-            .note(at, "node", &[], || format!("{host}: {note:?}"));
+        net.trace.say(at, "node", format!("{host}: {note:?}"));
         self.notes.push((at, note));
     }
-
-    // ---- what the node wants ----
-
-    fn carry_out(&mut self, net: &mut Network, event: Event) {
-        match event {
-            Event::Dial {
-                link,
-                url,
-                addrs,
-                carrier,
-                ..
-            } => self
-                .links
-                .dial(net, &mut self.quic, self.host, link, &url, &addrs, carrier),
-            Event::HangUp { link } => self.links.hang_up(net, &mut self.quic, link),
-            Event::Control { link, message } => {
-                self.links.send(net, &mut self.quic, link, &message);
-            }
-            Event::LinkReady { link, carrier, .. } => {
-                self.note(net, Note::LinkReady(link, carrier));
-            }
-            Event::LinkLost { link, error, .. } => self.note(net, Note::LinkLost(link, error)),
-            Event::PeerIncoming { peer, id } | Event::PeerKnown { peer, id } => {
-                self.peer(net, peer).id = Some(id);
-            }
-            Event::PeerFailed { peer, error } => {
-                self.note(net, Note::Failed(peer, error));
-                self.end_tunnel(net, peer);
-            }
-            Event::WayKnown { peer, way } => {
-                self.sources.insert(way, peer);
-            }
-            Event::WayForgotten { peer, way } => {
-                if self.sources.get(&way) == Some(&peer) {
-                    self.sources.remove(&way);
-                }
-            }
-            Event::Route {
-                peer,
-                route,
-                reason,
-            } => self.new_route(net, peer, route, reason),
-            Event::Deliver { peer, data } => {
-                self.peer(net, peer);
-                self.tunnel_datagram(net, peer, &data);
-            }
-            Event::Replay { peer } => self.replay(net, peer),
-            Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
-            Event::Report(report) => self.report = Some(report),
-            Event::Candidates(_) => {}
-            Event::Replaced => self.note(net, Note::Replaced),
-            _ => self.count("unknown event"),
-        }
-    }
-
-    fn new_route(&mut self, net: &mut Network, peer: PeerId, route: Route, reason: RouteReason) {
-        self.note(net, Note::Route(peer, route.clone(), reason));
-        for way in [route.primary, route.standby].into_iter().flatten() {
-            self.sources.insert(way, peer);
-        }
-        let now = net.instant();
-        let entry = self.peer(net, peer);
-        if let Some(way) = &route.primary {
-            entry.monitor.switch(now, way);
-        }
-        entry.route = Some(route);
-    }
-
-    fn replay(&mut self, net: &mut Network, peer: PeerId) {
-        let Some(entry) = self.peers.get(&peer) else {
-            return;
-        };
-        let ways: Vec<Way> = entry
-            .route
-            .iter()
-            .flat_map(|r| [r.primary, r.standby])
-            .flatten()
-            .collect();
-        let (recent, conn) = (entry.recent.clone(), entry.conn);
-        for data in recent {
-            for way in &ways {
-                self.send_by(net, *way, data.clone());
-            }
-        }
-        // A datagram frame makes the tunnel say something that must be acknowledged, at once.
-        if let Some(conn) = conn.and_then(|c| self.quic.conn(c)) {
-            let _ = conn.datagrams().send(Bytes::from_static(b"poke"), true);
-        }
-    }
-
-    /// The peer was given up: its connection ends, and what waited for it never begins.
-    fn end_tunnel(&mut self, net: &Network, peer: PeerId) {
-        if let Some(conn) = self.forget(net, peer) {
-            self.tunnels.remove(&conn);
-            if let Some(c) = self.quic.conn(conn) {
-                c.close(net.instant(), 0u32.into(), Bytes::new());
-            }
-        }
-    }
-
-    fn forget(&mut self, net: &Network, peer: PeerId) -> Option<ConnId> {
-        self.sources.retain(|_, p| *p != peer);
-        let entry = self.peers.remove(&peer)?;
-        for task in entry.queued {
-            self.app.give_up(net.now(), task, "the peer was given up");
-        }
-        entry.conn
-    }
-
-    // ---- links ----
 
     fn link_said(&mut self, net: &mut Network, said: Said) {
         let now = net.instant();
@@ -470,8 +365,6 @@ impl NodeShell {
             }
         }
     }
-
-    // ---- QUIC ----
 
     fn quic_output(&mut self, net: &mut Network, output: Output) {
         match output {

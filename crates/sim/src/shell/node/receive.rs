@@ -1,16 +1,17 @@
-//! Datagrams in: told apart by their first byte, and peers by the ways the node announced.
+//! Datagrams in: told apart by their first byte, and peers by the ways the node announced, by the rules of `byway`'s
+//! `socket/demux.rs` and `socket/tables.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use byway_congestion::PathAwareFactory;
-use byway_core::io::{Carrier, PeerId, Way};
+use byway_core::io::{Carrier, LinkId, PeerId, Way};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, fragment};
 
-use super::{NodeShell, PARTS, SOCKET, tunnel_server};
+use super::{NodeShell, SOCKET, tunnel_server};
 use crate::net::Network;
 use crate::quic::tunnel_transport;
 use crate::shell::virt::Virtual;
@@ -32,57 +33,87 @@ impl NodeShell {
             Kind::Stun | Kind::Probe | Kind::RebindCookie => {
                 self.node.handle_datagram(now, way, Some(to.ip()), &data);
             }
-            Kind::Quic => {
-                if let Some(link) = self.links.by_relay(from) {
-                    let virt = Virtual::Link(link).to_addr();
-                    self.quic.handle(now, virt, &data, |_| None);
-                } else {
-                    self.quic_from(net, way, &data);
-                }
-            }
+            Kind::Quic => self.direct_quic(net, from, &data),
             Kind::RelayData => {
                 let Some((channel, payload)) = data::decode(&data) else {
                     return self.count("short relay data");
                 };
-                let Some(link) = self.links.by_relay(from) else {
-                    return self.count("relay data from a stranger");
-                };
-                let way = Way::Channel {
-                    link,
-                    carrier: Carrier::Udp,
-                    channel,
-                };
-                self.channel_datagram(net, way, payload);
+                match self.udp_channel(from, channel) {
+                    Some(way) => self.channel_datagram(net, way, payload),
+                    None => self.count("relay data from a stranger"),
+                }
             }
-            Kind::Fragment => self.fragment(net, way, &data),
-            _ => self.count("unknown datagram"),
+            Kind::Fragment => {
+                let owners = self.owners(way);
+                if owners.is_empty() {
+                    return self.count("fragment from a stranger");
+                }
+                for peer in owners {
+                    self.fragment(net, peer, &data);
+                }
+            }
+            Kind::Unknown => self.count("unknown datagram"),
         }
+    }
+
+    /// Each link and each peer that an address belongs to gets its copy, and QUIC drops what is of no connection of
+    /// its own.
+    fn direct_quic(&mut self, net: &mut Network, from: SocketAddr, data: &[u8]) {
+        let links = self.links.by_relay(from);
+        let way = Way::Direct {
+            socket: SOCKET,
+            remote: from,
+        };
+        let peers = self.owners(way);
+        if links.is_empty() && peers.is_empty() {
+            return self.count("quic from a stranger");
+        }
+        for link in links {
+            let virt = Virtual::Link(link).to_addr();
+            self.quic.handle(net.instant(), virt, data, |_| None);
+        }
+        for peer in peers {
+            self.tunnel_datagram(net, peer, data);
+        }
+    }
+
+    /// By which way relay data came: of two links to one address, the one whose channel it is; an echo belongs to the
+    /// newest, which is being proven.
+    fn udp_channel(&self, from: SocketAddr, channel: ChannelId) -> Option<Way> {
+        let links = self.links.by_relay(from);
+        let way = |link: LinkId| Way::Channel {
+            link,
+            carrier: Carrier::Udp,
+            channel,
+        };
+        let known = links.iter().find(|l| self.sources.contains_key(&way(**l)));
+        known.or(links.last()).map(|link| way(*link))
     }
 
     pub(super) fn channel_datagram(&mut self, net: &mut Network, way: Way, payload: &[u8]) {
         let now = net.instant();
-        if matches!(
-            way,
-            Way::Channel {
-                channel: ChannelId::ECHO,
-                ..
+        let Way::Channel {
+            carrier, channel, ..
+        } = way
+        else {
+            return;
+        };
+        let peer = self.owners(way).first().copied();
+        match (classify(payload), peer) {
+            (Kind::Probe, _) => self.node.handle_datagram(now, way, None, payload),
+            _ if channel == ChannelId::ECHO && carrier == Carrier::Udp => {
+                self.node.handle_datagram(now, way, None, payload);
             }
-        ) {
-            return self.node.handle_datagram(now, way, None, payload);
-        }
-        match classify(payload) {
-            Kind::Probe => self.node.handle_datagram(now, way, None, payload),
-            Kind::Quic => self.quic_from(net, way, payload),
-            Kind::Fragment => self.fragment(net, way, payload),
+            (Kind::Quic, Some(peer)) => self.tunnel_datagram(net, peer, payload),
+            // On a TLS link too: the other side may be on a narrow UDP link.
+            (Kind::Fragment, Some(peer)) => self.fragment(net, peer, payload),
+            (Kind::Quic | Kind::Fragment, None) => self.count("unknown channel"),
             _ => self.count("unknown channel data"),
         }
     }
 
-    pub(super) fn quic_from(&mut self, net: &mut Network, way: Way, data: &[u8]) {
-        match self.sources.get(&way).copied() {
-            Some(peer) => self.tunnel_datagram(net, peer, data),
-            None => self.count("quic from a stranger"),
-        }
+    fn owners(&self, way: Way) -> Vec<PeerId> {
+        self.sources.get(&way).cloned().unwrap_or_default()
     }
 
     pub(super) fn tunnel_datagram(&mut self, net: &mut Network, peer: PeerId, data: &[u8]) {
@@ -95,33 +126,16 @@ impl NodeShell {
         });
     }
 
-    pub(super) fn fragment(&mut self, net: &mut Network, way: Way, data: &[u8]) {
-        let Some(peer) = self.sources.get(&way).copied() else {
-            return self.count("fragment from a stranger");
-        };
+    fn fragment(&mut self, net: &mut Network, peer: PeerId, data: &[u8]) {
         let Ok(part) = fragment::decode(data) else {
             return self.count("malformed fragment");
         };
-        let parts = &mut self.peer(net, peer).parts;
-        let other = parts
-            .iter()
-            .position(|(id, second, _)| *id == part.id && *second != part.second);
-        match other.and_then(|at| parts.remove(at)) {
-            Some((_, _, other)) if part.second => {
-                let whole = [&other, part.payload].concat();
+        match self.parts.take(peer, part) {
+            Some(whole) if classify(&whole) == Kind::Quic => {
                 self.tunnel_datagram(net, peer, &whole);
             }
-            Some((_, _, other)) => {
-                let whole = [part.payload, &other].concat();
-                self.tunnel_datagram(net, peer, &whole);
-            }
-            None => {
-                if parts.len() == PARTS {
-                    parts.pop_front();
-                }
-                let payload = Bytes::copy_from_slice(part.payload);
-                parts.push_back((part.id, part.second, payload));
-            }
+            Some(_) => self.count("unknown datagram in parts"),
+            None => {}
         }
     }
 }

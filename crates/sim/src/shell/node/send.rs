@@ -1,12 +1,12 @@
-//! Datagrams out: a batch of quinn's along the peer's route as it stands.
+//! Datagrams out: a batch of quinn's along the peer's route as it stands, by the rules of `byway`'s `socket/send.rs`.
 
 use bytes::Bytes;
 use byway_core::io::{Carrier, PathKind, PeerId, Way};
 use byway_wire::fragment;
 
-use super::{NODE_PORT, NodeShell, REPLAYED};
+use super::{NODE_PORT, NodeShell};
 use crate::net::Network;
-use crate::quic::Batch;
+use crate::quic::{Batch, cut};
 
 impl NodeShell {
     pub(super) fn send_batch(&mut self, net: &mut Network, peer: PeerId, batch: &Batch) {
@@ -28,54 +28,96 @@ impl NodeShell {
             let sample = entry.monitor.sample(now);
             self.node.handle_flow(now, peer, sample);
         }
-        let max = usize::from(route.max_datagram);
         let size = batch.segment.unwrap_or(batch.contents.len());
         if batch.segment.is_some_and(|s| batch.contents.len() > s) {
             entry.in_use = entry.in_use.max(size);
         }
-        if let Some(last) = batch.datagrams().last()
-            && (size <= max || size <= entry.in_use)
-        {
-            if entry.recent.len() == REPLAYED {
-                entry.recent.pop_front();
+        let mut in_parts = false;
+        if size > usize::from(route.max_datagram) {
+            if batch.segment.is_none() && size > entry.in_use {
+                // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
+                return self.count("mtu probe withheld");
             }
-            entry.recent.push_back(last);
+            in_parts = size > usize::from(route.primary_max) && !is_tls(primary);
         }
-        if size > max && batch.segment.is_none() && size > entry.in_use {
-            // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
-            return self.count("mtu probe withheld");
+        if let Some(last) = batch.datagrams().last() {
+            entry.recent.note(last);
         }
-        let split_id = entry.fragment_id;
-        for (n, datagram) in batch.datagrams().enumerate() {
-            if datagram.len() > max && !matches!(primary.kind(), PathKind::RelayTls) {
-                let id = split_id.wrapping_add(n as u16);
-                for part in fragment::split(id, &datagram) {
-                    self.send_by(net, primary, Bytes::from(part));
-                }
-                self.count("fragmented");
-                if let Some(entry) = self.peers.get_mut(&peer) {
-                    entry.fragment_id = id.wrapping_add(1);
-                }
-                continue;
+        if in_parts {
+            // Data from before the path shrank; it is not sent on the standby too.
+            for datagram in batch.datagrams() {
+                self.send_one(net, peer, primary, route.primary_max, datagram);
             }
-            self.send_by(net, primary, datagram.clone());
-            if let Some(standby) = route.standby.filter(|_| route.duplicate) {
-                self.send_by(net, standby, datagram);
-            }
+            return;
+        }
+        self.send_whole(net, primary, size, &batch.contents);
+        if let Some(standby) = route.standby.filter(|_| route.duplicate) {
+            self.send_whole(net, standby, size, &batch.contents);
         }
     }
 
+    /// Sends the last datagrams again, on primary and standby.
+    pub(super) fn replay(&mut self, net: &mut Network, peer: PeerId) {
+        let Some(entry) = self.peers.get(&peer) else {
+            return;
+        };
+        let legs: Vec<(Way, u16)> = entry
+            .route
+            .iter()
+            .flat_map(|r| [(r.primary, r.primary_max), (r.standby, r.max_datagram)])
+            .filter_map(|(way, most)| way.map(|way| (way, most)))
+            .collect();
+        let (recent, conn) = (entry.recent.all(), entry.conn);
+        for data in recent {
+            for (way, most) in &legs {
+                self.send_one(net, peer, *way, *most, data.clone());
+            }
+        }
+        // An empty datagram frame belongs to no flow, and makes the other side acknowledge something at once.
+        if let Some(conn) = conn.and_then(|c| self.quic.conn(c)) {
+            let _ = conn.datagrams().send(Bytes::new(), true);
+        }
+    }
+
+    /// Sends one datagram by a path that carries `most` bytes in one piece.
+    fn send_one(&mut self, net: &mut Network, peer: PeerId, way: Way, most: u16, data: Bytes) {
+        if data.len() <= usize::from(most) || is_tls(way) {
+            return self.send_by(net, way, data);
+        }
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let id = entry.fragment_id;
+        entry.fragment_id = id.wrapping_add(1);
+        for part in fragment::split(id, &data) {
+            self.send_by(net, way, Bytes::from(part));
+        }
+        self.count("fragmented");
+    }
+
+    /// Sends one datagram as it is.
     pub(super) fn send_by(&mut self, net: &mut Network, way: Way, data: Bytes) {
+        self.send_whole(net, way, data.len(), &data);
+    }
+
+    /// Sends datagrams of this size, the last possibly shorter.
+    fn send_whole(&mut self, net: &mut Network, way: Way, size: usize, contents: &Bytes) {
         match way {
-            Way::Direct { remote, .. } => net.send(self.host, NODE_PORT, remote, data),
+            Way::Direct { remote, .. } => {
+                for datagram in cut(contents, size) {
+                    net.send(self.host, NODE_PORT, remote, datagram);
+                }
+            }
             Way::Channel {
                 link,
                 carrier: Carrier::Udp,
                 channel,
             } => match self.links.relay_of(link) {
                 Some(relay) => {
-                    let datagram = [&channel.header()[..], &data].concat();
-                    net.send(self.host, NODE_PORT, relay, Bytes::from(datagram));
+                    for datagram in cut(contents, size) {
+                        let whole = [&channel.header()[..], &datagram].concat();
+                        net.send(self.host, NODE_PORT, relay, Bytes::from(whole));
+                    }
                 }
                 None => self.count("link gone"),
             },
@@ -84,10 +126,17 @@ impl NodeShell {
                 carrier: Carrier::Tls,
                 channel,
             } => {
-                if !self.links.send_data(net, link, channel, data) {
-                    self.count("tls egress dropped");
+                if !self
+                    .links
+                    .send_data(net, link, channel, size, contents.clone())
+                {
+                    self.count("link gone");
                 }
             }
         }
     }
+}
+
+fn is_tls(way: Way) -> bool {
+    way.kind() == PathKind::RelayTls
 }

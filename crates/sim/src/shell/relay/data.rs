@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use byway_relay_core::forward::{Decision, Source, decide};
-use byway_relay_core::io::{Egress, LinkId};
+use byway_relay_core::io::{Egress as Outlet, LinkId};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data;
 use byway_wire::relay::frame::Frame;
 use byway_wire::{ChannelId, stun};
 
-use super::{COOKIE_GAP, COOKIE_MEMORY, Carrier, MAX_SOJOURN, RelayShell};
+use super::{Carrier, RelayShell};
 use crate::net::Network;
 use crate::net::pipe::Side;
 
@@ -22,7 +22,6 @@ impl RelayShell {
                 let server = self.server.clone();
                 self.quic
                     .handle(net.instant(), from, data, |_| Some(server));
-                self.notice_moves(net.instant());
             }
             Kind::Stun => {
                 if let Ok(stun::Message::Request { txid, len, .. }) = stun::decode(data) {
@@ -47,11 +46,11 @@ impl RelayShell {
             .get(&channel)
             .map(|(opener, target)| decide(*opener, *target, Source::Udp(from)));
         match decision {
-            Some(Decision::Forward(Egress::Udp(to))) => {
+            Some(Decision::Forward(Outlet::Udp(to))) => {
                 self.count("forwarded");
                 self.outbox.push_back((to, datagram.clone()));
             }
-            Some(Decision::Forward(Egress::Tls(link))) => {
+            Some(Decision::Forward(Outlet::Tls(link))) => {
                 let payload = datagram.slice_ref(payload);
                 self.send_data(net, link, channel, payload.len() as u16, payload);
             }
@@ -62,25 +61,6 @@ impl RelayShell {
         }
     }
 
-    /// A node whose NAT restarted and that only listens sends no data, so no cookie would be drawn, and what is sent to
-    /// it would be lost for good. QUIC notices at the node's next keep-alive. Its idea of the address is a hint only: a
-    /// cookie goes there, and the node's answer on the control stream is the proof.
-    pub(super) fn notice_moves(&mut self, now: Instant) {
-        let mut moved = Vec::new();
-        for (link, carrier) in &self.links {
-            if let Carrier::Udp { conn, .. } = carrier
-                && let Some(bound) = self.sources.get(link)
-                && let Some(seen) = self.quic.remote(*conn)
-                && seen != *bound
-            {
-                moved.push(seen);
-            }
-        }
-        for addr in moved {
-            self.cookie(now, ChannelId::ECHO, addr, usize::MAX);
-        }
-    }
-
     pub(super) fn cookie(
         &mut self,
         now: Instant,
@@ -88,25 +68,14 @@ impl RelayShell {
         from: SocketAddr,
         trigger: usize,
     ) {
-        if self
-            .cookies
-            .get(&from)
-            .is_some_and(|last| now - *last < COOKIE_GAP)
-        {
-            return;
-        }
         let cookie = self
             .relay
             .cookie_key()
             .make(channel, from, self.relay.minute(now))
             .encode();
-        if cookie.len() > trigger {
-            return;
+        if cookie.len() > trigger || !self.cookies.take(now, from.ip()) {
+            return self.count("cookie withheld");
         }
-        if self.cookies.len() >= COOKIE_MEMORY {
-            self.cookies.clear();
-        }
-        self.cookies.insert(from, now);
         self.outbox.push_back((from, Bytes::from(cookie)));
     }
 
@@ -118,19 +87,15 @@ impl RelayShell {
         segment: u16,
         payload: Bytes,
     ) {
-        let Some(Carrier::Tls(pipe)) = self.links.get(&link) else {
+        let Some(Carrier::Tls { pipe, egress, .. }) = self.links.get_mut(&link) else {
             return self.count("link gone");
         };
-        let pipe = *pipe;
-        if net.pipe_backlog(pipe, Side::Acceptor) > MAX_SOJOURN {
-            return self.count("tls egress dropped");
-        }
         let frame = Frame::Data {
             channel,
             segment,
             payload,
         };
-        net.pipe_send(pipe, Side::Acceptor, frame.encode());
+        egress.push(net, *pipe, Side::Acceptor, frame.encode());
         self.count("forwarded");
     }
 }

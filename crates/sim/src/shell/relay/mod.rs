@@ -2,10 +2,14 @@
 //!
 //! One UDP port carries QUIC control, plain relay data and STUN; the TCP port of the same number carries TLS links. Data
 //! is forwarded from a table by [`byway_relay_core::forward::decide`], as the real shards do; the state machine sees
-//! control messages only.
+//! control messages only. Which file of `relay/src` each part follows: [`data`] `plane.rs` and `udp/`, [`tls`]
+//! `tls/link.rs`, [`udp`] `quic.rs`. Left out are its budgets for strangers' handshakes (`strangers.rs`), its pauses for
+//! nodes that say thousands of messages a second (`pace.rs`), and Retry.
 
+mod budget;
 mod data;
 mod tls;
+mod udp;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,19 +17,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use byway_relay_core::io::{Egress, Event, LinkId, LinkInfo, Side as End, TableUpdate};
+use byway_relay_core::io::{Egress as Outlet, Event, LinkId, LinkInfo, Side as End, TableUpdate};
 use byway_relay_core::{Config, Relay};
 use byway_wire::relay::Pin;
 use byway_wire::relay::control::{Challenge, Control, Role};
-use byway_wire::relay::frame::{Frame, StreamDecoder, encode_stream};
+use byway_wire::relay::frame::{Frame, StreamDecoder};
 use byway_wire::{ChannelId, NodeId, RelayUrl, SecretKey};
-use quinn_proto::{Dir, StreamEvent, StreamId};
+use quinn_proto::StreamId;
 
 use crate::net::pipe::{PipeId, Side};
 use crate::net::{Happening, HostId, Network};
 use crate::quic::crypto::{Credentials, Server};
-use crate::quic::{ConnId, Output, QuicHost, QuicSetup, link_transport, server_config};
+use crate::quic::{ConnId, QuicHost, QuicSetup, link_server_transport, server_config};
 use crate::rng::Rng;
+use crate::shell::egress::Egress;
+use crate::shell::heartbeat::Heartbeat;
+use budget::Budget;
 
 /// The port of every protocol.
 pub const RELAY_PORT: u16 = 443;
@@ -33,21 +40,20 @@ pub const RELAY_PORT: u16 = 443;
 const EPOCH: u64 = 1_700_000_000;
 /// After `Refused`, the link has this long to carry it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Data older than this is dropped rather than sent on a TLS link (design section 7).
-const MAX_SOJOURN: Duration = Duration::from_millis(50);
-/// At most one rebind cookie to an address in this time.
-const COOKIE_GAP: Duration = Duration::from_millis(20);
-/// How many addresses the cookie limit remembers.
-const COOKIE_MEMORY: usize = 1024;
-
 enum Carrier {
     Udp {
         conn: ConnId,
         stream: Option<StreamId>,
         decoder: StreamDecoder,
         unsent: BytesMut,
+        /// When it is next looked at for having moved.
+        look_at: Instant,
     },
-    Tls(PipeId),
+    Tls {
+        pipe: PipeId,
+        egress: Egress,
+        heartbeat: Heartbeat,
+    },
 }
 
 enum Pipe {
@@ -72,10 +78,10 @@ pub struct RelayShell {
     links: BTreeMap<LinkId, Carrier>,
     conns: BTreeMap<ConnId, LinkId>,
     pipes: BTreeMap<PipeId, Pipe>,
-    table: BTreeMap<ChannelId, (Egress, Egress)>,
+    table: BTreeMap<ChannelId, (Outlet, Outlet)>,
     sources: BTreeMap<LinkId, SocketAddr>,
     closing: BTreeMap<LinkId, Instant>,
-    cookies: BTreeMap<SocketAddr, Instant>,
+    cookies: Budget,
     outbox: VecDeque<(SocketAddr, Bytes)>,
     /// Datagrams by what became of them.
     pub counts: BTreeMap<&'static str, u64>,
@@ -96,7 +102,7 @@ impl RelayShell {
             alpn: vec![b"byway-relay/1"],
         };
         // Nodes behind a NAT that restarts keep their control connection; data is bound by cookies, not by QUIC.
-        let server = server_config(Arc::new(crypto), link_transport(), true);
+        let server = server_config(Arc::new(crypto), link_server_transport(), true);
         quic.listen(server.clone());
         Self {
             host,
@@ -112,7 +118,7 @@ impl RelayShell {
             table: BTreeMap::new(),
             sources: BTreeMap::new(),
             closing: BTreeMap::new(),
-            cookies: BTreeMap::new(),
+            cookies: Budget::default(),
             outbox: VecDeque::new(),
             counts: BTreeMap::new(),
         }
@@ -130,13 +136,13 @@ impl RelayShell {
     fn pin(&self) -> Pin {
         Pin(*self.key.node_id().as_bytes())
     }
-    /// The state machine, for asking.
-    pub fn relay(&self) -> &Relay {
-        &self.relay
-    }
     /// The channels it forwards.
     pub fn channels(&self) -> usize {
         self.table.len()
+    }
+    /// The addresses at which nodes are bound, as seen from here.
+    pub fn bound(&self) -> Vec<SocketAddr> {
+        self.sources.values().copied().collect()
     }
 
     /// Something happened on the host.
@@ -149,6 +155,8 @@ impl RelayShell {
                 }
                 self.quic.handle_timeout(now);
                 self.close_due(net);
+                self.look_for_moves(now);
+                self.beat(net);
             }
             Happening::Datagram { from, data, .. } => self.datagram(net, from, &data),
             Happening::PipeAccepted { pipe, from } => {
@@ -160,6 +168,7 @@ impl RelayShell {
                     self.link_down(now, link);
                 }
             }
+            Happening::PipeRoom { pipe } => self.pipe_room(net, pipe),
             Happening::PipeConnected { .. } => {}
         }
         self.turn(net);
@@ -188,6 +197,7 @@ impl RelayShell {
             self.relay.poll_timeout().map(|(at, _)| at),
             self.quic.poll_timeout(),
             self.closing.values().min().copied(),
+            self.links.values().filter_map(Carrier::poll_timeout).min(),
         ];
         let wake = wake.into_iter().flatten().min();
         let wake = wake.map(|at| net.since_start(at));
@@ -200,8 +210,6 @@ impl RelayShell {
     fn unix_time(&self, net: &Network) -> u64 {
         EPOCH + net.now().as_secs()
     }
-
-    // ---- what the relay wants ----
 
     fn carry_out(&mut self, net: &mut Network, event: Event) {
         match event {
@@ -243,8 +251,7 @@ impl RelayShell {
                 };
             }
             Event::Audit(what) => {
-                let at = net.now();
-                net.trace.note(at, "relay", &[], || format!("{what:?}"));
+                net.trace.say(net.now(), "relay", format!("{what:?}"));
             }
             _ => self.count("unknown event"),
         }
@@ -252,11 +259,8 @@ impl RelayShell {
 
     fn send(&mut self, net: &mut Network, link: LinkId, message: &Control) {
         match self.links.get_mut(&link) {
-            Some(Carrier::Udp { unsent, .. }) => {
-                encode_stream(message, unsent);
-                self.flush(link);
-            }
-            Some(Carrier::Tls(pipe)) => {
+            Some(Carrier::Udp { .. }) => self.say_udp(link, message),
+            Some(Carrier::Tls { pipe, .. }) => {
                 let frame = Frame::Control(message.clone()).encode();
                 net.pipe_send(*pipe, Side::Acceptor, frame);
             }
@@ -281,7 +285,7 @@ impl RelayShell {
                         c.close(now, 0u32.into(), Bytes::new());
                     }
                 }
-                Some(Carrier::Tls(pipe)) => {
+                Some(Carrier::Tls { pipe, .. }) => {
                     self.pipes.remove(&pipe);
                     net.pipe_close(pipe, Side::Acceptor);
                 }
@@ -304,9 +308,9 @@ impl RelayShell {
         let egress = match &carrier {
             Carrier::Udp { conn, .. } => {
                 self.conns.insert(*conn, link);
-                Egress::Udp(from)
+                Outlet::Udp(from)
             }
-            Carrier::Tls(_) => Egress::Tls(link),
+            Carrier::Tls { .. } => Outlet::Tls(link),
         };
         self.links.insert(link, carrier);
         let info = LinkInfo {
@@ -327,142 +331,20 @@ impl RelayShell {
         self.closing.remove(&link);
         self.relay.handle_link_down(now, link);
     }
+}
 
-    // ---- QUIC ----
-
-    fn quic_output(&mut self, net: &mut Network, output: Output) {
-        match output {
-            Output::Batch(batch) => {
-                for datagram in batch.datagrams() {
-                    self.outbox.push_back((batch.to, datagram));
-                }
-            }
-            Output::Accepted(..) => {}
-            Output::Event(conn, event) => self.conn_event(net, conn, &event),
-            Output::Drained(conn) => {
-                if let Some(link) = self.conns.remove(&conn) {
-                    self.link_down(net.instant(), link);
-                }
+impl Carrier {
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Udp { look_at, .. } => Some(*look_at),
+            Self::Tls {
+                egress, heartbeat, ..
+            } => {
+                let stall = egress.stalls_at();
+                Some(stall.map_or(heartbeat.poll_timeout(), |at| {
+                    at.min(heartbeat.poll_timeout())
+                }))
             }
         }
-    }
-
-    fn conn_event(&mut self, net: &mut Network, conn: ConnId, event: &quinn_proto::Event) {
-        match event {
-            quinn_proto::Event::Connected => {
-                let Some(c) = self.quic.conn(conn) else {
-                    return;
-                };
-                let from = c.remote_address();
-                let identity = c.crypto_session().peer_identity();
-                let Some(node) = identity.and_then(|id| id.downcast::<NodeId>().ok()) else {
-                    return;
-                };
-                let carrier = Carrier::Udp {
-                    conn,
-                    stream: None,
-                    decoder: StreamDecoder::default(),
-                    unsent: BytesMut::new(),
-                };
-                self.link_up(net, carrier, *node, None, from);
-            }
-            quinn_proto::Event::ConnectionLost { .. } => {
-                if let Some(link) = self.conns.remove(&conn) {
-                    self.link_down(net.instant(), link);
-                }
-            }
-            quinn_proto::Event::Stream(event) => self.stream_event(net, conn, event),
-            _ => {}
-        }
-    }
-
-    fn stream_event(&mut self, net: &mut Network, conn: ConnId, event: &StreamEvent) {
-        let Some(link) = self.conns.get(&conn).copied() else {
-            return;
-        };
-        match event {
-            StreamEvent::Opened { dir: Dir::Bi } => {
-                let Some(c) = self.quic.conn(conn) else {
-                    return;
-                };
-                // The first stream is the control stream; others are nobody's.
-                let opened = c.streams().accept(Dir::Bi);
-                if let Some(Carrier::Udp {
-                    stream: stream @ None,
-                    ..
-                }) = self.links.get_mut(&link)
-                {
-                    *stream = opened;
-                }
-                if let Some(stream) = opened {
-                    self.read(net, link, stream);
-                }
-                self.flush(link);
-            }
-            StreamEvent::Readable { id } => self.read(net, link, *id),
-            StreamEvent::Writable { .. } => self.flush(link),
-            _ => {}
-        }
-    }
-
-    fn read(&mut self, net: &mut Network, id: LinkId, from: StreamId) {
-        let now = net.instant();
-        let unix = self.unix_time(net);
-        let Some(Carrier::Udp {
-            conn,
-            stream,
-            decoder,
-            ..
-        }) = self.links.get_mut(&id)
-        else {
-            return;
-        };
-        if *stream != Some(from) {
-            return;
-        }
-        let Some(c) = self.quic.conn(*conn) else {
-            return;
-        };
-        if let Ok(mut chunks) = c.recv_stream(from).read(true) {
-            while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
-                decoder.push(&chunk.bytes);
-            }
-            let _ = chunks.finalize();
-        }
-        loop {
-            match decoder.next() {
-                Ok(Some(message)) => self.relay.handle_control(now, unix, id, message),
-                Ok(None) => return,
-                Err(error) => {
-                    return self.relay.handle_malformed(now, id, &error.to_string());
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self, id: LinkId) {
-        let Some(Carrier::Udp {
-            conn,
-            stream: Some(stream),
-            unsent,
-            ..
-        }) = self.links.get_mut(&id)
-        else {
-            return;
-        };
-        let Some(c) = self.quic.conn(*conn) else {
-            return;
-        };
-        while !unsent.is_empty() {
-            match c.send_stream(*stream).write(unsent) {
-                Ok(n) => drop(unsent.split_to(n)),
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// The relay's key.
-    pub fn id(&self) -> NodeId {
-        self.key.node_id()
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use byway_relay_core::forward::{Decision, Source, decide};
-use byway_relay_core::io::{Egress, LinkId};
+use byway_relay_core::io::{Egress as Outlet, LinkId};
 use byway_relay_core::proof::{Own, judge};
 use byway_wire::ChannelId;
 use byway_wire::relay::control::{Challenge, Control};
@@ -13,7 +13,10 @@ use byway_wire::relay::frame::Frame;
 use super::{Carrier, Pipe, RelayShell};
 use crate::net::Network;
 use crate::net::pipe::{PipeId, Side};
-use crate::shell::link::{SERVER_HELLO, SWITCHING, cut, exporter};
+use crate::quic::cut;
+use crate::shell::egress::Egress;
+use crate::shell::heartbeat::{Beat, Heartbeat};
+use crate::shell::link::{SERVER_HELLO, SWITCHING, exporter};
 
 impl RelayShell {
     pub(super) fn pipe_data(&mut self, net: &mut Network, pipe: PipeId, data: Bytes) {
@@ -56,7 +59,12 @@ impl RelayShell {
                 match proved {
                     Some(proved) => {
                         let role = Some(proved.role);
-                        let link = self.link_up(net, Carrier::Tls(pipe), proved.node, role, from);
+                        let carrier = Carrier::Tls {
+                            pipe,
+                            egress: Egress::default(),
+                            heartbeat: Heartbeat::new(now),
+                        };
+                        let link = self.link_up(net, carrier, proved.node, role, from);
                         self.pipes.insert(pipe, Pipe::Up(link));
                     }
                     None => {
@@ -69,6 +77,13 @@ impl RelayShell {
             Pipe::Up(link) => {
                 let link = *link;
                 let unix = self.unix_time(net);
+                if let Some(Carrier::Tls { heartbeat, .. }) = self.links.get_mut(&link) {
+                    match heartbeat.hear(now, &data) {
+                        Beat::Ping(pong) => return net.pipe_send(pipe, Side::Acceptor, pong),
+                        Beat::Pong => return,
+                        Beat::Other => {}
+                    }
+                }
                 match Frame::decode(data) {
                     Ok(Frame::Control(message)) => {
                         self.relay.handle_control(now, unix, link, message);
@@ -85,6 +100,41 @@ impl RelayShell {
         }
     }
 
+    pub(super) fn pipe_room(&mut self, net: &mut Network, pipe: PipeId) {
+        if let Some(Pipe::Up(link)) = self.pipes.get(&pipe)
+            && let Some(Carrier::Tls { egress, .. }) = self.links.get_mut(link)
+        {
+            egress.progress(net, pipe, Side::Acceptor);
+        }
+    }
+
+    /// Pings the TLS links whose time it is, and ends those that are silent or take nothing.
+    pub(super) fn beat(&mut self, net: &mut Network) {
+        let now = net.instant();
+        let mut dead = Vec::new();
+        for (id, carrier) in &mut self.links {
+            let Carrier::Tls {
+                pipe,
+                egress,
+                heartbeat,
+            } = carrier
+            else {
+                continue;
+            };
+            if heartbeat.is_silent(now) || egress.stalls_at().is_some_and(|at| at <= now) {
+                dead.push((*id, *pipe));
+            } else if let Some(ping) = heartbeat.ping(now) {
+                net.pipe_send(*pipe, Side::Acceptor, ping);
+            }
+        }
+        for (link, pipe) in dead {
+            self.count("tls link dead");
+            self.pipes.remove(&pipe);
+            net.pipe_close(pipe, Side::Acceptor);
+            self.link_down(now, link);
+        }
+    }
+
     pub(super) fn tls_data(
         &mut self,
         net: &mut Network,
@@ -93,16 +143,19 @@ impl RelayShell {
         segment: u16,
         payload: Bytes,
     ) {
+        if channel == ChannelId::ECHO {
+            return self.send_data(net, link, channel, segment, payload);
+        }
         let decision = self
             .table
             .get(&channel)
             .map(|(opener, target)| decide(*opener, *target, Source::Tls(link)));
         match decision {
-            Some(Decision::Forward(Egress::Tls(to))) => {
+            Some(Decision::Forward(Outlet::Tls(to))) => {
                 self.send_data(net, to, channel, segment, payload);
             }
-            Some(Decision::Forward(Egress::Udp(to))) => {
-                for datagram in cut(&payload, segment) {
+            Some(Decision::Forward(Outlet::Udp(to))) => {
+                for datagram in cut(&payload, usize::from(segment)) {
                     self.count("forwarded");
                     let whole = [&channel.header()[..], &datagram].concat();
                     self.outbox.push_back((to, Bytes::from(whole)));

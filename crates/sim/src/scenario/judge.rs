@@ -1,0 +1,144 @@
+//! The judge: what must hold, and what did not.
+
+use std::time::Duration;
+
+use byway_core::io::{LinkMode, PathKind, PeerId};
+
+use super::Outcome;
+use crate::model::{Access, direct_possible, expected_path};
+use crate::scene::{Scene, Setup};
+use crate::shell::app::Task;
+use crate::shell::node::Note;
+use crate::world::Fault;
+
+/// Paths have this long to become what the model says: longer than the longest back-off of a quarantined path.
+const SETTLE: Duration = Duration::from_secs(180);
+/// Seconds for which the right paths are watched to stay.
+const STAYS: u32 = 5;
+
+#[derive(Default)]
+pub(super) struct Judge {
+    failures: Vec<String>,
+}
+
+impl Judge {
+    pub(super) fn require(&mut self, held: bool, what: &str) {
+        if !held {
+            self.failures.push(what.to_owned());
+        }
+    }
+
+    /// Both sides come to send on the paths the model says, and stay there while they are used; neither was ever on one
+    /// that cannot exist. Returns how many touches were begun for it.
+    pub(super) fn paths(&mut self, setup: &Setup, scene: &mut Scene, peer: PeerId) -> usize {
+        let expected = expected_paths(setup);
+        // The measured loss of a path decides over it too, and a few pings measure a few per cent badly.
+        for site in [scene.client_site, scene.agent_site] {
+            scene.world.inflict(Fault::Loss(site, 0.0));
+        }
+        // Something must flow, or a path that could be better would not be looked at. Right once is not enough: a path
+        // must stay so while it is used.
+        let end = scene.world.net.now() + SETTLE;
+        let (mut stayed, mut touches) = (0, 0);
+        while stayed < STAYS && scene.world.net.now() < end {
+            scene.begin(peer, Task::Touch);
+            touches += 1;
+            let mut right = true;
+            let second = scene.world.net.now() + Duration::from_secs(1);
+            while scene.world.net.now() < second {
+                scene.world.run_for(Duration::from_millis(100));
+                right &= scene.paths(peer) == expected;
+            }
+            stayed = if right { stayed + 1 } else { 0 };
+        }
+        if stayed < STAYS {
+            let got = scene.paths(peer);
+            let failure = format!("paths at the end: {got:?} instead of {expected:?}");
+            self.failures.push(failure);
+        }
+        if expected.0 != Some(PathKind::Direct) {
+            for host in [scene.client, scene.agent] {
+                let direct = scene.first_on(host, PathKind::Direct).is_some();
+                self.require(!direct, "a direct path that cannot exist");
+            }
+        }
+        touches
+    }
+
+    /// Everything that was begun is there, and is over, and was right.
+    pub(super) fn tasks(&mut self, scene: &mut Scene, begun: usize) {
+        let reports = scene.reports();
+        if reports.len() != begun {
+            let failure = format!("{} reports of {begun} tasks", reports.len());
+            self.failures.push(failure);
+        }
+        for report in reports {
+            if report.done.is_none() {
+                self.failures
+                    .push(format!("a task did not end well: {report:?}"));
+            }
+        }
+    }
+
+    /// One connection from beginning to end.
+    pub(super) fn tunnel(&mut self, scene: &mut Scene) {
+        for (host, name) in [(scene.client, "client"), (scene.agent, "agent")] {
+            let notes = &scene.world.node(host).0.notes;
+            let connected = notes
+                .iter()
+                .filter(|(_, n)| matches!(n, Note::Connected(_)));
+            if connected.count() != 1 {
+                self.failures
+                    .push(format!("{name}: not one connection from beginning to end"));
+            }
+            for (at, note) in notes {
+                if matches!(note, Note::TunnelLost(..) | Note::Failed(..)) {
+                    self.failures
+                        .push(format!("{name} at {:.3}: {note:?}", at.as_secs_f64()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn outcome(self, mut scene: Scene, met: (usize, usize)) -> Outcome {
+        let story = if self.failures.is_empty() {
+            String::new()
+        } else {
+            let story = scene.story();
+            format!("{}\n{story}", scene.world.net.trace)
+        };
+        let trace = &scene.world.net.trace;
+        Outcome {
+            hash: trace.hash(),
+            events: trace.events(),
+            met,
+            failures: self.failures,
+            story,
+        }
+    }
+}
+
+fn expected_paths(setup: &Setup) -> (Option<PathKind>, Option<PathKind>) {
+    let Setup {
+        client,
+        agent,
+        direct,
+        links,
+        ..
+    } = *setup;
+    let side = |own, other, mode| {
+        if direct && direct_possible(client, agent) {
+            PathKind::Direct
+        } else if mode == LinkMode::Tls {
+            PathKind::RelayTls
+        } else if direct {
+            expected_path(own, other)
+        } else {
+            expected_path(own, Access::UdpBlocked)
+        }
+    };
+    (
+        Some(side(client, agent, links)),
+        Some(side(agent, client, LinkMode::Auto)),
+    )
+}

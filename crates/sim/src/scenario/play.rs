@@ -1,0 +1,116 @@
+//! The player: sets the scene, begins the tasks in their time, lets the troubles come, and gives the judge what is left.
+
+use std::time::{Duration, Instant};
+
+use super::judge::Judge;
+use super::{Outcome, Scenario, Trouble};
+use crate::net::{Hole, Traffic};
+use crate::scene::Scene;
+use crate::shell::app::Task;
+use crate::world::Fault;
+
+/// After the last trouble, tasks have this long.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Moved each way when all troubles are over, in bytes.
+const AFTERWARDS: u64 = 50_000;
+
+impl Scenario {
+    /// Plays it.
+    pub fn run(&self, base: Instant) -> Outcome {
+        let mut scene = Scene::new(base, &self.setup);
+        let mut judge = Judge::default();
+        let peer = scene.dial(vec![Task::Touch]);
+        judge.require(scene.finish(PATIENCE), "the tunnel never came up");
+        let start = scene.world.net.now();
+        for (at, lasts, trouble) in &self.troubles {
+            for (when, fault) in concrete(&scene, *trouble, start + *at, *lasts) {
+                scene.world.at(when, fault);
+            }
+        }
+        let mut tasks = self.tasks.clone();
+        tasks.sort_by_key(|(at, _)| *at);
+        for (at, task) in tasks {
+            scene.world.run_until(start + at, |_| false);
+            scene.begin(peer, task);
+        }
+        let ends = self.troubles.iter().map(|(at, lasts, _)| *at + *lasts);
+        let over = start + ends.max().unwrap_or_default();
+        scene.world.run_until(over, |_| false);
+        judge.require(
+            scene.finish(PATIENCE),
+            "what was begun under the troubles did not end",
+        );
+        // Whatever happened: it works now, both ways, and on the path it should.
+        scene.begin(peer, Task::Upload(AFTERWARDS));
+        scene.begin(peer, Task::Download(AFTERWARDS));
+        judge.require(scene.finish(PATIENCE), "nothing passes after the troubles");
+        let touches = judge.paths(&self.setup, &mut scene, peer);
+        judge.require(
+            scene.finish(PATIENCE),
+            "a touch at the end was not answered",
+        );
+        // The first touch, the tasks, the two afterwards, and those while paths settled.
+        judge.tasks(&mut scene, 1 + self.tasks.len() + 2 + touches);
+        judge.tunnel(&mut scene);
+        let onsets = self.troubles.iter().map(|(at, ..)| start + *at);
+        let met = met(&mut scene, onsets);
+        judge.outcome(scene, met)
+    }
+}
+
+/// How many of the troubles began while a transfer was under way, and how many there were.
+fn met(scene: &mut Scene, onsets: impl Iterator<Item = Duration>) -> (usize, usize) {
+    let reports = scene.reports();
+    let under_way = |at: Duration| {
+        reports.iter().any(|report| {
+            report.task != Task::Touch
+                && report.began < at
+                && report.done.is_none_or(|done| done > at)
+        })
+    };
+    let mut met = (0, 0);
+    for at in onsets {
+        met.0 += usize::from(under_way(at));
+        met.1 += 1;
+    }
+    met
+}
+
+/// The faults that make a trouble.
+fn concrete(
+    scene: &Scene,
+    trouble: Trouble,
+    at: Duration,
+    lasts: Duration,
+) -> Vec<(Duration, Fault)> {
+    let hole = |from, to, what| {
+        let hole = Hole { from, to, what };
+        [(at, Fault::Open(hole)), (at + lasts, Fault::Close(hole))]
+    };
+    let (client, agent) = (Some(scene.client_site), Some(scene.agent_site));
+    let relay = Some(scene.relay_site);
+    match trouble {
+        Trouble::DirectDead => [
+            hole(client, agent, Traffic::Udp),
+            hole(agent, client, Traffic::Udp),
+        ]
+        .concat(),
+        Trouble::DirectDeadOneWay => hole(client, agent, Traffic::Udp).to_vec(),
+        Trouble::RelayUdpDead => [
+            hole(client, relay, Traffic::Udp),
+            hole(relay, client, Traffic::Udp),
+        ]
+        .concat(),
+        Trouble::Offline => [
+            hole(client, None, Traffic::All),
+            hole(None, client, Traffic::All),
+        ]
+        .concat(),
+        Trouble::RelayKilled => vec![
+            (at, Fault::KillRelay(scene.relay)),
+            (at + lasts, Fault::StartRelay(scene.relay)),
+        ],
+        Trouble::ClientRebinds => vec![(at, Fault::Rebind(scene.client_site))],
+        Trouble::AgentRebinds => vec![(at, Fault::Rebind(scene.agent_site))],
+    }
+}

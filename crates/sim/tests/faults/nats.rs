@@ -1,0 +1,125 @@
+//! NATs that restart: every mapping is gone, of datagrams and of TCP.
+
+use byway_core::io::{Carrier, PathKind, PeerId};
+use byway_sim::model::Access;
+use byway_sim::scene::{Scene, Setup};
+use byway_sim::shell::app::Task;
+use byway_sim::shell::node::Note;
+use byway_sim::world::Fault;
+
+use crate::common::{ms, scene, secs};
+use crate::{MIB, direct, relayed, slow, slow_setup};
+
+/// Restarts the NAT of one side in the middle of a download; how long nothing came.
+fn restart_under_a_download(s: &mut Scene, peer: PeerId, agents_side: bool) {
+    s.begin(peer, Task::Download(2 * MIB));
+    s.world.run_for(ms(700));
+    let site = if agents_side {
+        s.agent_site
+    } else {
+        s.client_site
+    };
+    s.world.inflict(Fault::Rebind(site));
+    assert!(s.finish(secs(60)), "{}", s.world.net.trace);
+    s.assert_fine();
+    let silence = s.reports().last().map(|r| r.longest_silence);
+    println!("agent's side {agents_side}: silence {silence:?}");
+    assert!(silence.is_some_and(|s| s < secs(5)), "{silence:?}");
+    // It was felt, or nothing was shown.
+    assert!(silence.is_some_and(|s| s > ms(20)), "{silence:?}");
+}
+
+#[test]
+fn a_nat_that_restarts_under_a_relayed_tunnel_costs_seconds_and_no_byte() {
+    for agents_side in [false, true] {
+        let (mut s, peer) = relayed(slow_setup(1));
+        restart_under_a_download(&mut s, peer, agents_side);
+    }
+}
+
+#[test]
+fn a_nat_that_restarts_under_a_direct_tunnel_costs_seconds_and_no_byte() {
+    for agents_side in [false, true] {
+        let (mut s, peer) = direct(slow_setup(1));
+        restart_under_a_download(&mut s, peer, agents_side);
+    }
+}
+
+/// A tunnel that must go over TLS on one side.
+fn over_tls(agents_side: bool) -> (Scene, PeerId) {
+    let (client, agent) = if agents_side {
+        (Access::Symmetric, Access::UdpBlocked)
+    } else {
+        (Access::UdpBlocked, Access::Symmetric)
+    };
+    let mut s = scene(Setup {
+        client,
+        agent,
+        client_link: slow(),
+        agent_link: slow(),
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.finish(secs(10)));
+    s.world.run_for(secs(3));
+    let tls = Some(PathKind::RelayTls);
+    let paths = s.paths(peer);
+    assert_eq!(if agents_side { paths.1 } else { paths.0 }, tls);
+    (s, peer)
+}
+
+/// How many TLS links a side has had.
+fn tls_links(s: &mut Scene, agents_side: bool) -> usize {
+    let host = if agents_side { s.agent } else { s.client };
+    let notes = &s.world.node(host).0.notes;
+    let ready = notes
+        .iter()
+        .filter(|(_, n)| matches!(n, Note::LinkReady(_, Carrier::Tls)));
+    ready.count()
+}
+
+#[test]
+fn a_nat_that_restarts_under_a_tls_link_costs_a_new_link_and_no_byte() {
+    for agents_side in [false, true] {
+        let (mut s, peer) = over_tls(agents_side);
+        let before = tls_links(&mut s, agents_side);
+        restart_under_a_download(&mut s, peer, agents_side);
+        assert!(tls_links(&mut s, agents_side) > before);
+    }
+}
+
+/// A side that only listens says something at its next ping, 20 s apart, and learns then that its link is dead.
+#[test]
+fn a_side_that_only_listened_over_tls_is_reached_again_after_its_nat_restarted() {
+    for agents_side in [false, true] {
+        let (mut s, peer) = over_tls(agents_side);
+        s.world.run_for(secs(60));
+        let site = if agents_side {
+            s.agent_site
+        } else {
+            s.client_site
+        };
+        s.world.inflict(Fault::Rebind(site));
+        s.begin(peer, Task::Touch);
+        assert!(s.finish(secs(30)), "{agents_side}\n{}", s.story());
+        s.assert_fine();
+    }
+}
+
+/// Found by a random scenario: the agent's data stayed bound to a port that its NAT no longer had.
+#[test]
+fn an_agent_that_only_listened_is_reached_again_after_its_nat_restarted() {
+    for direct in [true, false] {
+        let (mut s, peer) = relayed(Setup {
+            direct,
+            ..Setup::default()
+        });
+        s.world.run_for(secs(60));
+        let site = s.agent_site;
+        s.world.inflict(Fault::Rebind(site));
+        s.begin(peer, Task::Touch);
+        // At the next keep-alive of its link, 20 s apart, the relay hears of the new port; it looks every 5 s.
+        assert!(s.finish(secs(30)), "{}", s.world.net.trace);
+        s.assert_fine();
+    }
+}

@@ -1,0 +1,84 @@
+//! A relay that dies, comes back, or never knew the agent.
+
+use byway_core::io::PeerError;
+use byway_sim::scene::Setup;
+use byway_sim::shell::app::Task;
+use byway_sim::shell::node::{Note, target};
+use byway_sim::world::Fault;
+
+use crate::common::{ms, scene, secs};
+use crate::{DIRECT, MIB, RELAYED, direct, relayed, slow_setup};
+
+#[test]
+fn the_relays_death_means_nothing_to_a_direct_tunnel() {
+    let (mut s, peer) = direct(slow_setup(1));
+    s.begin(peer, Task::Download(2 * MIB));
+    s.world.run_for(ms(500));
+    let since = s.world.net.now();
+    let relay = s.relay;
+    s.world.inflict(Fault::KillRelay(relay));
+    assert!(s.finish(secs(30)));
+    s.assert_fine();
+    let silence = s.reports().last().map(|r| r.longest_silence);
+    assert!(silence.is_some_and(|s| s < ms(100)), "{silence:?}");
+    s.world.run_for(secs(120));
+    s.begin(peer, Task::Download(MIB / 2));
+    assert!(s.finish(secs(30)));
+    s.assert_fine();
+    for host in [s.client, s.agent] {
+        let routes = s.routes_since(host, since);
+        assert!(routes.iter().all(|(_, path)| *path == DIRECT), "{routes:?}");
+        let (node, _) = s.world.node(host);
+        let noticed = node
+            .notes
+            .iter()
+            .any(|(at, n)| *at > since && matches!(n, Note::LinkLost(..)));
+        assert!(noticed, "the links died, or nothing was shown");
+    }
+}
+
+#[test]
+fn a_relayed_tunnel_comes_back_when_its_relay_does() {
+    let (mut s, peer) = relayed(slow_setup(1));
+    s.begin(peer, Task::Download(2 * MIB));
+    s.world.run_for(ms(700));
+    let relay = s.relay;
+    s.world.inflict(Fault::KillRelay(relay));
+    s.world.run_for(secs(3));
+    s.world.inflict(Fault::StartRelay(relay));
+    let back = s.world.net.now();
+    assert!(s.finish(secs(120)), "{}", s.story());
+    s.assert_fine();
+    let took = s.world.net.now() - back;
+    assert!(took < secs(40), "{took:?} after the relay was back");
+    assert_eq!(s.paths(peer), (RELAYED, RELAYED));
+}
+
+#[test]
+fn an_agent_that_is_not_there_is_reported_offline_and_one_that_refuses_is_reported_too() {
+    let mut s = scene(Setup::default());
+    s.world.run_for(secs(2));
+    let nobody = byway_wire::SecretKey::from_bytes(&[0x99; 32]).node_id();
+    let (url, agent) = (s.url.clone(), s.agent_id);
+    let client = s.client;
+    for (node, offline) in [(nobody, true), (agent, false)] {
+        let (shell, net) = s.world.node(client);
+        // Without the ticket's secret the agent does not know us.
+        let peer = shell.connect(
+            net,
+            target(node, vec![url.clone()], None),
+            vec![Task::Touch],
+        );
+        s.world.run_for(secs(15));
+        let (shell, _) = s.world.node(client);
+        let failed = shell.notes.iter().find_map(|(_, n)| match n {
+            Note::Failed(p, error) if *p == peer => Some(error.clone()),
+            _ => None,
+        });
+        match failed {
+            Some(PeerError::Offline) => assert!(offline),
+            Some(PeerError::NotAllowed(_)) => assert!(!offline),
+            other => panic!("{other:?}\n{}", s.world.net.trace),
+        }
+    }
+}
