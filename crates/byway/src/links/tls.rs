@@ -27,7 +27,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
 use super::{Dial, Egress, Ended, Links};
-use crate::socket::{Injected, ToDriver};
+use crate::socket::{Injected, Reassembler, ToDriver, Virtual};
 use crate::tls;
 
 /// TCP, TLS, upgrade and challenge together. Slow proxies are slow.
@@ -195,6 +195,7 @@ fn prove(links: &Links, challenge: &Challenge, claim: LinkClaim) -> Prove {
 }
 
 async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> LinkError {
+    let mut parts = Reassembler::default();
     loop {
         let message = match timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
@@ -213,7 +214,8 @@ async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> L
                 segment,
                 payload,
             }) => {
-                deliver(links, link, channel, usize::from(segment), payload).await;
+                let frame = (channel, usize::from(segment), payload);
+                deliver(links, link, frame, &mut parts).await;
                 Ok(())
             }
             Ok(Frame::Unknown) => Ok(()),
@@ -226,7 +228,12 @@ async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> L
 }
 
 /// Hands a data frame to quinn, or its probes to the driver: each datagram's first byte decides, as on a UDP socket.
-async fn deliver(links: &Links, link: LinkId, channel: ChannelId, segment: usize, payload: Bytes) {
+async fn deliver(
+    links: &Links,
+    link: LinkId,
+    (channel, segment, payload): (ChannelId, usize, Bytes),
+    parts: &mut Reassembler,
+) {
     let peer = links.socket.tables.tls_peer(link, channel);
     let counters = &links.socket.counters;
     let all_quic = payload
@@ -259,7 +266,15 @@ async fn deliver(links: &Links, link: LinkId, channel: ChannelId, segment: usize
                     data: datagram,
                 });
             }
-            // Fragments are for paths with a small MTU; a TLS link has none.
+            // A TLS link carries any size; the peer's UDP link at the other end of the channel may not.
+            (Kind::Fragment, Some(peer)) => {
+                let from = Virtual::Peer(peer).to_addr();
+                if let Some(whole) = parts.join(from, &datagram, counters) {
+                    let segment = whole.len();
+                    inject(links, peer, whole.into(), segment).await;
+                }
+            }
+            (Kind::Fragment, None) => counters.unknown_channel.add(),
             _ => counters.unknown_kind.add(),
         }
     }

@@ -18,13 +18,12 @@ use bytes::Bytes;
 use byway_core::io::{SocketId, Way};
 use byway_wire::ChannelId;
 use byway_wire::demux::{Kind, classify};
-use byway_wire::fragment;
 use byway_wire::relay::data::{self, HEADER_LEN};
 use quinn::udp::RecvMeta;
 
 use super::addr::Virtual;
 use super::counters::Counters;
-use super::reassemble::{Joined, Reassembler};
+use super::reassemble::Reassembler;
 use super::tables::{ChannelSource, Owners, Tables};
 
 /// A datagram that found no place in its buffer.
@@ -208,23 +207,14 @@ impl Demux<'_> {
     }
 
     fn part(&mut self, from: SocketAddr, datagram: &[u8], meta: &RecvMeta) {
-        let Ok(part) = fragment::decode(datagram) else {
-            self.counters.unknown_kind.add();
-            return;
-        };
-        match self.parts.take(from, part) {
-            Joined::Whole(whole) if classify(&whole) == Kind::Quic => {
-                let segment = whole.len();
-                (self.spill)(Spilled {
-                    from,
-                    data: whole.into(),
-                    segment,
-                    ecn: meta.ecn,
-                });
-            }
-            Joined::Whole(_) => self.counters.unknown_kind.add(),
-            Joined::Waits => {}
-            Joined::Displaced => self.counters.fragment_lost.add(),
+        if let Some(whole) = self.parts.join(from, datagram, self.counters) {
+            let segment = whole.len();
+            (self.spill)(Spilled {
+                from,
+                data: whole.into(),
+                segment,
+                ecn: meta.ecn,
+            });
         }
     }
 }
@@ -470,7 +460,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_datagram_are_joined() {
         let whole = quic(5, 301);
-        let [first, second] = fragment::split(3, &whole);
+        let [first, second] = byway_wire::fragment::split(3, &whole);
         let tables = tables();
         let counters = Counters::default();
         let mut parts = Reassembler::default();

@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use addr::Virtual;
 pub(crate) use counters::Counters;
+pub(crate) use reassemble::Reassembler;
 pub(crate) use recv::Injected;
 pub(crate) use route::PeerRoute;
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use std::net::SocketAddr;
 
-use byway_wire::fragment::Fragment;
+use byway_wire::demux::{Kind, classify};
+use byway_wire::fragment::{self, Fragment};
+
+use super::Counters;
 
 /// Parts that may wait for their other half. A route fragments only until QUIC notices its smaller MTU.
 const WAITING: usize = 32;
@@ -35,6 +38,27 @@ pub(crate) enum Joined {
 }
 
 impl Reassembler {
+    /// Takes a datagram that claims to be a part; gives the whole one if it is QUIC and the other part was here. What is
+    /// no part, makes no QUIC, or had to leave is counted.
+    pub(crate) fn join(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        counters: &Counters,
+    ) -> Option<Vec<u8>> {
+        let Ok(part) = fragment::decode(datagram) else {
+            counters.unknown_kind.add();
+            return None;
+        };
+        match self.take(from, part) {
+            Joined::Whole(whole) if classify(&whole) == Kind::Quic => return Some(whole),
+            Joined::Whole(_) => counters.unknown_kind.add(),
+            Joined::Waits => {}
+            Joined::Displaced => counters.fragment_lost.add(),
+        }
+        None
+    }
+
     /// Takes a part that came from a peer (by its virtual address).
     pub(crate) fn take(&mut self, from: SocketAddr, part: Fragment<'_>) -> Joined {
         let other = self.waiting.iter().position(|waiting| {
@@ -98,6 +122,22 @@ mod tests {
             parts.take(a, part(2, false, b"ef")),
             Joined::Whole(b"efgh".to_vec())
         );
+    }
+
+    #[test]
+    fn a_datagram_in_two_parts_comes_out_whole_and_what_is_none_is_counted() {
+        let from = Virtual::Peer(PeerId(1)).to_addr();
+        let counters = Counters::default();
+        let mut parts = Reassembler::default();
+        let mut join = |datagram: &[u8]| parts.join(from, datagram, &counters);
+        let quic: Vec<u8> = std::iter::repeat_n(0x40, 1_444).collect();
+        let [one, two] = fragment::split(7, &quic);
+        assert_eq!(join(&one), None);
+        assert_eq!(join(&two), Some(quic));
+        // Whole again it would be a part, which no path makes of a part.
+        let [one, two] = fragment::split(8, &[0x83; 1_444]);
+        assert_eq!((join(&one), join(&two), join(&[0x83])), (None, None, None));
+        assert_eq!(counters.unknown_kind.get(), 2);
     }
 
     #[test]
