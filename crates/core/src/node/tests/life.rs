@@ -156,8 +156,8 @@ fn without_direct_paths_only_channels_are_probed_and_no_address_is_offered() {
 fn a_narrow_direct_path_is_used_and_says_what_it_carries() {
     for (mtu, carried) in [
         (1_240, 1_232),
-        (1_300, 1_232),
-        (1_392, 1_372),
+        (1_300, 1_252),
+        (1_392, 1_384),
         (1_450, 1_444),
     ] {
         let mut world = World::new();
@@ -579,7 +579,7 @@ fn a_narrow_direct_path_is_better_than_a_tls_link() {
     world.connect();
     assert!(world.run_for(ms(10_000), |w| w.both(|k| k == Some(PathKind::Direct))));
     let route = world.hosts[CLIENT].route.clone().unwrap();
-    assert_eq!(route.max_datagram, 1_232);
+    assert_eq!(route.max_datagram, 1_252);
 }
 
 #[test]
