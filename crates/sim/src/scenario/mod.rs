@@ -1,5 +1,5 @@
-//! Random scenarios: a seed makes a network, faults and a workload ([`generate`]); it is played ([`play`]); the run says
-//! what did not hold ([`judge`]).
+//! Random scenarios: a seed makes a network, faults and a workload (`generate`); it is played (`play`); the run says
+//! what did not hold (`judge`).
 //!
 //! What must hold is independent of the details:
 //!

@@ -2,8 +2,8 @@
 //!
 //! One UDP port carries QUIC control, plain relay data and STUN; the TCP port of the same number carries TLS links. Data
 //! is forwarded from a table by [`byway_relay_core::forward::decide`], as the real shards do; the state machine sees
-//! control messages only. Which file of `relay/src` each part follows: [`data`] `plane.rs` and `udp/`, [`tls`]
-//! `tls/link.rs`, [`udp`] `quic.rs`. Left out are its budgets for strangers' handshakes (`strangers.rs`), its pauses for
+//! control messages only. Which file of `relay/src` each part follows: `data` `plane.rs` and `udp/`, `tls`
+//! `tls/link.rs`, `udp` `quic.rs`. Left out are its budgets for strangers' handshakes (`strangers.rs`), its pauses for
 //! nodes that say thousands of messages a second (`pace.rs`), and Retry.
 
 mod budget;
