@@ -5,7 +5,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// max(stored + 1, wall clock in seconds), stored before it is used: a clock that was set back cannot make an old record
@@ -19,22 +21,45 @@ pub(super) fn next(file: Option<&Path>) -> io::Result<u64> {
         std::fs::create_dir_all(folder)?;
     }
     let _locked = lock(file)?;
-    let stored = match std::fs::read_to_string(file) {
-        Ok(text) => text.trim().parse::<u64>().unwrap_or_else(|_| {
+    let after_stored = match std::fs::read(file) {
+        Ok(text) => after(&text).unwrap_or_else(|| {
             tracing::warn!("{} holds no number: it is written anew", file.display());
             0
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
-    let epoch = clock.max(stored.saturating_add(1));
-    // A crash in the middle must leave the old number or the new one.
-    let fresh = beside(file, ".new");
-    let mut written = File::create(&fresh)?;
-    written.write_all(format!("{epoch}\n").as_bytes())?;
-    written.sync_all()?;
-    std::fs::rename(&fresh, file)?;
+    let epoch = clock.max(after_stored);
+    store(file, epoch)?;
     Ok(epoch)
+}
+
+/// The number after the one in the file. The largest has none, and must not be the last number for ever.
+fn after(text: &[u8]) -> Option<u64> {
+    let stored: u64 = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
+    stored.checked_add(1)
+}
+
+/// A crash in the middle leaves the old number or the new one.
+fn store(file: &Path, epoch: u64) -> io::Result<()> {
+    /// The lock does not keep others away on every file system, so the name does.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let fresh = beside(file, &format!(".{}-{number}.new", std::process::id()));
+    // What a process of our number left behind when it crashed.
+    let _ = std::fs::remove_file(&fresh);
+    let stored = private()
+        .create_new(true)
+        .open(&fresh)
+        .and_then(|mut written| {
+            written.write_all(format!("{epoch}\n").as_bytes())?;
+            written.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&fresh, file));
+    if stored.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    stored
 }
 
 /// The epoch where none can be kept.
@@ -46,8 +71,7 @@ pub(super) fn clock() -> u64 {
 
 /// Held until it is dropped. A file of its own: the other one is replaced.
 fn lock(file: &Path) -> io::Result<File> {
-    let lock = OpenOptions::new()
-        .write(true)
+    let lock = private()
         .create(true)
         .truncate(false)
         .open(beside(file, ".lock"))?;
@@ -57,6 +81,13 @@ fn lock(file: &Path) -> io::Result<File> {
         locked => locked?,
     }
     Ok(lock)
+}
+
+/// To write what nobody else is to read, or to lock.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 fn beside(file: &Path, suffix: &str) -> std::path::PathBuf {
@@ -84,11 +115,36 @@ mod tests {
     fn a_damaged_file_stops_nobody_and_is_mended() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("epoch");
-        for damaged in ["", "hello", "-1", "99999999999999999999999999"] {
+        let last = u64::MAX.to_string();
+        for damaged in [
+            &b""[..],
+            b"hello",
+            b"-1",
+            b"\xff\xfe\x00",
+            b"99999999999999999999999999",
+            last.as_bytes(),
+        ] {
             std::fs::write(&file, damaged).unwrap();
             let epoch = next(Some(&file)).unwrap();
             assert!(next(Some(&file)).unwrap() > epoch, "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_the_owners_alone_and_nothing_else_stays() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("epoch");
+        next(Some(&file)).unwrap();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{entry:?}");
+            names.push(entry.file_name());
+        }
+        names.sort();
+        assert_eq!(names, ["epoch", "epoch.lock"]);
     }
 
     #[test]
