@@ -52,6 +52,22 @@ pub(crate) fn beside(key: &Path, extension: &str) -> PathBuf {
     name.into()
 }
 
+/// What stands beside keys.
+const COMPANIONS: [&str; 3] = ["ticket-secret", "epoch", "lock"];
+
+/// Refuses a key under a name that another key's companions have: it would be taken for one of them, and overwritten.
+pub(crate) fn check_key_name(key: &Path) -> Result<(), Failure> {
+    let known = |extension: &std::ffi::OsStr| COMPANIONS.iter().any(|name| extension == *name);
+    if !key.extension().is_some_and(known) {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Code::Usage, format!("{} cannot be a key", key.display()))
+            .why("files of that name stand beside keys, and are written over")
+            .hint("give the key another name, for example one that ends in .key"),
+    )
+}
+
 /// Changes a file by itself: nobody else who asks for it does so meanwhile. Held until it is dropped.
 pub(crate) fn lock(path: &Path) -> std::io::Result<std::fs::File> {
     let mut name = path.as_os_str().to_owned();
@@ -85,16 +101,17 @@ fn make_folder(path: &Path) -> std::io::Result<&Path> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
+    let target = follow(path);
     match std::fs::metadata(path) {
-        Ok(known) if !known.is_file() => {
+        // What stands for an open file must stay the file that others have open.
+        Ok(known) if !known.is_file() || is_descriptor(&target) => {
             return std::fs::OpenOptions::new()
-                .write(true)
+                .append(true)
                 .open(path)?
                 .write_all(content);
         }
         _ => {}
     }
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let path = target.as_path();
     let folder = make_folder(path)?;
     let mut name = OsString::from(".");
@@ -117,6 +134,30 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// Where symbolic links lead, whether or not there is a file yet.
+fn follow(path: &Path) -> PathBuf {
+    /// As many as Linux follows (path_resolution(7)).
+    const MOST: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST {
+        if is_descriptor(&path) {
+            break;
+        }
+        let Ok(next) = std::fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(next);
+    }
+    path
+}
+
+/// `/dev/stdout`, `/dev/fd/3` and what they lead to.
+fn is_descriptor(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"]
+        .iter()
+        .any(|known| path.starts_with(known))
 }
 
 #[cfg(test)]
@@ -163,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_never_its_own_companion_nor_anothers() {
+        for bad in ["x.ticket-secret", "/k/x.epoch", "x.key.lock"] {
+            let failure = check_key_name(Path::new(bad)).unwrap_err();
+            assert_eq!(failure.code, Code::Usage, "{bad}");
+        }
+        for good in ["x", "x.key", "ws.1", "epoch", "lock.key", ".epoch"] {
+            assert!(check_key_name(Path::new(good)).is_ok(), "{good}");
+            for companion in COMPANIONS {
+                assert_ne!(beside(Path::new(good), companion), Path::new(good));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_regular_file_is_written_to_and_a_link_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (link, target) = (folder.path().join("link"), folder.path().join("target"));
@@ -171,9 +226,34 @@ mod tests {
         replace(&link, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        std::fs::remove_file(&target).unwrap();
+        replace(&link, b"again").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"again");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        // A loop is an error and no reason to go on for ever.
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        std::os::unix::fs::symlink("b", &a).unwrap();
+        std::os::unix::fs::symlink("a", &b).unwrap();
+        let _ = replace(&a, b"x");
         replace(Path::new("/dev/null"), b"gone").unwrap();
         let null = std::fs::metadata("/dev/null").unwrap();
         assert!(!null.is_file(), "it must stay the device");
+    }
+
+    #[test]
+    fn an_open_file_is_written_to_where_others_have_it_open() {
+        use std::os::fd::AsRawFd;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let open = std::fs::File::create(&path).unwrap();
+        let descriptor = format!("/dev/fd/{}", open.as_raw_fd());
+        replace(Path::new(&descriptor), b"ticket").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"ticket");
+        assert_eq!(
+            open.metadata().unwrap().len(),
+            6,
+            "another file took its name"
+        );
     }
 
     #[test]

@@ -459,6 +459,11 @@ fn a_client_goes_on_where_nothing_can_be_written_and_with_a_damaged_epoch() {
     home.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
     fs::write(home.file("client.epoch"), "").unwrap();
     home.run(&["ping", &agent.peer, "-c", "1"]).succeeds();
+    // Not even root can write to what is a folder.
+    fs::remove_file(home.file("client.epoch.lock")).unwrap();
+    fs::create_dir(home.file("client.epoch.lock")).unwrap();
+    let done = home.run(&["ping", &agent.peer, "-c", "1"]);
+    assert!(done.succeeds().stderr.contains("epoch"), "{done:?}");
 }
 
 #[test]

@@ -76,7 +76,16 @@ fn commands_without_what_they_need_are_bad_usage() {
         "nonsense",
     ])
     .fails(2, &["nonsense", "host:port"]);
-    home.run(&["alias", "add", "@x", "y"]).fails(2, &["@|y"]);
+    home.run(&[
+        "agent",
+        "--relay",
+        "https://127.0.0.1:1",
+        "--key",
+        "x.ticket-secret",
+    ])
+    .fails(2, &["x.ticket-secret cannot be a key", "another name"]);
+    home.run(&["alias", "add", "@x", "y"])
+        .fails(2, &["'@x' cannot be an alias", "1-63"]);
     home.run(&["alias", "remove", "x"]).fails(3, &["no alias"]);
 }
 

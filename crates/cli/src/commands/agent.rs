@@ -101,6 +101,7 @@ async fn bind(args: &args::Agent) -> Result<Endpoint, Failure> {
         Some(path) => path.clone(),
         None => state::file("agent.key")?,
     };
+    state::check_key_name(&path)?;
     let key = keyfile::load_or_create(&path).map_err(|error| Failure::key_file(&error))?;
     warn_of_another_agent(&path);
     let admission = if args.allow_node.is_empty() {
