@@ -1,40 +1,30 @@
 //! Debian packages the tests need, and their installation.
 
-use std::env;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A program and the package it comes in.
-const TOOLS: &[(&str, &str)] = &[
-    ("cc", "gcc"),
-    ("curl", "curl"),
-    ("git", "git"),
-    ("ip", "iproute2"),
-    ("miniupnpd", "miniupnpd-nftables"),
-    ("nft", "nftables"),
-    ("setpriv", "util-linux"),
-    ("ssh", "openssh-client"),
-    ("sshd", "openssh-server"),
-    ("stun", "stun-client"),
-    ("sysctl", "procps"),
-    ("turnserver", "coturn"),
-    ("turnutils_stunclient", "coturn"),
-];
+/// The laboratory's table, shared as a file: as a dependency, a laboratory that does not compile would take `xtask`
+/// with it.
+#[path = "../../crates/lab/src/debian.rs"]
+#[allow(dead_code, unreachable_pub, reason = "written for the laboratory")]
+mod debian;
+
+pub(crate) use debian::find;
+
+/// What the build needs beside the laboratory's programs.
+const FOR_THE_BUILD: (&str, &str) = ("cc", "gcc");
 
 /// Packages whose programs are not here, and the command that installs them.
 pub(crate) fn missing() -> (Vec<&'static str>, String) {
-    let mut packages: Vec<&str> = TOOLS
-        .iter()
+    let packages: BTreeSet<&str> = std::iter::once(&FOR_THE_BUILD)
+        .chain(debian::TOOLS)
         .filter(|(tool, _)| find(tool).is_none())
         .map(|(_, package)| *package)
         .collect();
-    packages.dedup();
-    let command = format!(
-        "apt-get install --no-install-recommends {}",
-        packages.join(" ")
-    );
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let command = debian::install(&packages);
     (packages, command)
 }
 
@@ -60,15 +50,6 @@ pub(crate) fn is_root() -> bool {
         s.lines()
             .any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0"))
     })
-}
-
-/// Where a program is, if it is.
-pub(crate) fn find(tool: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(tool))
-        .find(|file| file.is_file())
 }
 
 fn apt(args: &[&str], packages: &[&str]) -> bool {

@@ -19,8 +19,8 @@
 //! closed process) with a deadline, and a missed deadline shows the logs of every program in the world.
 //!
 //! Everything a world makes is named after the process that made it, goes when the value goes (a panic
-//! included), and is swept by the next run should that process have been killed. Only processes started
-//! here are ended, by their ids.
+//! included), and is removed by a process beside it should that be killed: see [`leftovers`]. Only processes
+//! started here are ended, by their ids.
 //!
 //! The scenarios themselves are in [`scenario`]; `tests/lab.rs` runs them all, and
 //! `cargo run -p byway-lab -- NAME` plays one for a person to watch.
@@ -30,7 +30,9 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")
 )]
 
+pub mod debian;
 pub mod harness;
+pub mod leftovers;
 pub mod nat;
 pub mod netns;
 pub mod process;

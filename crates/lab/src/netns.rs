@@ -1,18 +1,12 @@
-//! Network namespaces by way of the `ip` command, and their removal.
-//!
-//! Names are `bwlab-<pid>-<n>-<role>`: the pid is the owner's, so that [`sweep`] can tell what a killed run
-//! left behind from what a run beside this one is using.
+//! Network namespaces by way of the `ip` command.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-const PREFIX: &str = "bwlab-";
+use crate::leftovers::remove_namespace;
 
 /// A network namespace, deleted when dropped together with the processes still in it.
 #[derive(Debug)]
@@ -104,18 +98,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        remove(&self.name);
+        remove_namespace(&self.name);
     }
-}
-
-/// A name for a world, unique on this machine: `bwlab-<pid>-<n>`.
-pub(crate) fn unique() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{PREFIX}{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 /// Joins two namespaces with a cable.
@@ -134,81 +118,6 @@ pub(crate) fn cable(a: &Namespace, a_if: &str, b: &Namespace, b_if: &str) -> Res
         "netns",
         b.name(),
     ])
-}
-
-/// Removes namespaces and directories of runs that no longer exist. Returns how many there were.
-pub fn sweep() -> usize {
-    let mut swept = 0;
-    for (dir, namespaces) in [
-        (Path::new("/run/netns").to_owned(), true),
-        (std::env::temp_dir(), false),
-    ] {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(pid) = owner(&name) else { continue };
-            if Path::new(&format!("/proc/{pid}")).exists() {
-                continue;
-            }
-            swept += 1;
-            if namespaces {
-                remove(&name);
-            } else {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-    }
-    swept
-}
-
-/// A directory for a world's files, removed when dropped (kept with `BYWAY_LAB_KEEP=1`).
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn create(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if std::env::var_os("BYWAY_LAB_KEEP").is_none() {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-/// The pid in a name of ours.
-fn owner(name: &str) -> Option<u32> {
-    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
-}
-
-/// Deletes a namespace of ours. What still runs in it was started there by a scenario (an sshd session whose
-/// daemon is gone, say), since nobody else enters these; it is ended by its id first.
-fn remove(name: &str) {
-    if let Ok(out) = Command::new("ip")
-        .args(["netns", "pids", name])
-        .stderr(Stdio::null())
-        .output()
-    {
-        for pid in String::from_utf8_lossy(&out.stdout).split_whitespace() {
-            let _ = Command::new("kill")
-                .args(["-KILL", pid])
-                .stderr(Stdio::null())
-                .status();
-        }
-    }
-    let _ = Command::new("ip")
-        .args(["netns", "del", name])
-        .stderr(Stdio::null())
-        .status();
 }
 
 fn run_ip(args: &[&str]) -> Result<()> {
@@ -244,20 +153,4 @@ fn feed(command: &mut Command, input: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_carry_their_owner_and_foreign_names_have_none() {
-        assert_eq!(
-            owner(&format!("{}-relay", unique())),
-            Some(std::process::id())
-        );
-        for foreign in ["bwlab", "bwlab-", "bwlab-x-1", "docker-12-3", "xbwlab-12-3"] {
-            assert_eq!(owner(foreign), None, "{foreign}");
-        }
-    }
 }

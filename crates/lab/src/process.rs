@@ -1,7 +1,6 @@
 //! Programs started by a scenario: their output line by line as it comes, waited for with deadlines; ended
 //! by their own ids when dropped.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -13,43 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::harness;
+
 /// How many lines of each program a failure shows: enough for the events that led there.
 const SHOWN_LINES: usize = 100;
-
-thread_local! {
-    /// Output of every program that this scenario (one thread) has started, for its failure report.
-    static JOURNAL: RefCell<Vec<(String, Arc<Output>)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Forgets the programs of the scenario before.
-pub(crate) fn clear_journal() {
-    JOURNAL.with_borrow_mut(Vec::clear);
-}
-
-/// The last lines of every program of this scenario.
-pub(crate) fn journal() -> String {
-    let mut text = String::new();
-    JOURNAL.with_borrow(|programs| {
-        for (label, output) in programs {
-            let lines = output.lock();
-            let _ = writeln!(text, "--- {label}");
-            let skipped = lines.all.len().saturating_sub(SHOWN_LINES);
-            if skipped > 0 {
-                let _ = writeln!(text, "    ... {skipped} earlier lines");
-            }
-            for line in lines.all.iter().skip(skipped) {
-                let _ = writeln!(
-                    text,
-                    "    {:>8.3}s {} {}",
-                    line.at.as_secs_f64(),
-                    line.from.mark(),
-                    line.text
-                );
-            }
-        }
-    });
-    text
-}
 
 /// Which of its outputs a program wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +52,29 @@ struct Lines {
     open_streams: usize,
 }
 
+/// What a program has written so far.
 #[derive(Debug, Default)]
-struct Output {
+pub(crate) struct Output {
     lines: Mutex<Lines>,
     changed: Condvar,
 }
 
 impl Output {
+    /// The last lines, each with its time.
+    pub(crate) fn tail(&self) -> String {
+        let lines = self.lock();
+        let mut text = String::new();
+        let skipped = lines.all.len().saturating_sub(SHOWN_LINES);
+        if skipped > 0 {
+            let _ = writeln!(text, "    ... {skipped} earlier lines");
+        }
+        for line in lines.all.iter().skip(skipped) {
+            let (at, mark) = (line.at.as_secs_f64(), line.from.mark());
+            let _ = writeln!(text, "    {at:>8.3}s {mark} {}", line.text);
+        }
+        text
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +174,7 @@ impl Running {
             let output = Arc::clone(&output);
             thread::spawn(move || collect(&output, from, pipe, started));
         }
-        JOURNAL.with_borrow_mut(|all| all.push((label.to_owned(), Arc::clone(&output))));
+        harness::add_program(label, &output);
         Ok(Self {
             label: label.to_owned(),
             child,

@@ -24,15 +24,6 @@ use crate::world::{Place, World};
 /// Programs are ready in milliseconds; this is for a machine that is busy building.
 pub const READY: Duration = Duration::from_secs(15);
 
-/// Where a tool is: on the path or where daemons live.
-pub fn find_tool(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-}
-
 /// Where one of Byway's own programs is (whether or not it is there): `BYWAY_BIN_DIR`, or the release
 /// directory beside the build that this program is of.
 pub fn binary(name: &str) -> PathBuf {

@@ -39,7 +39,7 @@ const NAMESPACES: &[Need] = &[Need::Namespaces];
 const PROGRAMS: &[Need] = &[Need::Namespaces, Need::Binaries];
 
 /// The same and curl.
-const WITH_CURL: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("curl", "curl")];
+const WITH_CURL: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("curl")];
 
 /// For a short exchange: thousands of the laboratory's round trips, and room for a busy machine.
 const SHORT: Duration = Duration::from_secs(20);

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::leftovers::{Scratch, unique};
 use crate::nat::NatKind;
-use crate::netns::{Namespace, Scratch, cable, unique};
+use crate::netns::{Namespace, cable};
 use crate::process::Running;
 use crate::programs;
 
@@ -117,9 +117,15 @@ pub struct World {
     // After the places, so that they are dropped first.
     _internet: Internet,
     scratch: Scratch,
+    name: String,
 }
 
 impl World {
+    /// With which the names of its namespaces begin.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Builds one, with the client and the agent behind these NATs, and no delay but the machine's own.
     pub fn new(client: NatKind, agent: NatKind) -> Result<Self> {
         Self::build(client, agent, Duration::ZERO)
@@ -148,6 +154,7 @@ impl World {
             agent,
             _internet: internet,
             scratch,
+            name,
         })
     }
 

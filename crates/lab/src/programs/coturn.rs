@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::{READY, find_tool};
+use super::READY;
+use crate::debian::find;
 use crate::process::{Running, poll};
 use crate::world::{Place, World};
 
@@ -16,7 +17,7 @@ pub const PORT: u16 = 3478;
 pub fn coturn(world: &World, place: &Place, addrs: &[Ipv4Addr]) -> Result<Running> {
     let mut command = place
         .namespace
-        .command(find_tool("turnserver").unwrap_or_default());
+        .command(find("turnserver").unwrap_or_default());
     command.args([
         "-n",
         "--stun-only",

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
 
-use super::{READY, find_tool};
+use super::READY;
+use crate::debian::find;
 use crate::process::{Running, poll};
 use crate::world::{Place, World};
 
@@ -56,7 +57,7 @@ pub fn miniupnpd(world: &World, site: &Place, other: &Place, upnp_only: bool) ->
              allow 1024-65535 10.{net}.0.0/24 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
         ),
     )?;
-    let mut command = router.command(find_tool("miniupnpd").unwrap_or_default());
+    let mut command = router.command(find("miniupnpd").unwrap_or_default());
     command.arg("-d").arg("-f").arg(&config);
     command.arg("-P").arg(world.dir().join("miniupnpd.pid"));
     let process = Running::start("miniupnpd", &mut command)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{READY, binary, find_tool, with_clean_home};
+use super::{READY, binary, with_clean_home};
+use crate::debian::find;
 use crate::process::Running;
 use crate::world::World;
 
@@ -51,7 +52,7 @@ impl Sshd {
         let mut command = world
             .agent
             .namespace
-            .command(find_tool("sshd").context("no sshd")?);
+            .command(find("sshd").context("no sshd")?);
         command
             .args(["-D", "-e", "-f"])
             .arg(dir.join("sshd_config"));

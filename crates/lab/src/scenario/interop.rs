@@ -14,20 +14,16 @@ use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
 
 const COTURN_ALONE: &[Need] = &[
     Need::Namespaces,
-    Need::Tool("turnserver", "coturn"),
-    Need::Tool("turnutils_stunclient", "coturn"),
+    Need::Tool("turnserver"),
+    Need::Tool("turnutils_stunclient"),
 ];
 const WITH_COTURN: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("turnserver", "coturn"),
-    Need::Tool("turnutils_stunclient", "coturn"),
+    Need::Tool("turnserver"),
+    Need::Tool("turnutils_stunclient"),
 ];
-const WITH_STUN: &[Need] = &[
-    Need::Namespaces,
-    Need::Binaries,
-    Need::Tool("stun", "stun-client"),
-];
+const WITH_STUN: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("stun")];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {

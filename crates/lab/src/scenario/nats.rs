@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::NAMESPACES;
 use crate::NatKind;
-use crate::harness::{Scenario, say};
+use crate::harness::{Need, Scenario, say};
 use crate::process::Running;
 use crate::programs;
 use crate::tool::Observation;
 use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
+
+/// Neither of Byway's programs is asked here.
+const WITH_CURL_ALONE: &[Need] = &[Need::Namespaces, Need::Tool("curl")];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -30,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nat::blocked_udp_stays_inside_while_tcp_passes",
-        needs: NAMESPACES,
+        needs: WITH_CURL_ALONE,
         run: blocked,
     },
     Scenario {
@@ -50,7 +53,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nat::the_delay_between_sites_is_what_was_asked",
-        needs: NAMESPACES,
+        needs: WITH_CURL_ALONE,
         run: delay,
     },
     Scenario {
@@ -61,6 +64,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const QUICK: Duration = Duration::from_secs(20);
+/// Between a site and another whose accesses take 5 ms each, in seconds.
+const ROUND_TRIP: f64 = 0.020;
+/// Of which one will find the machine free.
+const TRIES: usize = 8;
 
 fn open() -> Result<()> {
     let seen = observe(NatKind::Open)?;
@@ -176,36 +183,34 @@ fn delay() -> Result<()> {
         Duration::from_millis(5),
     )?;
     let (_web, url) = programs::web(&world.agent, 8080)?;
-    // The handshake is one round trip of 20 ms, the answer another.
+    // The handshake is one round trip of the access delay, both ways, the answer another.
     let args = ["-w", "%{time_connect} %{time_starttransfer}"];
-    programs::curl(
-        &world,
-        &world.client,
-        &format!("{url}/1000"),
-        "first",
-        &args,
-        QUICK,
-    )?;
-    let done = programs::curl(
-        &world,
-        &world.client,
-        &format!("{url}/1000"),
-        "second",
-        &args,
-        QUICK,
-    )?;
-    let times: Vec<f64> = done
-        .stdout()
-        .split_whitespace()
-        .filter_map(|t| t.parse().ok())
-        .collect();
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..TRIES {
+        let done = programs::curl(
+            &world,
+            &world.client,
+            &format!("{url}/1000"),
+            "small",
+            &args,
+            QUICK,
+        )?;
+        let out = done.stdout();
+        let mut times = out.split_whitespace().map(str::parse);
+        for (least, trips) in least.iter_mut().zip([1.0, 2.0]) {
+            let time: f64 = times.next().context("curl tells two times")??;
+            // Never sooner, not even once. The clocks of two programs are one.
+            ensure!(time >= trips * ROUND_TRIP, "too early: {out}");
+            *least = least.min(time);
+        }
+    }
     say(format!(
-        "connected after {} s, first byte after {} s",
-        times[0], times[1]
+        "connected and first byte at best after {least:?} s"
     ));
+    // How late it can be is the machine's affair; that it can be on time is the switch's.
     ensure!(
-        (0.020..0.030).contains(&times[0]) && (0.040..0.060).contains(&times[1]),
-        "{times:?}"
+        least[0] < 1.5 * ROUND_TRIP && least[1] < 3.0 * ROUND_TRIP,
+        "always late: {least:?}"
     );
     let bulk = programs::curl(
         &world,
@@ -220,14 +225,14 @@ fn delay() -> Result<()> {
 }
 
 fn panic_leaves_nothing() -> Result<()> {
-    let name = std::thread::spawn(|| {
-        let name = std::sync::Mutex::new(String::new());
+    let (name, dir) = std::thread::spawn(|| {
+        let name = std::sync::Mutex::default();
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let Ok(world) = World::new(NatKind::PortRestricted, NatKind::Open) else {
                 return;
             };
             if let Ok(mut name) = name.lock() {
-                *name = world.dir().to_string_lossy().into_owned();
+                *name = (world.name().to_owned(), world.dir().to_owned());
             }
             let _web = programs::web(&world.agent, 8080);
             std::panic::resume_unwind(Box::new("on purpose"));
@@ -237,15 +242,12 @@ fn panic_leaves_nothing() -> Result<()> {
     .join()
     .unwrap_or_default();
     ensure!(!name.is_empty(), "the world was not built");
-    ensure!(
-        !std::path::Path::new(&name).exists(),
-        "its directory is still there"
-    );
-    let world = name.rsplit('/').next().unwrap_or_default().to_owned();
+    let kept = std::env::var_os("BYWAY_LAB_KEEP").is_some();
+    ensure!(kept || !dir.exists(), "its directory is still there");
     let left = std::fs::read_dir("/run/netns")?.flatten().filter(|e| {
         e.file_name()
             .to_string_lossy()
-            .starts_with(&format!("{world}-"))
+            .starts_with(&format!("{name}-"))
     });
     ensure!(left.count() == 0, "its namespaces are still there");
     Ok(())

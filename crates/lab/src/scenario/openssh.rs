@@ -16,19 +16,15 @@ use crate::world::{Traffic, World};
 const WITH_SSH: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
-    Need::Tool("sshd", "openssh-server"),
-    Need::Tool("scp", "openssh-client"),
-    Need::Tool("git", "git"),
+    Need::Tool("sshd"),
+    Need::Tool("scp"),
+    Need::Tool("git"),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "openssh::the_daemon_works_without_a_tunnel",
-        needs: &[
-            Need::Namespaces,
-            Need::Tool("sshd", "openssh-server"),
-            Need::Tool("ssh", "openssh-client"),
-        ],
+        needs: &[Need::Namespaces, Need::Tool("sshd"), Need::Tool("ssh")],
         run: without_tunnel,
     },
     Scenario {

@@ -11,11 +11,7 @@ use crate::process::poll;
 use crate::programs::{self, Agent, Options, Relay, miniupnpd};
 use crate::world::World;
 
-const NEEDS: &[Need] = &[
-    Need::Namespaces,
-    Need::Binaries,
-    Need::Tool("miniupnpd", "miniupnpd-nftables"),
-];
+const NEEDS: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("miniupnpd")];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {

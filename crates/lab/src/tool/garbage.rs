@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::noise::Noise;
+
 /// First bytes of every kind of datagram, and of none.
 const FIRST: [u8; 10] = [0x00, 0x01, 0x40, 0x80, 0x81, 0x82, 0x83, 0x90, 0xc0, 0xff];
 /// Sends this many before it lets others have the processor: a flood would only measure the machine.
@@ -21,7 +23,7 @@ pub(super) fn throw(args: &[String]) -> Result<()> {
     let addr: SocketAddr = addr.parse()?;
     let datagrams: u64 = datagrams.parse()?;
     let connections: usize = connections.parse()?;
-    let mut noise = Noise(0x2545_f491_4f6c_dd1d);
+    let mut noise = Noise::new();
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     for n in 0..datagrams {
         let len = usize::try_from(noise.next() % 1_452)?;
@@ -56,21 +58,5 @@ pub(super) fn throw(args: &[String]) -> Result<()> {
     println!("done");
     loop {
         thread::park();
-    }
-}
-
-/// xorshift64*: the same noise every time.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next().to_be_bytes()[0]).collect()
     }
 }

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use super::noise::Noise;
+
 /// Large enough that one write is many packets.
 const BLOCK: usize = 256 * 1024;
 /// Small enough that paced sending looks even: 2 ms at 8 MB/s.
@@ -104,15 +106,7 @@ struct Body {
 
 impl Body {
     fn new(size: u64) -> Self {
-        // xorshift64*: any noise will do, as long as it is the same everywhere.
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut block = Vec::with_capacity(BLOCK);
-        while block.len() < BLOCK {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            block.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
-        }
+        let block = Noise::new().bytes(BLOCK);
         Self { block, left: size }
     }
 
