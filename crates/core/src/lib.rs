@@ -32,6 +32,7 @@
 //! | [`discovery`] | STUN servers in, a network report out |
 //! | [`link`] | links to relays: races, redialling, replacing |
 //! | [`path`] | the paths to one peer: candidates, probes, score, failover |
+//! | [`recent`] | the last datagrams sent, for sending again |
 //! | [`counters`] | what was dropped and refused |
 
 #![cfg_attr(
@@ -47,4 +48,5 @@ pub mod io;
 pub mod link;
 pub mod node;
 pub mod path;
+pub mod recent;
 mod rng;

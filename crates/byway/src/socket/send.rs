@@ -177,14 +177,17 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends the last datagrams again, on primary and standby.
+    /// Sends the last datagrams again, on primary and standby; while the primary is suspected only where they may have
+    /// not been yet, for both may begin with the same slow access link.
     pub(crate) fn replay(&self, route: &PeerRoute) {
         let snapshot = route.snapshot.load();
+        let suspected = snapshot.duplicate && snapshot.standby.is_some();
+        let primary = snapshot.primary.as_ref().filter(|_| !suspected);
         let legs = [
-            (&snapshot.primary, snapshot.primary_max),
-            (&snapshot.standby, snapshot.max_datagram),
+            (primary, snapshot.primary_max),
+            (snapshot.standby.as_ref(), snapshot.max_datagram),
         ];
-        for datagram in route.recent.all() {
+        for datagram in route.recent.newest() {
             let batch = Batch {
                 contents: &datagram,
                 segment: None,

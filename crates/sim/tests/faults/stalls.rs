@@ -165,10 +165,10 @@ fn a_hole_in_the_direction_of_the_acknowledgements_is_noticed_as_fast() {
     assert_within(&spread(20, FAST, false, Dies::Acknowledgements), 250, 500);
 }
 
-/// Where the queue holds fewer packets than are sent again on suspicion (16, on two paths), the repetition crowds itself
-/// out, and what then must be waited for is QUIC's own timer. The target is missed there, and this bounds by how much.
+/// A queue of eleven packets has no room for sixteen repeated on two paths: what was repeated once crowded itself out,
+/// and QUIC's own timer had to be waited for (1.1 s). The rule is missed by some milliseconds where both directions die.
 #[test]
-fn on_a_slow_link_with_a_short_queue_a_black_hole_costs_more_but_not_seconds() {
-    assert_within(&spread(20, SLOW, false, Dies::Both), 400, 1_500);
-    assert_within(&spread(20, SLOW, false, Dies::Data), 1_200, 1_500);
+fn on_a_slow_link_with_a_short_queue_a_black_hole_costs_hardly_more() {
+    assert_within(&spread(20, SLOW, false, Dies::Both), 280, 500);
+    assert_within(&spread(20, SLOW, false, Dies::Data), 250, 500);
 }

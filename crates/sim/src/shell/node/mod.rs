@@ -7,7 +7,6 @@
 mod carry_out;
 mod reassemble;
 mod receive;
-mod recent;
 mod send;
 
 use std::collections::BTreeMap;
@@ -35,7 +34,6 @@ use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
 use crate::shell::virt::Virtual;
 use reassemble::Reassembler;
-use recent::Recent;
 
 /// The port a node's UDP socket is bound to.
 pub const NODE_PORT: u16 = 5000;
@@ -78,7 +76,7 @@ struct Peer {
     route: Option<Route>,
     conn: Option<ConnId>,
     monitor: Arc<FlowMonitor>,
-    recent: Recent,
+    recent: byway_core::recent::Recent,
     /// The node's evidence timer sleeps: call `handle_flow` at the next send.
     flow_wanted: bool,
     /// The largest datagram of any batch: what quinn has taken for its MTU.
@@ -326,7 +324,7 @@ impl NodeShell {
             route: None,
             conn: None,
             monitor: Arc::new(FlowMonitor::new(net.instant())),
-            recent: Recent::default(),
+            recent: byway_core::recent::Recent::default(),
             flow_wanted: false,
             in_use: 0,
             fragment_id: 0,

@@ -41,7 +41,7 @@ impl NodeShell {
             in_parts = size > usize::from(route.primary_max) && !is_tls(primary);
         }
         if let Some(last) = batch.datagrams().last() {
-            entry.recent.note(last);
+            entry.recent.note(&last);
         }
         if in_parts {
             // Data from before the path shrank; it is not sent on the standby too.
@@ -56,7 +56,7 @@ impl NodeShell {
         }
     }
 
-    /// Sends the last datagrams again, on primary and standby.
+    /// Sends the last datagrams again, on primary and standby; on the standby alone while the primary is suspected.
     pub(super) fn replay(&mut self, net: &mut Network, peer: PeerId) {
         let Some(entry) = self.peers.get(&peer) else {
             return;
@@ -64,13 +64,17 @@ impl NodeShell {
         let legs: Vec<(Way, u16)> = entry
             .route
             .iter()
-            .flat_map(|r| [(r.primary, r.primary_max), (r.standby, r.max_datagram)])
+            .flat_map(|r| {
+                let suspected = r.duplicate && r.standby.is_some();
+                let primary = r.primary.filter(|_| !suspected);
+                [(primary, r.primary_max), (r.standby, r.max_datagram)]
+            })
             .filter_map(|(way, most)| way.map(|way| (way, most)))
             .collect();
-        let (recent, conn) = (entry.recent.all(), entry.conn);
+        let (recent, conn) = (entry.recent.newest(), entry.conn);
         for data in recent {
             for (way, most) in &legs {
-                self.send_one(net, peer, *way, *most, data.clone());
+                self.send_one(net, peer, *way, *most, Bytes::copy_from_slice(&data));
             }
         }
         // An empty datagram frame belongs to no flow, and makes the other side acknowledge something at once.
