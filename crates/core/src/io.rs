@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
+use byway_wire::text::printable;
 use byway_wire::{ChannelId, NodeId, NodeInstance, RelayUrl, TicketSecret};
 
 /// One UDP socket of the node, numbered by the shell.
@@ -118,6 +119,8 @@ pub struct Route {
     pub max_datagram: u16,
     /// The datagram size proven on the primary, in bytes; what is larger is sent in two parts.
     pub primary_max: u16,
+    /// The same for the standby.
+    pub standby_max: u16,
     /// Whether the peer is heard.
     pub health: Health,
 }
@@ -208,22 +211,22 @@ pub struct LinkUp {
 #[non_exhaustive]
 pub enum LinkError {
     /// The relay's name has no address.
-    #[error("the relay's name does not resolve: {0}")]
+    #[error("the relay's name does not resolve: {}", printable(.0))]
     Resolve(String),
     /// Nobody answers there.
     #[error("no answer from the relay")]
     TimedOut,
     /// The transport broke.
-    #[error("the connection to the relay broke: {0}")]
+    #[error("the connection to the relay broke: {}", printable(.0))]
     Broken(String),
     /// The relay's certificate is not the pinned one, or not valid for its name.
-    #[error("the relay's certificate is not the expected one: {0}")]
+    #[error("the relay's certificate is not the expected one: {}", printable(.0))]
     Certificate(String),
     /// The relay refused this node.
-    #[error("the relay refuses: {} ({})", .0, byway_wire::text::printable(.1))]
+    #[error("the relay refuses: {} ({})", .0, printable(.1))]
     Refused(RefuseReason, String),
     /// The relay did not keep to the protocol.
-    #[error("the relay does not keep to the protocol: {0}")]
+    #[error("the relay does not keep to the protocol: {}", printable(.0))]
     Protocol(String),
     /// The local side hung up.
     #[error("hung up")]
@@ -407,4 +410,24 @@ pub struct Config {
     pub direct: bool,
     /// Who may open tunnels to us.
     pub admission: Admission,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_relay_writes_cannot_steer_a_terminal() {
+        let text = || "a\u{1b}]0;owned\u{7}b\nc".to_owned();
+        for error in [
+            LinkError::Resolve(text()),
+            LinkError::Broken(text()),
+            LinkError::Certificate(text()),
+            LinkError::Refused(RefuseReason::Limit, text()),
+            LinkError::Protocol(text()),
+        ] {
+            let shown = error.to_string();
+            assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        }
+    }
 }

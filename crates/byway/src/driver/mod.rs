@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_core::discovery::{NatReport, PortMapping};
-use byway_core::io::{LinkError, LinkId, LinkUp, PeerId, PeerTarget, RelayId};
+use byway_core::io::{LinkError, LinkId, LinkUp, PeerError, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
 use byway_wire::{NodeId, RelayUrl, SignedRecord};
@@ -55,10 +55,10 @@ pub(crate) enum Input {
     Control(LinkId, Control),
     /// An established link ended.
     LinkLost(LinkId, LinkError),
-    /// Reach a node; a peer that is still held is used again unless `fresh`.
+    /// Reach a node; a peer that is still held is used again, but for one that was of no use.
     Connect {
         target: PeerTarget,
-        fresh: bool,
+        instead_of: Option<PeerId>,
         reply: oneshot::Sender<Lease>,
     },
     /// A peer showed its record inside its tunnel.
@@ -196,10 +196,10 @@ impl Driver {
             }
             Input::Connect {
                 target,
-                fresh,
+                instead_of,
                 reply,
             } => {
-                let lease = self.connect(now, target, fresh);
+                let lease = self.connect(now, target, instead_of);
                 // If nobody waits any more, the lease ends here.
                 let _ = reply.send(lease);
             }
@@ -250,17 +250,27 @@ impl Driver {
     }
 
     /// A client that connects twice to one node shares the peer: both sides know an instance by one address only.
-    fn connect(&mut self, now: Instant, target: PeerTarget, fresh: bool) -> Lease {
-        if !fresh {
-            let peers = self.shared.peers();
-            let held = peers
-                .values()
-                .filter(|peer| peer.dialled && peer.node == target.node)
-                .find(|peer| !peer.has_failed() && !peer.is_lost());
-            if let Some(peer) = held {
+    /// So there are never two: one that is held makes room first, unless it still has tunnels (of a laptop that was away
+    /// for a moment), which then wait together with the new one.
+    fn connect(&mut self, now: Instant, target: PeerTarget, instead_of: Option<PeerId>) -> Lease {
+        let held = self
+            .shared
+            .peers()
+            .values()
+            .find(|peer| peer.dialled && peer.node == target.node && !peer.has_failed())
+            .cloned();
+        if let Some(peer) = held {
+            let is_lost = peer.is_lost();
+            if peer.has_tunnels() || !(is_lost || instead_of == Some(peer.id)) {
                 self.unused.remove(&peer.id);
+                if is_lost {
+                    self.node.reach_again(now, peer.id, target);
+                }
                 return peer.lease();
             }
+            self.unused.remove(&peer.id);
+            peer.fail(PeerError::TimedOut);
+            self.forget(now, peer.id);
         }
         let node = target.node;
         let id = self.node.connect(now, target);
@@ -290,11 +300,15 @@ impl Driver {
             self.unused.remove(&id);
             let leased = self.shared.peer(id).is_none_or(|peer| peer.is_leased());
             if !leased {
-                self.shared.peers().remove(&id);
-                self.node.close_peer(now, id);
-                self.socket.tables.remove_peer(id);
+                self.forget(now, id);
             }
         }
+    }
+
+    fn forget(&mut self, now: Instant, id: PeerId) {
+        self.shared.peers().remove(&id);
+        self.node.close_peer(now, id);
+        self.socket.tables.remove_peer(id);
     }
 
     fn next_wake(&self) -> Option<(Instant, &'static str)> {

@@ -111,13 +111,18 @@ impl Peer {
 
     /// It had a path, and nothing has been heard by any for long.
     pub(crate) fn is_lost(&self) -> bool {
-        fell_silent(&self.path.borrow())
+        self.had_path() && is_silent(&self.path.borrow())
     }
 
-    /// Waits until [`Peer::is_lost`]; for ever if the peer is forgotten.
+    /// Data went to it before.
+    pub(crate) fn had_path(&self) -> bool {
+        self.state().primary.is_some()
+    }
+
+    /// Waits until a peer that had a path is lost; for ever if it is forgotten.
     pub(crate) async fn lost(&self) {
         let mut path = self.path.subscribe();
-        if path.wait_for(fell_silent).await.is_err() {
+        if path.wait_for(is_silent).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -211,6 +216,10 @@ impl Peer {
         }
     }
 
+    pub(crate) fn has_tunnels(&self) -> bool {
+        !self.state().tunnels.is_empty()
+    }
+
     pub(crate) fn tunnels(&self) -> Vec<Live> {
         self.state().tunnels.clone()
     }
@@ -220,8 +229,8 @@ impl Peer {
     }
 }
 
-fn fell_silent(path: &PathInfo) -> bool {
-    path.health == Health::Lost && path.reason == RouteReason::Silent
+fn is_silent(path: &PathInfo) -> bool {
+    path.health == Health::Lost
 }
 
 fn merge(samples: &[FlowSample]) -> FlowSample {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::io::PeerTarget;
+use byway_core::io::{PeerId, PeerTarget};
 use byway_wire::Ticket;
 use tokio::sync::oneshot;
 
@@ -23,18 +23,24 @@ pub(super) async fn connect(inner: &Inner, ticket: &Ticket) -> Result<Tunnel, Co
     }
     let began = Instant::now();
     let attempt = async {
-        let (lease, used_before) = lease(inner, ticket, false).await?;
+        let lease = lease(inner, ticket, None).await?;
         let peer = Arc::clone(lease.peer());
+        let used_before = peer.had_path();
         let opened = tokio::select! {
             result = open(inner, ticket, lease, began) => result,
-            // Waiting on would be for a process that is gone.
-            () = peer.lost(), if used_before => Err(ConnectError::TimedOut(began.elapsed())),
+            // Waiting on would be for a process that is gone. (Where tunnels wait too, the network may be.)
+            () = peer.lost(), if used_before && !peer.has_tunnels() => {
+                Err(ConnectError::TimedOut(began.elapsed()))
+            }
         };
         match opened {
             // A peer that was kept from an earlier tunnel may be gone without our knowledge.
-            Err(_) if used_before => {
-                let (lease, _) = self::lease(inner, ticket, true).await?;
-                open(inner, ticket, lease, began).await
+            Err(error) if used_before => {
+                let again = self::lease(inner, ticket, Some(peer.id)).await?;
+                if again.peer().id == peer.id {
+                    return Err(error);
+                }
+                open(inner, ticket, again, began).await
             }
             result => result,
         }
@@ -45,8 +51,12 @@ pub(super) async fn connect(inner: &Inner, ticket: &Ticket) -> Result<Tunnel, Co
     }
 }
 
-/// A hold on the peer; true if it was there before.
-async fn lease(inner: &Inner, ticket: &Ticket, fresh: bool) -> Result<(Lease, bool), ConnectError> {
+/// A hold on the peer, which may have been there before.
+async fn lease(
+    inner: &Inner,
+    ticket: &Ticket,
+    instead_of: Option<PeerId>,
+) -> Result<Lease, ConnectError> {
     let target = PeerTarget {
         node: ticket.node,
         relays: ticket
@@ -61,14 +71,12 @@ async fn lease(inner: &Inner, ticket: &Ticket, fresh: bool) -> Result<(Lease, bo
         .input
         .send(Input::Connect {
             target,
-            fresh,
+            instead_of,
             reply,
         })
         .await
         .map_err(|_| ConnectError::Closed)?;
-    let lease = answer.await.map_err(|_| ConnectError::Closed)?;
-    let used_before = lease.peer().route.current().primary.is_some();
-    Ok((lease, used_before))
+    answer.await.map_err(|_| ConnectError::Closed)
 }
 
 async fn open(

@@ -240,8 +240,8 @@ impl Endpoint {
             Err(_) => None,
         };
         if let Some(mapper) = mapper {
-            // It bounds its own goodbye; another call to close has it already.
-            let _ = mapper.await;
+            // It says goodbye to the gateway; another call to close has it already.
+            let _ = tokio::time::timeout(CLOSE, mapper).await;
         }
         for task in &inner.tasks {
             task.abort();

@@ -229,6 +229,45 @@ async fn a_blocked_direct_path_falls_back_to_the_relay_and_comes_back() {
 }
 
 #[tokio::test]
+async fn whoever_connects_while_a_tunnel_waits_for_the_network_waits_with_it() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let relay = relay().await;
+    let agent = agent(&relay, builder()).await;
+    let client = builder().bind().await.unwrap();
+    let ticket = agent.ticket(None);
+    let (near, far) = pair(&client, &agent, &ticket).await;
+    let block = |blocked| {
+        for side in [&client, &agent] {
+            side.inner.socket.peers_blocked.store(blocked, Relaxed);
+        }
+    };
+    block(true);
+    let mut path = near.path();
+    within(path.wait_for(|path| path.health == byway_core::io::Health::Lost))
+        .await
+        .unwrap();
+    let both = async {
+        let connecting = async { client.connect(&ticket).await.unwrap() };
+        let returning = async {
+            // The new tunnel's first packets are lost as well.
+            tokio::task::yield_now().await;
+            block(false);
+            agent.accept().await.unwrap()
+        };
+        tokio::join!(connecting, returning)
+    };
+    let (near2, far2) = within(both).await;
+    let peers = |endpoint: &Endpoint| endpoint.inner.socket.tables.sizes().peers;
+    assert_eq!(
+        (peers(&client), peers(&agent)),
+        (1, 1),
+        "one node, one peer"
+    );
+    exchange(&near2, &far2).await;
+    exchange(&near, &far).await;
+}
+
+#[tokio::test]
 async fn strangers_do_not_disturb_a_tunnel() {
     let relay = relay().await;
     let agent = agent(&relay, builder()).await;

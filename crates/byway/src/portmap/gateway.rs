@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tokio::net::UdpSocket;
 
 /// The default gateway of IPv4. (IPv6 has no address translation that a port could be mapped through.)
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Gateway {
     pub(super) addr: Ipv4Addr,
     /// Our own address on its network.

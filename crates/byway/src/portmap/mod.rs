@@ -2,7 +2,7 @@
 //!
 //! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked half a second later beside
 //! them, because it takes several requests to a web server. The first that gives a port wins. The port is renewed when
-//! half of its lifetime is over, asked for anew when the network changes, and given back at the end. A gateway that gives
+//! half of its lifetime is over, asked for anew when the gateway changes, and given back at the end. A gateway that gives
 //! none is asked ever more seldom: most never will, some were only starting.
 //!
 //! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
@@ -12,7 +12,7 @@ mod gateway;
 mod pcp;
 mod upnp;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byway_core::discovery::{MappingProtocol, PortMapping};
 use tokio::sync::{mpsc, watch};
@@ -83,14 +83,27 @@ impl PortMapper {
         }
     }
 
-    /// Asks the gateway; none if the endpoint closes meanwhile. A change of the network begins anew.
+    /// Asks the gateway; none if the endpoint closes meanwhile. Another gateway is asked anew. The same one is not: it may have
+    /// given a port already, to a request that nobody would know any more.
     async fn acquire(&mut self) -> Option<Result<Held, String>> {
         loop {
             self.network.mark_unchanged();
-            tokio::select! {
-                held = ask(self.port) => return Some(held),
-                Ok(()) = self.network.changed() => {}
-                () = stopped(&mut self.stop) => return None,
+            let gateway = match Gateway::find().await {
+                Ok(gateway) => gateway,
+                Err(why) => return Some(Err(why)),
+            };
+            let asking = ask(gateway, self.port);
+            tokio::pin!(asking);
+            loop {
+                tokio::select! {
+                    held = &mut asking => return Some(held),
+                    Ok(()) = self.network.changed() => {
+                        if Gateway::find().await.ok() != Some(gateway) {
+                            break;
+                        }
+                    }
+                    () = stopped(&mut self.stop) => return None,
+                }
             }
         }
     }
@@ -98,18 +111,30 @@ impl PortMapper {
     /// Keeps a port until it is lost or not needed any more.
     async fn hold(&mut self, mut held: Held) -> Woken {
         self.tell(Some(held.mapping())).await;
+        let mut renew_at = Instant::now() + renewal(&held);
         let woken = loop {
-            let renewal = (held.lifetime() / 2).max(SHORTEST_RENEWAL);
-            match self.wait(renewal).await {
+            match self
+                .wait(renew_at.saturating_duration_since(Instant::now()))
+                .await
+            {
                 Woken::Due => {}
+                // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it.
+                Woken::NetworkChanged if Gateway::find().await.ok() == Some(held.gateway()) => {
+                    continue;
+                }
                 other => break other,
             }
             let before = held.mapping();
-            if let Err(why) = held.renew().await {
+            let renewed = tokio::select! {
+                renewed = held.renew() => renewed,
+                () = stopped(&mut self.stop) => break Woken::Stopped,
+            };
+            if let Err(why) = renewed {
                 tracing::debug!(%why, "port mapping lost");
                 self.tell(None).await;
                 return Woken::Due;
             }
+            renew_at = Instant::now() + renewal(&held);
             if held.mapping() != before {
                 self.tell(Some(held.mapping())).await;
             }
@@ -142,6 +167,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Until half of its lifetime is over.
+fn renewal(held: &Held) -> Duration {
+    (held.lifetime() / 2).max(SHORTEST_RENEWAL)
+}
+
 /// A port that a gateway holds.
 #[derive(Debug)]
 enum Held {
@@ -150,8 +180,7 @@ enum Held {
 }
 
 /// Asks for a port in every way there is.
-async fn ask(port: u16) -> Result<Held, String> {
-    let gateway = Gateway::find().await?;
+async fn ask(gateway: Gateway, port: u16) -> Result<Held, String> {
     let upnp = async {
         tokio::time::sleep(UPNP_AFTER).await;
         Upnp::map(gateway, port).await
@@ -187,6 +216,13 @@ impl Held {
                 protocol: MappingProtocol::Upnp,
                 external: upnp.external(),
             },
+        }
+    }
+
+    fn gateway(&self) -> Gateway {
+        match self {
+            Self::Pcp(pcp) => pcp.gateway(),
+            Self::Upnp(upnp) => upnp.gateway(),
         }
     }
 

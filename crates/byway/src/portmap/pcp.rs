@@ -22,6 +22,7 @@ const PATIENCE: TimeoutConfig = TimeoutConfig {
 
 #[derive(Debug)]
 pub(super) struct Pcp {
+    gateway: Gateway,
     mapping: PortMapping,
     external: SocketAddr,
 }
@@ -44,7 +45,11 @@ impl Pcp {
         .await
         .map_err(|error| format!("PCP and NAT-PMP: {error}"))?;
         let external = external(&mapping).await?;
-        Ok(Self { mapping, external })
+        Ok(Self {
+            gateway,
+            mapping,
+            external,
+        })
     }
 
     pub(super) fn protocol(&self) -> MappingProtocol {
@@ -52,6 +57,10 @@ impl Pcp {
             PortMappingType::NatPmp => MappingProtocol::NatPmp,
             PortMappingType::Pcp { .. } => MappingProtocol::Pcp,
         }
+    }
+
+    pub(super) fn gateway(&self) -> Gateway {
+        self.gateway
     }
 
     pub(super) fn external(&self) -> SocketAddr {

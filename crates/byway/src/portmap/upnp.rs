@@ -1,7 +1,8 @@
 //! UPnP: an Internet Gateway Device on the local network.
 //!
 //! Whoever is on the local network can answer the search. Only the default gateway itself is listened to, for the answer
-//! names a web server that we then talk to.
+//! names a web server that we then talk to. It is asked by its own address too: of a search of the whole network we learn the
+//! first answer only, and another device may be faster.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,11 +16,14 @@ use super::gateway::Gateway;
 
 /// Devices wait up to a second or two before they answer a search.
 const SEARCH: Duration = Duration::from_secs(3);
+/// Where devices listen for searches (UPnP Device Architecture 1.1 section 1.3.2).
+const SSDP_PORT: u16 = 1900;
 /// Shown in the gateway's own list.
 const DESCRIPTION: &str = "byway";
 
 #[derive(Debug)]
 pub(super) struct Upnp {
+    gateway: Gateway,
     device: Device<Tokio>,
     local: SocketAddr,
     external: SocketAddr,
@@ -27,30 +31,24 @@ pub(super) struct Upnp {
 
 impl Upnp {
     pub(super) async fn map(gateway: Gateway, port: u16) -> Result<Self, String> {
-        let mut options = SearchOptions::default();
-        // Out by the interface that leads to the gateway, whatever other networks there are.
-        options.bind_addr = SocketAddr::new(gateway.local.into(), 0);
-        options.timeout = Some(SEARCH);
-        options.single_search_timeout = Some(SEARCH);
-        let device = search_gateway(options)
+        let device = search(gateway)
             .await
             .map_err(|error| format!("UPnP: {error}"))?;
-        if device.addr.ip() != IpAddr::V4(gateway.addr) {
-            return Err(format!(
-                "UPnP: {} answered, which is not the gateway",
-                device.addr.ip()
-            ));
-        }
         let local = SocketAddr::new(gateway.local.into(), port);
         let external = device
             .get_any_address(PortMappingProtocol::UDP, local, LIFETIME, DESCRIPTION)
             .await
             .map_err(|error| format!("UPnP: {error}"))?;
         Ok(Self {
+            gateway,
             device,
             local,
             external,
         })
+    }
+
+    pub(super) fn gateway(&self) -> Gateway {
+        self.gateway
     }
 
     pub(super) fn external(&self) -> SocketAddr {
@@ -82,5 +80,40 @@ impl Upnp {
         if let Err(error) = removed {
             tracing::debug!(%error, "port mapping not given back");
         }
+    }
+}
+
+/// Finds the gateway's device: whichever search it answers first.
+async fn search(gateway: Gateway) -> Result<Device<Tokio>, String> {
+    let everyone = search_by(gateway, SearchOptions::default().broadcast_address);
+    let itself = search_by(gateway, SocketAddr::new(gateway.addr.into(), SSDP_PORT));
+    tokio::pin!(everyone, itself);
+    tokio::select! {
+        found = &mut itself => match found {
+            Ok(device) => Ok(device),
+            Err(_) => everyone.await,
+        },
+        found = &mut everyone => match found {
+            Ok(device) => Ok(device),
+            Err(why) => itself.await.map_err(|_| why),
+        },
+    }
+}
+
+async fn search_by(gateway: Gateway, asked: SocketAddr) -> Result<Device<Tokio>, String> {
+    let mut options = SearchOptions::default();
+    options.broadcast_address = asked;
+    // Out by the interface that leads to the gateway, whatever other networks there are.
+    options.bind_addr = SocketAddr::new(gateway.local.into(), 0);
+    options.timeout = Some(SEARCH);
+    options.single_search_timeout = Some(SEARCH);
+    let device = search_gateway(options)
+        .await
+        .map_err(|error| error.to_string())?;
+    let from = device.addr.ip();
+    if from == IpAddr::V4(gateway.addr) {
+        Ok(device)
+    } else {
+        Err(format!("{from} answered, which is not the gateway"))
     }
 }

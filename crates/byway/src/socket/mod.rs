@@ -78,6 +78,9 @@ pub(crate) struct Socket {
     /// Nothing leaves for direct paths: a firewall rule, for tests.
     #[cfg(test)]
     pub(crate) direct_blocked: std::sync::atomic::AtomicBool,
+    /// Nothing leaves for any peer, by whatever way, while the links go on.
+    #[cfg(test)]
+    pub(crate) peers_blocked: std::sync::atomic::AtomicBool,
 }
 
 impl Socket {
@@ -113,6 +116,8 @@ impl Socket {
             max_receive_segments: if max_payload > 1500 { gro.min(8) } else { gro },
             #[cfg(test)]
             direct_blocked: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            peers_blocked: std::sync::atomic::AtomicBool::new(false),
         };
         Ok((Arc::new(socket), to_driver))
     }

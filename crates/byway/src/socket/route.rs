@@ -71,6 +71,8 @@ pub(crate) struct Snapshot {
     pub(crate) max_datagram: usize,
     /// What the primary carries in one piece.
     pub(crate) primary_max: usize,
+    /// What the standby carries in one piece.
+    pub(crate) standby_max: usize,
 }
 
 /// A peer instance, as the socket knows it.
@@ -82,7 +84,7 @@ pub(crate) struct PeerRoute {
     pub(crate) counters: Arc<RouteCounters>,
     /// The node's evidence timer sleeps: the next send wakes it ([`byway_core::io::Event::WatchFlow`]).
     pub(super) flow_wanted: AtomicBool,
-    /// The largest segment of any batch: what quinn has taken for its MTU.
+    /// The largest datagram sent so far, as far as quinn may have taken it for its MTU.
     pub(super) segment_in_use: AtomicUsize,
     pub(super) fragment_id: AtomicU16,
 }
@@ -127,6 +129,7 @@ impl PeerRoute {
             duplicate: route.duplicate,
             max_datagram: usize::from(route.max_datagram),
             primary_max: usize::from(route.primary_max),
+            standby_max: usize::from(route.standby_max),
         });
         self.snapshot.store(Arc::clone(&new));
         new

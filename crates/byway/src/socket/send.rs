@@ -106,13 +106,14 @@ impl Socket {
             route.want_flow();
         }
         let datagram = batch.segment.unwrap_or(batch.contents.len());
-        if let Some(segment) = batch.segment
-            && batch.contents.len() > segment
-        {
-            route.segment_in_use.fetch_max(segment, Ordering::Relaxed);
+        // What was sent whole, be it a probe of quinn's MTU search, may be the size of what comes next.
+        let whole = datagram <= snapshot.max_datagram;
+        let in_use = route.segment_in_use.load(Ordering::Relaxed);
+        if datagram > in_use && (whole || batch.contents.len() > datagram) {
+            route.segment_in_use.fetch_max(datagram, Ordering::Relaxed);
         }
-        if datagram > snapshot.max_datagram {
-            let in_use = route.segment_in_use.load(Ordering::Relaxed);
+        if !whole {
+            // A single datagram of a size that was never in use is such a probe: not sending it is its answer.
             if batch.segment.is_none() && datagram > in_use {
                 self.counters.probe_too_large.add();
                 return Ok(());
@@ -125,22 +126,31 @@ impl Socket {
         route
             .counters
             .add_sent(primary.kind(), batch.contents.len() as u64);
-        route.recent.note(batch.contents, batch.segment);
-        if snapshot.duplicate
-            && let Some(standby) = &snapshot.standby
-        {
-            // The copy is a courtesy: if there is no room for it, QUIC must not send the batch again.
-            let _ = self.send_by(standby, batch);
-            route
-                .counters
-                .add_sent(standby.kind(), batch.contents.len() as u64);
-        }
+        self.sent(route, &snapshot, batch);
         Ok(())
     }
 
-    /// Larger than what was proven on the route. A single datagram of a size that no batch had yet is a probe of
-    /// quinn's MTU search: not sending it is its answer. Anything else is data from before the path shrank; quinn cannot
-    /// be told, so it goes in two parts until quinn's own black-hole detection lowers its MTU.
+    /// What follows a batch that went out on the primary: it is remembered, and copied while the primary is suspected.
+    fn sent(&self, route: &PeerRoute, snapshot: &Snapshot, batch: Batch<'_>) {
+        route.recent.note(batch.contents, batch.segment);
+        let Some(standby) = snapshot.standby.as_ref().filter(|_| snapshot.duplicate) else {
+            return;
+        };
+        // The copy is a courtesy: if there is no room for it, QUIC must not send the batch again.
+        if batch.segment.unwrap_or(batch.contents.len()) <= snapshot.standby_max {
+            let _ = self.send_by(standby, batch);
+        } else {
+            for datagram in batch.datagrams() {
+                let _ = self.send_one(route, standby, snapshot.standby_max, batch.single(datagram));
+            }
+        }
+        route
+            .counters
+            .add_sent(standby.kind(), batch.contents.len() as u64);
+    }
+
+    /// Data from before the path shrank. quinn cannot be told, and as the parts arrive it finds no black hole: it goes in two
+    /// parts for as long as data stays on this path.
     fn send_in_parts(
         &self,
         route: &PeerRoute,
@@ -151,10 +161,10 @@ impl Socket {
         for datagram in batch.datagrams() {
             self.send_one(route, primary, snapshot.primary_max, batch.single(datagram))?;
         }
-        route.recent.note(batch.contents, batch.segment);
         route
             .counters
             .add_sent(primary.kind(), batch.contents.len() as u64);
+        self.sent(route, snapshot, batch);
         Ok(())
     }
 
@@ -185,7 +195,7 @@ impl Socket {
         let primary = snapshot.primary.as_ref().filter(|_| !suspected);
         let legs = [
             (primary, snapshot.primary_max),
-            (snapshot.standby.as_ref(), snapshot.max_datagram),
+            (snapshot.standby.as_ref(), snapshot.standby_max),
         ];
         for datagram in route.recent.newest() {
             let batch = Batch {
@@ -229,6 +239,8 @@ impl Socket {
 
     fn send_by(&self, leg: &Leg, batch: Batch<'_>) -> io::Result<()> {
         match &leg.via {
+            #[cfg(test)]
+            _ if self.peers_blocked.load(Ordering::Relaxed) => Ok(()),
             #[cfg(test)]
             Via::Direct { .. } if self.direct_blocked.load(Ordering::Relaxed) => Ok(()),
             Via::Direct { socket, remote } => self.send_udp(*socket, *remote, batch, Some(leg)),

@@ -66,16 +66,37 @@ impl Side {
         for way in [primary, standby].into_iter().flatten() {
             self.socket.tables.learn(PEER, way);
         }
-        let route = Route {
-            epoch: 1,
-            primary,
-            standby,
-            duplicate,
-            max_datagram: max,
-            primary_max: max,
-            health: Health::Good,
-        };
-        self.route.update(&route, &self.socket.tables);
+        self.route.update(
+            &Route {
+                epoch: 1,
+                primary,
+                standby,
+                duplicate,
+                max_datagram: max,
+                primary_max: max,
+                standby_max: max,
+                health: Health::Good,
+            },
+            &self.socket.tables,
+        );
+    }
+
+    /// A suspected primary of 1,444 bytes beside a channel that carries less.
+    fn suspect_beside_narrow(&self, primary: Way, standby_max: u16) {
+        self.socket.tables.learn(PEER, channel());
+        self.route.update(
+            &Route {
+                epoch: 1,
+                primary: Some(primary),
+                standby: Some(channel()),
+                duplicate: true,
+                max_datagram: standby_max,
+                primary_max: 1444,
+                standby_max,
+                health: Health::Degraded,
+            },
+            &self.socket.tables,
+        );
     }
 
     fn go_direct(&self, remote: SocketAddr, max: u16) {
@@ -134,13 +155,14 @@ async fn transfer(from: &quinn::Connection, to: &quinn::Connection) {
     assert!(received == sent, "what arrived is not what was sent");
 }
 
-/// Forwards relay data between two nodes, as a relay does.
-async fn forward(socket: tokio::net::UdpSocket, nodes: [SocketAddr; 2]) {
+/// Forwards relay data between two nodes, as a relay does to which a network leads that carries no more than `most` bytes
+/// of content.
+async fn forward(socket: tokio::net::UdpSocket, nodes: [SocketAddr; 2], most: usize) {
     let mut buf = vec![0; 2048];
     loop {
         let (len, from) = socket.recv_from(&mut buf).await.unwrap();
         let to = if from == nodes[0] { nodes[1] } else { nodes[0] };
-        if data::decode(&buf[..len]).is_some() {
+        if data::decode(&buf[..len]).is_some() && len <= most + data::HEADER_LEN {
             let _ = socket.send_to(&buf[..len], to).await;
         }
     }
@@ -165,7 +187,7 @@ async fn quic_runs_through_a_channel_and_moves_to_the_direct_path() {
     let [client, server] = pair();
     let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let relay_addr = relay.local_addr().unwrap();
-    tokio::spawn(forward(relay, [client.addr, server.addr]));
+    tokio::spawn(forward(relay, [client.addr, server.addr], 1444));
     for side in [&client, &server] {
         side.socket
             .tables
@@ -188,7 +210,7 @@ async fn duplicated_datagrams_change_nothing_for_the_application() {
     let [client, server] = pair();
     let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let relay_addr = relay.local_addr().unwrap();
-    tokio::spawn(forward(relay, [client.addr, server.addr]));
+    tokio::spawn(forward(relay, [client.addr, server.addr], 1444));
     for (side, other) in [(&client, &server), (&server, &client)] {
         side.socket
             .tables
@@ -200,6 +222,35 @@ async fn duplicated_datagrams_change_nothing_for_the_application() {
     client.socket.replay(&client.route);
     transfer(&far, &near).await;
     assert!(client.route.counters.sent_by_kind()[1] > BYTES as u64);
+}
+
+#[tokio::test]
+async fn copies_for_a_narrow_standby_go_in_two_parts() {
+    let [client, server] = pair();
+    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let relay_addr = relay.local_addr().unwrap();
+    tokio::spawn(forward(relay, [client.addr, server.addr], 1232));
+    for (side, other) in [(&client, &server), (&server, &client)] {
+        side.socket
+            .tables
+            .insert_dial(LINK, 0, SocketId(0), relay_addr);
+        side.go_direct(other.addr, 1444);
+    }
+    let (near, far) = connect(&client, &server).await;
+    transfer(&near, &far).await;
+    for (side, other) in [(&client, &server), (&server, &client)] {
+        side.suspect_beside_narrow(direct(other.addr), 1232);
+        side.socket
+            .direct_blocked
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+    transfer(&near, &far).await;
+    assert!(client.socket.counters.fragmented.get() > 0);
+    assert_eq!(
+        near.stats().path.black_holes_detected,
+        0,
+        "the copies did not arrive"
+    );
 }
 
 #[tokio::test]

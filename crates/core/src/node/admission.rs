@@ -1,6 +1,6 @@
 //! The agent's part: who may come in, and what they get.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_wire::ChannelId;
 use byway_wire::relay::control::{
@@ -10,13 +10,16 @@ use byway_wire::relay::control::{
 use super::Node;
 use super::peer::{Channel, ChannelState, MAX_CHANNELS, MAX_CHANNELS_PER_RELAY, Peer, Stage};
 use crate::cx::Cx;
-use crate::io::{Event, LinkId, PeerError, PeerId, RelayId};
+use crate::io::{Event, LinkId, PeerError, PeerId, RelayId, Way};
 
 /// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
 const MAX_PEERS: usize = 4_096;
 /// Most peers kept of which nothing is heard any more. A laptop that sleeps comes back; a process that was killed does
 /// not, and looks the same. Of many, those that have been silent the longest are given up.
 const MAX_LOST: usize = 256;
+/// Those that fell silent only now are not among them: when our own link breaks, all who came by it are lost for the moment
+/// until it is back.
+const LOST_FOR_GOOD: Duration = Duration::from_secs(300);
 
 impl Node {
     pub(super) fn on_incoming(&mut self, now: Instant, link: LinkId, incoming: Incoming) {
@@ -58,7 +61,8 @@ impl Node {
         self.channel_opened(now, peer, link, channel, incoming.observed);
         if !incoming.first.is_empty() {
             // A new call: what the peer knew of us, it has forgotten. Or a relay plays an old one again.
-            self.question(now, peer);
+            let by = self.channel_way(link, channel);
+            self.question(now, peer, by);
         }
         let mut room = MAX_FIRST_BYTES;
         for data in incoming.first.into_iter().take(MAX_FIRST) {
@@ -105,20 +109,23 @@ impl Node {
             if incoming.record.is_newer_than(&live.record) {
                 live.record = incoming.record.clone();
             }
-            let (gone, why): (Vec<ChannelId>, _) = if incoming.first.is_empty() {
-                let oldest = in_the_way(channels, relay);
-                (oldest.into_iter().collect(), CloseReason::Limit)
-            } else {
-                // Whoever calls anew has forgotten its channels. If that is a lie it is the relay's, about its own ones.
-                let own = channels.iter().filter(|c| c.relay == relay);
-                (own.map(|c| c.id).collect(), CloseReason::Done)
-            };
-            for channel in gone {
-                self.close_channel(id, channel, why);
+            // Whoever calls anew has forgotten its channels. If that is a lie it is the relay's, about its own ones.
+            let forgotten: Vec<ChannelId> = channels
+                .iter()
+                .filter(|c| c.relay == relay && !incoming.first.is_empty())
+                .map(|c| c.id)
+                .collect();
+            for channel in forgotten {
+                self.close_channel(id, channel, CloseReason::Done);
+            }
+            if let Some(peer) = self.peers.get(&id)
+                && let Some(channel) = in_the_way(&peer.channels, relay)
+            {
+                self.close_channel(id, channel, CloseReason::Limit);
             }
             return Ok(id);
         }
-        self.give_up_lost();
+        self.give_up_lost(now);
         if self.peers.len() >= MAX_PEERS {
             return Err(CloseReason::Limit);
         }
@@ -143,11 +150,13 @@ impl Node {
         Ok(id)
     }
 
-    fn question(&mut self, now: Instant, id: PeerId) {
+    /// Asks the peer whether it is where its data goes now, unless that is where the call came from.
+    fn question(&mut self, now: Instant, id: PeerId, by: Option<Way>) {
         if let Some(Peer {
             stage: Stage::Live(live),
             ..
         }) = self.peers.get_mut(&id)
+            && live.paths.primary_way() != by
         {
             let mut cx = Cx {
                 now,
@@ -179,7 +188,7 @@ impl Node {
     }
 
     /// Makes room for one more peer among those that dialled us.
-    fn give_up_lost(&mut self) {
+    fn give_up_lost(&mut self, now: Instant) {
         let lost_since = |peer: &Peer| match &peer.stage {
             Stage::Live(live) if peer.dial.is_none() => live.paths.lost_since(),
             _ => None,
@@ -190,7 +199,8 @@ impl Node {
             .filter_map(|(&id, peer)| Some((lost_since(peer)?, id)))
             .collect();
         lost.sort();
-        let too_many = (lost.len() + 1).saturating_sub(MAX_LOST);
+        let old = lost.partition_point(|(since, _)| *since + LOST_FOR_GOOD <= now);
+        let too_many = (lost.len() + 1).saturating_sub(MAX_LOST).min(old);
         let no_room = (self.peers.len() + 1).saturating_sub(MAX_PEERS);
         for (_, id) in lost.into_iter().take(too_many.max(no_room)) {
             self.counters.peer_evicted += 1;

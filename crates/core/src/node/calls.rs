@@ -1,10 +1,11 @@
 //! The opener's part: trying relays, sending `Open` with the first flight, and what can become of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::relay::control::{CloseReason, Control, MAX_FIRST, MAX_FIRST_BYTES, Open, Opened};
-use byway_wire::{ChannelId, NodeInstance, SignedRecord};
+use byway_wire::{ChannelId, NodeInstance, RelayUrl, SignedRecord};
 
 use super::Node;
 use super::peer::{Calling, Channel, ChannelState, Dial, Live, Peer, Stage};
@@ -35,6 +36,8 @@ pub(super) const MAX_RELAYS: usize = 8;
 /// Lost channels are opened anew after this long, doubling.
 const REOPEN: Duration = Duration::from_millis(200);
 const REOPEN_MAX: Duration = Duration::from_secs(30);
+/// An instance that did not answer for so long, several pings on every path, is gone if a relay has a newer one's record.
+const RESTART_CERTAIN: Duration = Duration::from_secs(1);
 /// The second channel waits this long: the tunnel's beginning has the network for itself, and what ends at once (a
 /// short `ssh` command) troubles one relay only.
 const STANDBY_AFTER: Duration = Duration::from_secs(2);
@@ -43,15 +46,7 @@ impl Node {
     pub(super) fn call(&mut self, now: Instant, target: PeerTarget) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
-        let mut relays = Vec::new();
-        for (url, addrs) in target.relays.into_iter().take(MAX_RELAYS) {
-            self.add_relay_servers(now, &url, &addrs);
-            if let Some(relay) = self.links.add(url, addrs, false)
-                && !relays.contains(&relay)
-            {
-                relays.push(relay);
-            }
-        }
+        let mut relays = self.add_relays(now, target.relays, Vec::new());
         // A relay that is linked already costs no handshake: it goes first.
         relays.sort_by_key(|&relay| self.links.usable(relay).is_none());
         let calling = Calling {
@@ -83,6 +78,45 @@ impl Node {
         self.peers.insert(id, peer);
         self.touched.insert(id);
         id
+    }
+
+    /// `relays` and those of the target, each once.
+    fn add_relays(
+        &mut self,
+        now: Instant,
+        target: Vec<(RelayUrl, Vec<SocketAddr>)>,
+        mut relays: Vec<RelayId>,
+    ) -> Vec<RelayId> {
+        for (url, addrs) in target {
+            if relays.len() >= MAX_RELAYS {
+                break;
+            }
+            self.add_relay_servers(now, &url, &addrs);
+            if let Some(relay) = self.links.add(url, addrs, false)
+                && !relays.contains(&relay)
+            {
+                relays.push(relay);
+            }
+        }
+        relays
+    }
+
+    /// A live peer that was dialled is looked for at once, through these relays too.
+    pub(super) fn call_again(&mut self, now: Instant, id: PeerId, target: PeerTarget) {
+        let Some(known) = self.dial_of(id).map(|dial| dial.relays.clone()) else {
+            return;
+        };
+        let relays = self.add_relays(now, target.relays, known);
+        if let Some(dial) = self.dial_of(id) {
+            dial.relays = relays;
+            dial.failures = 0;
+            dial.reopen_at = now;
+        }
+        self.touched.insert(id);
+    }
+
+    fn dial_of(&mut self, id: PeerId) -> Option<&mut Dial> {
+        self.peers.get_mut(&id)?.dial.as_mut()
     }
 
     pub(super) fn add_first(&mut self, now: Instant, id: PeerId, data: Bytes) {
@@ -258,12 +292,15 @@ impl Node {
             Stage::Live(live) => {
                 let (known, told) = (live.record.record(), opened.record.record());
                 if (known.id, known.probe_key) != (told.id, told.probe_key) {
-                    if opened.record.is_newer_than(&live.record) {
+                    // An older one: a relay that has not noticed the restart yet.
+                    let newer = opened.record.is_newer_than(&live.record);
+                    // A newer one may run beside it, or be long gone: a relay can show any record it ever got. While the
+                    // instance we talk to answers, it stays.
+                    if newer && live.paths.is_unanswered_for(now, RESTART_CERTAIN) {
                         self.fail_peer(id, PeerError::Restarted);
-                    } else {
-                        // A relay that has not noticed the restart yet.
-                        self.close_channel(id, opened.channel, CloseReason::Done);
+                        return;
                     }
+                    self.another_instance(now, id, opened.channel, newer);
                     return;
                 }
             }
@@ -272,6 +309,34 @@ impl Node {
         if let Some(way) = self.channel_way(link, opened.channel) {
             let datagrams = second.into_iter().map(|data| Transmit { way, data });
             self.transmits.extend(datagrams);
+        }
+    }
+
+    /// The channel leads to another instance than the one we talk to: it is of no use here. If the other one is newer, ours
+    /// is asked whether it is still there.
+    fn another_instance(&mut self, now: Instant, id: PeerId, channel: ChannelId, newer: bool) {
+        let relay = self.close_channel(id, channel, CloseReason::Done);
+        if let Some(Peer {
+            dial: Some(dial),
+            stage: Stage::Live(live),
+            channels,
+            ..
+        }) = self.peers.get_mut(&id)
+        {
+            if newer {
+                let mut cx = Cx {
+                    now,
+                    rng: &mut self.rng,
+                    counters: &mut self.counters,
+                };
+                live.paths.question(&mut cx);
+            }
+            if channels.iter().any(|c| c.carried_by().is_some()) {
+                dial.standby_failed(now, relay, &mut self.rng);
+            } else {
+                dial.ask_last(relay);
+                dial.reopen_at = now + reopen_wait(dial.failures, &mut self.rng);
+            }
         }
     }
 
@@ -318,10 +383,8 @@ impl Node {
             return;
         };
         match stage {
+            // Whatever the reason, it is the relay that says so: another one may say otherwise.
             Stage::Calling(calling) => match (reason, relay) {
-                (CloseReason::NotAllowed | CloseReason::SelfOpen, _) => {
-                    self.fail_peer(id, PeerError::NotAllowed(reason));
-                }
                 (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => {
                     calling.collisions += 1;
                 }

@@ -364,7 +364,12 @@ impl Node {
     }
 
     /// Ends a channel and says so to the relay.
-    pub(super) fn close_channel(&mut self, id: PeerId, channel: ChannelId, reason: CloseReason) {
+    pub(super) fn close_channel(
+        &mut self,
+        id: PeerId,
+        channel: ChannelId,
+        reason: CloseReason,
+    ) -> Option<RelayId> {
         let link = self
             .peers
             .get(&id)
@@ -379,7 +384,7 @@ impl Node {
                 message: Control::Closed { channel, reason },
             });
         }
-        self.drop_channel(self.now, id, channel);
+        self.drop_channel(self.now, id, channel)
     }
 
     /// Forgets a channel; gives the relay it was on.

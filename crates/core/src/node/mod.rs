@@ -251,6 +251,12 @@ impl Node {
         self.settle(now);
         peer
     }
+    /// A peer that was dialled and is silent now is wanted again: it is looked for at once, and through these relays too.
+    pub fn reach_again(&mut self, now: Instant, peer: PeerId, target: PeerTarget) {
+        self.now = now;
+        self.call_again(now, peer, target);
+        self.settle(now);
+    }
     /// A datagram of the tunnel while the peer's route has no primary. What comes before `Open` leaves rides inside it, what
     /// comes after follows by the channel. Both are bounded; more are dropped.
     pub fn send_first(&mut self, now: Instant, peer: PeerId, data: Bytes) {

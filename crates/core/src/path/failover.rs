@@ -93,10 +93,20 @@ impl Flow {
     }
 }
 
+/// What raised a doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    /// Something of our own is unanswered. Refuted, it was impatience.
+    Evidence,
+    /// A relay or the peer says so. Refuted, it tells nothing about how long answers take here.
+    Hearsay,
+}
+
 /// A doubt about the primary.
 #[derive(Debug)]
 pub(crate) struct Suspicion {
     pub(crate) since: Instant,
+    pub(crate) cause: Cause,
     pub(crate) next_ping: Instant,
     gap: Duration,
     pub(crate) duplicate_until: Instant,
@@ -105,9 +115,10 @@ pub(crate) struct Suspicion {
 }
 
 impl Suspicion {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, cause: Cause) -> Self {
         Self {
             since: now,
+            cause,
             next_ping: now,
             gap: FIRST_GAP,
             duplicate_until: now + DUPLICATE,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use byway_wire::probe::{ProbeBody, TxId};
 
 use super::check::{Advance, Path, SMALL_SIZE};
-use super::failover::threshold;
+use super::failover::{Cause, threshold};
 use super::paths::{Output, Paths};
 use super::score::PathId;
 use crate::cx::{Cx, Wake, earliest};
@@ -241,7 +241,7 @@ impl Paths {
         }
         if self.ping_tries >= TRIES {
             self.ping_tries = 0;
-            self.suspect(cx);
+            self.suspect(cx, Cause::Evidence);
         } else if let Some(id) = self.primary {
             self.ping_tries += 1;
             self.ping(cx, id, SMALL_SIZE, true);

@@ -128,6 +128,7 @@ impl Paths {
                 .min()
                 .unwrap_or(super::check::FULL_SIZE),
             primary_max: primary.map_or(super::check::FULL_SIZE, |p| p.1),
+            standby_max: standby.map_or(super::check::FULL_SIZE, |s| s.1),
             health: match &self.doubt {
                 _ if primary.is_none() => Health::Lost,
                 None => Health::Good,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use byway_wire::probe::{ProbeBody, TxId};
 
 use super::check::{MIN_SIZE, Path, SMALL_SIZE};
-use super::failover::{Suspicion, grace, steady_threshold};
+use super::failover::{Cause, Suspicion, grace, steady_threshold};
 use super::paths::{Output, Paths};
 use super::score::PathId;
 use crate::cx::Cx;
@@ -27,7 +27,7 @@ impl Paths {
             return;
         }
         match self.flow_evidence_at() {
-            Some(at) if at <= cx.now => self.suspect(cx),
+            Some(at) if at <= cx.now => self.suspect(cx, Cause::Evidence),
             Some(at) => self.flow_check = Some(at),
             None => self.flow_check = Some(cx.now + self.patience()),
         }
@@ -50,9 +50,9 @@ impl Paths {
     }
 
     /// We have evidence ourselves: the peer is told.
-    pub(super) fn suspect(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn suspect(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         let txid = TxId(cx.rng.bytes());
-        self.begin_suspicion(cx);
+        self.begin_suspicion(cx, cause);
         let Some(primary) = self.primary else { return };
         for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
             let Some(way) = self.table.get(&id).map(|p| p.way) else {
@@ -72,9 +72,17 @@ impl Paths {
     /// peer is still there, its answer on the primary ends the doubt; where it is not, the doubt leads to the channel by
     /// which it calls, or shows that it is lost.
     pub(crate) fn question(&mut self, cx: &mut Cx<'_>) {
-        let direct = self.primary_path().is_some_and(Path::is_direct);
-        if direct && self.doubt.is_none() && self.questions.take(cx.now) {
-            self.suspect(cx);
+        let doubtless = self.primary.is_some() && self.doubt.is_none();
+        if doubtless && self.questions.take(cx.now) {
+            self.suspect(cx, Cause::Hearsay);
+        }
+    }
+
+    /// True if nothing leads to the peer, or if it has been asked on every path for so long and did not answer.
+    pub(crate) fn is_unanswered_for(&self, now: Instant, time: Duration) -> bool {
+        match &self.doubt {
+            Some(doubt) => doubt.since + time <= now,
+            None => self.primary.is_none(),
         }
     }
 
@@ -87,15 +95,15 @@ impl Paths {
         if self.flow.is_healthy(cx.now) {
             return;
         }
-        self.begin_suspicion(cx);
+        self.begin_suspicion(cx, Cause::Hearsay);
     }
 
-    fn begin_suspicion(&mut self, cx: &mut Cx<'_>) {
+    fn begin_suspicion(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         let Some(path) = self.primary_path() else {
             return;
         };
         let way = path.way;
-        self.doubt = Some(Suspicion::new(cx.now));
+        self.doubt = Some(Suspicion::new(cx.now, cause));
         self.challenger = None;
         self.tell(cx, RouteReason::Suspected);
         self.out.push_back(Output::Replay);
@@ -159,7 +167,9 @@ impl Paths {
         let Some(doubt) = self.doubt.take() else {
             return;
         };
-        self.flow.refuted();
+        if doubt.cause == Cause::Evidence {
+            self.flow.refuted();
+        }
         self.tell(cx, RouteReason::Cleared);
         if doubt.since + LONG_SILENCE <= cx.now {
             self.out.push_back(Output::Replay);

@@ -149,3 +149,68 @@ fn what_a_second_relay_says_does_not_touch_the_channel_through_the_first() {
     assert_eq!(world.hosts[CLIENT].route.as_ref().unwrap().epoch, epoch);
     assert_eq!(in_use(&world), used);
 }
+
+/// A record of the agent's key, of a process that began later.
+fn newer_instance() -> byway_wire::SignedRecord {
+    let key = byway_wire::SecretKey::from_bytes(&[2; 32]);
+    let record = byway_wire::Record {
+        id: byway_wire::NodeInstance {
+            node: key.node_id(),
+            instance: byway_wire::Instance(99),
+        },
+        probe_key: byway_wire::ProbeSecret::from_bytes([99; 32]).public(),
+        epoch: 99,
+        seq: 0,
+        relays: vec![],
+    };
+    byway_wire::SignedRecord::sign(&key, record)
+}
+
+#[test]
+fn a_relay_that_shows_a_newer_instance_does_not_end_a_tunnel_whose_agent_answers() {
+    for direct in [true, false] {
+        let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+        world.direct_open = direct;
+        world.connect();
+        assert!(world.run_for(ms(1_500), |w| w.hosts[CLIENT].route.is_some()));
+        for relay in &mut world.relays {
+            relay.shows = Some(newer_instance());
+        }
+        world.chat(CLIENT, ms(20), ms(30_000));
+        assert_eq!(world.hosts[CLIENT].failed, None, "direct {direct}");
+        assert_eq!(world.hosts[AGENT].received.len(), 1_500, "direct {direct}");
+        let asked: usize = world
+            .relays
+            .iter()
+            .map(|r| r.log.iter().filter(|m| **m == "Open").count())
+            .sum();
+        assert!((3..=12).contains(&asked), "direct {direct}: {asked} times");
+    }
+}
+
+#[test]
+fn it_ends_one_whose_agent_does_not() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.connect();
+    assert!(world.run_for(ms(3_000), |w| w.both(|k| k == Some(PathKind::Direct))));
+    world.pass(ms(3_000));
+    // Killed: it cannot say goodbye, and the relays notice.
+    let channels: Vec<_> = world
+        .relays
+        .iter()
+        .flat_map(|r| r.channels.iter().map(|(&c, sides)| (c, sides[CLIENT])))
+        .collect();
+    world.restart(AGENT, Role::Agent, 2);
+    for relay in &mut world.relays {
+        relay.channels.clear();
+    }
+    let reason = CloseReason::PeerGone;
+    for (channel, side) in channels {
+        world.say_to(side.unwrap(), Control::Closed { channel, reason });
+    }
+    let from = world.elapsed();
+    assert!(world.run_for(ms(15_000), |w| w.hosts[CLIENT].failed.is_some()));
+    assert_eq!(world.hosts[CLIENT].failed, Some(PeerError::Restarted));
+    let took = world.elapsed() - from;
+    assert!(took <= ms(3_000), "{took:?}");
+}

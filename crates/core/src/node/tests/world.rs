@@ -98,6 +98,8 @@ pub(super) struct Relay {
     pub(super) udp_mute: bool,
     /// Hangs up on everyone it welcomed.
     pub(super) fickle: bool,
+    /// Answers every `Open` with this record, whoever is there.
+    pub(super) shows: Option<SignedRecord>,
     /// Messages that came, for assertions.
     pub(super) log: Vec<&'static str>,
 }
@@ -161,6 +163,7 @@ impl World {
             channels: BTreeMap::new(),
             alive: true,
             echo: true,
+            shows: None,
             udp_mute: false,
             fickle: false,
             log: Vec::new(),
@@ -815,6 +818,7 @@ impl World {
                 let (Some(record), Some(target)) = records else {
                     return;
                 };
+                let target = relay.shows.clone().unwrap_or(target);
                 relay.channels.insert(open.channel, [Some(from), Some(to)]);
                 let incoming = Incoming {
                     channel: open.channel,

@@ -29,12 +29,14 @@ impl NodeShell {
             self.node.handle_flow(now, peer, sample);
         }
         let size = batch.segment.unwrap_or(batch.contents.len());
-        if batch.segment.is_some_and(|s| batch.contents.len() > s) {
+        let whole = size <= usize::from(route.max_datagram);
+        let in_use = entry.in_use;
+        if whole || batch.contents.len() > size {
             entry.in_use = entry.in_use.max(size);
         }
         let mut in_parts = false;
-        if size > usize::from(route.max_datagram) {
-            if batch.segment.is_none() && size > entry.in_use {
+        if !whole {
+            if batch.segment.is_none() && size > in_use {
                 // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
                 return self.count("mtu probe withheld");
             }
@@ -44,15 +46,22 @@ impl NodeShell {
             entry.recent.note(&last);
         }
         if in_parts {
-            // Data from before the path shrank; it is not sent on the standby too.
+            // Data from before the path shrank.
             for datagram in batch.datagrams() {
                 self.send_one(net, peer, primary, route.primary_max, datagram);
             }
-            return;
+        } else {
+            self.send_whole(net, primary, size, &batch.contents);
         }
-        self.send_whole(net, primary, size, &batch.contents);
-        if let Some(standby) = route.standby.filter(|_| route.duplicate) {
+        let Some(standby) = route.standby.filter(|_| route.duplicate) else {
+            return;
+        };
+        if size <= usize::from(route.standby_max) {
             self.send_whole(net, standby, size, &batch.contents);
+        } else {
+            for datagram in batch.datagrams() {
+                self.send_one(net, peer, standby, route.standby_max, datagram);
+            }
         }
     }
 
@@ -67,7 +76,7 @@ impl NodeShell {
             .flat_map(|r| {
                 let suspected = r.duplicate && r.standby.is_some();
                 let primary = r.primary.filter(|_| !suspected);
-                [(primary, r.primary_max), (r.standby, r.max_datagram)]
+                [(primary, r.primary_max), (r.standby, r.standby_max)]
             })
             .filter_map(|(way, most)| way.map(|way| (way, most)))
             .collect();
