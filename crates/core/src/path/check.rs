@@ -158,6 +158,7 @@ impl Path {
             rtt: self.smoothed(),
             narrow: self.concluded().is_some_and(|size| size < FULL_SIZE),
             loss_percent: self.loss.percent(),
+            pings: self.loss.pings(),
         }
     }
 

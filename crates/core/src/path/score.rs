@@ -15,8 +15,12 @@ const IMPAIRED_RTT: Duration = Duration::from_millis(50);
 /// Width of an RTT bucket: smaller differences are noise.
 const RTT_BUCKET: Duration = Duration::from_millis(5);
 /// A better tier is left for its loss only if it loses twice as much as the other path and this much more, in percent: both
-/// often cross the same lossy access network, and a few dozen pings measure a few percent badly.
+/// often cross the same lossy access network.
 const LOSS_MARGIN: u32 = 5;
+/// And only if chance does not explain the difference, for a few dozen pings measure a few percent badly, and the question
+/// is asked every second of a day: so many of its standard deviations, squared (3.5 of them; some 35 pings tell 30 % from
+/// none, 60 tell 20 %).
+const LOSS_CERTAINTY: u64 = 12;
 /// Within a tier a change must gain this much...
 const MARGIN: Duration = Duration::from_millis(5);
 /// ...and this share of the current round trip, in percent.
@@ -56,6 +60,8 @@ pub struct Standing {
     pub narrow: bool,
     /// Lost pings in percent.
     pub loss_percent: u32,
+    /// Of how many pings.
+    pub pings: u32,
 }
 
 /// What a policy decides.
@@ -93,9 +99,7 @@ impl Policy for BestScore {
             return Verdict::Keep;
         }
         let (new, old) = (rank(best), rank(current));
-        if new.tier > old.tier
-            && !is_slow(current, best_rtt)
-            && current.loss_percent < best.loss_percent * 2 + LOSS_MARGIN
+        if new.tier > old.tier && !is_slow(current, best_rtt) && !loses_clearly_more(current, best)
         {
             return Verdict::Keep;
         }
@@ -113,6 +117,18 @@ impl Policy for BestScore {
             _ => Verdict::Keep,
         }
     }
+}
+
+fn loses_clearly_more(path: &Standing, other: &Standing) -> bool {
+    let (own, others) = (path.loss_percent, other.loss_percent);
+    if own < others * 2 + LOSS_MARGIN {
+        return false;
+    }
+    // Two shares of n pings each differ by chance with the variance 2 p (1 - p) / n, p being the mean.
+    let more = u64::from(own - others);
+    let pings = u64::from(path.pings.min(other.pings));
+    let mean = u64::from(own + others) / 2;
+    more * more * pings >= LOSS_CERTAINTY * 2 * mean * 100u64.saturating_sub(mean)
 }
 
 /// A detour that a person would notice.
@@ -150,6 +166,7 @@ mod tests {
             rtt: Some(Duration::from_millis(rtt_ms)),
             narrow: false,
             loss_percent,
+            pings: 128,
         }
     }
     fn judge(current: u32, paths: &[Standing]) -> Verdict {
@@ -183,16 +200,38 @@ mod tests {
     fn a_lossy_direct_path_is_left_patiently() {
         let paths = [
             path(1, PathKind::RelayUdp, 20, 0),
-            path(2, PathKind::Direct, 10, 9),
+            path(2, PathKind::Direct, 10, 20),
         ];
         assert_eq!(judge(2, &paths), Verdict::Challenge(PathId(1)));
+    }
+    #[test]
+    fn what_chance_explains_moves_nothing() {
+        let judge = |loss, pings| {
+            let known = |path: Standing| Standing { pings, ..path };
+            judge(
+                2,
+                &[
+                    known(path(1, PathKind::RelayUdp, 20, 0)),
+                    known(path(2, PathKind::Direct, 10, loss)),
+                ],
+            )
+        };
+        for (loss, pings, verdict) in [
+            (30, 20, Verdict::Keep),
+            (30, 40, Verdict::Challenge(PathId(1))),
+            (12, 60, Verdict::Keep),
+            (12, 128, Verdict::Challenge(PathId(1))),
+        ] {
+            assert_eq!(judge(loss, pings), verdict, "{loss} % of {pings}");
+        }
     }
     #[test]
     fn a_direct_path_is_not_left_for_one_that_loses_as_much() {
         for (direct, relay, verdict) in [
             (6, 3, Verdict::Keep),
             (12, 4, Verdict::Keep),
-            (15, 4, Verdict::Challenge(PathId(1))),
+            (15, 4, Verdict::Keep),
+            (25, 4, Verdict::Challenge(PathId(1))),
         ] {
             let paths = [
                 path(1, PathKind::RelayUdp, 20, relay),

@@ -135,13 +135,7 @@ impl Paths {
             && let Some(primary) = self.primary
         {
             for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
-                // A path that shrank below the size in use is as silent to data as a dead one.
-                let size = self
-                    .table
-                    .get(&id)
-                    .and_then(Path::concluded)
-                    .unwrap_or(MIN_SIZE);
-                self.ping(cx, id, size, true);
+                self.ask(cx, id);
             }
         }
         let lost = self.doubt.as_ref().is_some_and(|d| d.lost_at() <= cx.now);
@@ -160,7 +154,18 @@ impl Paths {
             self.clear(cx);
         } else if sent >= doubt.since && doubt.alternative.is_none() {
             doubt.alternative = Some((id, cx.now));
+            // All paths may have been silent until a moment ago, and the longer one's ping have come through at the end of
+            // that: the primary is judged by a ping of now, and has its round trip to answer it.
+            if let Some(primary) = self.primary {
+                self.ask(cx, primary);
+            }
         }
+    }
+
+    /// Pings a path at the size in use: one that shrank below it is as silent to data as a dead one.
+    fn ask(&mut self, cx: &mut Cx<'_>, id: PathId) {
+        let size = self.table.get(&id).and_then(Path::concluded);
+        self.ping(cx, id, size.unwrap_or(MIN_SIZE), true);
     }
 
     fn clear(&mut self, cx: &mut Cx<'_>) {

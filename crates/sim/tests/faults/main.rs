@@ -8,6 +8,7 @@ mod nats;
 mod networks;
 mod relays;
 mod stalls;
+mod steady;
 
 use byway_core::io::{PathKind, PeerId};
 use byway_sim::model::Access;
