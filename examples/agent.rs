@@ -34,6 +34,13 @@ async fn main() -> anyhow::Result<()> {
     endpoint.online(Duration::from_secs(10)).await?;
     println!("{}", endpoint.ticket(Some("example")));
 
+    // Who is connected learns at once that we left, not by our silence.
+    let closing = endpoint.clone();
+    tokio::spawn(async move {
+        let _ = tokio::signal::ctrl_c().await;
+        closing.close().await;
+    });
+
     while let Some(tunnel) = endpoint.accept().await {
         println!("{} came", tunnel.remote().short());
         // Streams to TCP targets are served by the library, as the policy allows ...
@@ -50,5 +57,6 @@ async fn main() -> anyhow::Result<()> {
             );
         });
     }
+    endpoint.close().await;
     Ok(())
 }

@@ -47,7 +47,10 @@ async fn main() -> anyhow::Result<()> {
     })
     .await?;
     println!("{} leads to {target}", forward.local_addr());
-    println!("the tunnel ended: {}", forward.closed().await);
+    tokio::select! {
+        why = forward.closed() => println!("the tunnel ended: {why}"),
+        _ = tokio::signal::ctrl_c() => {}
+    }
     endpoint.close().await;
     Ok(())
 }

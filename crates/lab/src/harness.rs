@@ -10,6 +10,7 @@ mod story;
 use anyhow::Result;
 
 pub use needs::Need;
+pub(crate) use runner::quietly;
 pub use runner::{main, play};
 pub(crate) use story::add_program;
 pub use story::say;

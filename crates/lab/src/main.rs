@@ -11,6 +11,7 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab list              what there is, and what cannot run here
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
+    byway-lab table             every kind of NAT against every other, as a table (minutes)
 
 The programs are taken from target/release (or BYWAY_BIN_DIR):
     cargo build --release -p byway-cli -p byway-relay
@@ -31,6 +32,7 @@ fn main() {
                 exit(1);
             }
         }
+        ["table"] => exit(i32::from(!scenario::matrix::table())),
         ["list"] => {
             let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {

@@ -5,9 +5,15 @@
 //! | kind | mapping | filtering | how |
 //! |---|---|---|---|
 //! | open | none | none | no router: the host has a public address |
+//! | full cone | endpoint-independent | endpoint-independent | port-restricted, and every new UDP flow from outside is sent on to the host |
+//! | address-restricted | endpoint-independent | address-dependent | the same from addresses that the host called in the last two minutes |
 //! | port-restricted | endpoint-independent | address and port-dependent | `masquerade`, which keeps the source port while no other flow holds it, and conntrack |
+//! | carrier-grade | as port-restricted | as port-restricted | a second such router between the first one and the internet |
+//! | sequential | address and port-dependent, the next port each time | address and port-dependent | `snat` to ports that count up |
 //! | symmetric | address and port-dependent, random ports | address and port-dependent | `masquerade random,fully-random` |
 //! | UDP blocked | - | all UDP dropped | TCP as port-restricted |
+//!
+//! There is one host behind a router, so "every flow from outside" has one place to go.
 //!
 //! A trap that makes hole punching fail by the laboratory's own fault: should a stray packet from outside
 //! reach the router's own input chain and be accepted there, conntrack confirms an entry for it, and the
@@ -15,43 +21,108 @@
 //! So new flows from outside are dropped in `input` and in `forward`: an unconfirmed entry is forgotten.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 /// What stands between a site's host and the public segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NatKind {
     /// Nothing: the host has a public address.
     Open,
+    /// Endpoint-independent mapping and filtering.
+    FullCone,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    AddressRestricted,
     /// Endpoint-independent mapping, address and port-dependent filtering.
     PortRestricted,
+    /// A port-restricted router behind another one.
+    CarrierGrade,
+    /// The next port for every destination, address and port-dependent filtering.
+    Sequential,
     /// A fresh random port for every destination, address and port-dependent filtering.
     Symmetric,
     /// No UDP at all; TCP is translated.
     UdpBlocked,
 }
 
+/// Ports of a counting router, far from those that programs choose (RFC 6335: 49152 on).
+const FIRST_COUNTED: u16 = 20_000;
+/// More than the flows of a scenario.
+const COUNTED: u16 = 1_000;
+
 impl NatKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 8] = [
         Self::Open,
+        Self::FullCone,
+        Self::AddressRestricted,
         Self::PortRestricted,
+        Self::CarrierGrade,
+        Self::Sequential,
         Self::Symmetric,
         Self::UdpBlocked,
     ];
 
-    /// The router's rules, or none where there is no router. `lan0` is inside, `wan0` outside.
-    pub fn rules(self) -> Option<String> {
-        let (masquerade, udp) = match self {
-            Self::Open => return None,
-            Self::PortRestricted => ("masquerade", ""),
-            Self::Symmetric => ("masquerade random,fully-random", ""),
-            Self::UdpBlocked => ("masquerade", "meta l4proto udp drop"),
+    /// How many routers stand in a row.
+    pub fn routers(self) -> usize {
+        match self {
+            Self::Open => 0,
+            Self::CarrierGrade => 2,
+            _ => 1,
+        }
+    }
+
+    /// True if the host is found where STUN says it is, whoever looks.
+    pub fn is_where_it_says(self) -> bool {
+        !matches!(self, Self::Sequential | Self::Symmetric | Self::UdpBlocked)
+    }
+
+    /// True if whoever was called is heard from every port of its address.
+    pub fn hears_any_port(self) -> bool {
+        matches!(self, Self::Open | Self::FullCone | Self::AddressRestricted)
+    }
+
+    /// The rules of each of its routers. `lan0` is inside, `wan0` outside; `public` is the address of the one, `host` what
+    /// is behind the other.
+    pub fn rules(self, public: Ipv4Addr, host: Ipv4Addr) -> String {
+        let counted = format!(
+            "oifname \"wan0\" meta l4proto udp snat to {public} : numgen inc mod {COUNTED} map {{ {} }}",
+            // A number is in the host's byte order and a port is not: only a map turns one into the other.
+            (0..COUNTED)
+                .map(|n| format!("{n} : {}", FIRST_COUNTED + n))
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        let (translate, let_in, forward) = match self {
+            Self::FullCone => ("", "iifname \"wan0\" meta l4proto udp", ""),
+            Self::AddressRestricted => {
+                ("", "iifname \"wan0\" meta l4proto udp ip saddr @called", "")
+            }
+            Self::Sequential => (counted.as_str(), "", ""),
+            Self::Symmetric => ("oifname \"wan0\" masquerade random,fully-random", "", ""),
+            Self::UdpBlocked => ("", "", "meta l4proto udp drop"),
+            Self::Open | Self::PortRestricted | Self::CarrierGrade => ("", "", ""),
         };
-        Some(format!(
+        let let_in = if let_in.is_empty() {
+            String::new()
+        } else {
+            format!("{let_in} dnat to {host}")
+        };
+        format!(
             r#"
 table ip nat {{
+    set called {{ type ipv4_addr; flags dynamic, timeout; timeout 2m; }}
+    chain call {{
+        type filter hook forward priority filter - 2; policy accept;
+        oifname "wan0" meta l4proto udp update @called {{ ip daddr }}
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat; policy accept;
+        {let_in}
+    }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
-        oifname "wan0" {masquerade}
+        {translate}
+        oifname "wan0" masquerade
     }}
 }}
 table inet filter {{
@@ -63,15 +134,16 @@ table inet filter {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         ct state invalid drop
+        ct status dnat accept
         iifname "wan0" ct state new drop
-        {udp}
+        {forward}
     }}
     chain cut {{
         type filter hook forward priority filter - 1; policy accept;
     }}
 }}
 "#
-        ))
+        )
     }
 }
 
@@ -79,7 +151,11 @@ impl fmt::Display for NatKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Open => "open",
+            Self::FullCone => "full_cone",
+            Self::AddressRestricted => "address_restricted",
             Self::PortRestricted => "restricted",
+            Self::CarrierGrade => "carrier_grade",
+            Self::Sequential => "sequential",
             Self::Symmetric => "symmetric",
             Self::UdpBlocked => "udp_blocked",
         })
@@ -93,13 +169,12 @@ mod tests {
     #[test]
     fn every_router_refuses_new_flows_from_outside_twice() {
         for kind in NatKind::ALL {
-            if let Some(rules) = kind.rules() {
-                assert_eq!(
-                    rules.matches(r#"iifname "wan0" ct state new drop"#).count(),
-                    2,
-                    "{kind}"
-                );
-            }
+            let rules = kind.rules(Ipv4Addr::new(203, 0, 113, 65), Ipv4Addr::new(10, 1, 0, 2));
+            assert_eq!(
+                rules.matches(r#"iifname "wan0" ct state new drop"#).count(),
+                2,
+                "{kind}"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ mod errors;
 mod failover;
 mod interop;
 mod lasting;
-mod matrix;
+pub mod matrix;
 mod nats;
 mod openssh;
 mod portmap;

@@ -39,8 +39,10 @@ pub struct Place {
     pub addr: Ipv4Addr,
     /// The address others see.
     pub public: Ipv4Addr,
-    /// The router before it, if any.
+    /// The router between it and the internet, if any.
     pub router: Option<Namespace>,
+    /// Further ones between it and that one.
+    _inner_routers: Vec<Namespace>,
 }
 
 impl Place {
@@ -174,10 +176,11 @@ fn public_host(world: &str, internet: &Internet, role: &str, addrs: &[Ipv4Addr])
         addr: addrs[0],
         public: addrs[0],
         router: None,
+        _inner_routers: Vec::new(),
     })
 }
 
-/// A site: a host, and its router unless it is open.
+/// A site: a host, and its routers unless it is open.
 fn site(
     world: &str,
     internet: &Internet,
@@ -186,28 +189,65 @@ fn site(
     public: Ipv4Addr,
     net: u8,
 ) -> Result<Place> {
-    let Some(rules) = kind.rules() else {
+    if kind.routers() == 0 {
         return public_host(world, internet, role, &[public]);
-    };
-    let router = Namespace::create(world, &format!("{role}-router"))?;
-    internet.attach(&router, "wan0", role, &[public])?;
+    }
+    let outer = Namespace::create(world, &format!("{role}-router"))?;
+    internet.attach(&outer, "wan0", role, &[public])?;
+    let mut routers = vec![outer];
+    let mut outside = public;
+    // RFC 6598 keeps 100.64.0.0/10 for what is between a carrier's router and its customers'.
+    for n in 1..kind.routers() {
+        let inner = Namespace::create(world, &format!("{role}-router{n}"))?;
+        let next = Ipv4Addr::new(100, 64, net, 2);
+        let gateway = Ipv4Addr::new(100, 64, net, 1);
+        router(routers.last(), kind, outside, next, gateway, &inner, "wan0")?;
+        outside = next;
+        routers.push(inner);
+    }
     let namespace = Namespace::create(world, role)?;
-    cable(&namespace, "eth0", &router, "lan0")?;
-    router.ip(&format!(
-        "addr add 10.{net}.0.1/24 dev lan0\nlink set lan0 up\n"
-    ))?;
-    router.sysctl("net.ipv4.ip_forward", "1")?;
-    router.nft(&rules)?;
-    namespace.ip(&format!(
-        "addr add 10.{net}.0.2/24 dev eth0\nlink set eth0 up\nroute add default via 10.{net}.0.1\n"
-    ))?;
+    let addr = Ipv4Addr::new(10, net, 0, 2);
+    let gateway = Ipv4Addr::new(10, net, 0, 1);
+    router(
+        routers.last(),
+        kind,
+        outside,
+        addr,
+        gateway,
+        &namespace,
+        "eth0",
+    )?;
     watch(&namespace)?;
+    let mut routers = routers.into_iter();
     Ok(Place {
         namespace,
-        addr: Ipv4Addr::new(10, net, 0, 2),
+        addr,
         public,
-        router: Some(router),
+        router: routers.next(),
+        _inner_routers: routers.collect(),
     })
+}
+
+/// Makes a namespace a router for the one behind it, whose address is `inside` and whose interface is `interface`.
+fn router(
+    router: Option<&Namespace>,
+    kind: NatKind,
+    outside: Ipv4Addr,
+    inside: Ipv4Addr,
+    gateway: Ipv4Addr,
+    behind: &Namespace,
+    interface: &str,
+) -> Result<()> {
+    let router = router.context("a router")?;
+    cable(behind, interface, router, "lan0")?;
+    router.ip(&format!(
+        "addr add {gateway}/24 dev lan0\nlink set lan0 up\n"
+    ))?;
+    router.sysctl("net.ipv4.ip_forward", "1")?;
+    router.nft(&kind.rules(outside, inside))?;
+    behind.ip(&format!(
+        "addr add {inside}/24 dev {interface}\nlink set {interface} up\nroute add default via {gateway}\n"
+    ))
 }
 
 /// The public segment: a bridge, or a switch of our own with delays where the kernel has no netem.

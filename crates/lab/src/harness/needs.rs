@@ -13,6 +13,7 @@ use crate::debian;
 use crate::leftovers::unique;
 use crate::netns::Namespace;
 use crate::programs;
+use crate::world::{CLIENT_PUBLIC, RELAY};
 
 /// Something without which a scenario cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ fn no_namespaces() -> Option<String> {
 /// All that a world asks of the kernel, once: a namespace, its parameters, a NAT's rules, a TAP port.
 fn probe() -> Result<()> {
     let namespace = Namespace::create(&unique(), "probe").context("a namespace")?;
-    let rules = NatKind::Symmetric.rules().unwrap_or_default();
+    let rules = NatKind::Symmetric.rules(CLIENT_PUBLIC, RELAY);
     namespace.nft(&rules).context("a NAT's rules")?;
     namespace
         .ip("tuntap add dev probe mode tap\n")

@@ -44,6 +44,17 @@ pub fn play(scenario: &Scenario) -> bool {
     }
 }
 
+/// Runs something of a scenario's kind without a word, and tells its whole story should it fail.
+pub(crate) fn quietly(run: impl FnOnce() -> anyhow::Result<()>) -> Result<(), String> {
+    let story = Story::new(false);
+    story.begin();
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(story.of_failure(&format!("{error:#}"))),
+        Err(panic) => Err(story.of_failure(&format!("panicked: {}", panic_text(&*panic)))),
+    }
+}
+
 /// Runs scenarios as a test program does. Returns the exit code.
 pub fn main(scenarios: &[Scenario]) -> i32 {
     let options = match Options::parse(std::env::args().skip(1)) {

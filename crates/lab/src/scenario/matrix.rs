@@ -1,11 +1,17 @@
 //! Every kind of NAT against every other: which path a tunnel ends up on, that its first byte never waits for
 //! the direct path, and that what it carries arrives unchanged.
 
+use std::io::Write as _;
+
 use anyhow::{Context, Result, ensure};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::{self, Open, PortRestricted, Symmetric, UdpBlocked};
-use crate::harness::{Scenario, say};
+use crate::NatKind::{
+    self, AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, Sequential, Symmetric,
+    UdpBlocked,
+};
+use crate::harness::{self, Scenario, say};
+use crate::leftovers::{Janitor, sweep};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, Traffic, World};
 
@@ -36,6 +42,61 @@ pairs! {
     "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted ClientTls;
     "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric ClientTls;
     "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked BothTls;
+    // Of the other kinds those pairs that show something new; `byway-lab table` plays all.
+    "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric Direct;
+    "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted Direct;
+    "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted Direct;
+    "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade Direct;
+    "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted Direct;
+    "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential Direct;
+    "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric UdpLink;
+}
+
+/// Every kind against every other, as a table; false if one pair was not what it must be. For a person: it takes minutes.
+pub fn table() -> bool {
+    let whole = Scenario {
+        name: "matrix",
+        needs: WITH_CURL,
+        run: || Ok(()),
+    };
+    if let Some(why) = whole.obstacle() {
+        println!("cannot run here: {why}");
+        return false;
+    }
+    sweep();
+    let _janitor = Janitor::start();
+    let width = NatKind::ALL
+        .map(|kind| kind.to_string().len())
+        .into_iter()
+        .max()
+        .unwrap_or(0)
+        + 2;
+    print!("{:width$}", "client \\ agent");
+    for agent in NatKind::ALL {
+        print!("{:width$}", agent.to_string());
+    }
+    println!();
+    let mut problems = Vec::new();
+    for client in NatKind::ALL {
+        print!("{:width$}", client.to_string());
+        for agent in NatKind::ALL {
+            let way = Way::expected(client, agent);
+            let cell = match harness::quietly(|| pair(client, agent, way)) {
+                Ok(()) => way.name(),
+                Err(why) => {
+                    problems.push(format!("{client} to {agent}: {why}"));
+                    "FAILED"
+                }
+            };
+            print!("{cell:width$}");
+            let _ = std::io::stdout().flush();
+        }
+        println!();
+    }
+    for problem in &problems {
+        println!("\n{problem}");
+    }
+    problems.is_empty()
 }
 
 /// Which way the bytes must go.
@@ -118,6 +179,30 @@ fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
 }
 
 impl Way {
+    /// What must come about: direct wherever one side is where it says and the other can get at it, by a filter that does not
+    /// look at ports or by a port that follows from those before. Two sides that are somewhere else each time do not meet.
+    fn expected(client: NatKind, agent: NatKind) -> Self {
+        let reaches = |from: NatKind, to: NatKind| {
+            to.is_where_it_says()
+                && (from.is_where_it_says() || to.hears_any_port() || from == Sequential)
+        };
+        match (client, agent) {
+            (UdpBlocked, UdpBlocked) => Self::BothTls,
+            (UdpBlocked, _) => Self::ClientTls,
+            (_, UdpBlocked) => Self::AgentTls,
+            _ if reaches(client, agent) || reaches(agent, client) => Self::Direct,
+            _ => Self::UdpLink,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::UdpLink => "relay",
+            Self::ClientTls | Self::AgentTls | Self::BothTls => "relay (TLS)",
+        }
+    }
+
     /// Compares with what the hosts' counters saw of a download.
     fn judge(self, client: Traffic, agent: Traffic) -> Result<()> {
         let (on_client, on_agent) = match self {
@@ -177,4 +262,27 @@ pub(super) fn wait_until_direct(world: &World, base_url: &str) -> Result<()> {
         let moved = world.client.traffic()?.since(before);
         Ok((moved.direct > PROBE && moved.relay_udp + moved.relay_tcp < PROBE / 2).then_some(()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_says_what_the_scenarios_were_written_for() {
+        assert_eq!(Way::expected(PortRestricted, CarrierGrade), Way::Direct);
+        assert_eq!(Way::expected(Sequential, Symmetric), Way::UdpLink);
+        assert_eq!(Way::expected(Symmetric, Open), Way::Direct);
+        assert_eq!(Way::expected(Symmetric, PortRestricted), Way::UdpLink);
+        assert_eq!(Way::expected(Open, UdpBlocked), Way::AgentTls);
+        for a in NatKind::ALL {
+            for b in NatKind::ALL {
+                assert_eq!(
+                    Way::expected(a, b).name(),
+                    Way::expected(b, a).name(),
+                    "{a} {b}"
+                );
+            }
+        }
+    }
 }

@@ -27,6 +27,26 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: restricted,
     },
     Scenario {
+        name: "nat::a_full_cone_lets_everybody_in",
+        needs: NAMESPACES,
+        run: full_cone,
+    },
+    Scenario {
+        name: "nat::an_address_restricted_cone_lets_those_in_who_were_called",
+        needs: NAMESPACES,
+        run: address_restricted,
+    },
+    Scenario {
+        name: "nat::two_routers_in_a_row_are_as_one",
+        needs: NAMESPACES,
+        run: carrier_grade,
+    },
+    Scenario {
+        name: "nat::a_sequential_nat_counts_its_ports_up",
+        needs: NAMESPACES,
+        run: sequential,
+    },
+    Scenario {
         name: "nat::a_symmetric_nat_gives_each_destination_a_random_port",
         needs: NAMESPACES,
         run: symmetric,
@@ -87,16 +107,49 @@ fn open() -> Result<()> {
 }
 
 fn restricted() -> Result<()> {
-    let seen = observe(NatKind::PortRestricted)?;
+    cone(NatKind::PortRestricted, [true, false, false, false, false])
+}
+
+fn full_cone() -> Result<()> {
+    // The fifth is another host, which cannot answer for the first.
+    cone(NatKind::FullCone, [true, true, true, true, false])
+}
+
+fn address_restricted() -> Result<()> {
+    cone(
+        NatKind::AddressRestricted,
+        [true, true, false, false, false],
+    )
+}
+
+fn carrier_grade() -> Result<()> {
+    cone(NatKind::CarrierGrade, [true, false, false, false, false])
+}
+
+/// One mapping for all; of five, those that are let in when only the first was spoken to: the address and port itself, then
+/// another port, another address, and both.
+fn cone(kind: NatKind, passed: [bool; 5]) -> Result<()> {
+    let seen = observe(kind)?;
     ensure!(
         seen.mapped
             .iter()
             .all(|a| *a == seen.mapped[0] && a.is_some_and(|a| a.ip() == CLIENT_PUBLIC)),
         "{seen:?}"
     );
+    ensure!(seen.passed == passed, "{kind}: {seen:?}");
+    Ok(())
+}
+
+fn sequential() -> Result<()> {
+    let seen = observe(NatKind::Sequential)?;
+    let ports: Vec<u16> = seen.mapped.iter().flatten().map(|a| a.port()).collect();
+    ensure!(
+        ports.len() == 5 && ports.windows(2).all(|w| w[1] == w[0] + 1),
+        "the next port each time: {seen:?}"
+    );
     ensure!(
         seen.passed == [true, false, false, false, false],
-        "only the address and port spoken to may answer: {seen:?}"
+        "{seen:?}"
     );
     Ok(())
 }
