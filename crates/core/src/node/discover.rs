@@ -15,6 +15,10 @@ use crate::discovery::{Discovery, Kind, NatReport, PortMapping};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
+/// The two ports of a relay (design section 7; RFC 8489 section 14 for STUN's).
+const HTTPS: u16 = 443;
+const STUN: u16 = 3_478;
+
 /// While a tunnel is in use behind a NAT, one server is asked this often: a mapping that moved is noticed before its
 /// usual lifetime of 30 s is over (design section 5).
 const REFRESH: Duration = Duration::from_secs(25);
@@ -125,11 +129,19 @@ impl Discoverer {
 }
 
 impl Node {
-    /// A relay answers STUN on its own port: addresses known for it are asked.
+    /// A relay answers STUN on its own port: addresses known for it are asked. One on 443 listens on STUN's port as well
+    /// (design section 7), and two ports of one host already tell a NAT that looks at ports, and whether it counts.
     pub(super) fn add_relay_servers(&mut self, now: Instant, url: &RelayUrl, addrs: &[SocketAddr]) {
         for &addr in addrs {
-            let label = format!("{}:{}", url.host(), url.port());
-            self.discovery.add_server(now, label, addr);
+            let mut ask = |port| {
+                let label = format!("{}:{port}", url.host());
+                self.discovery
+                    .add_server(now, label, SocketAddr::new(addr.ip(), port));
+            };
+            ask(addr.port());
+            if addr.port() == HTTPS {
+                ask(STUN);
+            }
         }
     }
 

@@ -29,6 +29,25 @@ fn a_server_whose_name_resolves_while_somebody_waits_is_asked_as_well() {
 }
 
 #[test]
+fn a_relay_on_443_is_asked_on_the_port_of_stun_as_well_and_another_is_not() {
+    let mut world = World::new();
+    let now = world.now;
+    let port = |port| SocketAddr::from((SERVER.0, port));
+    let mut target = world.target();
+    target.relays = vec![(relay_url(0), vec![port(443), port(8443)])];
+    let node = &mut world.hosts[CLIENT].node;
+    node.connect(now, target);
+    let mut asked: Vec<u16> = std::iter::from_fn(|| node.poll_transmit())
+        .filter_map(|transmit| match transmit.way {
+            Way::Direct { remote, .. } if remote.ip() == port(0).ip() => Some(remote.port()),
+            _ => None,
+        })
+        .collect();
+    asked.sort_unstable();
+    assert_eq!(asked, [443, 3478, 8443]);
+}
+
+#[test]
 fn a_client_without_a_peer_for_which_nobody_waits_asks_no_one() {
     let mut world = World::new();
     let now = world.now;
