@@ -250,8 +250,8 @@ impl Driver {
     }
 
     /// A client that connects twice to one node shares the peer: both sides know an instance by one address only.
-    /// So there are never two: one that is held makes room first, unless it still has tunnels (of a laptop that was away
-    /// for a moment), which then wait together with the new one.
+    /// So there are never two: one that is held makes room first, unless somebody still holds it: a tunnel (of a laptop that
+    /// was away for a moment) or another call. They then wait together.
     fn connect(&mut self, now: Instant, target: PeerTarget, instead_of: Option<PeerId>) -> Lease {
         let held = self
             .shared
@@ -261,7 +261,7 @@ impl Driver {
             .cloned();
         if let Some(peer) = held {
             let is_lost = peer.is_lost();
-            if peer.has_tunnels() || !(is_lost || instead_of == Some(peer.id)) {
+            if peer.is_leased() || !(is_lost || instead_of == Some(peer.id)) {
                 self.unused.remove(&peer.id);
                 if is_lost {
                     self.node.reach_again(now, peer.id, target);

@@ -37,7 +37,7 @@ pub(super) async fn connect(inner: &Inner, ticket: &Ticket) -> Result<Tunnel, Co
             // A peer that was kept from an earlier tunnel may be gone without our knowledge.
             Err(error) if used_before => {
                 let again = self::lease(inner, ticket, Some(peer.id)).await?;
-                if again.peer().id == peer.id {
+                if again.peer().id == peer.id && !peer.is_lost() {
                     return Err(error);
                 }
                 open(inner, ticket, again, began).await
@@ -105,15 +105,25 @@ async fn open(
             Err(_) => None,
         }
     };
+    let mut path = peer.path.subscribe();
+    let connected = async {
+        let connection = connecting
+            .await
+            .map_err(|error| ConnectError::from_connection(&error, began.elapsed()))?;
+        // An agent that is near answers before its relay's word that it is there, which names the path. Nothing of the
+        // tunnel's leaves before that.
+        match path.wait_for(|path| path.remote.is_some()).await {
+            Ok(_) => Ok(connection),
+            Err(_) => Err(ConnectError::Closed),
+        }
+    };
     let connection = tokio::select! {
         biased;
         error = given_up => return Err(match error {
             Some(error) => ConnectError::from_peer(error, ticket, began.elapsed()),
             None => ConnectError::Closed,
         }),
-        result = connecting => {
-            result.map_err(|error| ConnectError::from_connection(&error, began.elapsed()))?
-        }
+        result = connected => result?,
     };
     // The server name pinned it; this costs nothing and fails closed.
     if tls::proved_node(&connection) != Ok(ticket.node) {

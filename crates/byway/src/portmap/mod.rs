@@ -118,8 +118,10 @@ impl PortMapper {
                 .await
             {
                 Woken::Due => {}
-                // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it.
+                // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
+                // network may have the same addresses, though, and a renewal tells.
                 Woken::NetworkChanged if Gateway::find().await.ok() == Some(held.gateway()) => {
+                    renew_at = renew_at.min(Instant::now() + SHORTEST_RENEWAL);
                     continue;
                 }
                 other => break other,

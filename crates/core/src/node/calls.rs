@@ -46,7 +46,7 @@ impl Node {
     pub(super) fn call(&mut self, now: Instant, target: PeerTarget) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
-        let mut relays = self.add_relays(now, target.relays, Vec::new());
+        let mut relays = self.add_relays(now, target.relays);
         // A relay that is linked already costs no handshake: it goes first.
         relays.sort_by_key(|&relay| self.links.usable(relay).is_none());
         let calling = Calling {
@@ -80,13 +80,13 @@ impl Node {
         id
     }
 
-    /// `relays` and those of the target, each once.
+    /// The target's relays, each once.
     fn add_relays(
         &mut self,
         now: Instant,
         target: Vec<(RelayUrl, Vec<SocketAddr>)>,
-        mut relays: Vec<RelayId>,
     ) -> Vec<RelayId> {
+        let mut relays = Vec::new();
         for (url, addrs) in target {
             if relays.len() >= MAX_RELAYS {
                 break;
@@ -106,7 +106,13 @@ impl Node {
         let Some(known) = self.dial_of(id).map(|dial| dial.relays.clone()) else {
             return;
         };
-        let relays = self.add_relays(now, target.relays, known);
+        // The new ones first: those known may be why it is silent.
+        let mut relays = self.add_relays(now, target.relays);
+        for relay in known {
+            if relays.len() < MAX_RELAYS && !relays.contains(&relay) {
+                relays.push(relay);
+            }
+        }
         if let Some(dial) = self.dial_of(id) {
             dial.relays = relays;
             dial.failures = 0;

@@ -81,7 +81,10 @@ impl Paths {
     /// True if nothing leads to the peer, or if it has been asked on every path for so long and did not answer.
     pub(crate) fn is_unanswered_for(&self, now: Instant, time: Duration) -> bool {
         match &self.doubt {
-            Some(doubt) => doubt.since + time <= now,
+            Some(doubt) => {
+                let rtt = self.primary_path().and_then(Path::smoothed);
+                doubt.since + time.max(rtt.unwrap_or_default() * 4) <= now
+            }
             None => self.primary.is_none(),
         }
     }
