@@ -36,8 +36,6 @@ impl Loss {
     /// Fewer outcomes than this say nothing: one lost ping of ten would already be "10 %".
     const ENOUGH: u32 = 20;
 
-    const LATEST: u32 = 32;
-
     pub(crate) fn add(&mut self, lost: bool) {
         self.lost = (self.lost << 1) | u128::from(lost);
         self.known = (self.known + 1).min(u128::BITS);
@@ -49,16 +47,12 @@ impl Loss {
         }
         self.known
     }
-    /// Lost pings in percent, of all or of the latest, whichever are fewer: a path that has recovered need not wait until its
-    /// past is forgotten. 0 until enough is known.
+    /// Lost pings in percent; 0 until enough is known.
     pub(crate) fn percent(&self) -> u32 {
         if self.known < Self::ENOUGH {
             return 0;
         }
-        let share = |known: u32| {
-            let mask = u128::MAX >> (u128::BITS - known);
-            (self.lost & mask).count_ones() * 100 / known
-        };
-        share(self.known).min(share(self.known.min(Self::LATEST)))
+        let mask = u128::MAX >> (u128::BITS - self.known);
+        (self.lost & mask).count_ones() * 100 / self.known
     }
 }
