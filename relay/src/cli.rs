@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Where nodes look for a relay: first at the port of TLS and QUIC, then, where networks block UDP on it, at STUN's.
-const PORTS: [u16; 2] = [443, 3478];
+const PORTS: [u16; 2] = [byway_wire::relay::HTTPS_PORT, byway_wire::relay::STUN_PORT];
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
 #[derive(Debug, Parser)]

@@ -1,6 +1,6 @@
 //! The programs of other people's that the laboratory runs, and the Debian packages they come in. One table: what a
-//! scenario says it needs, what is named where it lacks, and what `cargo xtask test` installs are looked up here. (It takes this file as a
-//! module of its own, so nothing of the laboratory's is used in it.)
+//! scenario says it needs, what is named where it lacks, and what `cargo xtask test` installs are looked up here. (It takes
+//! this file as a module of its own, so nothing of the laboratory's is used in it.)
 
 use std::env;
 use std::path::PathBuf;

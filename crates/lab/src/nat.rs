@@ -84,28 +84,21 @@ impl NatKind {
     /// The rules of each of its routers. `lan0` is inside, `wan0` outside; `public` is the address of the one, `host` what
     /// is behind the other.
     pub fn rules(self, public: Ipv4Addr, host: Ipv4Addr) -> String {
-        let counted = format!(
-            "oifname \"wan0\" meta l4proto udp snat to {public} : numgen inc mod {COUNTED} map {{ {} }}",
-            // A number is in the host's byte order and a port is not: only a map turns one into the other.
-            (0..COUNTED)
-                .map(|n| format!("{n} : {}", FIRST_COUNTED + n))
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-        let (translate, let_in, forward) = match self {
-            Self::FullCone => ("", "iifname \"wan0\" meta l4proto udp", ""),
-            Self::AddressRestricted => {
-                ("", "iifname \"wan0\" meta l4proto udp ip saddr @called", "")
-            }
-            Self::Sequential => (counted.as_str(), "", ""),
-            Self::Symmetric => ("oifname \"wan0\" masquerade random,fully-random", "", ""),
-            Self::UdpBlocked => ("", "", "meta l4proto udp drop"),
-            Self::Open | Self::PortRestricted | Self::CarrierGrade => ("", "", ""),
+        let translate = match self {
+            Self::Sequential => counted(public),
+            Self::Symmetric => "oifname \"wan0\" masquerade random,fully-random".to_owned(),
+            _ => String::new(),
         };
-        let let_in = if let_in.is_empty() {
-            String::new()
-        } else {
-            format!("{let_in} dnat to {host}")
+        let let_in = match self {
+            Self::FullCone => format!("iifname \"wan0\" meta l4proto udp dnat to {host}"),
+            Self::AddressRestricted => {
+                format!("iifname \"wan0\" meta l4proto udp ip saddr @called dnat to {host}")
+            }
+            _ => String::new(),
+        };
+        let forward = match self {
+            Self::UdpBlocked => "meta l4proto udp drop",
+            _ => "",
         };
         format!(
             r#"
@@ -145,6 +138,18 @@ table inet filter {{
 "#
         )
     }
+}
+
+/// Translates each new flow of UDP to the next port. A number is in the host's byte order and a port is not: only a map turns
+/// one into the other.
+fn counted(public: Ipv4Addr) -> String {
+    let ports: Vec<String> = (0..COUNTED)
+        .map(|n| format!("{n} : {}", FIRST_COUNTED + n))
+        .collect();
+    format!(
+        "oifname \"wan0\" meta l4proto udp snat to {public} : numgen inc mod {COUNTED} map {{ {} }}",
+        ports.join(", ")
+    )
 }
 
 impl fmt::Display for NatKind {

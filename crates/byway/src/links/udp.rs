@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use byway_core::io::{LinkError, LinkId, LinkUp};
 use byway_wire::relay::control::Control;
 use byway_wire::relay::frame::{StreamDecoder, encode_stream};
+use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
@@ -28,9 +29,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_secs(50);
 /// The other port is tried this much after the first (design section 7).
 const SECOND_PORT_AFTER: Duration = Duration::from_millis(150);
-/// The ports of a relay that nobody gave another one: where TLS and QUIC are expected, and where STUN is.
-const HTTPS: u16 = 443;
-const STUN: u16 = 3478;
 /// Attempts side by side.
 const MAX_ATTEMPTS: usize = 6;
 
@@ -122,8 +120,8 @@ fn schedule(addrs: &[SocketAddr]) -> Vec<(Duration, SocketAddr)> {
     }
     let second = firsts
         .iter()
-        .filter(|addr| addr.port() == HTTPS)
-        .map(|addr| SocketAddr::new(addr.ip(), STUN));
+        .filter(|addr| addr.port() == HTTPS_PORT)
+        .map(|addr| SocketAddr::new(addr.ip(), STUN_PORT));
     let mut plan: Vec<(Duration, SocketAddr)> = Vec::new();
     plan.extend(firsts.iter().map(|&addr| (Duration::ZERO, addr)));
     plan.extend(second.map(|addr| (SECOND_PORT_AFTER, addr)));

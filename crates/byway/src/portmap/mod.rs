@@ -64,9 +64,9 @@ impl PortMapper {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.acquire().await {
-                Some(Ok(held)) => {
+                Some(Ok((gateway, held))) => {
                     pause = FIRST_PAUSE;
-                    if matches!(self.hold(held).await, Woken::Stopped) {
+                    if matches!(self.hold(gateway, held).await, Woken::Stopped) {
                         return;
                     }
                 }
@@ -85,7 +85,7 @@ impl PortMapper {
 
     /// Asks the gateway; none if the endpoint closes meanwhile. Another gateway is asked anew. The same one is not: it may have
     /// given a port already, to a request that nobody would know any more.
-    async fn acquire(&mut self) -> Option<Result<Held, String>> {
+    async fn acquire(&mut self) -> Option<Result<(Gateway, Held), String>> {
         loop {
             self.network.mark_unchanged();
             let gateway = match Gateway::find().await {
@@ -96,7 +96,7 @@ impl PortMapper {
             tokio::pin!(asking);
             loop {
                 tokio::select! {
-                    held = &mut asking => return Some(held),
+                    held = &mut asking => return Some(held.map(|held| (gateway, held))),
                     Ok(()) = self.network.changed() => {
                         if Gateway::find().await.ok() != Some(gateway) {
                             break;
@@ -109,7 +109,7 @@ impl PortMapper {
     }
 
     /// Keeps a port until it is lost or not needed any more.
-    async fn hold(&mut self, mut held: Held) -> Woken {
+    async fn hold(&mut self, gateway: Gateway, mut held: Held) -> Woken {
         self.tell(Some(held.mapping())).await;
         let mut renew_at = Instant::now() + renewal(&held);
         let woken = loop {
@@ -120,7 +120,7 @@ impl PortMapper {
                 Woken::Due => {}
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
-                Woken::NetworkChanged if Gateway::find().await.ok() == Some(held.gateway()) => {
+                Woken::NetworkChanged if Gateway::find().await.ok() == Some(gateway) => {
                     renew_at = renew_at.min(Instant::now() + SHORTEST_RENEWAL);
                     continue;
                 }
@@ -218,13 +218,6 @@ impl Held {
                 protocol: MappingProtocol::Upnp,
                 external: upnp.external(),
             },
-        }
-    }
-
-    fn gateway(&self) -> Gateway {
-        match self {
-            Self::Pcp(pcp) => pcp.gateway(),
-            Self::Upnp(upnp) => upnp.gateway(),
         }
     }
 

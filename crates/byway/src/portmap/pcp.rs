@@ -22,7 +22,6 @@ const PATIENCE: TimeoutConfig = TimeoutConfig {
 
 #[derive(Debug)]
 pub(super) struct Pcp {
-    gateway: Gateway,
     mapping: PortMapping,
     external: SocketAddr,
 }
@@ -45,11 +44,7 @@ impl Pcp {
         .await
         .map_err(|error| format!("PCP and NAT-PMP: {error}"))?;
         let external = external(&mapping).await?;
-        Ok(Self {
-            gateway,
-            mapping,
-            external,
-        })
+        Ok(Self { mapping, external })
     }
 
     pub(super) fn protocol(&self) -> MappingProtocol {
@@ -57,10 +52,6 @@ impl Pcp {
             PortMappingType::NatPmp => MappingProtocol::NatPmp,
             PortMappingType::Pcp { .. } => MappingProtocol::Pcp,
         }
-    }
-
-    pub(super) fn gateway(&self) -> Gateway {
-        self.gateway
     }
 
     pub(super) fn external(&self) -> SocketAddr {

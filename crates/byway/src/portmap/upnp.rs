@@ -23,7 +23,6 @@ const DESCRIPTION: &str = "byway";
 
 #[derive(Debug)]
 pub(super) struct Upnp {
-    gateway: Gateway,
     device: Device<Tokio>,
     local: SocketAddr,
     external: SocketAddr,
@@ -40,15 +39,10 @@ impl Upnp {
             .await
             .map_err(|error| format!("UPnP: {error}"))?;
         Ok(Self {
-            gateway,
             device,
             local,
             external,
         })
-    }
-
-    pub(super) fn gateway(&self) -> Gateway {
-        self.gateway
     }
 
     pub(super) fn external(&self) -> SocketAddr {

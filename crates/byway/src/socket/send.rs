@@ -21,7 +21,7 @@ use byway_core::io::{SocketId, Way};
 use quinn::udp::{EcnCodepoint, Transmit};
 
 use super::addr::Virtual;
-use super::route::{Leg, PeerRoute, Snapshot, Via};
+use super::route::{Leg, PeerRoute, Via};
 use super::tables::LinkRoute;
 use super::udp::MAX_PAYLOAD;
 use super::{Socket, ToDriver, header};
@@ -112,59 +112,45 @@ impl Socket {
         if datagram > in_use && (whole || batch.contents.len() > datagram) {
             route.segment_in_use.fetch_max(datagram, Ordering::Relaxed);
         }
-        if !whole {
-            // A single datagram of a size that was never in use is such a probe: not sending it is its answer.
-            if batch.segment.is_none() && datagram > in_use {
-                self.counters.probe_too_large.add();
-                return Ok(());
-            }
-            if datagram > snapshot.primary_max && !matches!(primary.via, Via::Tls { .. }) {
-                return self.send_in_parts(route, &snapshot, primary, batch);
-            }
+        // A single datagram of a size that was never in use is such a probe: not sending it is its answer.
+        if !whole && batch.segment.is_none() && datagram > in_use {
+            self.counters.probe_too_large.add();
+            return Ok(());
         }
-        self.send_by(primary, batch)?;
+        self.send_fitting(route, primary, snapshot.primary_max, batch)?;
         route
             .counters
             .add_sent(primary.kind(), batch.contents.len() as u64);
-        self.sent(route, &snapshot, batch);
+        route.recent.note(batch.contents, batch.segment);
+        if snapshot.duplicate
+            && let Some(standby) = &snapshot.standby
+        {
+            // The copy is a courtesy: if there is no room for it, QUIC must not send the batch again.
+            let _ = self.send_fitting(route, standby, snapshot.standby_max, batch);
+            route
+                .counters
+                .add_sent(standby.kind(), batch.contents.len() as u64);
+        }
         Ok(())
     }
 
-    /// What follows a batch that went out on the primary: it is remembered, and copied while the primary is suspected.
-    fn sent(&self, route: &PeerRoute, snapshot: &Snapshot, batch: Batch<'_>) {
-        route.recent.note(batch.contents, batch.segment);
-        let Some(standby) = snapshot.standby.as_ref().filter(|_| snapshot.duplicate) else {
-            return;
-        };
-        // The copy is a courtesy: if there is no room for it, QUIC must not send the batch again.
-        if batch.segment.unwrap_or(batch.contents.len()) <= snapshot.standby_max {
-            let _ = self.send_by(standby, batch);
-        } else {
-            for datagram in batch.datagrams() {
-                let _ = self.send_one(route, standby, snapshot.standby_max, batch.single(datagram));
-            }
-        }
-        route
-            .counters
-            .add_sent(standby.kind(), batch.contents.len() as u64);
-    }
-
-    /// Data from before the path shrank. quinn cannot be told, and as the parts arrive it finds no black hole: it goes in two
-    /// parts for as long as data stays on this path.
-    fn send_in_parts(
+    /// Sends a batch by a path that carries `most` bytes in one piece. What is larger is from before the path shrank: quinn
+    /// cannot be told, and as the parts arrive it finds no black hole, so it goes in two parts for as long as data stays on
+    /// this path.
+    fn send_fitting(
         &self,
         route: &PeerRoute,
-        snapshot: &Snapshot,
-        primary: &Leg,
+        leg: &Leg,
+        most: usize,
         batch: Batch<'_>,
     ) -> io::Result<()> {
-        for datagram in batch.datagrams() {
-            self.send_one(route, primary, snapshot.primary_max, batch.single(datagram))?;
+        let datagram = batch.segment.unwrap_or(batch.contents.len());
+        if datagram <= most || matches!(leg.via, Via::Tls { .. }) {
+            return self.send_by(leg, batch);
         }
-        route
-            .counters
-            .add_sent(primary.kind(), batch.contents.len() as u64);
-        self.sent(route, snapshot, batch);
+        for datagram in batch.datagrams() {
+            self.send_one(route, leg, most, batch.single(datagram))?;
+        }
         Ok(())
     }
 
@@ -176,7 +162,8 @@ impl Socket {
         most: usize,
         datagram: Batch<'_>,
     ) -> io::Result<()> {
-        if datagram.contents.len() <= most || matches!(leg.via, Via::Tls { .. }) {
+        // The last of a batch may be short.
+        if datagram.contents.len() <= most {
             return self.send_by(leg, datagram);
         }
         let id = route.fragment_id.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +192,7 @@ impl Socket {
             };
             for (leg, most) in legs {
                 if let Some(leg) = leg {
-                    let _ = self.send_one(route, leg, most, batch);
+                    let _ = self.send_fitting(route, leg, most, batch);
                 }
             }
         }

@@ -63,40 +63,23 @@ fn pair() -> [Side; 2] {
 
 impl Side {
     fn set_route(&self, primary: Option<Way>, standby: Option<Way>, duplicate: bool, max: u16) {
-        for way in [primary, standby].into_iter().flatten() {
-            self.socket.tables.learn(PEER, way);
-        }
-        self.route.update(
-            &Route {
-                epoch: 1,
-                primary,
-                standby,
-                duplicate,
-                max_datagram: max,
-                primary_max: max,
-                standby_max: max,
-                health: Health::Good,
-            },
-            &self.socket.tables,
-        );
+        self.follow(&Route {
+            epoch: 1,
+            primary,
+            standby,
+            duplicate,
+            max_datagram: max,
+            primary_max: max,
+            standby_max: max,
+            health: Health::Good,
+        });
     }
 
-    /// A suspected primary of 1,444 bytes beside a channel that carries less.
-    fn suspect_beside_narrow(&self, primary: Way, standby_max: u16) {
-        self.socket.tables.learn(PEER, channel());
-        self.route.update(
-            &Route {
-                epoch: 1,
-                primary: Some(primary),
-                standby: Some(channel()),
-                duplicate: true,
-                max_datagram: standby_max,
-                primary_max: 1444,
-                standby_max,
-                health: Health::Degraded,
-            },
-            &self.socket.tables,
-        );
+    fn follow(&self, route: &Route) {
+        for way in [route.primary, route.standby].into_iter().flatten() {
+            self.socket.tables.learn(PEER, way);
+        }
+        self.route.update(route, &self.socket.tables);
     }
 
     fn go_direct(&self, remote: SocketAddr, max: u16) {
@@ -155,8 +138,7 @@ async fn transfer(from: &quinn::Connection, to: &quinn::Connection) {
     assert!(received == sent, "what arrived is not what was sent");
 }
 
-/// Forwards relay data between two nodes, as a relay does to which a network leads that carries no more than `most` bytes
-/// of content.
+/// Forwards relay data between two nodes, as a relay does, but for what has more than `most` bytes of content.
 async fn forward(socket: tokio::net::UdpSocket, nodes: [SocketAddr; 2], most: usize) {
     let mut buf = vec![0; 2048];
     loop {
@@ -166,6 +148,18 @@ async fn forward(socket: tokio::net::UdpSocket, nodes: [SocketAddr; 2], most: us
             let _ = socket.send_to(&buf[..len], to).await;
         }
     }
+}
+
+/// The same with a relay, to which a network leads that carries no more than `most` bytes of content.
+async fn pair_with_relay(most: usize) -> [Side; 2] {
+    let sides = pair();
+    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = relay.local_addr().unwrap();
+    for side in &sides {
+        side.socket.tables.insert_dial(LINK, 0, SocketId(0), addr);
+    }
+    tokio::spawn(forward(relay, [sides[0].addr, sides[1].addr], most));
+    sides
 }
 
 #[tokio::test]
@@ -184,14 +178,8 @@ async fn quic_runs_straight_between_two_sockets() {
 
 #[tokio::test]
 async fn quic_runs_through_a_channel_and_moves_to_the_direct_path() {
-    let [client, server] = pair();
-    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let relay_addr = relay.local_addr().unwrap();
-    tokio::spawn(forward(relay, [client.addr, server.addr], 1444));
+    let [client, server] = pair_with_relay(1444).await;
     for side in [&client, &server] {
-        side.socket
-            .tables
-            .insert_dial(LINK, 0, SocketId(0), relay_addr);
         side.set_route(Some(channel()), None, false, 1444);
     }
     let (near, far) = connect(&client, &server).await;
@@ -207,14 +195,8 @@ async fn quic_runs_through_a_channel_and_moves_to_the_direct_path() {
 
 #[tokio::test]
 async fn duplicated_datagrams_change_nothing_for_the_application() {
-    let [client, server] = pair();
-    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let relay_addr = relay.local_addr().unwrap();
-    tokio::spawn(forward(relay, [client.addr, server.addr], 1444));
+    let [client, server] = pair_with_relay(1444).await;
     for (side, other) in [(&client, &server), (&server, &client)] {
-        side.socket
-            .tables
-            .insert_dial(LINK, 0, SocketId(0), relay_addr);
         side.set_route(Some(direct(other.addr)), Some(channel()), true, 1444);
     }
     let (near, far) = connect(&client, &server).await;
@@ -226,20 +208,23 @@ async fn duplicated_datagrams_change_nothing_for_the_application() {
 
 #[tokio::test]
 async fn copies_for_a_narrow_standby_go_in_two_parts() {
-    let [client, server] = pair();
-    let relay = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let relay_addr = relay.local_addr().unwrap();
-    tokio::spawn(forward(relay, [client.addr, server.addr], 1232));
+    let [client, server] = pair_with_relay(1232).await;
     for (side, other) in [(&client, &server), (&server, &client)] {
-        side.socket
-            .tables
-            .insert_dial(LINK, 0, SocketId(0), relay_addr);
         side.go_direct(other.addr, 1444);
     }
     let (near, far) = connect(&client, &server).await;
     transfer(&near, &far).await;
     for (side, other) in [(&client, &server), (&server, &client)] {
-        side.suspect_beside_narrow(direct(other.addr), 1232);
+        side.follow(&Route {
+            epoch: 1,
+            primary: Some(direct(other.addr)),
+            standby: Some(channel()),
+            duplicate: true,
+            max_datagram: 1232,
+            primary_max: 1444,
+            standby_max: 1232,
+            health: Health::Degraded,
+        });
         side.socket
             .direct_blocked
             .store(true, std::sync::atomic::Ordering::Relaxed);

@@ -337,12 +337,8 @@ impl Node {
                 };
                 live.paths.question(&mut cx);
             }
-            if channels.iter().any(|c| c.carried_by().is_some()) {
-                dial.standby_failed(now, relay, &mut self.rng);
-            } else {
-                dial.ask_last(relay);
-                dial.reopen_at = now + reopen_wait(dial.failures, &mut self.rng);
-            }
+            let other = channels.iter().any(|c| c.carried_by().is_some());
+            dial.failed(now, relay, other, &mut self.rng);
         }
     }
 
@@ -403,17 +399,12 @@ impl Node {
             Stage::Live(live) if reason == CloseReason::NotAllowed && !live.paths.has_primary() => {
                 self.fail_peer(id, PeerError::NotAllowed(reason));
             }
-            Stage::Live(_) if channels.iter().any(|c| c.carried_by().is_some()) => {
-                dial.standby_failed(now, relay, &mut self.rng);
-            }
             Stage::Live(_) => {
-                dial.ask_last(relay);
-                match reason {
-                    // Attaching came too late: nothing speaks against opening at once.
-                    CloseReason::NoSuchChannel if dial.failures == 1 => dial.reopen_at = now,
-                    _ => {
-                        dial.reopen_at = now + reopen_wait(dial.failures, &mut self.rng);
-                    }
+                let other = channels.iter().any(|c| c.carried_by().is_some());
+                dial.failed(now, relay, other, &mut self.rng);
+                // Attaching came too late: nothing speaks against opening at once.
+                if !other && reason == CloseReason::NoSuchChannel && dial.failures == 1 {
+                    dial.reopen_at = now;
                 }
             }
         }
@@ -439,12 +430,12 @@ impl Node {
                     .entry(relay)
                     .or_insert(CloseReason::Offline);
             }
-            Stage::Live(_) if channels.iter().any(|c| c.carried_by().is_some()) => {
-                dial.standby_failed(now, Some(relay), &mut self.rng);
-            }
             Stage::Live(_) => {
-                dial.ask_last(Some(relay));
-                dial.reopen_at = now;
+                let other = channels.iter().any(|c| c.carried_by().is_some());
+                dial.failed(now, Some(relay), other, &mut self.rng);
+                if !other {
+                    dial.reopen_at = now;
+                }
             }
         }
     }
@@ -531,6 +522,16 @@ impl Node {
 }
 
 impl Dial {
+    /// A channel could not be opened, or is gone; `other`: another one carries data.
+    fn failed(&mut self, now: Instant, relay: Option<RelayId>, other: bool, rng: &mut Rng) {
+        if other {
+            self.standby_failed(now, relay, rng);
+        } else {
+            self.ask_last(relay);
+            self.reopen_at = now + reopen_wait(self.failures, rng);
+        }
+    }
+
     /// The second channel could not be opened, or is gone.
     fn standby_failed(&mut self, now: Instant, relay: Option<RelayId>, rng: &mut Rng) {
         self.put_last(relay);

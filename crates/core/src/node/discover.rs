@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
 use byway_wire::relay::control::Role;
+use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 
 use super::Node;
@@ -14,10 +15,6 @@ use crate::cx::{Cx, Wake, earliest};
 use crate::discovery::{Discovery, Kind, NatReport, PortMapping};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
-
-/// The two ports of a relay (design section 7; RFC 8489 section 14 for STUN's).
-const HTTPS: u16 = 443;
-const STUN: u16 = 3_478;
 
 /// While a tunnel is in use behind a NAT, one server is asked this often: a mapping that moved is noticed before its
 /// usual lifetime of 30 s is over (design section 5).
@@ -139,8 +136,8 @@ impl Node {
                     .add_server(now, label, SocketAddr::new(addr.ip(), port));
             };
             ask(addr.port());
-            if addr.port() == HTTPS {
-                ask(STUN);
+            if addr.port() == HTTPS_PORT {
+                ask(STUN_PORT);
             }
         }
     }

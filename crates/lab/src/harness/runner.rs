@@ -44,17 +44,6 @@ pub fn play(scenario: &Scenario) -> bool {
     }
 }
 
-/// Runs something of a scenario's kind without a word, and tells its whole story should it fail.
-pub(crate) fn quietly(run: impl FnOnce() -> anyhow::Result<()>) -> Result<(), String> {
-    let story = Story::new(false);
-    story.begin();
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(story.of_failure(&format!("{error:#}"))),
-        Err(panic) => Err(story.of_failure(&format!("panicked: {}", panic_text(&*panic)))),
-    }
-}
-
 /// Runs scenarios as a test program does. Returns the exit code.
 pub fn main(scenarios: &[Scenario]) -> i32 {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -164,34 +153,49 @@ impl Done {
     }
 }
 
-/// Plays a scenario on a thread of its own, so that one which hangs can be left behind with what it had told.
 fn perform(scenario: &Scenario, aloud: bool, patience: Duration) -> Outcome {
-    if let Some(why) = scenario.obstacle() {
-        return Outcome::Ignored(why);
+    match scenario.obstacle() {
+        Some(why) => Outcome::Ignored(why),
+        None => match watched(scenario.run, aloud, patience) {
+            Ok(()) => Outcome::Passed,
+            Err(why) => Outcome::Failed(why),
+        },
     }
+}
+
+/// Runs something of a scenario's kind without a word, and tells its whole story should it fail.
+pub(crate) fn quietly(
+    run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Result<(), String> {
+    watched(run, false, patience())
+}
+
+/// Runs it on a thread of its own, so that what hangs can be left behind with what it had told.
+fn watched(
+    run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    aloud: bool,
+    patience: Duration,
+) -> Result<(), String> {
     let story = Story::new(aloud);
+    let told = story.clone();
     let (sender, ended) = mpsc::channel();
-    let (told, run) = (story.clone(), scenario.run);
     thread::spawn(move || {
         told.begin();
-        let why = match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{error:#}")),
-            Err(panic) => Some(format!("panicked: {}", panic_text(panic.as_ref()))),
+        let result = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("{error:#}")),
+            Err(panic) => Err(format!("panicked: {}", panic_text(panic.as_ref()))),
         };
         // Nobody listens any more if it took too long.
-        let _ = sender.send(why);
+        let _ = sender.send(result);
     });
-    match ended.recv_timeout(patience) {
-        Ok(None) => Outcome::Passed,
-        Ok(Some(why)) => Outcome::Failed(story.of_failure(&why)),
-        Err(RecvTimeoutError::Timeout) => {
-            Outcome::Failed(story.of_failure(&format!("hangs: still at it after {patience:?}")))
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            Outcome::Failed(story.of_failure("its thread ended without a word"))
-        }
-    }
+    let result = ended.recv_timeout(patience).unwrap_or_else(|end| {
+        Err(match end {
+            RecvTimeoutError::Timeout => format!("hangs: still at it after {patience:?}"),
+            RecvTimeoutError::Disconnected => "its thread ended without a word".to_owned(),
+        })
+    });
+    result.map_err(|why| story.of_failure(&why))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -81,7 +81,7 @@ pub fn table() -> bool {
         print!("{:width$}", client.to_string());
         for agent in NatKind::ALL {
             let way = Way::expected(client, agent);
-            let cell = match harness::quietly(|| pair(client, agent, way)) {
+            let cell = match harness::quietly(move || pair(client, agent, way)) {
                 Ok(()) => way.name(),
                 Err(why) => {
                     problems.push(format!("{client} to {agent}: {why}"));

@@ -9,4 +9,4 @@ mod proto;
 mod url;
 
 pub use data::ChannelId;
-pub use url::{Pin, RelayUrl, RelayUrlError};
+pub use url::{HTTPS_PORT, Pin, RelayUrl, RelayUrlError, STUN_PORT};

@@ -4,8 +4,11 @@ use std::str::FromStr;
 
 use crate::text;
 
-/// The port of a URL that names none: the one that firewalls let through.
-const DEFAULT_PORT: u16 = 443;
+/// A relay's first port, TCP and UDP, and that of a URL which names none: the one that firewalls let through.
+pub const HTTPS_PORT: u16 = 443;
+/// A relay's second port beside [`HTTPS_PORT`] (design section 7): STUN's (RFC 8489 section 14), for networks that block UDP
+/// on 443 alone.
+pub const STUN_PORT: u16 = 3_478;
 
 /// The SHA-256 of a relay certificate's SubjectPublicKeyInfo; shown as 52 characters of base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -116,7 +119,7 @@ impl FromStr for RelayUrl {
         let (host, port) = text::split_authority(authority).ok_or(RelayUrlError::Host)?;
         let port = match port {
             Some(port) => text::parse_port(port).ok_or(RelayUrlError::Port)?,
-            None => DEFAULT_PORT,
+            None => HTTPS_PORT,
         };
         Self::new(host, port, pin)
     }

@@ -34,34 +34,34 @@ impl NodeShell {
         if whole || batch.contents.len() > size {
             entry.in_use = entry.in_use.max(size);
         }
-        let mut in_parts = false;
-        if !whole {
-            if batch.segment.is_none() && size > in_use {
-                // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
-                return self.count("mtu probe withheld");
-            }
-            in_parts = size > usize::from(route.primary_max) && !is_tls(primary);
+        if !whole && batch.segment.is_none() && size > in_use {
+            // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
+            return self.count("mtu probe withheld");
         }
         if let Some(last) = batch.datagrams().last() {
             entry.recent.note(&last);
         }
-        if in_parts {
-            // Data from before the path shrank.
-            for datagram in batch.datagrams() {
-                self.send_one(net, peer, primary, route.primary_max, datagram);
-            }
-        } else {
-            self.send_whole(net, primary, size, &batch.contents);
+        self.send_fitting(net, peer, primary, route.primary_max, batch);
+        if let Some(standby) = route.standby.filter(|_| route.duplicate) {
+            self.send_fitting(net, peer, standby, route.standby_max, batch);
         }
-        let Some(standby) = route.standby.filter(|_| route.duplicate) else {
-            return;
-        };
-        if size <= usize::from(route.standby_max) {
-            self.send_whole(net, standby, size, &batch.contents);
-        } else {
-            for datagram in batch.datagrams() {
-                self.send_one(net, peer, standby, route.standby_max, datagram);
-            }
+    }
+
+    /// Sends a batch by a path that carries `most` bytes in one piece: whole, or each datagram as it fits.
+    fn send_fitting(
+        &mut self,
+        net: &mut Network,
+        peer: PeerId,
+        way: Way,
+        most: u16,
+        batch: &Batch,
+    ) {
+        let size = batch.segment.unwrap_or(batch.contents.len());
+        if size <= usize::from(most) || is_tls(way) {
+            return self.send_whole(net, way, size, &batch.contents);
+        }
+        for datagram in batch.datagrams() {
+            self.send_one(net, peer, way, most, datagram);
         }
     }
 
@@ -74,16 +74,15 @@ impl NodeShell {
             .route
             .iter()
             .flat_map(|r| {
-                let suspected = r.duplicate && r.standby.is_some();
-                let primary = r.primary.filter(|_| !suspected);
+                let primary = r.primary.filter(|_| !r.duplicate);
                 [(primary, r.primary_max), (r.standby, r.standby_max)]
             })
             .filter_map(|(way, most)| way.map(|way| (way, most)))
             .collect();
         let (recent, conn) = (entry.recent.newest(), entry.conn);
-        for data in recent {
+        for data in recent.into_iter().map(Bytes::from) {
             for (way, most) in &legs {
-                self.send_one(net, peer, *way, *most, Bytes::copy_from_slice(&data));
+                self.send_one(net, peer, *way, *most, data.clone());
             }
         }
         // An empty datagram frame belongs to no flow, and makes the other side acknowledge something at once.
