@@ -57,6 +57,9 @@ pub(crate) struct Tunnel {
     /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
+    /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
+    #[arg(long)]
+    pub(crate) no_spray: bool,
     /// Reach relays through this proxy. Not supported yet.
     #[arg(long, value_name = "URL")]
     pub(crate) proxy: Option<String>,

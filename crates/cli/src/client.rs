@@ -34,6 +34,7 @@ pub(crate) fn builder(options: &args::Tunnel) -> Builder {
         .links(options.link.mode())
         .direct(!options.no_direct)
         .port_mapping(!options.no_port_mapping)
+        .spray(!options.no_spray)
 }
 
 /// A client's endpoint.

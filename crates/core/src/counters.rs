@@ -1,6 +1,7 @@
-//! Everything the node drops or refuses is counted here: hostile input leaves a number, never a state.
+//! Everything the node drops or refuses is counted here: hostile input leaves a number, never a state. So are datagrams sent
+//! to addresses where perhaps nobody is.
 
-/// Drops and refusals since the node began. Read by [`crate::node::Node::counters`].
+/// Drops, refusals and sprays since the node began. Read by [`crate::node::Node::counters`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Counters {
@@ -38,6 +39,10 @@ pub struct Counters {
     pub candidate_refused: u64,
     /// Candidates beyond the most a side may offer.
     pub candidate_cut: u64,
+    /// Sprays begun to cross a hard NAT.
+    pub sprays: u64,
+    /// Pings sent in sprays.
+    pub spray_pings: u64,
     /// Control messages that make no sense where they came.
     pub control_unexpected: u64,
     /// Peers whose own record names another instance or probe key than the relay's copy did.

@@ -149,6 +149,8 @@ pub enum RouteReason {
     Failover,
     /// The primary is suspected: datagrams are duplicated.
     Suspected,
+    /// The host's network changed, or the host slept: the primary is asked again, and datagrams are duplicated meanwhile.
+    NetworkChanged,
     /// The primary answered again.
     Cleared,
     /// The link under the path went away.
@@ -373,6 +375,18 @@ pub enum Event {
     Report(std::sync::Arc<crate::discovery::NatReport>),
     /// Our candidates changed.
     Candidates(Vec<byway_wire::signal::Candidate>),
+    /// Open so many more UDP sockets for IPv4, on ports of the system's choice, for crossing a hard NAT with this peer.
+    /// Answer with [`crate::node::Node::handle_opened_sockets`], with fewer if the host has no more to give. What comes in on
+    /// them is handled as on any socket.
+    OpenSockets {
+        /// Of which peer.
+        peer: PeerId,
+        /// How many.
+        count: u16,
+    },
+    /// Close sockets that were opened so. A number is not to be used for another socket soon: datagrams that it names may
+    /// still be queued.
+    CloseSockets(Vec<SocketId>),
     /// This agent instance was replaced by a newer one.
     Replaced,
 }
@@ -408,6 +422,9 @@ pub struct Config {
     pub links: LinkMode,
     /// False: relay paths only (`--no-direct`). No address is offered, and none is probed but through channels.
     pub direct: bool,
+    /// Whether hard NATs may be crossed by trying many ports (design section 6): up to 2,048 small datagrams at no more than
+    /// 1,000 a second, or 256 sockets, at most once in five minutes for each peer.
+    pub spray: bool,
     /// Who may open tunnels to us.
     pub admission: Admission,
 }

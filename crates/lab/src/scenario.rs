@@ -9,6 +9,7 @@ pub mod matrix;
 mod nats;
 mod openssh;
 mod portmap;
+mod roaming;
 mod waste;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Scenario> {
         carry::SCENARIOS,
         failover::SCENARIOS,
         lasting::SCENARIOS,
+        roaming::SCENARIOS,
         portmap::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,

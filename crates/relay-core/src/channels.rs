@@ -131,6 +131,32 @@ impl Relay {
             }
         }
         self.send(link, Control::Attached { channel: id });
+        if moved {
+            self.tell_moved(id, side);
+        }
+    }
+
+    /// Tells one side of a channel at which address the other is seen now: hole punching aims there. Not before the target
+    /// answered: until then the two may not know each other's addresses.
+    pub(crate) fn tell_moved(&mut self, id: ChannelId, moved: Side) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        if !matches!(channel.target, Target::Here { answered: true, .. }) {
+            return;
+        }
+        let link_of = |side| channel.end(side).and_then(|end| end.link);
+        let from = link_of(moved).and_then(|link| self.links.get(&link));
+        if let (Some(from), Some(to)) = (from, link_of(moved.other())) {
+            let observed = from.info.observed;
+            self.send(
+                to,
+                Control::PeerMoved {
+                    channel: id,
+                    observed,
+                },
+            );
+        }
     }
 
     /// A node is done with a channel, or refuses it.

@@ -36,14 +36,15 @@ impl Relay {
             return;
         };
         on.info.egress = Egress::Udp(cookie.addr);
-        on.info.observed = cookie.addr;
+        // Each datagram that was under way draws a cookie of its own.
+        let news = std::mem::replace(&mut on.info.observed, cookie.addr) != cookie.addr;
         let ends: Vec<(ChannelId, Side)> = on.ends.iter().copied().collect();
         self.counters.rebound += 1;
         self.events.push_back(Event::Source {
             link,
             addr: Some(cookie.addr),
         });
-        for (channel, side) in ends {
+        for &(channel, side) in &ends {
             let egress = Egress::Udp(cookie.addr);
             let Some(c) = self.channels.get_mut(&channel) else {
                 continue;
@@ -61,5 +62,8 @@ impl Relay {
         }
         let observed = cookie.addr;
         self.send(link, Control::Rebound { observed });
+        for (channel, side) in ends.into_iter().filter(|_| news) {
+            self.tell_moved(channel, side);
+        }
     }
 }

@@ -180,6 +180,7 @@ impl Scene {
                     LinkMode::Auto
                 },
                 direct: setup.direct,
+                spray: true,
                 admission: Admission {
                     secrets: vec![TicketSecret::from_bytes(SECRET)],
                     ..Admission::default()

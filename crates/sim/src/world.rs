@@ -1,6 +1,7 @@
 //! The world: the network and the programs on its hosts, run together until something is the case.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::net::{Happening, Hole, HostId, Network, SiteId, Step};
@@ -116,6 +117,13 @@ impl World {
             Some(Program::Abuser(abuser)) => abuser,
             _ => panic!("host {} is not an abuser", host.0),
         }
+    }
+
+    /// A node's host is carried to another network, and the system tells the node.
+    pub fn move_node(&mut self, host: HostId, site: SiteId, addr: IpAddr) {
+        self.net.move_host(host, site, vec![addr]);
+        let (node, net) = self.node(host);
+        node.moved(net);
     }
 
     /// A fault at a time.

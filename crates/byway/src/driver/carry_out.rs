@@ -120,6 +120,17 @@ impl Driver {
             Event::Candidates(candidates) => {
                 self.shared.addresses.send_replace(candidates);
             }
+            Event::OpenSockets { peer, count } => {
+                let opened = self.socket.open_extra(count);
+                tracing::debug!(
+                    peer = peer.0,
+                    opened = opened.len(),
+                    "sockets for a hard NAT"
+                );
+                self.node
+                    .handle_opened_sockets(Instant::now(), peer, opened);
+            }
+            Event::CloseSockets(sockets) => self.socket.close_extra(&sockets),
             Event::Replaced => {
                 tracing::warn!("a newer process with this node's key took over");
             }

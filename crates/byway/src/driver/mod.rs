@@ -12,6 +12,7 @@ mod interfaces;
 mod link_table;
 mod peer;
 mod shared;
+mod sleep;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ use interfaces::Interfaces;
 use link_table::LinkTable;
 pub(crate) use peer::{Lease, Live, Peer};
 pub(crate) use shared::Shared;
+use sleep::SleepWatch;
 
 /// Control inputs that may wait before links have to.
 pub(crate) const INPUT_QUEUE: usize = 256;
@@ -88,6 +90,7 @@ pub(crate) struct Driver {
     socket: Arc<Socket>,
     shared: Arc<Shared>,
     interfaces: Interfaces,
+    sleep: SleepWatch,
     links: Links,
     link_table: LinkTable,
     link_tasks: JoinSet<()>,
@@ -110,6 +113,7 @@ impl Driver {
             socket: Arc::clone(&links.socket),
             shared,
             interfaces: Interfaces::new(),
+            sleep: SleepWatch::new(),
             links,
             link_table: LinkTable::default(),
             link_tasks: JoinSet::new(),
@@ -150,6 +154,7 @@ impl Driver {
                 tracing::trace!(why, "timer");
                 timer.as_mut().reset(at.into());
             }
+            let due = wake.map(|(at, _)| at);
             // Unbiased: a relay that never falls silent must not hold up timers and probes.
             tokio::select! {
                 Some(input) = inputs.inputs.recv() => {
@@ -172,9 +177,16 @@ impl Driver {
                         self.datagram(message);
                     }
                 }
-                () = self.interfaces.changed() => self.sockets_changed(),
+                () = self.interfaces.changed() => {
+                    self.sockets_changed();
+                    self.network_changed("the host's addresses changed");
+                }
+                () = self.sleep.clock_jumps() => {}
                 Some(_) = self.link_tasks.join_next() => {}
                 else => return,
+            }
+            if self.sleep.slept(due) {
+                self.network_changed("the host slept");
             }
         }
     }
@@ -342,6 +354,11 @@ impl Driver {
         tracing::debug!(?sockets, "local sockets");
         self.shared.network.send_modify(|changes| *changes += 1);
         self.node.handle_sockets(Instant::now(), sockets);
+    }
+
+    fn network_changed(&mut self, why: &'static str) {
+        tracing::debug!(why, "the network is another one");
+        self.node.handle_network_change(Instant::now());
     }
 
     /// Carries out everything the node has to say.

@@ -39,6 +39,7 @@ pub struct Builder {
     admission: Option<Admission>,
     links: LinkMode,
     direct: bool,
+    spray: bool,
     port_mapping: bool,
     bind: Vec<SocketAddr>,
     max_datagram: u16,
@@ -54,6 +55,7 @@ impl Default for Builder {
             admission: None,
             links: LinkMode::default(),
             direct: true,
+            spray: true,
             port_mapping: true,
             bind: Vec::new(),
             max_datagram: MAX_DATAGRAM,
@@ -93,6 +95,14 @@ impl Builder {
     /// False: never leave the relay; true otherwise.
     pub fn direct(mut self, direct: bool) -> Self {
         self.direct = direct;
+        self
+    }
+    /// Whether a NAT that gives every destination another port at random may be crossed by trying many of them (design
+    /// section 6); true otherwise. One side sends up to 2,048 datagrams of 120 bytes within some two seconds, the other opens
+    /// up to 256 sockets for five, at most once in five minutes for each peer. Where it is off at either end, such pairs stay
+    /// on the relay.
+    pub fn spray(mut self, spray: bool) -> Self {
+        self.spray = spray;
         self
     }
     /// Bind here rather than to any address and port; may be called once for IPv4 and once for IPv6. If it is called,
@@ -167,6 +177,7 @@ impl Builder {
             role,
             links: self.links,
             direct: self.direct,
+            spray: self.spray,
             admission: self.admission.clone().unwrap_or_default(),
         };
         let identity = Identity {

@@ -10,6 +10,7 @@
 mod addr;
 mod counters;
 mod demux;
+mod extra;
 mod header;
 mod reassemble;
 mod recent;
@@ -29,6 +30,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use byway_core::io::{PeerId, SocketId, Way};
+use extra::{AllWritable, Extra};
 use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 
@@ -69,6 +71,7 @@ pub(crate) enum ToDriver {
 pub(crate) struct Socket {
     /// Indexed by [`SocketId`].
     udp: Vec<Arc<UdpSocket>>,
+    extra: Extra,
     pub(crate) tables: Tables,
     pub(crate) counters: Counters,
     receiving: Mutex<recv::Receiving>,
@@ -107,6 +110,7 @@ impl Socket {
         let (driver, to_driver) = mpsc::channel(DRIVER_QUEUE);
         let socket = Self {
             udp,
+            extra: Extra::default(),
             tables: Tables::default(),
             counters: Counters::default(),
             receiving: Mutex::new(recv::Receiving::new(injected)),
@@ -125,6 +129,28 @@ impl Socket {
     /// Where the UDP sockets are bound.
     pub(crate) fn bound(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         self.udp.iter().map(|socket| (socket.id, socket.addr))
+    }
+
+    /// Opens sockets for IPv4 beside the endpoint's own, as many as the host has to spare.
+    pub(crate) fn open_extra(&self, count: u16) -> Vec<SocketId> {
+        self.extra.open(count)
+    }
+
+    pub(crate) fn close_extra(&self, sockets: &[SocketId]) {
+        self.extra.close(sockets);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn extra_sockets(&self) -> usize {
+        self.extra.len()
+    }
+
+    /// Calls `f` with a socket, if it is there.
+    fn with_socket<T>(&self, id: SocketId, f: impl FnOnce(&UdpSocket) -> T) -> Option<T> {
+        match self.udp.get(usize::from(id.0)) {
+            Some(socket) => Some(f(socket)),
+            None => self.extra.get(id).map(|socket| f(&socket)),
+        }
     }
 
     /// The socket that reaches destinations of this family.
@@ -152,12 +178,16 @@ impl Socket {
 
 impl quinn::AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
-        Box::pin(Poller(
-            self.udp
-                .iter()
-                .map(|socket| Writable::new(Arc::clone(socket)))
-                .collect(),
-        ))
+        let own = self
+            .udp
+            .iter()
+            .map(|socket| Writable::new(Arc::clone(socket)))
+            .collect();
+        Box::pin(Poller {
+            own,
+            extra: AllWritable::default(),
+            socket: self,
+        })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -197,7 +227,11 @@ impl quinn::AsyncUdpSocket for Socket {
 }
 
 /// Ready when every UDP socket can send.
-struct Poller(Vec<Writable>);
+struct Poller {
+    own: Vec<Writable>,
+    extra: AllWritable,
+    socket: Arc<Socket>,
+}
 
 impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -207,9 +241,11 @@ impl std::fmt::Debug for Poller {
 
 impl quinn::UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for socket in &mut self.0 {
+        let Self { own, extra, socket } = &mut *self;
+        for socket in own {
             std::task::ready!(socket.poll(cx));
         }
+        std::task::ready!(extra.poll(&socket.extra, cx));
         Poll::Ready(Ok(()))
     }
 }

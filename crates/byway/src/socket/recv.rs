@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::addr::Virtual;
 use super::demux::{Demux, Spilled};
 use super::reassemble::Reassembler;
+use super::udp::UdpSocket;
 use super::{Socket, ToDriver};
 
 /// Batches that may wait for quinn from TLS links and from first flights. A TLS link's reader waits when it is full
@@ -76,12 +77,14 @@ impl Socket {
             return Poll::Ready(Ok(fill(&mut receiving.waiting, bufs, metas)));
         }
         // One turn for each UDP socket and one for what is injected; asked in turn until all have nothing.
-        let sources = self.udp.len() + 1;
+        let extra = self.extra.receiving(cx);
+        let sockets = || self.udp.iter().chain(extra.iter());
+        let sources = sockets().count() + 1;
         for _ in 0..sources {
-            let turn = receiving.turn;
-            receiving.turn = (turn + 1) % sources;
-            let count = match self.udp.get(turn) {
-                Some(_) => self.poll_socket(turn, receiving, cx, bufs, metas),
+            let turn = receiving.turn % sources;
+            receiving.turn = turn + 1;
+            let count = match sockets().nth(turn) {
+                Some(socket) => self.poll_socket(socket, receiving, cx, bufs, metas),
                 None => poll_injected(receiving, cx, bufs, metas),
             };
             if let Poll::Ready(count) = count {
@@ -93,13 +96,12 @@ impl Socket {
 
     fn poll_socket(
         &self,
-        index: usize,
+        socket: &UdpSocket,
         receiving: &mut Receiving,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<usize> {
-        let socket = &self.udp[index];
         let count = match std::task::ready!(socket.poll_recv(cx, bufs, metas)) {
             Ok(count) => count,
             Err(error) => {

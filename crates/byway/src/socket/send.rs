@@ -23,7 +23,7 @@ use quinn::udp::{EcnCodepoint, Transmit};
 use super::addr::Virtual;
 use super::route::{Leg, PeerRoute, Via};
 use super::tables::LinkRoute;
-use super::udp::MAX_PAYLOAD;
+use super::udp::{MAX_PAYLOAD, UdpSocket};
 use super::{Socket, ToDriver, header};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data::HEADER_LEN;
@@ -260,10 +260,20 @@ impl Socket {
         batch: Batch<'_>,
         leg: Option<&Leg>,
     ) -> io::Result<()> {
-        let Some(socket) = self.udp.get(usize::from(socket.0)) else {
+        let sent = self.with_socket(socket, |socket| self.send_from(socket, remote, batch, leg));
+        sent.unwrap_or_else(|| {
             self.counters.no_route.add();
-            return Ok(());
-        };
+            Ok(())
+        })
+    }
+
+    fn send_from(
+        &self,
+        socket: &UdpSocket,
+        remote: SocketAddr,
+        batch: Batch<'_>,
+        leg: Option<&Leg>,
+    ) -> io::Result<()> {
         let one_by_one = || leg.is_some_and(|leg| leg.one_by_one.load(Ordering::Relaxed));
         let segment = batch.segment.unwrap_or(batch.contents.len()).max(1);
         let per_send = if one_by_one() {

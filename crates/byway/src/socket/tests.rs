@@ -330,3 +330,47 @@ async fn stun_and_probes_go_to_the_driver() {
         assert_eq!(data, expected);
     }
 }
+
+#[tokio::test]
+async fn a_socket_opened_beside_the_own_carries_a_connection_and_is_closed_when_it_is_let_go() {
+    let [client, server] = pair();
+    let extra = client.socket.open_extra(3);
+    assert_eq!((extra.len(), client.socket.extra_sockets()), (3, 3));
+    let port = client.socket.extra.get(extra[1]).unwrap().addr.port();
+    let way = Way::Direct {
+        socket: extra[1],
+        remote: server.addr,
+    };
+    client.set_route(Some(way), None, false, 1444);
+    server.go_direct(([127, 0, 0, 1], port).into(), 1444);
+    let (one, two) = connect(&client, &server).await;
+    transfer(&one, &two).await;
+    transfer(&two, &one).await;
+    // Whoever can send does not keep what is closed.
+    client.socket.close_extra(&extra);
+    assert_eq!(client.socket.extra_sockets(), 0);
+    tokio::time::timeout(DEADLINE, async {
+        while std::net::UdpSocket::bind(("0.0.0.0", port)).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let dropped = client.socket.counters.no_route.get();
+    client.socket.send_control(way, &[0x81; 60]);
+    assert_eq!(client.socket.counters.no_route.get(), dropped + 1);
+}
+
+#[tokio::test]
+async fn numbers_of_such_sockets_meet_neither_the_own_ones_nor_earlier_ones() {
+    let [client, _server] = pair();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let ids = client.socket.open_extra(2);
+        for id in &ids {
+            assert!(id.0 >= 256);
+            assert!(seen.insert(*id));
+        }
+        client.socket.close_extra(&ids);
+    }
+}

@@ -60,6 +60,9 @@ fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> S
     if tunnel.no_port_mapping {
         words.push("--no-port-mapping".to_owned());
     }
+    if tunnel.no_spray {
+        words.push("--no-spray".to_owned());
+    }
     words.push(peer.to_owned());
     let quoted: Vec<_> = words
         .iter()

@@ -18,6 +18,9 @@
 //! first; then the node is told to `Attach` every channel to it; the old link is hung up three seconds later, when what
 //! was on its way has arrived. While on TLS, UDP is tried again every 30 to 60 seconds.
 //!
+//! When the host's network changes, or it wakes from sleep, each link is *questioned*, and given up at once if it does not
+//! answer (see `question`).
+//!
 //! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s, which begins anew once a
 //! link has lasted ten seconds. A refusal that will not go
 //! away by itself (wrong certificate, not admitted) waits a minute; an agent that was *replaced* by a newer instance
@@ -28,6 +31,7 @@
 
 mod backoff;
 mod echo;
+mod question;
 mod race;
 mod relay;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +46,7 @@ use crate::cx::{Cx, Wake, earliest};
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, LinkUp, RelayId};
 pub(crate) use backoff::is_lasting;
 use echo::EchoTest;
+use question::Question;
 use relay::{Phase, Relay};
 
 /// How long a client keeps a link nobody needs: the next command or tunnel often goes to the same place.
@@ -121,6 +126,8 @@ enum LinkState {
         proof: Proof,
         /// Cookies echoed that were not answered: a relay may not tell us of moves we did not prove.
         rebinds: u8,
+        /// It was asked whether it is still there.
+        question: Option<Question>,
     },
 }
 
@@ -333,6 +340,7 @@ impl Links {
             observed,
             proof,
             rebinds: 0,
+            question: None,
         };
         let (relay, carrier) = (link.relay, link.carrier);
         self.out.push_back(Output::Ready {
@@ -456,7 +464,10 @@ impl Links {
                     self.hang_up(id);
                     self.on_gone(cx, id, LinkError::TimedOut);
                 }
-                Some(LinkState::Ready { .. }) => self.run_echo(cx, id),
+                Some(LinkState::Ready { .. }) => {
+                    self.run_echo(cx, id);
+                    self.run_question(cx, id);
+                }
                 None => {}
             }
         }
@@ -592,10 +603,14 @@ impl Link {
             LinkState::Dialing { until } => Some((*until, "link dial limit")),
             LinkState::Greeting { until, .. } => Some((*until, "link welcome limit")),
             LinkState::Ready {
-                proof: Proof::Testing(test),
-                ..
-            } => Some((test.next(), "link echo")),
-            LinkState::Ready { .. } => None,
+                proof, question, ..
+            } => {
+                let echo = match proof {
+                    Proof::Testing(test) => Some((test.next(), "link echo")),
+                    Proof::Proven | Proof::Failed => None,
+                };
+                earliest(echo, question.map(|asked| (asked.until, "link question")))
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Links {
     }
 
     /// Ends a link that lost; channels on it are reported lost too.
-    fn drop_link(&mut self, id: LinkId) {
+    pub(super) fn drop_link(&mut self, id: LinkId, error: LinkError) {
         let Some(link) = self.links.remove(&id) else {
             return;
         };
@@ -86,7 +86,7 @@ impl Links {
             self.out.push_back(Output::Lost {
                 link: id,
                 relay: link.relay,
-                error: LinkError::HungUp,
+                error,
                 welcomed: link.is_ready(),
             });
         }
@@ -142,11 +142,11 @@ impl Links {
                     .flatten();
                 r.phase = Phase::Up { link: id, beside };
                 if let Some(tls) = drop_tls {
-                    self.drop_link(tls);
+                    self.drop_link(tls, LinkError::HungUp);
                 }
             }
             Phase::Up { .. } => self.replace_if_good(cx, relay, id),
-            Phase::Idle | Phase::Resting { .. } => self.drop_link(id),
+            Phase::Idle | Phase::Resting { .. } => self.drop_link(id, LinkError::HungUp),
         }
     }
 
@@ -161,7 +161,7 @@ impl Links {
                 .is_some_and(|l| l.carrier == Carrier::Tls)
         {
             *beside = Beside::Nothing;
-            self.drop_link(other);
+            self.drop_link(other, LinkError::HungUp);
         }
         self.replace_if_good(cx, relay, id);
     }
@@ -201,7 +201,7 @@ impl Links {
             }
         } else if matches!(beside, Beside::Trying(trying) if *trying == id) {
             *beside = upgrade(cx, mode);
-            self.drop_link(id);
+            self.drop_link(id, LinkError::HungUp);
         }
     }
 
@@ -265,7 +265,7 @@ impl Links {
                     self.race(cx, relay, race);
                 }
                 Beside::Retiring(old, _) => {
-                    self.drop_link(old);
+                    self.drop_link(old, LinkError::HungUp);
                     self.rest(cx, relay, error);
                 }
                 Beside::Nothing | Beside::TryAt(..) => self.rest(cx, relay, error),
@@ -322,7 +322,7 @@ impl Links {
                 .map(|(&id, _)| id)
                 .collect();
             for id in links {
-                self.drop_link(id);
+                self.drop_link(id, LinkError::HungUp);
             }
             return;
         }
@@ -345,7 +345,7 @@ impl Links {
                 }
                 Beside::Retiring(old, until) if until <= cx.now => {
                     *beside = Beside::Nothing;
-                    self.drop_link(old);
+                    self.drop_link(old, LinkError::HungUp);
                     self.plan_upgrade(cx, relay);
                 }
                 _ => {}

@@ -511,7 +511,7 @@ impl Node {
         // same instance always counts on from above the earlier one.
         let counter = now.saturating_duration_since(self.began).as_micros() as u64;
         let association = Association::new(keys, index, counter);
-        let paths = Paths::new(now, association, self.config.direct, self.sockets.clone());
+        let paths = Paths::new(now, association, &self.config, self.sockets.clone());
         Some(Live {
             id,
             record,

@@ -420,8 +420,9 @@ impl Node {
         let Some(peer) = self.peers.remove(&id) else {
             return;
         };
-        if let Stage::Live(live) = peer.stage {
+        if let Stage::Live(mut live) = peer.stage {
             self.indexes.remove(&live.paths.own_index());
+            self.close_sockets(live.paths.take_spray_sockets());
             if self.incoming.get(&live.id) == Some(&id) {
                 self.incoming.remove(&live.id);
             }
@@ -495,6 +496,7 @@ impl Node {
                 path::Output::WayKnown(way) => {
                     self.events.push_back(Event::WayKnown { peer: id, way });
                 }
+                path::Output::Spray(ask) => self.on_spray(now, id, ask),
                 path::Output::WayForgotten(way) => {
                     self.events.push_back(Event::WayForgotten { peer: id, way });
                 }

@@ -36,6 +36,9 @@ impl Node {
             Control::Attached { channel } => self.on_attached(now, link, channel),
             Control::Signal { channel, sealed } => self.on_signal(now, link, channel, &sealed),
             Control::Rebound { observed } => self.on_rebound(now, link, observed),
+            Control::PeerMoved { channel, observed } => {
+                self.on_peer_moved(now, link, channel, observed);
+            }
             Control::Ping { token } => {
                 self.events.push_back(Event::Control {
                     link,
@@ -44,7 +47,8 @@ impl Node {
             }
             Control::Record(record) => self.on_record(&record),
             Control::GoingAway { alternates, .. } => self.on_going_away(link, alternates),
-            Control::Pong { .. } | Control::Unknown => {}
+            Control::Pong { token } => self.links.handle_pong(link, token),
+            Control::Unknown => {}
             // What only nodes say, or what the shell answers itself.
             _ => self.counters.control_unexpected += 1,
         }
@@ -68,6 +72,25 @@ impl Node {
             }
             _ => self.counters.signal_unknown += 1,
         }
+    }
+
+    /// The relay sees the peer at another address from now on.
+    fn on_peer_moved(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        channel: ChannelId,
+        observed: SocketAddr,
+    ) {
+        let Some(&id) = self.channels.get(&(link, channel)) else {
+            self.counters.control_unexpected += 1;
+            return;
+        };
+        let known = self.peers.get_mut(&id).map(|peer| &mut peer.channels);
+        if let Some(known) = known.and_then(|all| all.iter_mut().find(|c| c.id == channel)) {
+            known.attested = Some(observed);
+        }
+        self.with_paths(now, id, |paths, cx| paths.attest(cx, observed));
     }
 
     fn on_rebound(&mut self, now: Instant, link: LinkId, observed: SocketAddr) {

@@ -65,6 +65,10 @@ impl Discoverer {
             self.stale = true;
         }
     }
+    /// What was found out may not hold any more.
+    pub(super) fn expect_news(&mut self) {
+        self.stale = true;
+    }
     /// Runs a full round now.
     pub(super) fn run(&mut self, now: Instant) {
         self.stale = false;
@@ -122,6 +126,16 @@ impl Discoverer {
     fn refresh_at(&self, active: bool) -> Option<Instant> {
         let at = self.last_any? + REFRESH;
         (active && !self.public).then_some(at)
+    }
+}
+
+/// The mapping behaviour as peers are told it. Where there is one server only, two of its ports that see one mapping prove
+/// that ports do not matter, and leave open whether addresses do. NATs that look at addresses alone are rare, and a peer that
+/// believes one too many to be easy sends a bounded number of datagrams in vain.
+fn mapping_for_peers(report: &NatReport) -> Mapping {
+    match (report.mapping, report.port_dependent) {
+        (Mapping::Unknown, Some(false)) => Mapping::EndpointIndependent,
+        (known, _) => known,
     }
 }
 
@@ -184,8 +198,8 @@ impl Node {
 
     fn take_report(&mut self, now: Instant, report: &NatReport) {
         self.discovery.public = report.public == Some(true);
-        let other_nat =
-            std::mem::replace(&mut self.discovery.mapping, report.mapping) != report.mapping;
+        let mapping = mapping_for_peers(report);
+        let other_nat = std::mem::replace(&mut self.discovery.mapping, mapping) != mapping;
         let reflexive = [report.reflexive_v4, report.reflexive_v6];
         let list = reflexive.into_iter().flatten();
         let list = list

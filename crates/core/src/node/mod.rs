@@ -30,6 +30,7 @@ mod control;
 mod discover;
 mod peer;
 mod predict;
+mod sprays;
 #[cfg(test)]
 mod tests;
 mod wakeups;
@@ -54,6 +55,7 @@ use crate::cx::Cx;
 use crate::discovery::PortMapping;
 use crate::io::*;
 use crate::link::Links;
+use crate::path::Paths;
 use crate::path::candidate::LocalCandidates;
 use crate::rng::Rng;
 use peer::{Peer, Stage};
@@ -197,6 +199,27 @@ impl Node {
         if changed {
             self.candidates_changed(now);
         }
+        self.discover_if_useful(now);
+        self.settle(now);
+    }
+    /// The host's network is another one than a moment ago, or the host slept. Nothing that was known of links and direct
+    /// paths holds until it has been asked again: that is done at once, and with every tunnel's last datagrams. Where
+    /// addresses changed, say so by [`Node::handle_sockets`] first.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        self.now = now;
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
+        self.links.handle_network_change(&mut cx, &self.sockets);
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.with_paths(now, id, Paths::handle_network_change);
+        }
+        // Peers look for us anew when they hear from us anew.
+        self.candidates_changed(now);
+        self.discovery.expect_news();
         self.discover_if_useful(now);
         self.settle(now);
     }
@@ -405,6 +428,19 @@ impl Node {
     /// Which peers' flows the node wants to see at the next wake-up.
     pub fn watched_flows(&self) -> Vec<PeerId> {
         self.wakeups.watching().iter().copied().collect()
+    }
+
+    /// Lends the paths of a peer, if it has any yet.
+    fn with_paths(&mut self, now: Instant, peer: PeerId, f: impl FnOnce(&mut Paths, &mut Cx<'_>)) {
+        if let Some(Stage::Live(live)) = self.peers.get_mut(&peer).map(|p| &mut p.stage) {
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
+            f(&mut live.paths, &mut cx);
+            self.touched.insert(peer);
+        }
     }
 
     /// Carries on until nothing is queued between the parts.

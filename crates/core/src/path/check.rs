@@ -26,6 +26,8 @@ const SLOW: [u64; 4] = [2_000, 5_000, 15_000, 60_000];
 /// It gets three more, once, when an authenticated ping comes from there: that may be a NAT that just opened, but a
 /// source address can be forged, so it is no proof.
 const UNATTESTED: [u64; 3] = [0, 100, 400];
+/// A search whose last ping is older than this has become slow: it begins anew when the peer speaks of the address again.
+const RESTED: Duration = Duration::from_secs(1);
 /// After the last of them, an answer may still come for this long.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
@@ -285,6 +287,33 @@ impl Path {
         self.loss = Loss::default();
     }
 
+    /// The network under it is another one: what was known of it is of no use, and it is looked for anew. What never was
+    /// more than somebody's word stays what it was. `in_use`: data goes there, and goes on to until it is known better.
+    pub(crate) fn start_over(&mut self, now: Instant, in_use: bool) {
+        if !self.attested {
+            return;
+        }
+        self.rtt = None;
+        self.loss = Loss::default();
+        self.last_answer = None;
+        self.waiting_since = None;
+        self.forgive();
+        self.stage = if in_use {
+            Stage::sizing(now)
+        } else {
+            Stage::Searching { rung: 0, next: now }
+        };
+    }
+    /// The peer names this address again, so it may be looking for us from there: if nothing came from it for a while,
+    /// both sides must send at once.
+    pub(crate) fn named_again(&mut self, now: Instant) {
+        if self.attested
+            && !self.last_ping.is_some_and(|at| at + RESTED > now)
+            && let Stage::Searching { rung, next } = &mut self.stage
+        {
+            (*rung, *next) = (0, now);
+        }
+    }
     /// Data left it for a worse sort of path.
     pub(crate) fn note_left(&mut self) {
         self.left = self.left.saturating_add(1);

@@ -100,6 +100,8 @@ pub(crate) enum Cause {
     Evidence,
     /// A relay or the peer says so. Refuted, it tells nothing about how long answers take here.
     Hearsay,
+    /// The host's network changed, or it slept: whatever was known is to be asked again.
+    Network,
 }
 
 /// A doubt about the primary.

@@ -287,6 +287,7 @@ impl Paths {
             consider(self.flow.active_until, "end of activity");
         }
         consider(self.keepalive_at(), "path keep-alive");
+        consider(self.spray.wake(), "spray");
         wake
     }
 }

@@ -46,10 +46,13 @@
 //! use say it sooner, and a queue that fills delays a ping. A side whose own bytes are being acknowledged does not
 //! follow the other's suspicion.
 //!
-//! # What comes later
+//! **Hard NATs.** Where one side's NAT gives each destination another random port and the other's does not, and ordinary
+//! pings found nothing, both sides try many ports (see `spray`). A ping that gets through comes in by the same door as one
+//! from an address nobody named.
 //!
-//! Spraying for hard NATs is another source of direct paths (`Paths` takes any address through one door), port mapping
-//! another `candidate::Source`, roaming another caller of `Paths::set_sockets`.
+//! **Roaming.** When the host's network changes, or it slept, every direct path that was more than a word is searched anew,
+//! and the primary is suspected at once (`docs/decisions/0016`): the peer is asked, and learns by that from where we speak
+//! now. A peer that names an address again is searched for there again.
 
 pub(crate) mod candidate;
 mod check;
@@ -60,8 +63,10 @@ mod route;
 mod rtt;
 mod score;
 mod secure;
+mod spray;
 mod suspect;
 
 pub(crate) use paths::{Output, Paths};
 pub use score::{BestScore, PathId, Policy, Score, Standing, Verdict, score};
 pub(crate) use secure::Association;
+pub(crate) use spray::{Ask, MOST_AT_ONCE};

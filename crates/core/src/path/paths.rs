@@ -10,13 +10,16 @@ use byway_wire::signal::{Candidates, Mapping, SignalBody};
 
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
-use super::failover::{Flow, Suspicion};
+use super::failover::{Cause, Flow, Suspicion};
 use super::measure::{PINGS_PER_SECOND, Pings};
 use super::score::{BestScore, PathId, Policy};
 use super::secure::Association;
+use super::spray::{Ask, Spray};
 use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
-use crate::io::{FlowSample, LinkId, LocalSocket, PathKind, Route, RouteReason, SocketId, Way};
+use crate::io::{
+    Config, FlowSample, LinkId, LocalSocket, PathKind, Route, RouteReason, SocketId, Way,
+};
 
 /// Most direct paths to one peer: 32 candidates on two sockets.
 const MAX_DIRECT: usize = 64;
@@ -57,6 +60,8 @@ pub(crate) enum Output {
     WayKnown(Way),
     /// They may no longer.
     WayForgotten(Way),
+    /// A hard NAT is to be crossed.
+    Spray(Ask),
 }
 
 /// See the module's documentation.
@@ -66,7 +71,7 @@ pub(crate) struct Paths {
     /// False: no candidates, and no probes but by channels (`--no-direct`).
     pub(super) direct: bool,
     pub(super) policy: &'static dyn Policy,
-    sockets: Vec<LocalSocket>,
+    pub(super) sockets: Vec<LocalSocket>,
     pub(super) table: BTreeMap<PathId, Path>,
     next_path: u32,
     pub(super) pings: Pings,
@@ -78,7 +83,7 @@ pub(crate) struct Paths {
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
     /// Addresses a relay says the peer is at, the newest last.
-    attested: VecDeque<IpAddr>,
+    pub(super) attested: VecDeque<IpAddr>,
     tried: BTreeMap<SocketAddr, Tried>,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
@@ -95,6 +100,7 @@ pub(crate) struct Paths {
     pub(super) watching: bool,
     pub(super) next_tick: Option<Instant>,
     pub(super) ping_tries: u8,
+    pub(super) spray: Spray,
     pub(super) out: VecDeque<Output>,
 }
 
@@ -102,12 +108,12 @@ impl Paths {
     pub(crate) fn new(
         now: Instant,
         association: Association,
-        direct: bool,
+        config: &Config,
         sockets: Vec<LocalSocket>,
     ) -> Self {
         Self {
             association,
-            direct,
+            direct: config.direct,
             policy: &BestScore,
             sockets,
             table: BTreeMap::new(),
@@ -132,6 +138,7 @@ impl Paths {
             watching: false,
             next_tick: None,
             ping_tries: 0,
+            spray: Spray::new(config.spray),
             out: VecDeque::new(),
         }
     }
@@ -139,7 +146,7 @@ impl Paths {
     /// A channel to the peer is open. `attested` is the peer's address as the relay sees it.
     pub(crate) fn add_channel(&mut self, cx: &mut Cx<'_>, way: Way, attested: Option<SocketAddr>) {
         if let Some(addr) = attested {
-            self.attest(cx, addr.ip().to_canonical());
+            self.attest(cx, addr);
         }
         if self.find(way).is_none() {
             self.insert(cx, way, true);
@@ -189,15 +196,18 @@ impl Paths {
         for id in direct {
             self.remove(id);
         }
+        self.forget_spray();
         self.review(cx, false, RouteReason::LinkLost);
     }
 
     /// The host's sockets changed.
     pub(crate) fn set_sockets(&mut self, cx: &mut Cx<'_>, sockets: Vec<LocalSocket>) {
+        let is_there =
+            |id: SocketId| sockets.iter().any(|s| s.id == id) || self.is_spray_socket(id);
         let gone: Vec<PathId> = self
             .table
             .values()
-            .filter(|p| matches!(p.way, Way::Direct { socket, .. } if !sockets.iter().any(|s| s.id == socket)))
+            .filter(|p| matches!(p.way, Way::Direct { socket, .. } if !is_there(socket)))
             .map(|p| p.id)
             .collect();
         self.sockets = sockets;
@@ -206,6 +216,19 @@ impl Paths {
         }
         self.expand(cx);
         self.review(cx, false, RouteReason::LinkLost);
+    }
+
+    /// The host's network is another one, or it slept: every path is looked for anew, and the peer is asked at once whether
+    /// it hears us by those that data takes.
+    pub(crate) fn handle_network_change(&mut self, cx: &mut Cx<'_>) {
+        for path in self.table.values_mut().filter(|p| p.is_direct()) {
+            path.start_over(cx.now, self.primary == Some(path.id));
+            self.pings.forget(path.id);
+        }
+        // A doubt that is older has grown slow.
+        self.doubt = None;
+        self.suspect(cx, Cause::Network);
+        self.run_checks(cx);
     }
 
     /// Tells the peer our candidates.
@@ -222,6 +245,7 @@ impl Paths {
         } else {
             (Vec::new(), Mapping::Unknown)
         };
+        self.note_own_network(&list, mapping);
         let body = SignalBody::Candidates(Candidates {
             index: self.association.own_index(),
             generation,
@@ -230,6 +254,7 @@ impl Paths {
         });
         let sealed = self.association.seal_signal(cx.rng, body);
         self.out.push_back(Output::Signal(sealed));
+        self.run_spray(cx);
     }
 
     /// What tells the peer that we forget it.
@@ -286,8 +311,15 @@ impl Paths {
         for id in gone {
             self.remove(id);
         }
+        self.note_peer_network(&candidates.list, candidates.mapping);
+        for path in self.table.values_mut() {
+            if matches!(path.way, Way::Direct { remote, .. } if self.remote.contains(&remote)) {
+                path.named_again(cx.now);
+            }
+        }
         self.expand(cx);
         self.run_checks(cx);
+        self.run_spray(cx);
     }
 
     /// A probe with our index for this peer came in.
@@ -334,6 +366,7 @@ impl Paths {
         self.run_suspicion(cx);
         self.run_activity(cx);
         self.run_keepalive(cx);
+        self.run_spray(cx);
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -424,6 +457,7 @@ impl Paths {
         self.run_checks(cx);
         self.on_answer(cx, id, ping.sent);
         self.review(cx, false, RouteReason::Better);
+        self.run_spray(cx);
     }
 
     /// An authenticated probe came from an address nobody named: a NAT chose it, or the peer forged it to have us probe
@@ -462,7 +496,9 @@ impl Paths {
         }
     }
 
-    fn attest(&mut self, cx: &mut Cx<'_>, ip: IpAddr) {
+    /// A relay sees the peer at this address.
+    pub(crate) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
+        let ip = addr.ip().to_canonical();
         let known = self.attested.iter().position(|known| *known == ip);
         if let Some(at) = known {
             self.attested.remove(at);
@@ -546,6 +582,7 @@ impl Paths {
         if path.told {
             self.out.push_back(Output::WayForgotten(path.way));
         }
+        self.release_unused();
         if self.primary == Some(id) {
             self.primary = None;
             self.doubt = None;

@@ -108,7 +108,11 @@ impl Paths {
         let way = path.way;
         self.doubt = Some(Suspicion::new(cx.now, cause));
         self.challenger = None;
-        self.tell(cx, RouteReason::Suspected);
+        let reason = match cause {
+            Cause::Network => RouteReason::NetworkChanged,
+            Cause::Evidence | Cause::Hearsay => RouteReason::Suspected,
+        };
+        self.tell(cx, reason);
         self.out.push_back(Output::Replay);
         if let Way::Channel {
             link,

@@ -38,17 +38,17 @@ const PACE: u64 = 25_000_000;
 /// Longer than this and a person would call it broken. The benchmark has the real figure; the target is 250 ms.
 pub(super) const STALL: Duration = Duration::from_secs(3);
 
-struct Scene {
-    forward: Forward,
+pub(super) struct Scene {
+    pub(super) forward: Forward,
     _agent: Agent,
     _web: Running,
     relay: Relay,
     // Last, so that it is dropped after what runs in it.
-    world: World,
+    pub(super) world: World,
 }
 
 /// A forward that is direct already.
-fn direct_forward() -> Result<Scene> {
+pub(super) fn direct_forward() -> Result<Scene> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (web, _) = programs::web(&world.agent, WEB_PORT)?;

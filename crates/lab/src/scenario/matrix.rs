@@ -32,10 +32,10 @@ pairs! {
     "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked AgentTls;
     "matrix::restricted_to_open_goes_direct" PortRestricted Open Direct;
     "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted Direct;
-    "matrix::restricted_to_symmetric_stays_on_the_udp_link" PortRestricted Symmetric UdpLink;
+    "matrix::restricted_to_symmetric_goes_direct" PortRestricted Symmetric Direct;
     "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked AgentTls;
     "matrix::symmetric_to_open_goes_direct" Symmetric Open Direct;
-    "matrix::symmetric_to_restricted_stays_on_the_udp_link" Symmetric PortRestricted UdpLink;
+    "matrix::symmetric_to_restricted_goes_direct" Symmetric PortRestricted Direct;
     "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric UdpLink;
     "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked AgentTls;
     "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open ClientTls;
@@ -46,6 +46,7 @@ pairs! {
     "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric Direct;
     "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted Direct;
     "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted Direct;
+    "matrix::carrier_grade_to_symmetric_goes_direct" CarrierGrade Symmetric Direct;
     "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade Direct;
     "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted Direct;
     "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential Direct;
@@ -179,18 +180,15 @@ fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
 }
 
 impl Way {
-    /// What must come about: direct wherever one side is where it says and the other can get at it, by a filter that does not
-    /// look at ports or by a port that follows from those before. Two sides that are somewhere else each time do not meet.
+    /// What must come about: direct wherever one side is where it says and the other can get at it: by a filter that does not
+    /// look at ports, by a port that follows from those before, or by trying many (a miss in some thousand runs). Two sides
+    /// that are somewhere else each time do not meet.
     fn expected(client: NatKind, agent: NatKind) -> Self {
-        let reaches = |from: NatKind, to: NatKind| {
-            to.is_where_it_says()
-                && (from.is_where_it_says() || to.hears_any_port() || from == Sequential)
-        };
         match (client, agent) {
             (UdpBlocked, UdpBlocked) => Self::BothTls,
             (UdpBlocked, _) => Self::ClientTls,
             (_, UdpBlocked) => Self::AgentTls,
-            _ if reaches(client, agent) || reaches(agent, client) => Self::Direct,
+            _ if client.is_where_it_says() || agent.is_where_it_says() => Self::Direct,
             _ => Self::UdpLink,
         }
     }
@@ -273,7 +271,7 @@ mod tests {
         assert_eq!(Way::expected(PortRestricted, CarrierGrade), Way::Direct);
         assert_eq!(Way::expected(Sequential, Symmetric), Way::UdpLink);
         assert_eq!(Way::expected(Symmetric, Open), Way::Direct);
-        assert_eq!(Way::expected(Symmetric, PortRestricted), Way::UdpLink);
+        assert_eq!(Way::expected(Symmetric, PortRestricted), Way::Direct);
         assert_eq!(Way::expected(Open, UdpBlocked), Way::AgentTls);
         for a in NatKind::ALL {
             for b in NatKind::ALL {

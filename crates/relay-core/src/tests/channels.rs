@@ -206,6 +206,45 @@ fn a_cookie_moves_all_channels_of_its_link() {
     assert_eq!(incoming.observed, new);
 }
 
+/// Where the other side is said to be now.
+fn moved(events: &[Event], link: u64) -> Vec<(ChannelId, SocketAddr)> {
+    sent(events, link)
+        .into_iter()
+        .filter_map(|message| match message {
+            Control::PeerMoved { channel, observed } => Some((channel, observed)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_other_side_hears_of_a_move_once_it_has_answered_and_not_before() {
+    let mut bench = Bench::joined();
+    let new = addr(99);
+    let message = cookie(&bench, channel(9), new);
+    let events = bench.say(1, message);
+    assert_eq!(moved(&events, 2), [(channel(9), new)]);
+    assert_eq!(moved(&events, 1), []);
+    // A target that has not answered must not be given away by moving.
+    bench.say(1, open(10, 2));
+    let message = cookie(&bench, channel(10), addr(77));
+    let events = bench.say(2, message);
+    assert_eq!(moved(&events, 1), [(channel(9), addr(77))]);
+}
+
+#[test]
+fn a_side_that_attaches_elsewhere_is_told_of_where_it_is_seen() {
+    let mut bench = Bench::joined();
+    bench.come(3, 1, 10, Role::Client);
+    let attach = Control::Attach {
+        channel: channel(9),
+    };
+    let events = bench.say(3, attach.clone());
+    assert_eq!(moved(&events, 2), [(channel(9), addr(3))]);
+    // Nothing moved: nothing is told.
+    assert_eq!(moved(&bench.say(3, attach), 2), []);
+}
+
 #[test]
 fn a_cookie_for_the_echo_moves_a_link_without_channels() {
     let mut bench = Bench::new();

@@ -290,6 +290,34 @@ impl Network {
         });
         id
     }
+    /// Moves a host to another site, where it has these addresses. Its ports stay bound, as on sockets that name no address.
+    pub fn move_host(&mut self, id: HostId, site: SiteId, addrs: Vec<IpAddr>) {
+        let host = &mut self.hosts[id.0 as usize];
+        let left = std::mem::replace(&mut host.site, site);
+        let old = std::mem::replace(&mut host.addrs, addrs.clone());
+        for addr in &old {
+            self.sites[left.0 as usize].lan.remove(addr);
+            if self.public.get(addr) == Some(&left) && self.sites[left.0 as usize].nat.is_none() {
+                self.public.remove(addr);
+            }
+        }
+        let place = &mut self.sites[site.0 as usize];
+        for addr in addrs {
+            place.lan.insert(addr, id);
+            if place.nat.is_none() {
+                self.public.insert(addr, site);
+            }
+        }
+        self.pipes.lead_astray(id);
+    }
+    /// Binds one more port of a host.
+    pub fn bind(&mut self, host: HostId, port: u16) {
+        self.hosts[host.0 as usize].ports.insert(port);
+    }
+    /// Closes a port of a host.
+    pub fn unbind(&mut self, host: HostId, port: u16) {
+        self.hosts[host.0 as usize].ports.remove(&port);
+    }
     /// A host's own addresses.
     pub fn addrs(&self, host: HostId) -> &[IpAddr] {
         &self.hosts[host.0 as usize].addrs

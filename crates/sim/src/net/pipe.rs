@@ -81,6 +81,8 @@ struct Pipe {
     closed: [bool; 2],
     /// The dialler's NAT has forgotten it.
     cut: bool,
+    /// The dialler's host is elsewhere, at another address: nothing gets through, and nobody says so.
+    astray: bool,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,12 @@ impl Lane {
 }
 
 impl Pipes {
+    /// A host has moved.
+    pub(super) fn lead_astray(&mut self, host: HostId) {
+        for pipe in self.all.values_mut().filter(|p| p.dialler == host) {
+            pipe.astray = true;
+        }
+    }
     pub(super) fn new(rng: Rng) -> Self {
         Self {
             all: BTreeMap::new(),
@@ -170,6 +178,7 @@ impl Network {
             lanes,
             closed: [false; 2],
             cut: false,
+            astray: false,
         };
         self.pipes.all.insert(id, pipe);
         self.pipe_schedule(id, Side::Dialler, self.now);
@@ -230,13 +239,14 @@ impl Network {
         let there = self.public.get(&pipe.to.ip()).copied();
         let here = self.hosts[pipe.dialler.0 as usize].site;
         let cut = pipe.cut;
+        let astray = pipe.astray;
         let route = there.map(|there| match side {
             Side::Dialler => (here, there),
             Side::Acceptor => (there, here),
         });
         let open = route.filter(|(from, to)| {
             let no_mapping = cut && side == Side::Acceptor;
-            !no_mapping && !self.swallowed(*from, *to, None)
+            !astray && !no_mapping && !self.swallowed(*from, *to, None)
         });
         if cut && open.is_some() {
             self.pipe_reset_by_stranger(id);

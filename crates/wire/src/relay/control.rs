@@ -325,6 +325,14 @@ pub enum Control {
         /// The new address.
         observed: SocketAddr,
     },
+    /// Relay to node: the other side of the channel is seen at this address from now on. Only once that side had shown
+    /// itself by answering.
+    PeerMoved {
+        /// Which.
+        channel: ChannelId,
+        /// Where.
+        observed: SocketAddr,
+    },
     /// Either way: answer with the same token.
     Ping {
         /// Any.
@@ -382,6 +390,7 @@ impl Control {
             Self::Signal { .. } => "Signal",
             Self::Rebind(_) => "Rebind",
             Self::Rebound { .. } => "Rebound",
+            Self::PeerMoved { .. } => "PeerMoved",
             Self::Ping { .. } => "Ping",
             Self::Pong { .. } => "Pong",
             Self::Record(_) => "Record",

@@ -116,6 +116,10 @@ fn to_proto(message: &Control) -> Option<Kind> {
         Control::Rebound { observed } => Kind::Rebound(proto::Rebound {
             observed: addr::encode(*observed).into(),
         }),
+        Control::PeerMoved { channel, observed } => Kind::PeerMoved(proto::PeerMoved {
+            channel: channel.as_u64(),
+            observed: addr::encode(*observed).into(),
+        }),
         Control::Ping { token } => Kind::Ping(proto::Echo { token: *token }),
         Control::Pong { token } => Kind::Pong(proto::Echo { token: *token }),
         Control::Record(record) => Kind::Record(proto::Record {
@@ -226,6 +230,10 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
         }),
         Kind::Rebound(m) => Control::Rebound {
             observed: socket(&m.observed, "Rebound.observed")?,
+        },
+        Kind::PeerMoved(m) => Control::PeerMoved {
+            channel: channel(m.channel, "PeerMoved.channel")?,
+            observed: socket(&m.observed, "PeerMoved.observed")?,
         },
         Kind::Ping(m) => Control::Ping { token: m.token },
         Kind::Pong(m) => Control::Pong { token: m.token },

@@ -11,7 +11,7 @@ pub(super) struct Control {
     pub(super) critical: bool,
     #[prost(
         oneof = "Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub(super) kind: Option<Kind>,
 }
@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Record(Record),
     #[prost(message, tag = "20")]
     GoingAway(GoingAway),
+    #[prost(message, tag = "21")]
+    PeerMoved(PeerMoved),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -201,6 +203,14 @@ pub(super) struct Rebind {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Rebound {
     #[prost(bytes = "bytes", tag = "1")]
+    pub(super) observed: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PeerMoved {
+    #[prost(fixed64, tag = "1")]
+    pub(super) channel: u64,
+    #[prost(bytes = "bytes", tag = "2")]
     pub(super) observed: Bytes,
 }
 

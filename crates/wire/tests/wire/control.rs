@@ -176,6 +176,8 @@ fn control() -> impl Strategy<Value = Control> {
             })
         }),
         addr().prop_map(|observed| Control::Rebound { observed }),
+        (channel(), addr())
+            .prop_map(|(channel, observed)| Control::PeerMoved { channel, observed }),
         any::<u64>().prop_map(|token| Control::Ping { token }),
         any::<u64>().prop_map(|token| Control::Pong { token }),
         signed_record().prop_map(Control::Record),
@@ -328,6 +330,8 @@ fn fields_out_of_range_are_named() {
     let rebind = [fixed(1, 1), field(2, &[1; 6])].concat();
     assert_eq!(fault(field(15, &rebind)), "Rebind.mac");
     assert_eq!(fault(field(16, &field(1, &[1; 7]))), "Rebound.observed");
+    assert_eq!(fault(field(21, &fixed(1, 1))), "PeerMoved.observed");
+    assert_eq!(fault(field(21, &field(2, &[4; 6]))), "PeerMoved.channel");
     assert_eq!(fault(field(19, &field(1, b"no record"))), "Record.record");
     let long = [fixed(1, 1), field(2, &[0; signal::MAX_LEN + 1])].concat();
     assert_eq!(fault(field(14, &long)), "Signal.sealed");

@@ -132,6 +132,7 @@ pub(super) fn config(role: Role) -> Config {
         role,
         links: LinkMode::Auto,
         direct: true,
+        spray: true,
         admission: match role {
             Role::Agent => Admission {
                 secrets: vec![TicketSecret::from_bytes(SECRET)],

@@ -56,6 +56,8 @@ impl NodeShell {
             Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
             Event::Report(report) => self.report = Some(report),
             Event::Candidates(_) => {}
+            Event::OpenSockets { peer, count } => self.open_sockets(net, peer, count),
+            Event::CloseSockets(sockets) => self.close_sockets(net, &sockets),
             Event::Replaced => self.note(net, Note::Replaced),
             _ => self.count("unknown event"),
         }

@@ -8,6 +8,7 @@ mod carry_out;
 mod reassemble;
 mod receive;
 mod send;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,10 +35,11 @@ use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
 use crate::shell::virt::Virtual;
 use reassemble::Reassembler;
+use sockets::Sockets;
 
 /// The port a node's UDP socket is bound to.
 pub const NODE_PORT: u16 = 5000;
-/// The one socket of a node.
+/// The socket of a node that is always there.
 const SOCKET: SocketId = SocketId(0);
 /// Peers that one address may belong to (`MAX_OWNERS` in `byway`'s `socket/tables.rs`).
 const MAX_OWNERS: usize = 4;
@@ -98,6 +100,7 @@ pub struct NodeShell {
     /// Whose a way is. A direct one may be several peers': nobody displaces anybody.
     sources: BTreeMap<Way, Vec<PeerId>>,
     parts: Reassembler,
+    sockets: Sockets,
     /// The application.
     pub app: App,
     /// What happened, in order.
@@ -125,16 +128,7 @@ impl NodeShell {
         let now = net.instant();
         let role = setup.config.role;
         let mut node = Node::new(now, setup.config, identity, rng.seed());
-        node.handle_sockets(
-            now,
-            vec![LocalSocket {
-                id: SOCKET,
-                port: NODE_PORT,
-                v4: net.addrs(host).iter().any(IpAddr::is_ipv4),
-                v6: net.addrs(host).iter().any(IpAddr::is_ipv6),
-                addrs: net.addrs(host).to_vec(),
-            }],
-        );
+        node.handle_sockets(now, vec![local_socket(net, host)]);
         Self {
             host,
             node,
@@ -145,6 +139,7 @@ impl NodeShell {
             tunnels: BTreeMap::new(),
             sources: BTreeMap::new(),
             parts: Reassembler::default(),
+            sockets: Sockets::default(),
             app: App::default(),
             notes: Vec::new(),
             wakes: BTreeMap::new(),
@@ -199,6 +194,14 @@ impl NodeShell {
         self.start_queued(net, peer);
         self.turn(net);
     }
+    /// The system says that the host's addresses, or its network, are others.
+    pub fn moved(&mut self, net: &mut Network) {
+        let now = net.instant();
+        self.node
+            .handle_sockets(now, vec![local_socket(net, self.host)]);
+        self.node.handle_network_change(now);
+        self.turn(net);
+    }
     /// Closes a tunnel.
     pub fn close(&mut self, net: &mut Network, peer: PeerId) {
         if let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn)
@@ -237,8 +240,8 @@ impl NodeShell {
         match what {
             Happening::Wake => self.wake(net),
             Happening::Datagram { from, to, data } => {
-                if to.port() == NODE_PORT {
-                    self.datagram(net, from, to, data);
+                if let Some(socket) = self.sockets.at(to.port()) {
+                    self.datagram(net, socket, (from, to), data);
                 }
             }
             Happening::PipeConnected { pipe } => self.links.pipe_connected(net, pipe),
@@ -440,6 +443,17 @@ impl NodeShell {
                 entry.queued.push(task);
             }
         }
+    }
+}
+
+fn local_socket(net: &Network, host: HostId) -> LocalSocket {
+    let addrs = net.addrs(host).to_vec();
+    LocalSocket {
+        id: SOCKET,
+        port: NODE_PORT,
+        v4: addrs.iter().any(IpAddr::is_ipv4),
+        v6: addrs.iter().any(IpAddr::is_ipv6),
+        addrs,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use byway_congestion::PathAwareFactory;
-use byway_core::io::{Carrier, LinkId, PeerId, Way};
+use byway_core::io::{Carrier, LinkId, PeerId, SocketId, Way};
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, fragment};
@@ -20,20 +20,20 @@ impl NodeShell {
     pub(super) fn datagram(
         &mut self,
         net: &mut Network,
-        from: SocketAddr,
-        to: SocketAddr,
+        socket: SocketId,
+        (from, to): (SocketAddr, SocketAddr),
         data: Bytes,
     ) {
         let now = net.instant();
         let way = Way::Direct {
-            socket: SOCKET,
+            socket,
             remote: from,
         };
         match classify(&data) {
             Kind::Stun | Kind::Probe | Kind::RebindCookie => {
                 self.node.handle_datagram(now, way, Some(to.ip()), &data);
             }
-            Kind::Quic => self.direct_quic(net, from, &data),
+            Kind::Quic => self.direct_quic(net, socket, from, &data),
             Kind::RelayData => {
                 let Some((channel, payload)) = data::decode(&data) else {
                     return self.count("short relay data");
@@ -58,10 +58,15 @@ impl NodeShell {
 
     /// Each link and each peer that an address belongs to gets its copy, and QUIC drops what is of no connection of
     /// its own.
-    fn direct_quic(&mut self, net: &mut Network, from: SocketAddr, data: &[u8]) {
-        let links = self.links.by_relay(from);
+    fn direct_quic(&mut self, net: &mut Network, socket: SocketId, from: SocketAddr, data: &[u8]) {
+        // Links go by the socket that is always there.
+        let links = if socket == SOCKET {
+            self.links.by_relay(from)
+        } else {
+            Vec::new()
+        };
         let way = Way::Direct {
-            socket: SOCKET,
+            socket,
             remote: from,
         };
         let peers = self.owners(way);

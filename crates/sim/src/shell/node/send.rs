@@ -115,9 +115,12 @@ impl NodeShell {
     /// Sends datagrams of this size, the last possibly shorter.
     fn send_whole(&mut self, net: &mut Network, way: Way, size: usize, contents: &Bytes) {
         match way {
-            Way::Direct { remote, .. } => {
+            Way::Direct { socket, remote } => {
+                let Some(port) = self.sockets.port(socket) else {
+                    return self.count("socket closed");
+                };
                 for datagram in cut(contents, size) {
-                    net.send(self.host, NODE_PORT, remote, datagram);
+                    net.send(self.host, port, remote, datagram);
                 }
             }
             Way::Channel {

@@ -1,0 +1,135 @@
+//! Sockets beside the endpoint's own, opened for a while to cross a hard NAT (design section 6). Most are closed after a few
+//! seconds; one that a path was found by carries data like any other.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use byway_core::io::SocketId;
+use futures_util::task::AtomicWaker;
+
+use super::udp::{UdpSocket, Writable};
+
+/// Numbers below are the endpoint's own.
+const FIRST: u16 = 256;
+
+/// The share of the process's descriptors that these sockets may take: forwarding needs the others.
+const SHARE: u64 = 4;
+/// Where the system does not tell how many there are: what Unix systems commonly begin with.
+const COMMON_LIMIT: u64 = 1_024;
+
+#[derive(Debug)]
+pub(super) struct Extra {
+    /// Replaced whole by the driver, at control events; read for every receive and by who waits to send.
+    open: ArcSwap<Vec<Arc<UdpSocket>>>,
+    /// The number after the last one given. Numbers come around after 65,280 sockets, when
+    /// whatever named the first ones is long gone.
+    next: AtomicU16,
+    /// Who receives, to be told of new sockets.
+    receiver: AtomicWaker,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self {
+            open: ArcSwap::default(),
+            next: AtomicU16::new(FIRST),
+            receiver: AtomicWaker::new(),
+        }
+    }
+}
+
+impl Extra {
+    /// Opens up to `count` sockets, fewer where the host has no more descriptors to spare.
+    pub(super) fn open(&self, count: u16) -> Vec<SocketId> {
+        let mut open = Vec::clone(&self.open.load());
+        let room = (descriptors() / SHARE).saturating_sub(open.len() as u64);
+        let mut opened = Vec::new();
+        for _ in 0..u64::from(count).min(room) {
+            let id = self.free_id(&open);
+            match UdpSocket::bind(id, (Ipv4Addr::UNSPECIFIED, 0).into()) {
+                Ok(socket) => {
+                    open.push(Arc::new(socket));
+                    opened.push(id);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, opened = opened.len(), "no more sockets for a hard NAT");
+                    break;
+                }
+            }
+        }
+        self.replace(open);
+        opened
+    }
+
+    pub(super) fn close(&self, ids: &[SocketId]) {
+        let mut open = Vec::clone(&self.open.load());
+        open.retain(|socket| !ids.contains(&socket.id));
+        self.replace(open);
+    }
+
+    fn replace(&self, open: Vec<Arc<UdpSocket>>) {
+        self.open.store(Arc::new(open));
+        self.receiver.wake();
+    }
+
+    fn free_id(&self, open: &[Arc<UdpSocket>]) -> SocketId {
+        loop {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let id = SocketId(next);
+            if next >= FIRST && !open.iter().any(|socket| socket.id == id) {
+                return id;
+            }
+        }
+    }
+
+    /// All of them, for the one who receives: it is woken when they become others.
+    pub(super) fn receiving(&self, cx: &Context<'_>) -> Arc<Vec<Arc<UdpSocket>>> {
+        // Registered first: what is opened after the look wakes.
+        self.receiver.register(cx.waker());
+        self.open.load_full()
+    }
+
+    pub(super) fn get(&self, id: SocketId) -> Option<Arc<UdpSocket>> {
+        let open = self.open.load();
+        open.iter().find(|socket| socket.id == id).cloned()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.load().len()
+    }
+}
+
+/// Waits until all of them can send. Holds none of them but the one it waits for: a connection that is silent must not keep
+/// closed sockets open.
+#[derive(Default)]
+pub(super) struct AllWritable(Option<Writable>);
+
+impl AllWritable {
+    pub(super) fn poll(&mut self, extra: &Extra, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(waiting) = &mut self.0 {
+            std::task::ready!(waiting.poll(cx));
+            self.0 = None;
+        }
+        for socket in extra.open.load().iter() {
+            let mut writable = Writable::new(Arc::clone(socket));
+            if writable.poll(cx).is_pending() {
+                self.0 = Some(writable);
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// How many descriptors the process may have.
+fn descriptors() -> u64 {
+    #[cfg(unix)]
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    let limit = None;
+    limit.unwrap_or(COMMON_LIMIT)
+}

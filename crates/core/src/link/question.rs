@@ -1,0 +1,132 @@
+//! When the host's network is another one, or the host slept: is a link still there?
+//!
+//! A link may live through such a change: QUIC goes on from another address, and a sleep may have been short. Or it is dead
+//! without a sign: TCP waits for minutes for an address that is gone. So each link is asked by a control `Ping`, and one that
+//! does not answer in its time is given up at once and the relay raced for anew, without the back-off that an unwell relay
+//! would deserve. Channels are attached to the new link, as after any loss.
+
+use std::time::{Duration, Instant};
+
+use byway_wire::relay::control::Control;
+
+use super::relay::Phase;
+use super::{DIAL_LIMIT, LinkState, Links, Output};
+use crate::cx::Cx;
+use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
+
+/// An answer takes a round trip; one more is for a packet that was lost on a network that just came up...
+const ROUND_TRIPS: u32 = 3;
+/// ...and this much for everything else.
+const MARGIN: Duration = Duration::from_millis(100);
+/// A dial of this age or less belongs to the network as it is now.
+const YOUNG: Duration = Duration::from_millis(500);
+/// Where no round trip is known.
+const UNKNOWN_RTT: Duration = Duration::from_millis(100);
+
+/// A question under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    token: u64,
+    pub(super) until: Instant,
+}
+
+impl Links {
+    /// The host's network is another one, or the host slept. `sockets` are those it has now.
+    pub(crate) fn handle_network_change(&mut self, cx: &mut Cx<'_>, sockets: &[LocalSocket]) {
+        let relays: Vec<RelayId> = self.relays.keys().copied().collect();
+        for id in relays {
+            match self.relays.get(&id).map(|r| &r.phase) {
+                Some(&Phase::Up { link, .. }) => {
+                    if self.has_lost_its_family(link, sockets) {
+                        self.race_anew(cx, id);
+                    } else {
+                        self.ask(cx, link);
+                    }
+                }
+                // What was being tried, or rested from, was on the old network. Addresses come one by one, so that what
+                // was begun a moment ago goes on.
+                Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now) => {}
+                Some(Phase::Racing(_) | Phase::Resting { .. }) => self.race_anew(cx, id),
+                Some(Phase::Idle) | None => {}
+            }
+        }
+    }
+
+    fn has_young_dial(&self, relay: RelayId, now: Instant) -> bool {
+        self.links.values().any(|link| match link.state {
+            LinkState::Dialing { until } => link.relay == relay && until + YOUNG > now + DIAL_LIMIT,
+            _ => false,
+        })
+    }
+
+    /// True if the host has no address left of the family that the link goes by.
+    fn has_lost_its_family(&self, link: LinkId, sockets: &[LocalSocket]) -> bool {
+        let udp = self.links.get(&link).and_then(super::Link::udp);
+        udp.is_some_and(|(socket, relay)| {
+            let addrs = sockets
+                .iter()
+                .filter(|s| s.id == socket)
+                .flat_map(|s| &s.addrs);
+            addrs
+                .filter(|ip| ip.is_loopback() == relay.ip().is_loopback())
+                .count()
+                == 0
+        })
+    }
+
+    fn ask(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(LinkState::Ready { up, question, .. }) =
+            self.links.get_mut(&id).map(|l| &mut l.state)
+        else {
+            return;
+        };
+        let token = cx.rng.u64();
+        let patience = up.rtt.unwrap_or(UNKNOWN_RTT) * ROUND_TRIPS + MARGIN;
+        *question = Some(Question {
+            token,
+            until: cx.now + patience,
+        });
+        self.out.push_back(Output::Send {
+            link: id,
+            message: Control::Ping { token },
+        });
+    }
+
+    /// An answer came on a link.
+    pub(crate) fn handle_pong(&mut self, id: LinkId, token: u64) {
+        if let Some(LinkState::Ready { question, .. }) =
+            self.links.get_mut(&id).map(|l| &mut l.state)
+            && question.is_some_and(|asked| asked.token == token)
+        {
+            *question = None;
+        }
+    }
+
+    /// The link's time to answer may be over.
+    pub(super) fn run_question(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        let relay = link.relay;
+        if let LinkState::Ready {
+            question: Some(asked),
+            ..
+        } = link.state
+            && asked.until <= cx.now
+        {
+            self.race_anew(cx, relay);
+        }
+    }
+
+    /// Gives up all links to a relay and begins from the beginning.
+    fn race_anew(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        let links = self.links.iter().filter(|(_, l)| l.relay == relay);
+        for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.drop_link(id, LinkError::TimedOut);
+        }
+        if let Some(r) = self.relays.get_mut(&relay) {
+            r.failures = 0;
+        }
+        self.start_race(cx, relay);
+    }
+}

@@ -1,0 +1,240 @@
+//! When a spray is of use, whom it goes to, and everything that forbids it.
+
+use byway_wire::relay::control::Role;
+use byway_wire::{ChannelId, Instance, NodeInstance, ProbeSecret, SecretKey};
+
+use super::*;
+use crate::counters::Counters;
+use crate::io::{Admission, Carrier, Config, LinkId, LinkMode, LocalSocket};
+use crate::path::Association;
+
+const HARD: Mapping = Mapping::AddressAndPortDependent;
+const EASY: Mapping = Mapping::EndpointIndependent;
+const OWN: &str = "198.51.100.7:40000";
+const PEER: &str = "203.0.113.9:5000";
+
+#[test]
+fn every_port_comes_once_before_any_comes_again() {
+    for seed in 0..20 {
+        let mut order = PortOrder::new(&mut Rng::new([seed; 32]));
+        let seen: BTreeSet<u16> = order.by_ref().take(PORTS as usize).collect();
+        assert_eq!(seen.len(), PORTS as usize);
+        assert_eq!(seen.first(), Some(&FIRST_PORT));
+    }
+}
+
+/// A tunnel in use through a channel of a relay that sees the peer at an address.
+struct Table {
+    now: Instant,
+    rng: Rng,
+    counters: Counters,
+    paths: Paths,
+}
+
+/// What a side says of itself.
+type Said<'a> = (Mapping, &'a [&'a str]);
+
+impl Table {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a virtual clock needs one instant to count from"
+    )]
+    fn new(spray: bool) -> Self {
+        let now = Instant::now();
+        let side = |n: u8| NodeInstance {
+            node: SecretKey::from_bytes(&[n; 32]).node_id(),
+            instance: Instance(u64::from(n)),
+        };
+        let (own, peer) = (
+            ProbeSecret::from_bytes([1; 32]),
+            ProbeSecret::from_bytes([2; 32]),
+        );
+        let keys = byway_wire::pair::PairKeys::derive(&own, side(1), &peer.public(), side(2));
+        let mut association = Association::new(keys.unwrap(), byway_wire::probe::Index(1), 0);
+        association.set_peer_index(byway_wire::probe::Index(2));
+        let config = Config {
+            role: Role::Client,
+            links: LinkMode::Auto,
+            direct: true,
+            spray,
+            admission: Admission::default(),
+        };
+        let socket = LocalSocket {
+            id: SocketId(0),
+            port: 5000,
+            v4: true,
+            v6: false,
+            addrs: vec![],
+        };
+        let paths = Paths::new(now, association, &config, vec![socket]);
+        Self {
+            now,
+            rng: Rng::new([3; 32]),
+            counters: Counters::default(),
+            paths,
+        }
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Paths, &mut Cx<'_>) -> T) -> T {
+        let mut cx = Cx {
+            now: self.now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
+        f(&mut self.paths, &mut cx)
+    }
+
+    /// The peer as a relay sees it, and both sides' words.
+    fn meet(spray: bool, attested: &str, own: Said<'_>, peer: Said<'_>) -> Self {
+        let mut table = Self::new(spray);
+        let list = |said: Said<'_>| -> Vec<Candidate> {
+            said.1
+                .iter()
+                .map(|addr| Candidate {
+                    kind: CandidateKind::Reflexive,
+                    addr: addr.parse().unwrap(),
+                })
+                .collect()
+        };
+        let (own_list, peer_list) = (list(own), list(peer));
+        table.with(|paths, cx| {
+            let channel = Way::Channel {
+                link: LinkId(1),
+                carrier: Carrier::Udp,
+                channel: ChannelId::from_u64(7),
+            };
+            paths.add_channel(cx, channel, Some(attested.parse().unwrap()));
+            paths.note_own_network(&own_list, own.0);
+            paths.note_peer_network(&peer_list, peer.0);
+        });
+        table
+    }
+
+    /// Lets time pass as the timers ask, while the tunnel is in use; gives what was asked of the node.
+    fn pass(&mut self, time: Duration) -> (Vec<Ask>, Vec<Way>) {
+        let end = self.now + time;
+        let (mut asks, mut sent) = (Vec::new(), Vec::new());
+        while self.now < end {
+            self.with(|paths, cx| {
+                paths.flow.active_until = Some(cx.now + Duration::from_secs(1));
+                paths.handle_timeout(cx);
+            });
+            while let Some(output) = self.paths.poll() {
+                match output {
+                    Output::Spray(ask) => asks.push(ask),
+                    Output::Send { way, data } if way.kind() == crate::io::PathKind::Direct => {
+                        assert!(data.len() <= 120);
+                        sent.push(way);
+                    }
+                    _ => {}
+                }
+            }
+            self.now += Duration::from_millis(5);
+        }
+        (asks, sent)
+    }
+
+    fn asks_to_spray(&mut self) -> bool {
+        self.pass(Duration::from_secs(2)).0 == [Ask::Permission]
+    }
+}
+
+#[test]
+fn one_hard_and_one_easy_nat_ask_for_a_spray_and_no_other_pair_does() {
+    for (ours, theirs, expected) in [
+        (HARD, EASY, true),
+        (EASY, HARD, true),
+        (Mapping::AddressDependent, EASY, true),
+        (HARD, HARD, false),
+        (EASY, EASY, false),
+        (HARD, Mapping::Unknown, false),
+        (Mapping::Unknown, HARD, false),
+    ] {
+        let mut table = Table::meet(true, PEER, (ours, &[OWN]), (theirs, &[PEER]));
+        assert_eq!(table.asks_to_spray(), expected, "{ours:?} {theirs:?}");
+    }
+}
+
+#[test]
+fn the_switch_turns_it_off() {
+    let mut table = Table::meet(false, PEER, (HARD, &[OWN]), (EASY, &[PEER]));
+    assert!(!table.asks_to_spray());
+}
+
+#[test]
+fn nothing_is_sprayed_at_an_address_that_no_relay_attests() {
+    for attested in ["203.0.113.10:5000", "[2001:db8::9]:5000"] {
+        let mut table = Table::meet(true, attested, (EASY, &[OWN]), (HARD, &[PEER]));
+        assert!(!table.asks_to_spray(), "{attested}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_seen_at_two_addresses_or_at_ours_is_left_alone() {
+    let two = [PEER, "203.0.113.10:5000"];
+    let mut table = Table::meet(true, PEER, (EASY, &[OWN]), (HARD, &two));
+    assert!(!table.asks_to_spray());
+    let inside = "198.51.100.7:9";
+    let mut table = Table::meet(true, inside, (EASY, &[OWN]), (HARD, &[inside]));
+    assert!(!table.asks_to_spray());
+    // An easy NAT has one port. Which of two is the one to open sockets for?
+    let ports = [PEER, "203.0.113.9:5001"];
+    let mut table = Table::meet(true, PEER, (HARD, &[OWN]), (EASY, &ports));
+    assert!(!table.asks_to_spray());
+}
+
+#[test]
+fn without_permission_nothing_happens_but_another_question() {
+    let mut table = Table::meet(true, PEER, (EASY, &[OWN]), (HARD, &[PEER]));
+    assert!(table.asks_to_spray());
+    for _ in 0..3 {
+        table.with(|paths, cx| paths.permit_spray(cx, false));
+        let (asks, sent) = table.pass(Duration::from_secs(2));
+        assert_eq!((asks, sent.len()), (vec![Ask::Permission], 0));
+    }
+    assert_eq!(table.counters.sprays, 0);
+}
+
+#[test]
+fn the_easy_side_probes_each_port_once_and_a_thousand_a_second_at_the_most() {
+    let mut table = Table::meet(true, PEER, (EASY, &[OWN]), (HARD, &[PEER]));
+    assert!(table.asks_to_spray());
+    table.with(|paths, cx| paths.permit_spray(cx, true));
+    let (_, first) = table.pass(Duration::from_secs(1));
+    assert!((950..=1_010).contains(&first.len()), "{}", first.len());
+    let (_, rest) = table.pass(Duration::from_secs(5));
+    let ways: BTreeSet<Way> = first.iter().chain(&rest).copied().collect();
+    assert_eq!(ways.len(), first.len() + rest.len(), "a port came twice");
+    assert_eq!(ways.len(), usize::from(PINGS));
+    let ip: IpAddr = "203.0.113.9".parse().unwrap();
+    let there = |way: &Way| matches!(way, Way::Direct { remote, .. } if remote.ip() == ip);
+    assert!(ways.iter().all(there));
+}
+
+#[test]
+fn the_hard_side_takes_what_sockets_it_gets_and_gives_all_of_them_back() {
+    let mut table = Table::meet(true, PEER, (HARD, &[OWN]), (EASY, &[PEER]));
+    assert!(table.asks_to_spray());
+    table.with(|paths, cx| paths.permit_spray(cx, true));
+    let (asks, _) = table.pass(Duration::from_millis(100));
+    assert_eq!(asks, [Ask::Sockets(FIRST_SOCKETS)]);
+    // The host has only two.
+    let sockets = vec![SocketId(10), SocketId(11)];
+    table.with(|paths, cx| paths.spray_from(cx, sockets.clone()));
+    let (_, sent) = table.pass(Duration::from_millis(100));
+    let to = |socket: &SocketId| Way::Direct {
+        socket: *socket,
+        remote: PEER.parse().unwrap(),
+    };
+    assert_eq!(sent, sockets.iter().map(to).collect::<Vec<_>>());
+    let (asks, _) = table.pass(Duration::from_secs(6));
+    let rest = Ask::Sockets(SOCKETS - FIRST_SOCKETS);
+    assert_eq!(asks, [rest, Ask::Release(sockets)]);
+    // Too late: back with them.
+    table.with(|paths, cx| paths.spray_from(cx, vec![SocketId(12)]));
+    let (asks, sent) = table.pass(Duration::from_secs(1));
+    assert_eq!(
+        (asks, sent.len()),
+        (vec![Ask::Release(vec![SocketId(12)])], 0)
+    );
+}
