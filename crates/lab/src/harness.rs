@@ -8,12 +8,13 @@ mod runner;
 mod story;
 
 use anyhow::Result;
-
 pub use needs::Need;
 pub(crate) use runner::quietly;
 pub use runner::{main, play};
 pub(crate) use story::add_program;
 pub use story::say;
+
+use crate::leftovers::{Janitor, sweep};
 
 /// One scenario.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,18 @@ pub struct Scenario {
     pub needs: &'static [Need],
     /// Plays it.
     pub run: fn() -> Result<()>,
+}
+
+/// Runs something of a person's asking in a laboratory of its own: says what it lacks, and cleans up before and after. False
+/// if it could not run, or failed.
+pub(crate) fn by_hand(needs: &[Need], play: impl FnOnce() -> bool) -> bool {
+    if let Some(why) = needs.iter().find_map(|need| need.lacking()) {
+        println!("cannot run here: {why}");
+        return false;
+    }
+    sweep();
+    let _janitor = Janitor::start();
+    play()
 }
 
 impl Scenario {

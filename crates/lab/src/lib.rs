@@ -31,6 +31,7 @@
 )]
 
 pub mod debian;
+pub mod emulator;
 pub mod harness;
 pub mod leftovers;
 pub mod nat;

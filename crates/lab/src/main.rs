@@ -12,6 +12,7 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
     byway-lab table             every kind of NAT against every other, as a table (minutes)
+    byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
 
 The programs are taken from target/release (or BYWAY_BIN_DIR):
     cargo build --release -p byway-cli -p byway-relay
@@ -33,6 +34,14 @@ fn main() {
             }
         }
         ["table"] => exit(i32::from(!scenario::matrix::table())),
+        ["ladder"] => exit(i32::from(!scenario::links::ladder(None))),
+        ["ladder", runs] => match runs.parse() {
+            Ok(runs) => exit(i32::from(!scenario::links::ladder(Some(runs)))),
+            Err(_) => {
+                eprintln!("ladder {runs}: how many runs is that?");
+                exit(2);
+            }
+        },
         ["list"] => {
             let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {

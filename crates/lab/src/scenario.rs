@@ -5,6 +5,7 @@ mod errors;
 mod failover;
 mod interop;
 mod lasting;
+pub mod links;
 pub mod matrix;
 mod nats;
 mod openssh;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
         failover::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,
+        links::SCENARIOS,
         portmap::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,

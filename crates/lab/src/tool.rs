@@ -1,13 +1,13 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
 //! check that a NAT is what it claims, a hole puncher, a web server with a known body, a
-//! server that needs half-close, a thrower of garbage, a switch with delay, and who cleans up after all of it.
+//! server that needs half-close, a thrower of garbage, a link emulator, and who cleans up after all of it.
 
-mod delay;
 mod digest;
 mod garbage;
 mod noise;
 mod punch;
 mod reflect;
+mod switch;
 mod web;
 
 use anyhow::{Context, Result, bail};
@@ -19,15 +19,15 @@ pub use web::{body_sha256, sha256_of};
 pub fn main(args: &[String]) -> Result<()> {
     let (name, rest) = args
         .split_first()
-        .context("which tool? delay, digest, garbage, janitor, observe, punch, reflect, web")?;
+        .context("which tool? digest, garbage, janitor, observe, punch, reflect, switch, web")?;
     match name.as_str() {
-        "delay" => delay::switch(rest),
         "digest" => digest::serve(rest),
         "garbage" => garbage::throw(rest),
         "janitor" => crate::leftovers::janitor(rest),
         "reflect" => reflect::reflect(rest),
         "observe" => reflect::observe(rest),
         "punch" => punch::punch(rest),
+        "switch" => switch::run(rest),
         "web" => web::serve(rest),
         other => bail!("no tool {other}"),
     }

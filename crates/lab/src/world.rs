@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::emulator::Emulator;
 use crate::leftovers::{Scratch, unique};
 use crate::nat::NatKind;
 use crate::netns::{Namespace, cable};
@@ -29,6 +30,10 @@ pub const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
 pub const CLIENT_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 65);
 /// What the agent's site looks like from outside.
 pub const AGENT_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// Of the emulated links' chances: what happens to a packet depends on when it comes, so a run never repeats to the bit, but
+/// it repeats in kind.
+const SEED: &str = "1";
 
 /// A host and its addresses.
 #[derive(Debug)]
@@ -142,7 +147,7 @@ impl World {
     fn build(client: NatKind, agent: NatKind, access: Duration) -> Result<Self> {
         let name = unique();
         let scratch = Scratch::create(&name)?;
-        let internet = Internet::create(&name, access)?;
+        let internet = Internet::create(&name, access, &scratch)?;
         let relay = public_host(&name, &internet, "relay", &[RELAY, RELAY_2])?;
         let stun_1 = public_host(&name, &internet, "stun1", &STUN_1)?;
         let stun_2 = public_host(&name, &internet, "stun2", &[STUN_2])?;
@@ -158,6 +163,12 @@ impl World {
             scratch,
             name,
         })
+    }
+
+    /// What changes the links of a world with delay while it runs. Its ports are `client`, `agent`, `relay`, `stun1` and
+    /// `stun2`.
+    pub fn emulator(&self) -> Emulator {
+        Emulator::at(&self.dir().join("emulator"))
     }
 
     /// A directory for files, gone with the world.
@@ -250,7 +261,7 @@ fn router(
     ))
 }
 
-/// The public segment: a bridge, or a switch of our own with delays where the kernel has no netem.
+/// The public segment: a bridge, or our link emulator.
 #[derive(Debug)]
 struct Internet {
     // Before the namespace, so that it is ended first.
@@ -259,7 +270,7 @@ struct Internet {
 }
 
 impl Internet {
-    fn create(world: &str, access: Duration) -> Result<Self> {
+    fn create(world: &str, access: Duration, scratch: &Scratch) -> Result<Self> {
         let namespace = Namespace::create(world, "internet")?;
         if access.is_zero() {
             namespace.ip("link add br0 type bridge\nlink set br0 up\n")?;
@@ -268,15 +279,18 @@ impl Internet {
                 namespace,
             });
         }
-        let delay = access.as_micros();
-        let ports = [
-            "relay=0".into(),
-            "stun1=0".into(),
-            "stun2=0".into(),
-            format!("client={delay}"),
-            format!("agent={delay}"),
+        let site = format!("delay={}us", access.as_micros());
+        let control = scratch.path().join("emulator");
+        let args = [
+            SEED.to_owned(),
+            control.display().to_string(),
+            "relay".to_owned(),
+            "stun1".to_owned(),
+            "stun2".to_owned(),
+            format!("client={site}"),
+            format!("agent={site}"),
         ];
-        let switch = programs::tool(&namespace, "delay", &ports)?;
+        let switch = programs::tool(&namespace, "switch", &args)?;
         switch.first_line("readiness", programs::READY)?;
         Ok(Self {
             switch: Some(switch),

@@ -11,7 +11,6 @@ use crate::NatKind::{
     UdpBlocked,
 };
 use crate::harness::{self, Scenario, say};
-use crate::leftovers::{Janitor, sweep};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, Traffic, World};
 
@@ -55,17 +54,10 @@ pairs! {
 
 /// Every kind against every other, as a table; false if one pair was not what it must be. For a person: it takes minutes.
 pub fn table() -> bool {
-    let whole = Scenario {
-        name: "matrix",
-        needs: WITH_CURL,
-        run: || Ok(()),
-    };
-    if let Some(why) = whole.obstacle() {
-        println!("cannot run here: {why}");
-        return false;
-    }
-    sweep();
-    let _janitor = Janitor::start();
+    harness::by_hand(WITH_CURL, print_table)
+}
+
+fn print_table() -> bool {
     let width = NatKind::ALL
         .map(|kind| kind.to_string().len())
         .into_iter()

@@ -5,5 +5,6 @@ mod discover;
 mod failover;
 mod hostile;
 mod life;
+mod moved;
 mod relays;
 mod world;

@@ -860,6 +860,7 @@ impl World {
                 };
                 self.say_to(from, answer);
             }
+            Control::Ping { token } => self.say_to(from, Control::Pong { token }),
             Control::Signal { channel, sealed } => {
                 if let Some(sides) = relay.channels.get(&channel)
                     && let Some(to) = sides.iter().flatten().find(|s| s.0 != host).copied()

@@ -1,0 +1,132 @@
+//! A host whose network is another one, or that slept; and peers that are elsewhere now.
+
+use std::net::SocketAddr;
+
+use byway_wire::ChannelId;
+use byway_wire::relay::control::*;
+
+use super::world::*;
+use crate::io::*;
+
+fn change(world: &mut World, host: usize) {
+    let now = world.now;
+    world.hosts[host].node.handle_network_change(now);
+}
+
+#[test]
+fn a_link_that_answers_after_a_change_is_kept() {
+    let mut world = World::direct();
+    world.pass(ms(2_000));
+    let (link, ready) = (world.link_of(CLIENT), world.hosts[CLIENT].ready.len());
+    change(&mut world, CLIENT);
+    world.pass(ms(5_000));
+    assert_eq!(world.link_of(CLIENT), link);
+    let client = &world.hosts[CLIENT];
+    assert_eq!((client.ready.len(), client.lost), (ready, 0));
+    assert!(world.both(|kind| kind == Some(PathKind::Direct)));
+}
+
+#[test]
+fn a_link_that_does_not_answer_after_a_change_is_made_anew_at_once() {
+    let mut world = World::direct();
+    world.pass(ms(2_000));
+    // Whatever is said on UDP links goes nowhere from now on.
+    world.relays[0].udp_mute = true;
+    change(&mut world, CLIENT);
+    let anew = world.run_for(ms(1_600), |w| {
+        w.hosts[CLIENT].ready.last() == Some(&Carrier::Tls)
+    });
+    assert!(anew, "{:?}", world.hosts[CLIENT].ready);
+    assert_eq!(world.hosts[CLIENT].lost, 1);
+}
+
+#[test]
+fn a_relay_that_was_rested_from_is_dialled_at_once_when_there_is_a_network_again() {
+    let mut world = World::direct();
+    world.kill_relay(0);
+    // The back-off has grown to ten seconds.
+    world.pass(ms(60_000));
+    world.relays[0].alive = true;
+    let ready = world.hosts[AGENT].ready.len();
+    change(&mut world, AGENT);
+    let linked = world.run_for(ms(300), |w| w.hosts[AGENT].ready.len() > ready);
+    assert!(linked, "{:?}", world.hosts[AGENT].ready);
+}
+
+#[test]
+fn a_tunnel_that_is_idle_asks_its_peer_and_finds_it_again() {
+    let mut world = World::direct();
+    world.pass(ms(60_000));
+    let before = world.hosts[CLIENT].replays;
+    change(&mut world, CLIENT);
+    assert!(world.run_for(ms(100), |w| {
+        let route = w.hosts[CLIENT].route.as_ref();
+        route.is_some_and(|r| r.health == Health::Degraded)
+    }));
+    world.pass(ms(500));
+    assert_eq!(
+        world.hosts[CLIENT].replays,
+        before + 1,
+        "the last datagrams go again"
+    );
+    assert!(world.both(|kind| kind == Some(PathKind::Direct)));
+    let health = |host: usize| world.hosts[host].route.as_ref().map(|r| r.health);
+    assert_eq!([health(CLIENT), health(AGENT)], [Some(Health::Good); 2]);
+}
+
+#[test]
+fn changes_that_come_all_the_time_cost_a_bounded_number_of_probes() {
+    let mut world = World::direct();
+    world.pass(ms(2_000));
+    let before = world.hosts[CLIENT].probes_sent.len();
+    for _ in 0..20 {
+        change(&mut world, CLIENT);
+        world.pass(ms(100));
+    }
+    let sent = world.hosts[CLIENT].probes_sent.len() - before;
+    assert!(sent < 20 * 24, "{sent} probes");
+    assert!(world.both(|kind| kind == Some(PathKind::Direct)));
+}
+
+fn moved(world: &mut World, channel: ChannelId, observed: SocketAddr) {
+    let (link, now) = (world.link_of(CLIENT), world.now);
+    let message = Control::PeerMoved { channel, observed };
+    world.hosts[CLIENT].node.handle_control(now, link, message);
+}
+
+#[test]
+fn where_a_relay_sees_the_peer_now_is_searched_as_an_attested_address() {
+    let mut world = World::direct();
+    let elsewhere: SocketAddr = "192.0.2.70:7000".parse().unwrap();
+    let channel = *world.relays[0].channels.keys().next().unwrap();
+    let probes = |world: &World| {
+        let ways = world.hosts[CLIENT].probes_sent.iter();
+        ways.filter(|p| matches!(p.1, Way::Direct { remote, .. } if remote == elsewhere))
+            .count()
+    };
+    // The peer names it; nobody attests it: three probes.
+    let list = vec![byway_wire::signal::Candidate {
+        kind: byway_wire::signal::CandidateKind::Reflexive,
+        addr: elsewhere,
+    }];
+    let now = world.now;
+    world.hosts[AGENT].node.offer_for_test(now, list.clone());
+    world.chat(CLIENT, ms(50), ms(3_000));
+    assert_eq!(probes(&world), 3);
+    // It is attested now, and named again.
+    moved(&mut world, channel, elsewhere);
+    let now = world.now;
+    world.hosts[AGENT].node.offer_for_test(now, list);
+    world.chat(CLIENT, ms(50), ms(3_000));
+    assert!(probes(&world) > 8, "{}", probes(&world));
+}
+
+#[test]
+fn a_move_on_a_channel_we_do_not_have_is_counted_and_nothing_else() {
+    let mut world = World::direct();
+    let victim = "192.0.2.99:9".parse().unwrap();
+    moved(&mut world, ChannelId::from_u64(0xbad), victim);
+    let client = &mut world.hosts[CLIENT].node;
+    assert_eq!(client.counters().control_unexpected, 1);
+    assert!(client.poll_transmit().is_none() && client.poll_event().is_none());
+}
