@@ -141,7 +141,8 @@ pub(crate) fn log_path_changes(tunnel: &Tunnel, label: &str) {
             let stall = path.borrow().stall;
             if now != shown {
                 let after = after_stall(stall);
-                note!("byway: {label}: path is {now}{after}");
+                let why = path.borrow().reason;
+                note!("byway: {label}: path is {now}{after} ({why})");
                 shown = now;
             }
             tokio::select! {

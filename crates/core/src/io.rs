@@ -163,6 +163,42 @@ pub enum RouteReason {
     NoPath,
 }
 
+impl RouteReason {
+    /// The name that scripts know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Better => "better",
+            Self::Failover => "failover",
+            Self::Suspected => "suspected",
+            Self::NetworkChanged => "network_changed",
+            Self::Cleared => "cleared",
+            Self::LinkLost => "link_lost",
+            Self::Silent => "silent",
+            Self::Standby => "standby",
+            Self::NoPath => "no_path",
+        }
+    }
+}
+
+/// For people.
+impl std::fmt::Display for RouteReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::First => "the first path there was",
+            Self::Better => "a better path was proven",
+            Self::Failover => "the path before stopped answering",
+            Self::Suspected => "an answer is overdue",
+            Self::NetworkChanged => "this host's network changed",
+            Self::Cleared => "the path answered again",
+            Self::LinkLost => "the link under the path before ended",
+            Self::Silent => "nothing is heard by any path",
+            Self::Standby => "another path stands by",
+            Self::NoPath => "there is no path",
+        })
+    }
+}
+
 /// What congestion control saw of a tunnel, read by the shell at every wake-up while the tunnel is active.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FlowSample {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::netns::SETTINGS;
 use crate::process::poll;
 
 const PREFIX: &str = "bwlab-";
@@ -90,6 +91,7 @@ fn remove_all(whose: impl Fn(&Owner) -> bool) -> usize {
     for (dir, namespaces) in [
         (PathBuf::from("/run/netns"), true),
         (std::env::temp_dir(), false),
+        (PathBuf::from(SETTINGS), false),
     ] {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -130,6 +132,7 @@ pub(crate) fn remove_namespace(name: &str) {
         .args(["netns", "del", name])
         .stderr(Stdio::null())
         .status();
+    let _ = fs::remove_dir_all(Path::new(SETTINGS).join(name));
 }
 
 fn pids_inside(name: &str) -> Result<Vec<String>> {

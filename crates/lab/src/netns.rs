@@ -1,12 +1,18 @@
 //! Network namespaces by way of the `ip` command.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::leftovers::remove_namespace;
+
+/// Where `ip netns exec` looks for files that stand for those in `/etc`, by namespace.
+pub(crate) const SETTINGS: &str = "/etc/netns";
 
 /// A network namespace, deleted when dropped together with the processes still in it.
 #[derive(Debug)]
@@ -47,6 +53,19 @@ impl Namespace {
             ])
             .arg(program);
         command
+    }
+
+    /// Gives hosts names inside: programs there see them in `/etc/hosts` (ip-netns(8)).
+    pub fn name_hosts(&self, hosts: &[(&str, &[IpAddr])]) -> Result<()> {
+        let mut text = String::from("127.0.0.1 localhost\n::1 localhost\n");
+        for (name, addrs) in hosts {
+            for addr in *addrs {
+                text.push_str(&format!("{addr} {name}\n"));
+            }
+        }
+        let dir = Path::new(SETTINGS).join(&self.name);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        fs::write(dir.join("hosts"), text).context("writing the names of hosts")
     }
 
     /// Runs `ip` commands inside, one a line.

@@ -1,10 +1,14 @@
 //! One small internet, and where things are in it.
 
+pub mod ipv6;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use ipv6::RELAY_V6;
 
 use crate::emulator::Emulator;
 use crate::leftovers::{Scratch, unique};
@@ -337,7 +341,10 @@ fn watch(host: &Namespace) -> Result<()> {
             " chain {hook} {{ type filter hook {hook} priority filter; policy accept;\n\
              ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto udp counter name relay_udp\n\
              ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto tcp counter name relay_tcp\n\
-             ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n }}\n"
+             ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n\
+             ip6 {dir} {RELAY_V6} meta l4proto udp counter name relay_udp\n\
+             ip6 {dir} {RELAY_V6} meta l4proto tcp counter name relay_tcp\n\
+             ip6 {dir} 2001:db8:0:64::/62 meta l4proto udp counter name direct\n }}\n"
         ));
     }
     rules.push_str("}\n");

@@ -216,17 +216,14 @@ impl Driver {
                 .map(|status| status.relay.clone()),
             _ => None,
         };
+        let moved = switched || old_primary.is_none();
         peer.path.send_if_modified(|info| {
             let new = PathInfo {
                 kind: primary.map_or(info.kind, |leg| leg.way.kind()),
                 remote: primary.and_then(|leg| leg.via.remote()),
                 relay,
-                reason,
-                since: if switched || old_primary.is_none() {
-                    now
-                } else {
-                    info.since
-                },
+                reason: if moved { reason } else { info.reason },
+                since: if moved { now } else { info.since },
                 health: route.health,
                 stall: if switched { stall } else { info.stall },
             };

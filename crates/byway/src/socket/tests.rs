@@ -362,6 +362,28 @@ async fn a_socket_opened_beside_the_own_carries_a_connection_and_is_closed_when_
 }
 
 #[tokio::test]
+async fn what_is_sent_from_a_socket_as_soon_as_it_is_open_leaves() {
+    let [client, mut server] = pair();
+    let probe = [0x81; 120];
+    // The runtime gets no turn between: it has not seen them writable yet.
+    for id in client.socket.open_extra(8) {
+        let way = Way::Direct {
+            socket: id,
+            remote: server.addr,
+        };
+        client.socket.send_control(way, &probe);
+    }
+    for _ in 0..8 {
+        let came = tokio::time::timeout(DEADLINE, server.driver.recv()).await;
+        let Ok(Some(ToDriver::Datagram { data, .. })) = came else {
+            panic!("{came:?}");
+        };
+        assert_eq!(data[..], probe);
+    }
+    assert_eq!(client.socket.counters.send_blocked.get(), 0);
+}
+
+#[tokio::test]
 async fn numbers_of_such_sockets_meet_neither_the_own_ones_nor_earlier_ones() {
     let [client, _server] = pair();
     let mut seen = std::collections::BTreeSet::new();

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::{future::Future, pin::Pin};
 
@@ -26,6 +27,9 @@ pub(crate) struct UdpSocket {
     /// As found at the start. quinn-udp lowers its own figure for the whole socket when one destination refuses a batch;
     /// here that is a fact about a route.
     gso_segments: usize,
+    /// The runtime has seen the socket writable. Until then, a moment after it was bound, it takes every send for one that
+    /// would block.
+    seen: AtomicBool,
 }
 
 impl UdpSocket {
@@ -48,6 +52,7 @@ impl UdpSocket {
             gso_segments: state.max_gso_segments(),
             io,
             state,
+            seen: AtomicBool::new(false),
         })
     }
 
@@ -67,9 +72,17 @@ impl UdpSocket {
 
     /// One `sendmsg`.
     pub(crate) fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send((&self.io).into(), transmit)
-        })
+        let send = || self.state.try_send((&self.io).into(), transmit);
+        if self.seen.load(Ordering::Relaxed) {
+            return self.io.try_io(Interest::WRITABLE, send);
+        }
+        match self.io.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => send(),
+            result => {
+                self.seen.store(true, Ordering::Relaxed);
+                result
+            }
+        }
     }
 
     /// One `recvmmsg`.

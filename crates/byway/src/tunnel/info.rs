@@ -18,7 +18,7 @@ pub struct PathInfo {
     pub remote: Option<SocketAddr>,
     /// The relay, when relayed.
     pub relay: Option<RelayUrl>,
-    /// Why it was chosen.
+    /// Why data came to it from the path before.
     pub reason: RouteReason,
     /// Since when.
     pub since: Instant,

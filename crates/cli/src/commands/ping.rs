@@ -36,6 +36,10 @@ struct Path {
     kind: &'static str,
     remote: Option<SocketAddr>,
     relay: Option<String>,
+    /// Why data came to it from the path before.
+    reason: &'static str,
+    /// How often the tunnel has changed its path.
+    switches: u64,
 }
 
 pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
@@ -68,6 +72,7 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
         INTERVAL
     };
     let mut answered = 0;
+    let mut shown = None;
     for seq in 1..=count {
         // As it was when the ping left: by the time the answer is here the tunnel may have moved.
         let path = tunnel.path().borrow().clone();
@@ -83,7 +88,10 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
             }
         };
         answered += u64::from(rtt.is_some());
-        show(args.json, seq, rtt, &path);
+        show(args.json, seq, rtt, &path, tunnel.stats().switches);
+        if !args.json && shown.replace((path.kind, path.remote)) != Some((path.kind, path.remote)) {
+            print_line(&format!("   {}", path.reason));
+        }
         if args.until_direct && tunnel.path().borrow().kind == PathKind::Direct {
             return Ok(());
         }
@@ -107,7 +115,7 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
     Ok(())
 }
 
-fn show(json: bool, seq: u64, rtt: Option<Duration>, path: &PathInfo) {
+fn show(json: bool, seq: u64, rtt: Option<Duration>, path: &PathInfo, switches: u64) {
     let rtt_ms = rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
     if json {
         json_line(&Line {
@@ -117,6 +125,8 @@ fn show(json: bool, seq: u64, rtt: Option<Duration>, path: &PathInfo) {
                 kind: client::kind_name(path.kind),
                 remote: path.remote,
                 relay: path.relay.as_ref().map(ToString::to_string),
+                reason: path.reason.name(),
+                switches,
             },
         });
         return;

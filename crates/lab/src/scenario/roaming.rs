@@ -1,17 +1,19 @@
 //! Hosts that change networks or stop for a while under their tunnels: real interfaces, routes and signals.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::failover::{Scene, direct_forward, transfer};
 use super::matrix::wait_until_direct;
-use super::{SHORT, WITH_CURL};
+use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
+use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
 use crate::process::poll;
-use crate::programs;
-use crate::world::{Place, World};
+use crate::programs::{self, Agent, Forward, Options, Relay};
+use crate::world::ipv6::{Families, RELAY_NAME, RELAY_V6};
+use crate::world::{Place, RELAY, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -23,6 +25,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "roaming::an_agent_that_gets_another_address_goes_on_within_a_second",
         needs: WITH_CURL,
         run: || readdressed(|world| &world.agent),
+    },
+    Scenario {
+        name: "roaming::a_client_goes_from_each_family_to_each_within_a_second",
+        needs: WITH_CURL,
+        run: || families(|world| &world.client),
+    },
+    Scenario {
+        name: "roaming::an_agent_goes_from_each_family_to_each_within_a_second",
+        needs: WITH_CURL,
+        run: || families(|world| &world.agent),
     },
     Scenario {
         name: "roaming::a_client_without_a_network_for_a_while_goes_on_when_there_is_one",
@@ -69,6 +81,51 @@ fn readdressed(who: fn(&World) -> &Place) -> Result<()> {
     Ok(())
 }
 
+/// From each family to each, with a download now and then.
+fn families(who: fn(&World) -> &Place) -> Result<()> {
+    let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
+    world.add_ipv6()?;
+    let listen = [
+        SocketAddr::new(RELAY.into(), 443),
+        SocketAddr::new(RELAY_V6.into(), 443),
+    ];
+    let relay = Relay::start_at(&world, &listen.map(|addr| addr.to_string()))?;
+    let (_, pin) = relay.url.split_once('#').context("a URL with a pin")?;
+    let url = format!("https://{RELAY_NAME}:443#{pin}");
+    let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
+    who(&world).set_families(Families::V4)?;
+    let agent = Agent::start(&world, &url, Options::default(), &[])?;
+    let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
+    wait_until_direct(&world, &forward.url)?;
+    let mut before = Families::V4;
+    let mut slowest = Duration::ZERO;
+    for now in Families::WALK {
+        who(&world).set_families(now)?;
+        let took = until_answered(&world, &forward)?;
+        say(format!(
+            "{before:?} to {now:?}: an answer after {:.0} ms",
+            took.as_secs_f64() * 1e3
+        ));
+        slowest = slowest.max(took);
+        // By the next change everything has come to rest.
+        wait_until_direct(&world, &forward.url)?;
+        before = now;
+    }
+    ensure!(slowest <= BACK, "{slowest:?}");
+    Ok(())
+}
+
+/// How long until something asked for now is there.
+fn until_answered(world: &World, forward: &Forward) -> Result<Duration> {
+    let small = format!("{}/1000", forward.url);
+    let began = Instant::now();
+    poll("an answer", SHORT, || {
+        let asked = programs::curl(world, &world.client, &small, "small", &[], SHORT);
+        Ok(asked.is_ok().then_some(()))
+    })?;
+    Ok(began.elapsed())
+}
+
 fn offline() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
@@ -106,16 +163,10 @@ fn stopped() -> Result<()> {
             }
         }
     }
-    let small = format!("{}/1000", forward.url);
     forward.process.signal("STOP")?;
     std::thread::sleep(STOPPED);
     forward.process.signal("CONT")?;
-    let woke = Instant::now();
-    poll("an answer after the sleep", SHORT, || {
-        let asked = programs::curl(world, &world.client, &small, "awake", &[], SHORT);
-        Ok(asked.is_ok().then_some(()))
-    })?;
-    let took = woke.elapsed();
+    let took = until_answered(world, forward)?;
     say(format!(
         "awake: an answer after {:.0} ms",
         took.as_secs_f64() * 1e3

@@ -1,0 +1,112 @@
+//! IPv6 beside IPv4: addresses for everybody, sites behind routers that translate nothing and let nobody in unasked, and a
+//! name for the relay that leads to both its addresses.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use anyhow::{Context, Result};
+
+use super::{Place, RELAY, World};
+use crate::netns::Namespace;
+
+/// The relay's address.
+pub const RELAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+/// The relay's name, on every host.
+pub const RELAY_NAME: &str = "relay.lab";
+/// The networks of the two sites; a site's number is its fourth group.
+const SITES: [u16; 2] = [0x65, 0x66];
+
+/// Which families a host has an address of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Families {
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    Dual,
+}
+
+impl Families {
+    /// A walk from the first that makes each of the six changes once.
+    pub const WALK: [Self; 6] = [
+        Self::V6,
+        Self::Dual,
+        Self::V4,
+        Self::Dual,
+        Self::V6,
+        Self::V4,
+    ];
+
+    fn has(self, family: Self) -> bool {
+        self == family || self == Self::Dual
+    }
+}
+
+fn network(site: u16) -> String {
+    format!("2001:db8:0:{site:x}::")
+}
+
+/// A kernel that waits a second for a duplicate before it uses an address would be all that is measured.
+fn enable(namespace: &Namespace) -> Result<()> {
+    for scope in ["all", "default", "lo"] {
+        namespace.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
+        namespace.sysctl(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "0")?;
+    }
+    Ok(())
+}
+
+impl World {
+    /// Adds IPv6 to a world whose sites both have one router, which is a firewall and no NAT for it.
+    pub fn add_ipv6(&self) -> Result<()> {
+        let relay = &self.relay.namespace;
+        enable(relay)?;
+        relay.ip(&format!("addr add {RELAY_V6}/64 dev eth0 nodad\n"))?;
+        for (place, site) in [(&self.client, SITES[0]), (&self.agent, SITES[1])] {
+            let router = place.router.as_ref().context("the site has no router")?;
+            enable(router)?;
+            enable(&place.namespace)?;
+            router.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+            let lan = network(site);
+            router.ip(&format!(
+                "addr add 2001:db8::{site:x}/64 dev wan0 nodad\naddr add {lan}1/64 dev lan0 nodad\n"
+            ))?;
+            relay.ip(&format!("route add {lan}/64 via 2001:db8::{site:x}\n"))?;
+            place.set_families(Families::Dual)?;
+        }
+        // Each router knows the way to the other's site.
+        for (place, other) in [(&self.client, SITES[1]), (&self.agent, SITES[0])] {
+            let router = place.router.as_ref().context("the site has no router")?;
+            router.ip(&format!(
+                "route add {}/64 via 2001:db8::{other:x}\n",
+                network(other)
+            ))?;
+        }
+        for place in [&self.client, &self.agent] {
+            let both = [IpAddr::V4(RELAY), IpAddr::V6(RELAY_V6)];
+            place.namespace.name_hosts(&[(RELAY_NAME, &both)])?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// From now on the host has addresses and routes of these families only; what was bound to others is dead.
+    pub fn set_families(&self, families: Families) -> Result<()> {
+        let [_, site, _, _] = self.addr.octets();
+        let lan = network(SITES[usize::from(site) - 1]);
+        let gateway = std::net::Ipv4Addr::new(10, site, 0, 1);
+        let mut batch = String::from("addr flush dev eth0 scope global\n");
+        if families.has(Families::V4) {
+            batch.push_str(&format!(
+                "addr add {}/24 dev eth0\nroute replace default via {gateway}\n",
+                self.addr
+            ));
+        }
+        if families.has(Families::V6) {
+            batch.push_str(&format!(
+                "addr add {lan}2/64 dev eth0 nodad\nroute replace default via {lan}1 dev eth0\n"
+            ));
+        }
+        self.namespace.ip(&batch)
+    }
+}
