@@ -189,3 +189,37 @@ fn while_there_is_no_network_nothing_ends_and_the_next_one_is_taken_at_once() {
     assert!(s.finish(secs(10)));
     lost_nothing(&mut s);
 }
+
+#[test]
+fn a_client_that_comes_back_to_where_it_was_is_direct_again_at_once() {
+    let mut s = scene(Setup::default());
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.until_path(peer, PathKind::Direct, secs(5)));
+    let (host, home) = (s.client, s.client_site);
+    let inside = s.world.net.addrs(host)[0];
+    let away = network(&mut s, Access::UdpBlocked, 1);
+    for _ in 0..3 {
+        // Long enough for both sides to have given the path up.
+        carry(&mut s, host, away);
+        for _ in 0..10 {
+            s.begin(peer, Task::Touch);
+            s.world.run_for(ms(500));
+        }
+        assert_eq!(
+            s.paths(peer),
+            (Some(PathKind::RelayTls), Some(PathKind::RelayUdp))
+        );
+        let since = carry(&mut s, host, (home, inside));
+        let both = (Some(PathKind::Direct), Some(PathKind::Direct));
+        let direct = (0..100).any(|_| {
+            s.begin(peer, Task::Touch);
+            s.world.run_for(ms(50));
+            s.paths(peer) == both
+        });
+        let took = s.world.net.now() - since;
+        println!("direct again after {took:?}");
+        assert!(direct, "{:?}\n{}", s.paths(peer), s.story());
+    }
+    assert!(s.finish(secs(10)));
+    lost_nothing(&mut s);
+}

@@ -102,13 +102,15 @@ fn families(who: fn(&World) -> &Place) -> Result<()> {
     for now in Families::WALK {
         who(&world).set_families(now)?;
         let took = until_answered(&world, &forward)?;
-        say(format!(
-            "{before:?} to {now:?}: an answer after {:.0} ms",
-            took.as_secs_f64() * 1e3
-        ));
         slowest = slowest.max(took);
         // By the next change everything has come to rest.
+        let began = Instant::now();
         wait_until_direct(&world, &forward.url)?;
+        say(format!(
+            "{before:?} to {now:?}: an answer after {:.0} ms, direct {:.1} s later",
+            took.as_secs_f64() * 1e3,
+            began.elapsed().as_secs_f64()
+        ));
         before = now;
     }
     ensure!(slowest <= BACK, "{slowest:?}");

@@ -2,11 +2,16 @@
 //! name for the relay that leads to both its addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::{Place, RELAY, World};
 use crate::netns::Namespace;
+use crate::process::poll;
+
+/// For a network of five namespaces to find itself.
+const SOON: Duration = Duration::from_secs(20);
 
 /// The relay's address.
 pub const RELAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
@@ -84,12 +89,26 @@ impl World {
         for place in [&self.client, &self.agent] {
             let both = [IpAddr::V4(RELAY), IpAddr::V6(RELAY_V6)];
             place.namespace.name_hosts(&[(RELAY_NAME, &both)])?;
+            place.until_ipv6_works()?;
         }
         Ok(())
     }
 }
 
 impl Place {
+    /// Routers and hosts look for each other's hardware addresses first, and a kernel that was asked too early asks again
+    /// after a second: that is no part of what is measured later.
+    fn until_ipv6_works(&self) -> Result<()> {
+        poll("IPv6 that works", SOON, || {
+            let mut knock = self.namespace.command("bash");
+            knock.args(["-c", &format!("exec 3<>/dev/tcp/{RELAY_V6}/9")]);
+            let out = knock.output()?;
+            // Nobody listens there, and says so.
+            let answered = String::from_utf8_lossy(&out.stderr).contains("refused");
+            Ok((out.status.success() || answered).then_some(()))
+        })
+    }
+
     /// From now on the host has addresses and routes of these families only; what was bound to others is dead.
     pub fn set_families(&self, families: Families) -> Result<()> {
         let [_, site, _, _] = self.addr.octets();
