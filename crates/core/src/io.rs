@@ -1,5 +1,7 @@
 //! What passes between the node's state machine and its shell.
 
+mod proxy;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,8 @@ use bytes::Bytes;
 use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
 use byway_wire::text::printable;
 use byway_wire::{ChannelId, NodeId, NodeInstance, RelayUrl, TicketSecret};
+
+pub use proxy::{ProxyError, ProxyFault};
 
 /// One UDP socket of the node, numbered by the shell.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -266,6 +270,9 @@ pub enum LinkError {
     /// The relay did not keep to the protocol.
     #[error("the relay does not keep to the protocol: {}", printable(.0))]
     Protocol(String),
+    /// A proxy before the relay did not let the link through (TLS links only).
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The local side hung up.
     #[error("hung up")]
     HungUp,

@@ -43,6 +43,7 @@ impl Driver {
                 }));
                 let entry = LinkEntry {
                     relay,
+                    carrier,
                     control,
                     task,
                     up: false,
@@ -70,7 +71,7 @@ impl Driver {
             }
             Event::LinkLost { link, relay, error } => {
                 tracing::debug!(link = link.0, %error, "link lost");
-                self.link_table.failed(relay, link, &error);
+                self.link_table.failed(relay, link, None, &error);
                 self.publish_links();
             }
             Event::PeerIncoming { peer, id } => {
@@ -172,7 +173,8 @@ impl Driver {
 
     pub(super) fn link_ended(&mut self, link: LinkId, error: &LinkError) {
         if let Some(entry) = self.link_table.remove(link) {
-            self.link_table.failed(entry.relay, link, error);
+            let carrier = Some(entry.carrier);
+            self.link_table.failed(entry.relay, link, carrier, error);
             self.publish_links();
         }
     }

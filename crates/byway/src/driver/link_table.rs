@@ -15,6 +15,7 @@ use crate::endpoint::LinkStatus;
 #[derive(Debug)]
 pub(super) struct LinkEntry {
     pub(super) relay: RelayId,
+    pub(super) carrier: Carrier,
     pub(super) control: mpsc::Sender<Control>,
     pub(super) task: AbortHandle,
     pub(super) up: bool,
@@ -50,6 +51,7 @@ impl LinkTable {
             intercepted: false,
             error: None,
             certificate_refused: false,
+            proxy_failed: false,
         });
         new
     }
@@ -93,22 +95,34 @@ impl LinkTable {
             status.intercepted = up.intercepted;
             status.error = None;
             status.certificate_refused = false;
+            status.proxy_failed = false;
         }
     }
 
-    /// A dial failed or a link ended. What is shown changes only if no other link serves the relay.
-    pub(super) fn failed(&mut self, relay: RelayId, link: LinkId, error: &LinkError) {
+    /// A dial failed or a link ended; its carrier, if still known. What is shown changes only if no other link serves the
+    /// relay, and not for UDP's failure beside what a proxy said: no proxy carries UDP.
+    pub(super) fn failed(
+        &mut self,
+        relay: RelayId,
+        link: LinkId,
+        carrier: Option<Carrier>,
+        error: &LinkError,
+    ) {
         match self.ready.get(&relay) {
             Some(serving) if *serving != link => return,
             _ => self.ready.remove(&relay),
         };
         if let Some(status) = self.relays.get_mut(&relay) {
+            if status.proxy_failed && carrier == Some(Carrier::Udp) {
+                return;
+            }
             status.carrier = None;
             status.address = None;
             status.observed = None;
             status.intercepted = false;
             status.error = Some(error.to_string());
             status.certificate_refused = matches!(error, LinkError::Certificate(_));
+            status.proxy_failed = matches!(error, LinkError::Proxy(_));
         }
     }
 

@@ -18,6 +18,7 @@ use super::{BindError, Endpoint, accept, epoch};
 use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
 use crate::portmap::PortMapper;
+use crate::proxy::{Proxies, Proxy};
 use crate::socket::Socket;
 use crate::tls;
 
@@ -38,6 +39,7 @@ pub struct Builder {
     stun_servers: Vec<String>,
     admission: Option<Admission>,
     links: LinkMode,
+    proxy: Proxy,
     direct: bool,
     spray: bool,
     port_mapping: bool,
@@ -54,6 +56,7 @@ impl Default for Builder {
             stun_servers: Vec::new(),
             admission: None,
             links: LinkMode::default(),
+            proxy: Proxy::default(),
             direct: true,
             spray: true,
             port_mapping: true,
@@ -90,6 +93,13 @@ impl Builder {
     /// Which carriers links may use; [`LinkMode::Auto`] otherwise.
     pub fn links(mut self, mode: LinkMode) -> Self {
         self.links = mode;
+        self
+    }
+    /// Whether TLS links go through a proxy; [`Proxy::Environment`] otherwise. A proxy that fails is reported as the link's
+    /// error and not gone round. UDP links and direct paths take no proxy: where none must be passed by, ask for
+    /// [`LinkMode::Tls`] and no direct paths.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
         self
     }
     /// False: never leave the relay; true otherwise.
@@ -187,11 +197,22 @@ impl Builder {
         let node = Node::new(Instant::now(), config, identity, *seed);
         let shared = Arc::new(Shared::new(node.record().clone()));
         let (input, inputs) = mpsc::channel(INPUT_QUEUE);
+        let proxies = Arc::new(Proxies::from_process(&self.proxy));
+        if let Some(proxy) = proxies.in_use()
+            && let Err(error) = &proxy.url
+        {
+            // Not an end: UDP needs no proxy.
+            tracing::warn!(
+                "the proxy {} cannot be used, and no TLS link without it: {error}",
+                proxy.source
+            );
+        }
         let links = Links {
             socket: Arc::clone(&socket),
             quic: quinn.clone(),
             key: Arc::clone(&key),
             role,
+            proxies: Arc::clone(&proxies),
             driver: input.clone(),
         };
         let mut driver = Driver::new(node, Arc::clone(&shared), links);
@@ -252,6 +273,7 @@ impl Builder {
         Ok(Endpoint::assemble(super::Inner {
             node: key.node_id(),
             relays: self.relays,
+            proxies,
             secret: self
                 .admission
                 .and_then(|admission| admission.secrets.into_iter().next()),

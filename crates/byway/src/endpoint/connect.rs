@@ -11,7 +11,7 @@ use super::{ConnectError, Inner, tunnels};
 use crate::driver::{Input, Lease};
 use crate::socket::Virtual;
 use crate::tls;
-use crate::tunnel::{Tunnel, greeting};
+use crate::tunnel::{PathInfo, Tunnel, greeting};
 
 /// From asking to an authenticated tunnel: a dial over TLS after one over UDP failed, a relay that waits 2 s for an
 /// absent agent, a handshake with losses.
@@ -112,7 +112,8 @@ async fn open(
             .map_err(|error| ConnectError::from_connection(&error, began.elapsed()))?;
         // An agent that is near answers before its relay's word that it is there, which names the path. Nothing of the
         // tunnel's leaves before that.
-        match path.wait_for(|path| path.remote.is_some()).await {
+        let known = |path: &PathInfo| path.remote.is_some() || path.relay.is_some();
+        match path.wait_for(known).await {
             Ok(_) => Ok(connection),
             Err(_) => Err(ConnectError::Closed),
         }

@@ -43,6 +43,9 @@ pub enum ConnectError {
     /// As above, and one shows another certificate than its URL (pinned or not) lets expect.
     #[error("no relay could be reached: {0}")]
     Certificate(String),
+    /// As above, and the proxy before one of them did not let the link through.
+    #[error("no relay could be reached: {0}")]
+    Proxy(String),
     /// The agent is not connected to any of its relays.
     #[error("the agent is offline: it is not connected to {0}")]
     Offline(String),
@@ -88,8 +91,11 @@ impl ConnectError {
                             .collect();
                         let text = text.join("; ");
                         let other = |error: &LinkError| matches!(error, LinkError::Certificate(_));
+                        let proxy = |error: &LinkError| matches!(error, LinkError::Proxy(_));
                         if failed.iter().any(|(_, error)| other(error)) {
                             Self::Certificate(text)
+                        } else if failed.iter().any(|(_, error)| proxy(error)) {
+                            Self::Proxy(text)
                         } else {
                             Self::RelayUnreachable(text)
                         }
@@ -143,6 +149,8 @@ impl ConnectError {
         let text = text.join("; ");
         if links.iter().any(|link| link.certificate_refused) {
             Self::Certificate(text)
+        } else if links.iter().any(|link| link.proxy_failed) {
+            Self::Proxy(text)
         } else {
             Self::RelayUnreachable(text)
         }
@@ -176,6 +184,7 @@ fn refusal(reason: RefuseReason, detail: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use byway_core::io::{ProxyError, ProxyFault};
     use byway_wire::{RelayUrl, SecretKey};
 
     use super::*;
@@ -210,6 +219,14 @@ mod tests {
         let other = PeerError::NoRelay(vec![(url(), LinkError::Certificate("x".into()))]);
         let other = ConnectError::from_peer(other, &ticket(), Duration::ZERO);
         assert!(matches!(other, ConnectError::Certificate(_)));
+        let fault = ProxyFault::AuthRequired;
+        let proxy = "http://proxy.test:3128".to_owned();
+        let error = LinkError::Proxy(ProxyError { proxy, fault });
+        let error = PeerError::NoRelay(vec![(url(), error)]);
+        let error = ConnectError::from_peer(error, &ticket(), Duration::ZERO);
+        let text_of_it = error.to_string();
+        assert!(matches!(error, ConnectError::Proxy(_)));
+        assert!(text_of_it.contains("relay.test") && text_of_it.contains("proxy.test:3128"));
         let refused = text(refused);
         assert!(
             refused.contains("token") && !refused.contains('\x1b'),

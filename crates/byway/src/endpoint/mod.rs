@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::driver::{Input, Shared};
+use crate::proxy::{Proxies, ProxyInUse};
 use crate::socket::Socket;
 use crate::tunnel::{Tunnel, close_code};
 pub use builder::Builder;
@@ -53,6 +54,7 @@ pub struct Endpoint {
 struct Inner {
     node: NodeId,
     relays: Vec<RelayUrl>,
+    proxies: Arc<Proxies>,
     /// Goes into tickets.
     secret: Option<TicketSecret>,
     socket: Arc<Socket>,
@@ -87,7 +89,7 @@ pub struct LinkStatus {
     pub relay: RelayUrl,
     /// `udp` or `tls` while up.
     pub carrier: Option<Carrier>,
-    /// The address at which it was reached, while up.
+    /// The address at which it was reached, while up; none through a proxy, which alone knows it.
     pub address: Option<SocketAddr>,
     /// Our address as the relay sees it.
     pub observed: Option<SocketAddr>,
@@ -98,6 +100,8 @@ pub struct LinkStatus {
     pub error: Option<String>,
     /// It is not up because the relay shows another certificate than expected.
     pub certificate_refused: bool,
+    /// It is not up over TLS because of the proxy before it.
+    pub proxy_failed: bool,
 }
 
 impl Endpoint {
@@ -172,6 +176,16 @@ impl Endpoint {
     /// The links to relays.
     pub fn links(&self) -> watch::Receiver<Vec<LinkStatus>> {
         self.inner.shared.links.subscribe()
+    }
+
+    /// The proxy that applies to TLS links, if any; some relays may be excepted from it.
+    pub fn proxy(&self) -> Option<ProxyInUse> {
+        self.inner.proxies.in_use()
+    }
+
+    /// True if TLS links to this relay go through the proxy, or fail because it cannot be used.
+    pub fn is_proxied(&self, relay: &RelayUrl) -> bool {
+        self.inner.proxies.before(relay).is_some()
     }
 
     /// Our own candidates.

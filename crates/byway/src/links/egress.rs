@@ -23,7 +23,7 @@ const MAX_AGE: Duration = Duration::from_millis(50);
 /// The queue of one TLS link.
 #[derive(Debug)]
 pub(crate) struct Egress {
-    relay: SocketAddr,
+    relay: Option<SocketAddr>,
     queue: Mutex<Queue>,
     filled: Notify,
     dropped: AtomicU64,
@@ -36,8 +36,8 @@ struct Queue {
 }
 
 impl Egress {
-    /// An empty queue of the link to this relay.
-    pub(crate) fn new(relay: SocketAddr) -> Self {
+    /// An empty queue of the link to a relay at this address; none if only a proxy knows it.
+    pub(crate) fn new(relay: Option<SocketAddr>) -> Self {
         Self {
             relay,
             queue: Mutex::default(),
@@ -46,8 +46,8 @@ impl Egress {
         }
     }
 
-    /// The relay's address.
-    pub(crate) fn relay(&self) -> SocketAddr {
+    /// The relay's address, if the link goes straight there.
+    pub(crate) fn relay(&self) -> Option<SocketAddr> {
         self.relay
     }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn egress() -> Egress {
-        Egress::new("192.0.2.1:443".parse().unwrap())
+        Egress::new(Some("192.0.2.1:443".parse().unwrap()))
     }
     fn frame(n: u8, len: usize) -> BytesMut {
         BytesMut::from(&vec![n; len][..])

@@ -1,11 +1,12 @@
 //! Links to relays: the shell's part of them. The node says when to dial and what to say; here are the connections.
 //!
 //! A dial is a task. It resolves the name, connects (over UDP: QUIC on the node's own socket and endpoint; over TLS: a
-//! WebSocket), reports to the driver, and then carries control messages both ways until either side ends it or the
+//! WebSocket, through a proxy if one applies, which then resolves the name), reports to the driver, and then carries control messages both ways until either side ends it or the
 //! driver drops its sender.
 
 mod egress;
 mod resolve;
+mod tcp;
 mod tls;
 mod udp;
 
@@ -19,9 +20,11 @@ use byway_wire::{RelayUrl, SecretKey};
 use tokio::sync::mpsc;
 
 use crate::driver::Input;
+use crate::proxy::Proxies;
 use crate::socket::Socket;
 pub(crate) use egress::Egress;
-pub(crate) use resolve::resolve;
+pub(crate) use resolve::{lookup, resolve};
+pub(crate) use tcp::connect_tcp;
 
 /// How long the socket remembers a link that ended.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
@@ -34,6 +37,8 @@ pub(crate) struct Links {
     pub(crate) key: Arc<SecretKey>,
     /// What the node says it is in its `Hello`s.
     pub(crate) role: Role,
+    /// Through what TLS links go.
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) driver: mpsc::Sender<Input>,
 }
 

@@ -20,26 +20,35 @@ pub(crate) async fn resolve(
     if let Ok(ip) = url.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip.to_canonical(), url.port())]);
     }
-    let patience = if known.is_empty() { DEADLINE } else { PATIENCE };
-    let lookup = tokio::net::lookup_host((url.host(), url.port()));
-    let found = match tokio::time::timeout(patience, lookup).await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) if known.is_empty() => {
-            return Err(LinkError::Resolve(format!("{}: {error}", url.host())));
-        }
-        Err(_) if known.is_empty() => {
-            return Err(LinkError::Resolve(format!(
-                "{}: no answer from DNS",
-                url.host()
-            )));
-        }
-        Ok(Err(_)) | Err(_) => known.to_vec(),
-    };
-    let addrs = alternate(found);
-    if addrs.is_empty() {
-        return Err(LinkError::Resolve(format!("{}: no address", url.host())));
+    if known.is_empty() {
+        return lookup(url.host(), url.port())
+            .await
+            .map_err(LinkError::Resolve);
     }
-    Ok(addrs)
+    let found = lookup_within(PATIENCE, url.host(), url.port()).await;
+    Ok(found.unwrap_or_else(|_| alternate(known.to_vec())))
+}
+
+/// The addresses of a name of which none is known, in the same order; or why there are none, with the name.
+pub(crate) async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    lookup_within(DEADLINE, host, port).await
+}
+
+async fn lookup_within(
+    patience: Duration,
+    host: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, String> {
+    let lookup = tokio::net::lookup_host((host, port));
+    let found = match tokio::time::timeout(patience, lookup).await {
+        Ok(Ok(found)) => alternate(found.collect()),
+        Ok(Err(error)) => return Err(format!("{host}: {error}")),
+        Err(_) => return Err(format!("{host}: no answer from DNS")),
+    };
+    if found.is_empty() {
+        return Err(format!("{host}: no address"));
+    }
+    Ok(found)
 }
 
 /// Alternates families, beginning with IPv6 (RFC 8305 section 4), without repetition.

@@ -1,4 +1,5 @@
-//! The TLS link: a WebSocket over TLS over TCP, for networks that let nothing else through.
+//! The TLS link: a WebSocket over TLS over TCP, for networks that let nothing else through; where they let out no TCP either
+//! but through a proxy, through that.
 //!
 //! Right after the upgrade the relay sends `Challenge`; the node answers `Prove`, which signs the challenge together with
 //! what it dialled, the certificate it was shown and the TLS exporter it sees. A relay that sees others knows that someone
@@ -26,14 +27,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
-use super::{Dial, Egress, Ended, Links};
+use super::{Dial, Egress, Ended, Links, connect_tcp};
+use crate::proxy;
 use crate::socket::{Injected, Reassembler, ToDriver, Virtual};
 use crate::tls;
 
-/// TCP, TLS, upgrade and challenge together. Slow proxies are slow.
+/// TCP, proxy, TLS, upgrade and challenge together. Slow proxies are slow.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Between attempts at several addresses (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
 /// Design section 7; middleboxes close idle connections after a minute.
 const PING: Duration = Duration::from_secs(20);
 /// Nothing at all came for two pings and a margin.
@@ -74,12 +74,21 @@ pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
     Ended::Lost(error)
 }
 
-async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Duration), LinkError> {
+/// The link, the relay's address unless only a proxy knows it, and a round trip.
+async fn connect(
+    links: &Links,
+    dial: &Dial,
+) -> Result<(Socket, Option<SocketAddr>, Duration), LinkError> {
     let tls = tls::tls_link_client(&dial.url).map_err(broken)?;
-    let addrs = super::resolve(&dial.url, &dial.addrs).await?;
-    let began = Instant::now();
-    let (tcp, relay) = connect_tcp(addrs).await?;
-    let rtt = began.elapsed();
+    let (tcp, straight) = match links.proxies.before(&dial.url) {
+        Some(proxy) => (proxy::connect(proxy?, &dial.url).await?, None),
+        None => {
+            let addrs = super::resolve(&dial.url, &dial.addrs).await?;
+            let began = Instant::now();
+            let (tcp, relay) = connect_tcp(addrs).await.map_err(broken)?;
+            (tcp, Some((relay, began.elapsed())))
+        }
+    };
     // Batches are whole messages already: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
     // What the kernel holds back unsent cannot be dropped by age any more.
@@ -94,6 +103,7 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Dura
         .map_err(tls_error)?;
     let claim = claim(links, &dial.url, stream.get_ref().1)?;
 
+    let began = Instant::now();
     let (mut socket, _response) = ClientBuilder::new()
         .uri(&upgrade_uri(&dial.url))
         .map_err(broken)?
@@ -101,6 +111,7 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Dura
         .connect_on(stream)
         .await
         .map_err(|error| LinkError::Protocol(format!("no upgrade to a WebSocket: {error}")))?;
+    let upgraded = began.elapsed();
     let challenge = read_challenge(&mut socket).await?;
     let prove = prove(links, &challenge, claim);
     socket
@@ -109,27 +120,12 @@ async fn connect(links: &Links, dial: &Dial) -> Result<(Socket, SocketAddr, Dura
         ))
         .await
         .map_err(broken)?;
+    // Through a proxy, TCP's handshake ends at the proxy; the upgrade is the first thing the relay itself answers.
+    let (relay, rtt) = match straight {
+        Some((relay, rtt)) => (Some(relay), rtt),
+        None => (None, upgraded),
+    };
     Ok((socket, relay, rtt))
-}
-
-/// Races the addresses; the first connection wins.
-async fn connect_tcp(addrs: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), LinkError> {
-    let mut attempts = tokio::task::JoinSet::new();
-    for (addr, n) in addrs.into_iter().zip(0u32..) {
-        attempts.spawn(async move {
-            tokio::time::sleep(STAGGER * n).await;
-            TcpStream::connect(addr).await.map(|tcp| (tcp, addr))
-        });
-    }
-    let mut error = LinkError::TimedOut;
-    while let Some(joined) = attempts.join_next().await {
-        match joined {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(failed)) => error = LinkError::Broken(failed.to_string()),
-            Err(_) => {}
-        }
-    }
-    Err(error)
 }
 
 fn upgrade_uri(url: &RelayUrl) -> String {

@@ -36,12 +36,12 @@ pub(crate) enum Via {
 }
 
 impl Via {
-    /// The address that is seen from outside: the peer's or the relay's.
+    /// The address that is seen from outside: the peer's or the relay's. None through a proxy.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         match self {
             Self::Direct { remote, .. } => Some(*remote),
             Self::Udp { relay, .. } => Some(*relay),
-            Self::Tls { egress, .. } => Some(egress.relay()),
+            Self::Tls { egress, .. } => egress.relay(),
         }
     }
 }

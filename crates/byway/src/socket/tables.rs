@@ -246,12 +246,12 @@ impl Tables {
         })
     }
 
-    /// The address of the relay at the other end of a link.
+    /// The address of the relay at the other end of a link, unless only a proxy knows it.
     pub(crate) fn relay_addr(&self, link: LinkId) -> Option<SocketAddr> {
-        Some(match self.link(link)? {
-            LinkRoute::Udp { relay, .. } => relay,
+        match self.link(link)? {
+            LinkRoute::Udp { relay, .. } => Some(relay),
             LinkRoute::Tls(egress) => egress.relay(),
-        })
+        }
     }
 
     /// The peer whose channel this is on a TLS link.

@@ -14,7 +14,7 @@ use quinn::{ConnectionError, VarInt};
 pub struct PathInfo {
     /// Direct, or through which kind of link.
     pub kind: PathKind,
-    /// The peer's address (direct) or the relay's.
+    /// The peer's address (direct) or the relay's; none for a relay behind a proxy, which alone knows it.
     pub remote: Option<SocketAddr>,
     /// The relay, when relayed.
     pub relay: Option<RelayUrl>,

@@ -5,6 +5,8 @@
     reason = "each test file uses its own part of this"
 )]
 
+pub mod proxy;
+
 use std::time::Duration;
 
 use byway::{Admission, Endpoint, Ticket, TicketSecret, Tunnel};

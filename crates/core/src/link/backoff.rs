@@ -11,7 +11,7 @@ use crate::rng::Rng;
 const FIRST: Duration = Duration::from_millis(100);
 /// Few enough attempts that a dead relay costs nothing, often enough that its return is noticed at once.
 const LAST: Duration = Duration::from_secs(10);
-/// Wrong certificate, no admission: only an operator can change that.
+/// Wrong certificate, no admission, a proxy that refuses: only an operator can change that.
 const OPERATOR: Duration = Duration::from_secs(60);
 /// Another instance runs under our key: it must end first.
 const REPLACED: Duration = Duration::from_secs(300);
@@ -30,6 +30,7 @@ pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration
 pub(crate) fn is_lasting(error: &LinkError) -> bool {
     match error {
         LinkError::Certificate(_) => true,
+        LinkError::Proxy(error) => error.fault.is_lasting(),
         LinkError::Refused(reason, _) => matches!(
             reason,
             RefuseReason::Version

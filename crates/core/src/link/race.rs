@@ -222,6 +222,11 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
+        // That UDP, which no proxy carries, leads nowhere is no news beside what a proxy said.
+        let error = match &r.last_error {
+            Some(told @ LinkError::Proxy(_)) if gone.carrier == Carrier::Udp => told.clone(),
+            _ => error,
+        };
         r.last_error = Some(error.clone());
         match &mut r.phase {
             Phase::Racing(race) => {

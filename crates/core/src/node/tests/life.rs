@@ -401,6 +401,27 @@ fn relays_out_of_reach_are_reported_with_the_reason_of_each() {
 }
 
 #[test]
+fn what_a_proxy_said_is_reported_though_udp_is_silent_for_longer() {
+    let refused = LinkError::Proxy(ProxyError {
+        proxy: "http://proxy.test:3128".to_owned(),
+        fault: ProxyFault::AuthRequired,
+    });
+    let mut world = World::new();
+    world.pass(ms(1_000));
+    world.udp_open[CLIENT] = false;
+    world.tls_open = false;
+    world.tls_error = Some(refused.clone());
+    world.connect();
+    assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
+    // After one round: no second attempt cures it, and a wrong password tried again and again locks an account.
+    assert_eq!(
+        world.hosts[CLIENT].failed,
+        Some(PeerError::NoRelay(vec![(relay_url(0), refused)]))
+    );
+    assert!(world.elapsed() > ms(10_000));
+}
+
+#[test]
 fn a_client_hangs_up_half_a_minute_after_its_last_tunnel() {
     let mut world = World::new();
     let peer = world.connect();

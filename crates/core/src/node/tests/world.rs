@@ -119,6 +119,8 @@ pub(super) struct World {
     /// By host.
     pub(super) udp_open: [bool; 2],
     pub(super) tls_open: bool,
+    /// What TLS dials end with at once where TLS is not open; UDP's end in silence then, as they do behind a real firewall.
+    pub(super) tls_error: Option<LinkError>,
     /// Nothing direct reaches this host.
     pub(super) deaf: Option<usize>,
     /// Largest datagram that fits the direct path.
@@ -126,6 +128,9 @@ pub(super) struct World {
     /// Probes are lost on the direct path, data is not.
     pub(super) lose_probes: bool,
 }
+
+/// How long a shell waits for a UDP link that nobody answers.
+const SILENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn config(role: Role) -> Config {
     Config {
@@ -181,6 +186,7 @@ impl World {
             relay_delay: ms(8),
             direct_open: true,
             udp_open: [true; 2],
+            tls_error: None,
             tls_open: true,
             deaf: None,
             direct_mtu: 1_472,
@@ -588,10 +594,13 @@ impl World {
                 let Some(relay) = relay else { return };
                 self.links.insert((host, link), (relay, carrier));
                 let round_trips = if carrier == Carrier::Udp { 2 } else { 6 };
-                self.later(
-                    self.relay_delay * round_trips,
-                    Happening::Dialed { host, link },
-                );
+                let silent = carrier == Carrier::Udp && self.tls_error.is_some();
+                let after = if silent && !self.carries(host, carrier) {
+                    SILENCE
+                } else {
+                    self.relay_delay * round_trips
+                };
+                self.later(after, Happening::Dialed { host, link });
             }
             Event::HangUp { link } => self.unlink(host, link),
             Event::Control { link, message } => {
@@ -715,7 +724,10 @@ impl World {
                     Ok(LinkUp { rtt: None, udp })
                 } else {
                     self.links.remove(&(host, link));
-                    Err(LinkError::TimedOut)
+                    let told = self.tls_error.clone();
+                    Err(told
+                        .filter(|_| carrier == Carrier::Tls)
+                        .unwrap_or(LinkError::TimedOut))
                 };
                 self.hosts[host].node.handle_dialed(self.now, link, result);
             }

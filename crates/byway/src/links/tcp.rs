@@ -1,0 +1,30 @@
+//! TCP to whichever of several addresses answers first.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+/// Between attempts at several addresses (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Races the addresses; the first connection wins.
+pub(crate) async fn connect_tcp(addrs: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut attempts = tokio::task::JoinSet::new();
+    for (addr, n) in addrs.into_iter().zip(0u32..) {
+        attempts.spawn(async move {
+            tokio::time::sleep(STAGGER * n).await;
+            TcpStream::connect(addr).await.map(|tcp| (tcp, addr))
+        });
+    }
+    let mut error = io::Error::from(io::ErrorKind::TimedOut);
+    while let Some(joined) = attempts.join_next().await {
+        match joined {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(failed)) => error = failed,
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
