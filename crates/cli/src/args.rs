@@ -3,9 +3,10 @@
 //! Every long option reads its default from `BYWAY_<NAME>`; that is added to all of them in one place ([`command`])
 //! rather than at each.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
-use byway::{LinkMode, NodeId, RelayUrl, Target};
+use byway::{LinkMode, NodeId, Proxy, RelayUrl, Target};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands::forward::Spec;
@@ -60,9 +61,41 @@ pub(crate) struct Tunnel {
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,
-    /// Reach relays through this proxy. Not supported yet.
-    #[arg(long, value_name = "URL")]
-    pub(crate) proxy: Option<String>,
+    /// Reach relays over TLS through this proxy, http://[USER:PASSWORD@]HOST:PORT or socks5://...; or none. Without it: the one
+    /// of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
+    #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
+    pub(crate) proxy: Option<ProxyText>,
+}
+
+/// The value of `--proxy` as it was written. It may hold a password: nothing shows it, and it is judged later than by clap,
+/// which repeats what it refuses.
+#[derive(Clone)]
+pub(crate) struct ProxyText(String);
+
+impl ProxyText {
+    fn read(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+    /// For an environment, which others cannot read.
+    pub(crate) fn as_written(&self) -> &str {
+        &self.0
+    }
+    /// What it means.
+    pub(crate) fn parse(&self) -> Result<Proxy, Failure> {
+        self.0.parse().map_err(|error| {
+            Failure::new(Code::Usage, "cannot use --proxy")
+                .why(error)
+                .hint(
+                    "--proxy http://HOST:PORT, socks5://HOST:PORT or none; the same in BYWAY_PROXY",
+                )
+        })
+    }
+}
+
+impl std::fmt::Debug for ProxyText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProxyText(..)")
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -205,6 +238,10 @@ pub(crate) struct Netcheck {
     /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
+    /// Reach relays over TLS through this proxy, http://[USER:PASSWORD@]HOST:PORT or socks5://...; or none. Without it: the one
+    /// of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
+    #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
+    pub(crate) proxy: Option<ProxyText>,
     /// One JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -372,6 +409,19 @@ mod tests {
         };
         assert_eq!(ssh.split().unwrap_err().code, Code::Usage);
         assert!(parsed(&["byway", "ssh"]).is_err());
+    }
+
+    #[test]
+    fn a_proxys_password_is_in_no_message() {
+        let words = ["byway", "ping", "work", "--proxy", "ftp://me:hunter2@proxy"];
+        let cli = parsed(&words).unwrap();
+        let shown = format!("{cli:?}");
+        let Command::Ping(ping) = cli.command else {
+            panic!("not ping");
+        };
+        let failure = ping.tunnel.proxy.unwrap().parse().unwrap_err();
+        assert_eq!(failure.code, Code::Usage);
+        assert!(!format!("{shown} {failure:?}").contains("hunter2"));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use byway::endpoint::Builder;
 use byway::keyfile::{self, KeyFileError};
 use byway::tunnel::Tunnel;
-use byway::{Carrier, Endpoint, Health, PathInfo, PathKind};
+use byway::{Carrier, Endpoint, Health, PathInfo, PathKind, Proxy};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args;
+use crate::args::{self, ProxyText};
 use crate::failure::{Code, Failure};
 use crate::note;
 use crate::output;
@@ -18,29 +18,29 @@ use crate::state;
 /// The name of the clients' key in the state folder.
 pub(crate) const CLIENT_KEY: &str = "client.key";
 
-/// Refuses what this version cannot do, before anything is started.
+/// Refuses what cannot be, before anything is started.
 pub(crate) fn check(options: &args::Tunnel) -> Result<(), Failure> {
-    if options.proxy.is_some() {
-        return Err(Failure::new(Code::Usage, "--proxy is not supported yet")
-            .why("this version reaches relays without a proxy only")
-            .hint("leave --proxy (and BYWAY_PROXY) away"));
-    }
-    Ok(())
+    proxy(options.proxy.as_ref()).map(drop)
+}
+
+/// What `--proxy` means; without it the environment decides.
+pub(crate) fn proxy(option: Option<&ProxyText>) -> Result<Proxy, Failure> {
+    option.map_or(Ok(Proxy::Environment), ProxyText::parse)
 }
 
 /// An endpoint's settings by the options every tunnel has.
-pub(crate) fn builder(options: &args::Tunnel) -> Builder {
-    Endpoint::builder()
+pub(crate) fn builder(options: &args::Tunnel) -> Result<Builder, Failure> {
+    Ok(Endpoint::builder()
         .links(options.link.mode())
+        .proxy(proxy(options.proxy.as_ref())?)
         .direct(!options.no_direct)
         .port_mapping(!options.no_port_mapping)
-        .spray(!options.no_spray)
+        .spray(!options.no_spray))
 }
 
 /// A client's endpoint.
 pub(crate) async fn bind(options: &args::Tunnel) -> Result<Endpoint, Failure> {
-    check(options)?;
-    let mut builder = builder(options);
+    let mut builder = builder(options)?;
     // A folder that cannot be written is no reason not to connect with a ticket, only not to be recognised again.
     match state::file(CLIENT_KEY) {
         Ok(path) => match keyfile::load_or_create(&path) {
@@ -81,9 +81,12 @@ pub(crate) fn describe_path(tunnel: &Tunnel) -> String {
 
 /// A path, for people.
 pub(crate) fn describe(path: &PathInfo) -> String {
-    let remote = path
-        .remote
-        .map_or_else(String::new, |remote| format!(" {remote}"));
+    // Through a proxy the relay has no address here, but it always has a name.
+    let remote = match (path.remote, &path.relay) {
+        (Some(remote), _) => format!(" {remote}"),
+        (None, Some(relay)) => format!(" {}", relay.authority()),
+        (None, None) => String::new(),
+    };
     match path.kind {
         PathKind::Direct => format!("direct{remote}"),
         PathKind::RelayUdp => format!("relay{remote} over UDP"),

@@ -97,6 +97,9 @@ impl Failure {
             ConnectError::Certificate(_) => failure(Code::NoPath).hint(
                 "a pin stands behind # in the relay's URL and must be the one the relay printed; without one its certificate must be valid for its name. If the relay has a new key, the agent needs its new URL, and clients a new ticket",
             ),
+            ConnectError::Proxy(_) => failure(Code::NoPath).hint(
+                "the proxy is --proxy (BYWAY_PROXY), else HTTPS_PROXY or ALL_PROXY: correct it, name the relay's host in NO_PROXY, or go without by --proxy none",
+            ),
             ConnectError::Offline(_) => failure(Code::Offline)
                 .hint("start the agent (byway agent), or wait until its machine is back"),
             ConnectError::NotAllowed(_) => failure(Code::NotAllowed).hint(
@@ -191,6 +194,7 @@ mod tests {
             code(ConnectError::TimedOut(std::time::Duration::from_secs(1))),
             Code::NoPath
         );
+        assert_eq!(code(ConnectError::Proxy("x".into())), Code::NoPath);
         assert_eq!(code(ConnectError::Busy("x".into())), Code::NoPath);
         assert_eq!(code(ConnectError::Handshake("x".into())), Code::Failed);
     }

@@ -305,6 +305,26 @@ fn ssh_is_run_with_stdio_as_its_proxy_and_its_exit_code_is_ours() {
 }
 
 #[test]
+fn a_proxys_password_reaches_the_stdio_under_ssh_and_no_command_line() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let agent = home.agent(&relay.url, &[]);
+    let bin = home.file("bin");
+    fs::create_dir(&bin).unwrap();
+    let ssh = bin.join("ssh");
+    fs::write(&ssh, "#!/bin/sh\necho \"$BYWAY_PROXY\"; echo \"$@\"\n").unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let url = "http://me:hunter2@proxy:3128";
+    let mut command = home.byway(&["ssh", "--proxy", url, &agent.peer]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    let done = finish(command.spawn_piped());
+    let (variable, words) = done.succeeds().stdout.split_once('\n').unwrap();
+    assert_eq!(variable, url);
+    assert!(words.contains("ProxyCommand="), "{words}");
+    assert!(!words.contains("hunter2"), "{words}");
+}
+
+#[test]
 fn netcheck_prints_one_object_with_the_names_of_the_report() {
     let home = Home::new();
     let relay = Relay::start();
@@ -327,6 +347,45 @@ fn netcheck_prints_one_object_with_the_names_of_the_report() {
     let shown = shown.succeeds();
     assert!(shown.stdout.contains("UDP over IPv4"));
     assert!(shown.stdout.contains("on this host"), "{}", shown.stdout);
+}
+
+#[test]
+fn netcheck_names_the_proxy_that_the_environment_names() {
+    let home = Home::new();
+    let relay = Relay::start();
+    let netcheck = |variables: &[(&str, &str)], words: &[&str]| {
+        let words = [&["netcheck", "--relay", &relay.url], words].concat();
+        let mut command = home.byway(&words);
+        command.envs(variables.iter().copied());
+        let done = finish(command.spawn_piped());
+        assert!(!format!("{done:?}").contains("hunter2"), "{done:#?}");
+        done.succeeds().stdout.clone()
+    };
+    let named = [("ALL_PROXY", "socks5://me:hunter2@proxy.invalid:1081")];
+    let report = &json_lines(&netcheck(&named, &["--json"]))[0];
+    assert_eq!(report["proxy"]["url"], "socks5://proxy.invalid:1081");
+    assert_eq!(report["proxy"]["source"], "ALL_PROXY");
+    // It is on this host.
+    assert_eq!(report["relays"][0]["proxied"], false);
+    let shown = netcheck(&named, &[]);
+    assert!(
+        shown.contains("socks5://proxy.invalid:1081, by ALL_PROXY"),
+        "{shown}"
+    );
+    assert!(shown.contains("goes without the proxy"), "{shown}");
+
+    let given = ["--json", "--proxy", "http://me:hunter2@proxy.invalid"];
+    let report = &json_lines(&netcheck(&named, &given))[0];
+    assert_eq!(report["proxy"]["url"], "http://proxy.invalid:80");
+    assert_eq!(report["proxy"]["source"], "--proxy");
+    assert_eq!(report["relays"][0]["proxied"], true);
+
+    let wrong = [("HTTPS_PROXY", "https://me:hunter2@proxy.invalid")];
+    let report = &json_lines(&netcheck(&wrong, &["--json"]))[0];
+    assert!(report["proxy"]["url"].is_null());
+    let error = report["proxy"]["error"].as_str().unwrap();
+    assert!(error.contains("https://"), "{error}");
+    assert!(json_lines(&netcheck(&[], &["--json"]))[0]["proxy"].is_null());
 }
 
 #[test]

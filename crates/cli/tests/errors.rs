@@ -52,14 +52,72 @@ fn an_unknown_alias_is_a_peer_not_found() {
 fn what_is_not_supported_yet_says_so() {
     let home = Home::new();
     let good = ticket().to_string();
-    home.run(&["ping", &good, "--proxy", "http://proxy:3128"])
-        .fails(2, &["not supported yet", "proxy"]);
     home.run(&["forward", &good, "53:dns:53/udp"])
         .fails(2, &["udp is not supported yet"]);
-    let mut by_environment = home.byway(&["ping", &good]);
-    by_environment.env("BYWAY_PROXY", "http://proxy:3128");
+}
+
+#[test]
+fn a_proxy_that_is_none_is_bad_usage_and_its_password_stays_unsaid() {
+    let home = Home::new();
+    let good = ticket().to_string();
+    let secret = |done: &common::Done| {
+        assert!(!format!("{done:?}").contains("hunter2"), "{done:#?}");
+    };
+    for (url, why) in [
+        ("ftp://me:hunter2@proxy", "http://, socks5://"),
+        ("https://me:hunter2@proxy:3128", "not supported"),
+        ("http://me:hunter2@proxy:3128/x", "ends with its port"),
+        ("http://me:hunter2@proxy:99999", "from 1 to 65535"),
+    ] {
+        for words in [
+            &["ping", &good][..],
+            &["stdio", &good, "22"],
+            &["forward", &good, "8080"],
+            &["ssh", "--proxy", url, &good],
+            &["agent", "--relay", "https://127.0.0.1:1"],
+            &["netcheck", "--relay", "https://127.0.0.1:1"],
+        ] {
+            let done = match words[0] {
+                "ssh" => home.run(words),
+                _ => home.run(&[words, &["--proxy", url]].concat()),
+            };
+            secret(done.fails(2, &["--proxy", why]));
+        }
+        let mut by_environment = home.byway(&["ping", &good]);
+        by_environment.env("BYWAY_PROXY", url);
+        let done = common::finish(common::SpawnPiped::spawn_piped(&mut by_environment));
+        secret(done.fails(2, &["byway_proxy", why]));
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_is_no_path_and_named_without_its_password() {
+    let home = Home::new();
+    let mut elsewhere = ticket();
+    elsewhere.relays[0].url = "https://relay.invalid".parse().unwrap();
+    elsewhere.relays[0].addrs.clear();
+    let peer = elsewhere.to_string();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("http://me:hunter2@{nobody}");
+    let shown = format!("the proxy http://{nobody} takes no connection");
+    let mut by_environment = home.byway(&["ping", &peer, "-vvv"]);
+    by_environment.env("HTTPS_PROXY", &url);
     let done = common::finish(common::SpawnPiped::spawn_piped(&mut by_environment));
-    done.fails(2, &["not supported yet"]);
+    done.fails(5, &[&shown, "--proxy none"]);
+    assert!(!format!("{done:?}").contains("hunter2"), "{done:#?}");
+    let mut excepted = home.byway(&["ping", &peer]);
+    excepted
+        .env("HTTPS_PROXY", &url)
+        .env("NO_PROXY", "relay.invalid");
+    let done = common::finish(common::SpawnPiped::spawn_piped(&mut excepted));
+    assert!(!done.fails(5, &["resolve"]).stderr.contains("proxy"));
+    let mut none = home.byway(&["ping", &peer, "--proxy", "none"]);
+    none.env("HTTPS_PROXY", &url);
+    let done = common::finish(common::SpawnPiped::spawn_piped(&mut none));
+    assert!(!done.fails(5, &["resolve"]).stderr.contains("proxy"));
 }
 
 #[test]

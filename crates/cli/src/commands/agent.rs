@@ -117,7 +117,7 @@ async fn bind(args: &args::Agent) -> Result<Endpoint, Failure> {
             ..Admission::default()
         }
     };
-    let builder = client::builder(&args.tunnel)
+    let builder = client::builder(&args.tunnel)?
         .secret_key(key)
         .epoch_file(state::beside(&path, "epoch"))
         .accept(admission);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use byway::discovery::{Mapping, MappingProtocol, NatReport, PortPattern};
 use byway::endpoint::LinkStatus;
+use byway::proxy::{ProxyInUse, ProxySource};
 use byway::{Admission, Carrier, Endpoint};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -35,6 +36,8 @@ struct Report<'a> {
     port_delta: Option<i32>,
     public: Option<bool>,
     port_mapping: Option<PortMapping>,
+    /// What TLS links go through.
+    proxy: Option<Proxy>,
     servers: Vec<Server<'a>>,
     relays: Vec<Relay<'a>>,
     /// Names of servers that do not resolve.
@@ -46,6 +49,16 @@ struct Report<'a> {
 struct PortMapping {
     protocol: &'static str,
     external: SocketAddr,
+}
+
+#[derive(Serialize)]
+struct Proxy {
+    /// Without user name and password.
+    url: Option<String>,
+    /// `--proxy`, or the environment variable that names it.
+    source: &'static str,
+    /// Why it cannot be used.
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +78,8 @@ struct Relay<'a> {
     carrier: Option<&'static str>,
     observed: Option<SocketAddr>,
     tls_intercepted: bool,
+    /// TLS to it goes through the proxy.
+    proxied: bool,
     error: Option<&'a str>,
 }
 
@@ -79,6 +94,7 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     // An endpoint that accepts keeps links to its relays; this one admits nobody.
     let mut builder = Endpoint::builder()
         .accept(Admission::default())
+        .proxy(client::proxy(args.proxy.as_ref())?)
         .port_mapping(!args.no_port_mapping);
     for relay in &args.relays {
         builder = builder.relay(relay.clone());
@@ -106,10 +122,20 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     };
     let links = endpoint.links().borrow().clone();
     let unresolved = endpoint.unresolved();
+    let seen = Seen {
+        report: &report,
+        links: &links,
+        unresolved: &unresolved,
+        proxy: endpoint.proxy(),
+        proxied: links
+            .iter()
+            .map(|link| endpoint.is_proxied(&link.relay))
+            .collect(),
+    };
     if args.json {
-        json_line(&for_scripts(&report, &links, &unresolved));
+        json_line(&for_scripts(&seen));
     } else {
-        show(&report, &links, &unresolved);
+        show(&seen);
     }
     endpoint.close().await;
     // That STUN servers alone stay silent is a finding: UDP does not pass. That not even TLS reaches a relay, or that
@@ -138,11 +164,25 @@ async fn links(endpoint: &Endpoint) {
     let _ = tokio::time::timeout(OTHER_CARRIER, up).await;
 }
 
-fn for_scripts<'a>(
+/// All there is to tell.
+struct Seen<'a> {
     report: &'a NatReport,
     links: &'a [LinkStatus],
     unresolved: &'a [String],
-) -> Report<'a> {
+    proxy: Option<ProxyInUse>,
+    /// Beside `links`.
+    proxied: Vec<bool>,
+}
+
+impl Seen<'_> {
+    /// The links, and whether TLS to their relays goes through the proxy.
+    fn links(&self) -> impl Iterator<Item = (&LinkStatus, bool)> {
+        self.links.iter().zip(self.proxied.iter().copied())
+    }
+}
+
+fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
+    let report = seen.report;
     let (ports, port_delta) = ports(report.ports);
     Report {
         udp_v4: report.udp_v4,
@@ -159,6 +199,11 @@ fn for_scripts<'a>(
             protocol: protocol(mapping.protocol),
             external: mapping.external,
         }),
+        proxy: seen.proxy.as_ref().map(|proxy| Proxy {
+            url: proxy.url.as_ref().ok().cloned(),
+            source: source(proxy),
+            error: proxy.url.as_ref().err().map(ToString::to_string),
+        }),
         servers: report
             .servers
             .iter()
@@ -172,18 +217,26 @@ fn for_scripts<'a>(
                 local: row.local,
             })
             .collect(),
-        relays: links
-            .iter()
-            .map(|link| Relay {
+        relays: seen
+            .links()
+            .map(|(link, proxied)| Relay {
                 url: link.relay.to_string(),
                 carrier: link.carrier.map(client::carrier_name),
                 observed: link.observed,
                 tls_intercepted: link.intercepted,
+                proxied,
                 error: link.error.as_deref(),
             })
             .collect(),
-        unresolved,
+        unresolved: seen.unresolved,
         generation: report.generation,
+    }
+}
+
+fn source(proxy: &ProxyInUse) -> &'static str {
+    match proxy.source {
+        ProxySource::Variable(name) => name,
+        _ => "--proxy",
     }
 }
 
@@ -214,7 +267,8 @@ fn ports(pattern: PortPattern) -> (&'static str, Option<i32>) {
     }
 }
 
-fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
+fn show(seen: &Seen<'_>) {
+    let (report, links) = (seen.report, seen.links);
     let style = output::stdout();
     let yes_no = |fact: Option<bool>| match fact {
         Some(true) => style.green("yes"),
@@ -249,6 +303,16 @@ fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
                 |m| format!("{} by {}", m.external, protocol(m.protocol)),
             ),
         ),
+        (
+            "proxy for TLS links",
+            seen.proxy.as_ref().map_or_else(
+                || "none".to_owned(),
+                |proxy| {
+                    let url = proxy.url.as_deref().unwrap_or("not usable");
+                    format!("{url}, by {}", source(proxy))
+                },
+            ),
+        ),
     ] {
         print_line(&format!("{name:<28}{value}"));
     }
@@ -278,7 +342,7 @@ fn show(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) {
         }
         print_line(&format!("\n{table}"));
     }
-    for finding in findings(report, links, unresolved) {
+    for finding in findings(seen) {
         print_line(&format!("\n{} {finding}", style.bold("*")));
     }
 }
@@ -293,11 +357,14 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// What it means for a person.
-fn findings(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) -> Vec<String> {
-    let mut findings: Vec<String> = unresolved
+fn findings(seen: &Seen<'_>) -> Vec<String> {
+    let (report, links) = (seen.report, seen.links);
+    let mut findings: Vec<String> = seen
+        .unresolved
         .iter()
         .map(|name| format!("{name} does not resolve: a wrong name, or no DNS here."))
         .collect();
+    findings.extend(of_the_proxy(seen));
     let asked = &report.servers;
     if !asked.is_empty() && asked.iter().all(|row| row.addr.ip().is_loopback()) {
         findings.push(
@@ -355,16 +422,52 @@ fn findings(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) -> 
     findings
 }
 
+/// What of the proxy a person would not expect.
+fn of_the_proxy(seen: &Seen<'_>) -> Vec<String> {
+    let Some(proxy) = &seen.proxy else {
+        return Vec::new();
+    };
+    let unusable = proxy.url.as_ref().err();
+    let unusable =
+        unusable.map(|error| format!("The proxy of {} is none: {error}.", source(proxy)));
+    let of_links = seen.links().filter_map(|(link, proxied)| match proxied {
+        false => Some(format!(
+            "TLS to {} goes without the proxy: NO_PROXY names it, or it is on this host.",
+            link.relay
+        )),
+        true if link.carrier == Some(Carrier::Tls) => Some(format!(
+            "The link to {} goes through the proxy.",
+            link.relay
+        )),
+        true => None,
+    });
+    unusable.into_iter().chain(of_links).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
+    fn nothing(report: &NatReport) -> Seen<'_> {
+        Seen {
+            report,
+            links: &[],
+            unresolved: &[],
+            proxy: None,
+            proxied: Vec::new(),
+        }
+    }
+
     #[test]
     fn scripts_find_the_names_they_rely_on() {
         let report = NatReport::default();
         let names = ["nosuch.invalid:3478".to_owned()];
-        let json = serde_json::to_value(for_scripts(&report, &[], &names)).unwrap();
+        let seen = Seen {
+            unresolved: &names,
+            ..nothing(&report)
+        };
+        let json = serde_json::to_value(for_scripts(&seen)).unwrap();
         assert_eq!(json["unresolved"][0], "nosuch.invalid:3478");
         for name in [
             "udp_v4",
@@ -376,6 +479,7 @@ mod tests {
             "port_dependent",
             "ports",
             "public",
+            "proxy",
             "servers",
             "generation",
         ] {
@@ -387,6 +491,6 @@ mod tests {
 
     #[test]
     fn nothing_is_claimed_of_a_network_nobody_looked_at() {
-        assert!(findings(&NatReport::default(), &[], &[]).is_empty());
+        assert!(findings(&nothing(&NatReport::default())).is_empty());
     }
 }

@@ -26,6 +26,10 @@ pub(crate) fn run(args: &args::Ssh, verbose: u8) -> Result<(), Failure> {
     } else {
         peer_text
     };
+    // So is a proxy's password; the `stdio` under ssh reads it where this process may have had it from.
+    if let Some(proxy) = &args.tunnel.proxy {
+        ssh.env("BYWAY_PROXY", proxy.as_written());
+    }
     let proxy = proxy_command(&exe.to_string_lossy(), verbose, &args.tunnel, peer_word);
     // With the key's beginning: two agents that call themselves alike must not share what ssh keeps by host name.
     let host = format!(

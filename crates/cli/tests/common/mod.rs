@@ -72,7 +72,8 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if name.starts_with("BYWAY_") || name == "RUST_LOG" {
+            let proxy = name.to_ascii_lowercase().ends_with("_proxy");
+            if name.starts_with("BYWAY_") || name == "RUST_LOG" || proxy {
                 command.env_remove(name);
             }
         }
