@@ -272,10 +272,16 @@ pub enum LinkError {
     Protocol(String),
     /// A proxy before the relay did not let the link through (TLS links only).
     #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    Proxy(Box<ProxyError>),
     /// The local side hung up.
     #[error("hung up")]
     HungUp,
+}
+
+impl From<ProxyError> for LinkError {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(Box::new(error))
+    }
 }
 
 /// Why a peer could not be reached, or is no longer.

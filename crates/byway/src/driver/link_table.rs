@@ -134,3 +134,31 @@ impl LinkTable {
         self.relays.values().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use byway_core::io::{ProxyError, ProxyFault};
+
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_said_is_shown_though_udp_fails_later() {
+        let relay = RelayId(0);
+        let mut table = LinkTable::default();
+        table.note_relay(relay, &RelayUrl::new("relay.test", 443, None).unwrap());
+        let proxy = LinkError::from(ProxyError {
+            proxy: "http://proxy.test:3128".to_owned(),
+            fault: ProxyFault::AuthRefused,
+        });
+        table.failed(relay, LinkId(2), Some(Carrier::Tls), &proxy);
+        table.failed(relay, LinkId(1), Some(Carrier::Udp), &LinkError::TimedOut);
+        let shown = table.statuses().remove(0);
+        assert!(shown.proxy_failed);
+        assert_eq!(shown.error, Some(proxy.to_string()));
+        // The next word over TLS counts again.
+        table.failed(relay, LinkId(3), Some(Carrier::Tls), &LinkError::TimedOut);
+        let shown = table.statuses().remove(0);
+        assert!(!shown.proxy_failed);
+        assert_eq!(shown.error, Some(LinkError::TimedOut.to_string()));
+    }
+}

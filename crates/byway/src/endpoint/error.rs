@@ -221,7 +221,7 @@ mod tests {
         assert!(matches!(other, ConnectError::Certificate(_)));
         let fault = ProxyFault::AuthRequired;
         let proxy = "http://proxy.test:3128".to_owned();
-        let error = LinkError::Proxy(ProxyError { proxy, fault });
+        let error = LinkError::from(ProxyError { proxy, fault });
         let error = PeerError::NoRelay(vec![(url(), error)]);
         let error = ConnectError::from_peer(error, &ticket(), Duration::ZERO);
         let text_of_it = error.to_string();

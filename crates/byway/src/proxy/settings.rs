@@ -64,24 +64,16 @@ pub struct ProxyInUse {
 /// The setting, resolved against the environment.
 pub(crate) struct Proxies {
     proxy: Option<(Result<ProxyUrl, ProxyUrlError>, ProxySource)>,
-    exceptions: Exceptions,
-}
-
-enum Exceptions {
-    Nobody,
-    /// Relays on this host, and those that this matcher does not give to its proxy.
-    Listed(Matcher),
+    /// Relays on this host, and those that this matcher does not give to its proxy; none without it.
+    exceptions: Option<Matcher>,
 }
 
 impl Proxies {
     /// `environment` gives the value of a variable.
     pub(crate) fn new(setting: &Proxy, environment: impl Fn(&str) -> Option<String>) -> Self {
         let (proxy, exceptions) = match setting {
-            Proxy::None => (None, Exceptions::Nobody),
-            Proxy::Url(url) => (
-                Some((Ok(url.clone()), ProxySource::Setting)),
-                Exceptions::Nobody,
-            ),
+            Proxy::None => (None, None),
+            Proxy::Url(url) => (Some((Ok(url.clone()), ProxySource::Setting)), None),
             Proxy::Environment => {
                 let named = VARIABLES.iter().find_map(|&name| {
                     let value = environment(name).filter(|value| !value.trim().is_empty())?;
@@ -93,7 +85,7 @@ impl Proxies {
                     .https("http://proxy.invalid")
                     .no(list.unwrap_or_default())
                     .build();
-                (named, Exceptions::Listed(matcher))
+                (named, Some(matcher))
             }
         };
         Self { proxy, exceptions }
@@ -109,7 +101,7 @@ impl Proxies {
     /// The proxy before this relay; an error if there should be one and it cannot be used.
     pub(crate) fn before(&self, relay: &RelayUrl) -> Option<Result<&ProxyUrl, ProxyError>> {
         let (url, source) = self.proxy.as_ref()?;
-        if self.exceptions.holds(relay) {
+        if self.excepts(relay) {
             return None;
         }
         Some(url.as_ref().map_err(|error| ProxyError {
@@ -129,11 +121,9 @@ impl Proxies {
             source: *source,
         })
     }
-}
 
-impl Exceptions {
-    fn holds(&self, relay: &RelayUrl) -> bool {
-        let Self::Listed(matcher) = self else {
+    fn excepts(&self, relay: &RelayUrl) -> bool {
+        let Some(matcher) = &self.exceptions else {
             return false;
         };
         // A proxy's own loopback is another host's.

@@ -402,7 +402,7 @@ fn relays_out_of_reach_are_reported_with_the_reason_of_each() {
 
 #[test]
 fn what_a_proxy_said_is_reported_though_udp_is_silent_for_longer() {
-    let refused = LinkError::Proxy(ProxyError {
+    let refused = LinkError::from(ProxyError {
         proxy: "http://proxy.test:3128".to_owned(),
         fault: ProxyFault::AuthRequired,
     });
