@@ -11,6 +11,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("ip", "iproute2"),
     ("kill", "procps"),
+    ("microsocks", "microsocks"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
     ("scp", "openssh-client"),
@@ -20,6 +21,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("stun", "stun-client"),
     ("sysctl", "procps"),
+    ("tinyproxy", "tinyproxy-bin"),
     ("turnserver", "coturn"),
     ("turnutils_stunclient", "coturn"),
 ];

@@ -12,6 +12,7 @@
 //! | sequential | address and port-dependent, the next port each time | address and port-dependent | `snat` to ports that count up |
 //! | symmetric | address and port-dependent, random ports | address and port-dependent | `masquerade random,fully-random` |
 //! | UDP blocked | - | all UDP dropped | TCP as port-restricted |
+//! | proxy only | - | all dropped | nothing is forwarded; a proxy on the router is the way out |
 //!
 //! There is one host behind a router, so "every flow from outside" has one place to go.
 //!
@@ -42,6 +43,8 @@ pub enum NatKind {
     Symmetric,
     /// No UDP at all; TCP is translated.
     UdpBlocked,
+    /// Nothing at all but through a proxy on the router.
+    ProxyOnly,
 }
 
 /// Ports of a counting router, far from those that programs choose (RFC 6335: 49152 on).
@@ -51,7 +54,7 @@ const COUNTED: u16 = 1_000;
 
 impl NatKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Open,
         Self::FullCone,
         Self::AddressRestricted,
@@ -60,6 +63,7 @@ impl NatKind {
         Self::Sequential,
         Self::Symmetric,
         Self::UdpBlocked,
+        Self::ProxyOnly,
     ];
 
     /// How many routers stand in a row.
@@ -73,7 +77,12 @@ impl NatKind {
 
     /// True if the host is found where STUN says it is, whoever looks.
     pub fn is_where_it_says(self) -> bool {
-        !matches!(self, Self::Sequential | Self::Symmetric | Self::UdpBlocked)
+        !matches!(self, Self::Sequential | Self::Symmetric) && !self.is_tls_only()
+    }
+
+    /// True if no UDP gets out.
+    pub fn is_tls_only(self) -> bool {
+        matches!(self, Self::UdpBlocked | Self::ProxyOnly)
     }
 
     /// True if whoever was called is heard from every port of its address.
@@ -98,6 +107,7 @@ impl NatKind {
         };
         let forward = match self {
             Self::UdpBlocked => "meta l4proto udp drop",
+            Self::ProxyOnly => "drop",
             _ => "",
         };
         format!(
@@ -163,6 +173,7 @@ impl fmt::Display for NatKind {
             Self::Sequential => "sequential",
             Self::Symmetric => "symmetric",
             Self::UdpBlocked => "udp_blocked",
+            Self::ProxyOnly => "proxy_only",
         })
     }
 }

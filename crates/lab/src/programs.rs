@@ -3,6 +3,7 @@
 mod byway;
 mod coturn;
 pub mod miniupnpd;
+mod proxy;
 mod sshd;
 
 use std::env;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use byway::{Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, pongs, start_ping};
 pub use coturn::{PORT as COTURN_PORT, coturn};
+pub use proxy::{Proxy, microsocks, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
 
 use crate::netns::Namespace;

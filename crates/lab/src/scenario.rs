@@ -10,6 +10,7 @@ pub mod matrix;
 mod nats;
 mod openssh;
 mod portmap;
+mod proxy;
 mod roaming;
 mod waste;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         roaming::SCENARIOS,
         links::SCENARIOS,
         portmap::SCENARIOS,
+        proxy::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,
         errors::SCENARIOS,

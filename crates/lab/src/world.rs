@@ -15,7 +15,7 @@ use crate::leftovers::{Scratch, unique};
 use crate::nat::NatKind;
 use crate::netns::{Namespace, cable};
 use crate::process::Running;
-use crate::programs;
+use crate::programs::{self, Proxy};
 
 /// The relay's address.
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -42,6 +42,8 @@ const SEED: &str = "1";
 /// A host and its addresses.
 #[derive(Debug)]
 pub struct Place {
+    /// The proxy on its router, which the environment of Byway's programs here names.
+    pub proxy: Option<Proxy>,
     /// Where its programs run.
     pub namespace: Namespace,
     /// Its own address.
@@ -60,11 +62,19 @@ impl Place {
         SocketAddr::new(IpAddr::V4(self.addr), port)
     }
 
+    /// The address of the router that the host looks at.
+    pub fn gateway(&self) -> Result<Ipv4Addr> {
+        self.router.as_ref().context("a site with a router")?;
+        let [a, b, c, _] = self.addr.octets();
+        Ok(Ipv4Addr::new(a, b, c, 1))
+    }
+
     /// Bytes sent and received by the host since the world began, by way. GSO super-packets count whole.
     pub fn traffic(&self) -> Result<Traffic> {
         Ok(Traffic {
             relay_udp: self.namespace.counter("relay_udp")?,
             relay_tcp: self.namespace.counter("relay_tcp")?,
+            proxied: self.namespace.counter("proxied")?,
             direct: self.namespace.counter("direct")?,
         })
     }
@@ -97,6 +107,8 @@ pub struct Traffic {
     pub relay_udp: u64,
     /// TCP with the relay's host.
     pub relay_tcp: u64,
+    /// TCP with the site's own router.
+    pub proxied: u64,
     /// UDP with the other site.
     pub direct: u64,
 }
@@ -107,6 +119,7 @@ impl Traffic {
         Self {
             relay_udp: self.relay_udp - earlier.relay_udp,
             relay_tcp: self.relay_tcp - earlier.relay_tcp,
+            proxied: self.proxied - earlier.proxied,
             direct: self.direct - earlier.direct,
         }
     }
@@ -155,9 +168,10 @@ impl World {
         let relay = public_host(&name, &internet, "relay", &[RELAY, RELAY_2])?;
         let stun_1 = public_host(&name, &internet, "stun1", &STUN_1)?;
         let stun_2 = public_host(&name, &internet, "stun2", &[STUN_2])?;
+        let kinds = [client, agent];
         let client = site(&name, &internet, "client", client, CLIENT_PUBLIC, 1)?;
         let agent = site(&name, &internet, "agent", agent, AGENT_PUBLIC, 2)?;
-        Ok(Self {
+        let mut world = Self {
             relay,
             stun_1,
             stun_2,
@@ -166,7 +180,15 @@ impl World {
             _internet: internet,
             scratch,
             name,
-        })
+        };
+        let [on_client, on_agent] = kinds.map(|kind| kind == NatKind::ProxyOnly);
+        if on_client {
+            world.client.proxy = Some(programs::tinyproxy(&world, &world.client, None)?);
+        }
+        if on_agent {
+            world.agent.proxy = Some(programs::tinyproxy(&world, &world.agent, None)?);
+        }
+        Ok(world)
     }
 
     /// What changes the links of a world with delay while it runs. Its ports are `client`, `agent`, `relay`, `stun1` and
@@ -187,6 +209,7 @@ fn public_host(world: &str, internet: &Internet, role: &str, addrs: &[Ipv4Addr])
     internet.attach(&namespace, "eth0", role, addrs)?;
     watch(&namespace)?;
     Ok(Place {
+        proxy: None,
         namespace,
         addr: addrs[0],
         public: addrs[0],
@@ -235,6 +258,7 @@ fn site(
     watch(&namespace)?;
     let mut routers = routers.into_iter();
     Ok(Place {
+        proxy: None,
         namespace,
         addr,
         public,
@@ -334,13 +358,14 @@ impl Internet {
 /// Counters on a host, by way: the judge of which path bytes took. Sites are 203.0.113.64/26 from outside.
 fn watch(host: &Namespace) -> Result<()> {
     let mut rules = String::from(
-        "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter direct {}\n",
+        "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter proxied {}\n counter direct {}\n",
     );
     for (hook, dir) in [("input", "saddr"), ("output", "daddr")] {
         rules.push_str(&format!(
             " chain {hook} {{ type filter hook {hook} priority filter; policy accept;\n\
              ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto udp counter name relay_udp\n\
              ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto tcp counter name relay_tcp\n\
+             ip {dir} 10.0.0.0/8 meta l4proto tcp counter name proxied\n\
              ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n\
              ip6 {dir} {RELAY_V6} meta l4proto udp counter name relay_udp\n\
              ip6 {dir} {RELAY_V6} meta l4proto tcp counter name relay_tcp\n\

@@ -154,6 +154,17 @@ pub struct Forward {
 impl Forward {
     /// Forwards a port of the client's to the same port of the agent's loopback.
     pub fn start(world: &World, peer: &str, port: u16, options: Options) -> Result<Self> {
+        Self::start_with(world, peer, port, options, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        world: &World,
+        peer: &str,
+        port: u16,
+        options: Options,
+        args: &[&str],
+    ) -> Result<Self> {
         let mut command = byway(world, &world.client, "client")?;
         command
             .args([
@@ -161,7 +172,8 @@ impl Forward {
                 peer,
                 &format!("127.0.0.1:{port}:127.0.0.1:{port}"),
             ])
-            .args(options.args());
+            .args(options.args())
+            .args(args);
         let process = Running::start("byway forward", &mut command)?;
         process.first_line("listening", READY)?;
         Ok(Self {
@@ -249,6 +261,9 @@ pub fn byway(world: &World, place: &Place, role: &str) -> Result<Command> {
     command
         .current_dir(&home)
         .env("BYWAY_NO_PORT_MAPPING", "true");
+    if let Some(proxy) = &place.proxy {
+        command.env("HTTPS_PROXY", &proxy.url);
+    }
     if std::env::var_os("BYWAY_LAB_VERBOSE").is_some() {
         command.env("RUST_LOG", "debug");
     }

@@ -7,18 +7,34 @@ use anyhow::{Context, Result, ensure};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::{
-    self, AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, Sequential, Symmetric,
-    UdpBlocked,
+    self, AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, ProxyOnly, Sequential,
+    Symmetric, UdpBlocked,
 };
-use crate::harness::{self, Scenario, say};
+use crate::harness::{self, Need, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, Traffic, World};
+
+/// The same with what stands before a network of that kind.
+const WITH_PROXY: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("tinyproxy"),
+];
+
+const fn needs(client: NatKind, agent: NatKind) -> &'static [Need] {
+    if matches!(client, ProxyOnly) || matches!(agent, ProxyOnly) {
+        WITH_PROXY
+    } else {
+        WITH_CURL
+    }
+}
 
 macro_rules! pairs {
     ($($name:literal $client:ident $agent:ident $way:ident;)*) => {
         pub(super) const SCENARIOS: &[Scenario] = &[$(Scenario {
             name: $name,
-            needs: WITH_CURL,
+            needs: needs($client, $agent),
             run: || pair($client, $agent, Way::$way),
         }),*];
     };
@@ -50,11 +66,14 @@ pairs! {
     "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted Direct;
     "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential Direct;
     "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric UdpLink;
+    "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly AgentTls;
+    "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted ClientTls;
+    "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked BothTls;
 }
 
 /// Every kind against every other, as a table; false if one pair was not what it must be. For a person: it takes minutes.
 pub fn table() -> bool {
-    harness::by_hand(WITH_CURL, print_table)
+    harness::by_hand(WITH_PROXY, print_table)
 }
 
 fn print_table() -> bool {
@@ -176,10 +195,10 @@ impl Way {
     /// look at ports, by a port that follows from those before, or by trying many (a miss in some thousand runs). Two sides
     /// that are somewhere else each time do not meet.
     fn expected(client: NatKind, agent: NatKind) -> Self {
-        match (client, agent) {
-            (UdpBlocked, UdpBlocked) => Self::BothTls,
-            (UdpBlocked, _) => Self::ClientTls,
-            (_, UdpBlocked) => Self::AgentTls,
+        match (client.is_tls_only(), agent.is_tls_only()) {
+            (true, true) => Self::BothTls,
+            (true, false) => Self::ClientTls,
+            (false, true) => Self::AgentTls,
             _ if client.is_where_it_says() || agent.is_where_it_says() => Self::Direct,
             _ => Self::UdpLink,
         }
@@ -195,18 +214,20 @@ impl Way {
 
     /// Compares with what the hosts' counters saw of a download.
     fn judge(self, client: Traffic, agent: Traffic) -> Result<()> {
+        // Where there is a proxy nothing gets past it, and elsewhere there is none.
+        let tls = |t: Traffic| t.relay_tcp + t.proxied;
         let (on_client, on_agent) = match self {
             Self::Direct => (client.direct, agent.direct),
             Self::UdpLink => (client.relay_udp, agent.relay_udp),
-            Self::ClientTls => (client.relay_tcp, agent.relay_udp),
-            Self::AgentTls => (client.relay_udp, agent.relay_tcp),
-            Self::BothTls => (client.relay_tcp, agent.relay_tcp),
+            Self::ClientTls => (tls(client), agent.relay_udp),
+            Self::AgentTls => (client.relay_udp, tls(agent)),
+            Self::BothTls => (tls(client), tls(agent)),
         };
         ensure!(
             on_client >= SIZE && on_agent >= SIZE,
             "the bytes should have gone {self:?}: {client:?} / {agent:?}"
         );
-        let all = |t: Traffic| t.direct + t.relay_udp + t.relay_tcp;
+        let all = |t: Traffic| t.direct + t.relay_udp + tls(t);
         ensure!(
             all(client).max(all(agent)) < SIZE * 3 / 2,
             "much was sent twice: {client:?} / {agent:?}"
@@ -265,6 +286,8 @@ mod tests {
         assert_eq!(Way::expected(Symmetric, Open), Way::Direct);
         assert_eq!(Way::expected(Symmetric, PortRestricted), Way::Direct);
         assert_eq!(Way::expected(Open, UdpBlocked), Way::AgentTls);
+        assert_eq!(Way::expected(ProxyOnly, PortRestricted), Way::ClientTls);
+        assert_eq!(Way::expected(UdpBlocked, ProxyOnly), Way::BothTls);
         for a in NatKind::ALL {
             for b in NatKind::ALL {
                 assert_eq!(

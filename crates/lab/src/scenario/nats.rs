@@ -15,6 +15,13 @@ use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
 /// Neither of Byway's programs is asked here.
 const WITH_CURL_ALONE: &[Need] = &[Need::Namespaces, Need::Tool("curl")];
 
+/// The same and what stands before a network that has a proxy.
+const WITH_PROXY: &[Need] = &[
+    Need::Namespaces,
+    Need::Tool("curl"),
+    Need::Tool("tinyproxy"),
+];
+
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nat::an_open_host_has_no_mapping_and_no_filter",
@@ -55,6 +62,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "nat::blocked_udp_stays_inside_while_tcp_passes",
         needs: WITH_CURL_ALONE,
         run: blocked,
+    },
+    Scenario {
+        name: "nat::behind_a_proxy_nothing_gets_out_but_through_it",
+        needs: WITH_PROXY,
+        run: proxy_only,
     },
     Scenario {
         name: "nat::two_port_restricted_cones_can_be_crossed",
@@ -194,6 +206,27 @@ fn blocked() -> Result<()> {
         &[],
         QUICK,
     )?;
+    Ok(())
+}
+
+fn proxy_only() -> Result<()> {
+    let world = World::new(NatKind::ProxyOnly, NatKind::Open)?;
+    let seen = ask(&world)?;
+    ensure!(
+        seen.mapped.iter().all(Option::is_none) && seen.passed.iter().all(|p| !p),
+        "{seen:?}"
+    );
+    let (_web, url) = programs::web(&world.relay, 443)?;
+    let url = format!("{url}/1000");
+    let past = ["--connect-timeout", "2"];
+    let past = programs::start_curl(&world, &world.client, &url, "past", &past)?.finish(QUICK)?;
+    ensure!(past.code != Some(0), "TCP got past the proxy");
+    let proxy = &world.client.proxy.as_ref().context("a proxy")?.url;
+    // The later --noproxy takes back the one that keeps the caller's settings out; -p asks for a tunnel.
+    let through = ["--noproxy", "", "-p", "-x", proxy.as_str()];
+    programs::curl(&world, &world.client, &url, "through", &through, QUICK)?;
+    let traffic = world.client.traffic()?;
+    ensure!(traffic.proxied > 1000, "{traffic:?}");
     Ok(())
 }
 
