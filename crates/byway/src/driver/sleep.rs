@@ -52,7 +52,7 @@ impl SleepWatch {
         if let Some(waking) = &self.waking {
             return waking.wait().await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -109,14 +109,11 @@ mod linux {
                 };
                 // ECANCELED is the news; anything else (EAGAIN) is none.
                 let read = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?));
-                match read {
-                    Ok(Err(_)) => {
-                        if arm(self.0.get_ref()).is_err() {
-                            return std::future::pending().await;
-                        }
-                        return;
+                if let Ok(Err(_)) = read {
+                    if arm(self.0.get_ref()).is_err() {
+                        return std::future::pending().await;
                     }
-                    Ok(Ok(_)) | Err(_) => {}
+                    return;
                 }
             }
         }

@@ -97,7 +97,11 @@ impl Rung {
         let relay = Relay::start(&world)?;
         let (_web, plain) = programs::web(&world.agent, WEB_PORT)?;
         let digest_at = "127.0.0.1:9100".to_owned();
-        let digest = programs::tool(&world.agent.namespace, "digest", &[digest_at.clone()])?;
+        let digest = programs::tool(
+            &world.agent.namespace,
+            "digest",
+            std::slice::from_ref(&digest_at),
+        )?;
         digest.first_line("readiness", SHORT)?;
         let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
         let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
