@@ -12,6 +12,8 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
     byway-lab table             every kind of NAT against every other, as a table (minutes)
+    byway-lab first-byte        how long the first answer takes, beside the round trips it needs
+    byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
     byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
 
 The programs are taken from target/release (or BYWAY_BIN_DIR):
@@ -34,14 +36,11 @@ fn main() {
             }
         }
         ["table"] => exit(i32::from(!scenario::matrix::table())),
+        ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
         ["ladder"] => exit(i32::from(!scenario::links::ladder(None))),
-        ["ladder", runs] => match runs.parse() {
-            Ok(runs) => exit(i32::from(!scenario::links::ladder(Some(runs)))),
-            Err(_) => {
-                eprintln!("ladder {runs}: how many runs is that?");
-                exit(2);
-            }
-        },
+        ["ladder", runs] => exit(i32::from(!scenario::links::ladder(Some(number(runs))))),
+        ["crossings"] => exit(i32::from(!scenario::crossings::table(None))),
+        ["crossings", runs] => exit(i32::from(!scenario::crossings::table(Some(number(runs))))),
         ["list"] => {
             let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {
@@ -75,4 +74,12 @@ fn main() {
             exit(i32::from(failed > 0));
         }
     }
+}
+
+/// How many runs a person wants.
+fn number(runs: &str) -> usize {
+    runs.parse().unwrap_or_else(|_| {
+        eprintln!("{runs}: how many runs is that?");
+        exit(2)
+    })
 }

@@ -1,8 +1,10 @@
 //! The scenarios, by group.
 
 mod carry;
+pub mod crossings;
 mod errors;
 mod failover;
+pub mod first_byte;
 mod interop;
 mod lasting;
 pub mod links;
@@ -24,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
         nats::SCENARIOS,
         matrix::SCENARIOS,
         carry::SCENARIOS,
+        first_byte::SCENARIOS,
         failover::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,

@@ -1,7 +1,7 @@
 //! `byway ping`: round trips through the tunnel and the agent's process, and the path they took.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byway::tunnel::{StreamError, Tunnel};
 use byway::{PathInfo, PathKind};
@@ -28,6 +28,8 @@ struct Line {
     seq: u64,
     /// None: lost.
     rtt_ms: Option<f64>,
+    /// From the first attempt to reach the peer to this answer, or to giving it up.
+    at_ms: f64,
     path: Path,
 }
 
@@ -46,9 +48,10 @@ pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
     let peer = Peer::find(&args.peer)?;
     let endpoint = client::bind(&args.tunnel).await?;
     let result = async {
+        let began = Instant::now();
         let tunnel = client::connect(&endpoint, &peer).await?;
         tokio::select! {
-            result = ping(&args, &tunnel, &peer.label) => result,
+            result = ping(&args, &tunnel, &peer.label, began) => result,
             // What it has printed is what was asked for, unless it was to wait for something.
             interrupted = client::interrupted() => {
                 if args.until_direct { Err(interrupted) } else { Ok(()) }
@@ -60,7 +63,12 @@ pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
     result
 }
 
-async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Failure> {
+async fn ping(
+    args: &args::Ping,
+    tunnel: &Tunnel,
+    label: &str,
+    began: Instant,
+) -> Result<(), Failure> {
     let count = match (args.count, args.until_direct) {
         (Some(count), _) => count,
         (None, true) => UNTIL_DIRECT_COUNT,
@@ -88,9 +96,16 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
             }
         };
         answered += u64::from(rtt.is_some());
-        show(args.json, seq, rtt, &path, tunnel.stats().switches);
-        if !args.json && shown.replace((path.kind, path.remote)) != Some((path.kind, path.remote)) {
-            print_line(&format!("   {}", path.reason));
+        if args.json {
+            json_line(&Line {
+                seq,
+                rtt_ms: rtt.map(in_ms),
+                at_ms: in_ms(began.elapsed()),
+                path: Path::of(&path, tunnel.stats().switches),
+            });
+        } else {
+            let news = shown.replace((path.kind, path.remote)) != Some((path.kind, path.remote));
+            print_for_people(seq, rtt, &path, news);
         }
         if args.until_direct && tunnel.path().borrow().kind == PathKind::Direct {
             return Ok(());
@@ -115,25 +130,33 @@ async fn ping(args: &args::Ping, tunnel: &Tunnel, label: &str) -> Result<(), Fai
     Ok(())
 }
 
-fn show(json: bool, seq: u64, rtt: Option<Duration>, path: &PathInfo, switches: u64) {
-    let rtt_ms = rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3);
-    if json {
-        json_line(&Line {
-            seq,
-            rtt_ms,
-            path: Path {
-                kind: client::kind_name(path.kind),
-                remote: path.remote,
-                relay: path.relay.as_ref().map(ToString::to_string),
-                reason: path.reason.name(),
-                switches,
-            },
-        });
-        return;
+impl Path {
+    fn of(path: &PathInfo, switches: u64) -> Self {
+        Self {
+            kind: client::kind_name(path.kind),
+            remote: path.remote,
+            relay: path.relay.as_ref().map(ToString::to_string),
+            reason: path.reason.name(),
+            switches,
+        }
     }
-    let path = client::describe(path);
-    match rtt_ms {
-        Some(rtt_ms) => print_line(&format!("{seq}: {rtt_ms:.2} ms by {path}")),
-        None => print_line(&format!("{seq}: lost, path {path}")),
+}
+
+/// In milliseconds, to the microsecond.
+fn in_ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// `news`: the path is another one than the last answer's.
+fn print_for_people(seq: u64, rtt: Option<Duration>, path: &PathInfo, news: bool) {
+    let by = client::describe(path);
+    let why = if news {
+        format!(" ({})", path.reason)
+    } else {
+        String::new()
+    };
+    match rtt {
+        Some(rtt) => print_line(&format!("{seq}: {:.2} ms by {by}{why}", in_ms(rtt))),
+        None => print_line(&format!("{seq}: lost, path {by}{why}")),
     }
 }

@@ -164,10 +164,16 @@ fn perform(scenario: &Scenario, aloud: bool, patience: Duration) -> Outcome {
 }
 
 /// Runs something of a scenario's kind without a word, and tells its whole story should it fail.
-pub(crate) fn quietly(
-    run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
-) -> Result<(), String> {
-    watched(run, false, patience())
+pub(crate) fn quietly<T: Send + 'static>(
+    run: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let (sender, receiver) = mpsc::channel();
+    let run = move || {
+        let _ = sender.send(run()?);
+        Ok(())
+    };
+    watched(run, false, patience())?;
+    receiver.try_recv().map_err(|error| error.to_string())
 }
 
 /// Runs it on a thread of its own, so that what hangs can be left behind with what it had told.

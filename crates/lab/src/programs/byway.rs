@@ -190,6 +190,8 @@ pub struct Pong {
     pub at: Duration,
     /// Its number.
     pub seq: u64,
+    /// From the first attempt to reach the peer, in milliseconds, as the program says.
+    pub at_ms: f64,
     /// The round trip.
     pub rtt_ms: f64,
     /// `direct`, `relay_udp` or `relay_tls`.
@@ -233,6 +235,7 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
         pongs.push(Pong {
             at: line.at,
             seq: json["seq"].as_u64().context("a ping without seq")?,
+            at_ms: json["at_ms"].as_f64().context("a ping without at_ms")?,
             rtt_ms,
             kind: json["path"]["kind"]
                 .as_str()

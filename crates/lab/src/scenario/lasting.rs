@@ -1,6 +1,6 @@
 //! What tunnels outlast: the death of agents, relays and clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +23,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "lasting::a_transfer_survives_the_death_of_the_relay_that_carries_it",
         needs: WITH_CURL,
         run: relay_in_use_killed,
+    },
+    Scenario {
+        name: "lasting::a_direct_tunnel_goes_on_for_minutes_when_all_relays_are_dead",
+        needs: WITH_CURL,
+        run: relays_dead,
     },
     Scenario {
         name: "lasting::clients_that_are_hung_up_on_leave_nothing_behind",
@@ -108,6 +113,45 @@ fn relay_in_use_killed() -> Result<()> {
     say(forward
         .process
         .wait_for("word of the stall", SHORT, reported)?);
+    Ok(())
+}
+
+/// How long nothing must happen.
+const ALONE: Duration = Duration::from_secs(120);
+/// A moment's pause is the machine's; the tunnel's would be longer.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// The relays are the STUN servers too: with them everything is gone that is not the tunnel itself.
+fn relays_dead() -> Result<()> {
+    let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
+    let at = |addr: std::net::Ipv4Addr| [format!("{addr}:443"), format!("{addr}:3478")];
+    let relays = [
+        Relay::start_at(&world, &at(RELAY))?,
+        Relay::start_at(&world, &at(RELAY_2))?,
+    ];
+    let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
+    let both = ["--relay", &relays[1].url];
+    let agent = Agent::start(&world, &relays[0].url, Options::default(), &both)?;
+    let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
+    wait_until_direct(&world, &forward.url)?;
+    for relay in &relays {
+        relay.process.signal("KILL")?;
+    }
+    let url = format!("{}/1000", forward.url);
+    let end = Instant::now() + ALONE;
+    let mut slowest = Duration::ZERO;
+    while Instant::now() < end {
+        let asked = Instant::now();
+        programs::curl(&world, &world.client, &url, "small", &[], SHORT)?;
+        slowest = slowest.max(asked.elapsed());
+        // The pace of somebody who uses it.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    say(format!("the slowest of {ALONE:?} took {slowest:?}"));
+    ensure!(slowest < PROMPT, "{slowest:?}");
+    let lines = forward.process.lines();
+    let left = lines.iter().any(|line| line.text.contains("path is relay"));
+    ensure!(!left, "the tunnel left its direct path");
     Ok(())
 }
 

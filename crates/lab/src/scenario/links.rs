@@ -167,14 +167,12 @@ fn climb(runs: usize) -> bool {
     let mut whole = true;
     for loss in LADDER {
         for n in 1..=runs {
-            let played = harness::quietly(move || {
-                let rung = Rung::play(loss, SIZE)?;
-                println!("{rung}   (run {n} of {runs})");
-                Ok(())
-            });
-            if let Err(why) = played {
-                println!("{loss:>2} % loss: FAILED: {why}");
-                whole = false;
+            match harness::quietly(move || Rung::play(loss, SIZE)) {
+                Ok(rung) => println!("{rung}   (run {n} of {runs})"),
+                Err(why) => {
+                    println!("{loss:>2} % loss: FAILED: {why}");
+                    whole = false;
+                }
             }
         }
     }

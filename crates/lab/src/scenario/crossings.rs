@@ -1,0 +1,76 @@
+//! Hard NATs crossed by chance, many times: a figure for a person. Single crossings are in the matrix.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{ACCESS, PROGRAMS};
+use crate::NatKind::{self, CarrierGrade, PortRestricted, Symmetric};
+use crate::harness;
+use crate::programs::{self, Agent, Options, Relay};
+use crate::world::World;
+
+/// By turns.
+const PAIRS: [(NatKind, NatKind); 4] = [
+    (Symmetric, PortRestricted),
+    (PortRestricted, Symmetric),
+    (Symmetric, CarrierGrade),
+    (CarrierGrade, Symmetric),
+];
+/// Runs, where nothing else is said.
+const RUNS: usize = 50;
+/// By then the path is to be direct, counted from the first answer.
+const WITHIN: Duration = Duration::from_secs(2);
+/// Of so many runs in a hundred.
+const SHARE: usize = 98;
+
+/// From the first answer to the first by the direct path. A ping goes out each 250 ms, so it is known as exactly as that.
+fn cross(client: NatKind, agent: NatKind) -> Result<Duration> {
+    let world = World::with_delay(client, agent, ACCESS)?;
+    let relay = Relay::start(&world)?;
+    let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
+    let options = Options::default();
+    let pongs = programs::ping(
+        &world,
+        &agent.peer(),
+        options,
+        &["--until-direct", "-c", "20"],
+    )?;
+    let (first, last) = (pongs.first(), pongs.last());
+    let (first, last) = first.zip(last).context("no answer")?;
+    ensure!(
+        first.kind != "direct",
+        "the first answer was direct already"
+    );
+    ensure!(
+        last.kind == "direct",
+        "the last answer came by {}",
+        last.kind
+    );
+    Ok(Duration::from_secs_f64((last.at_ms - first.at_ms) / 1e3))
+}
+
+/// Plays them, and prints how many were direct in time. False if too few were.
+pub fn table(runs: Option<usize>) -> bool {
+    let runs = runs.unwrap_or(RUNS);
+    harness::by_hand(PROGRAMS, || {
+        let mut took = Vec::new();
+        for n in 0..runs {
+            let (client, agent) = PAIRS[n % PAIRS.len()];
+            match harness::quietly(move || cross(client, agent)) {
+                Ok(time) => took.push(time),
+                Err(why) => println!("{client} to {agent}: {why}"),
+            }
+        }
+        took.sort();
+        let in_time = took.iter().filter(|time| **time <= WITHIN).count();
+        let ms = |share: usize| took.get(took.len() * share / 100).map(Duration::as_millis);
+        println!(
+            "{in_time} of {runs} direct within {} s; p50 {:?} ms, p95 {:?} ms",
+            WITHIN.as_secs(),
+            ms(50),
+            ms(95)
+        );
+        in_time * 100 >= runs * SHARE
+    })
+}

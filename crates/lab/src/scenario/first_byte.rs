@@ -1,0 +1,132 @@
+//! How long the first answer takes, in round trips: with R the round trip from the client to the relay and T that from the
+//! client through the relay to the agent (design section 6).
+//!
+//! | way | where the round trips go |
+//! |---|---|
+//! | cold UDP link, R + 2 T | R the relay's handshake; T the tunnel's handshake, its first flight inside `Open`; T question and answer |
+//! | cold TLS link, 3 R + 2 T | R TCP, R TLS, R the upgrade and the challenge; then as above |
+//! | UDP blocked | the same after 300 ms, which UDP had to itself |
+//! | the first relay dead | as UDP, after 300 ms, which the first relay had to itself |
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::PROGRAMS;
+use crate::NatKind::{self, PortRestricted, UdpBlocked};
+use crate::harness::{self, Scenario, say};
+use crate::programs::{self, Agent, Options, Relay};
+use crate::world::{RELAY, RELAY_2, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "first_byte::comes_after_as_many_round_trips_as_it_must",
+    needs: PROGRAMS,
+    run: || {
+        for case in Case::ALL {
+            let took = case.play()?;
+            say(case.line(took));
+            ensure!(took <= case.budget().mul_f64(BUSY), "{}", case.line(took));
+        }
+        Ok(())
+    },
+}];
+
+/// One way from a site to the middle.
+const ACCESS: Duration = Duration::from_millis(20);
+/// Client to relay and back.
+const R: Duration = Duration::from_millis(40);
+/// Client through the relay to the agent and back.
+const T: Duration = Duration::from_millis(80);
+/// What TLS and a second relay wait for those before them.
+const STAGGER: Duration = Duration::from_millis(300);
+/// A machine that plays other scenarios meanwhile needs more than the 10 % that the table is judged by.
+const BUSY: f64 = 1.5;
+
+#[derive(Clone, Copy, Debug)]
+enum Case {
+    ColdUdp,
+    ColdTls,
+    UdpBlocked,
+    FirstRelayDead,
+}
+
+impl Case {
+    const ALL: [Self; 4] = [
+        Self::ColdUdp,
+        Self::ColdTls,
+        Self::UdpBlocked,
+        Self::FirstRelayDead,
+    ];
+
+    fn budget(self) -> Duration {
+        match self {
+            Self::ColdUdp => R + 2 * T,
+            Self::ColdTls => 3 * R + 2 * T,
+            Self::UdpBlocked => STAGGER + 3 * R + 2 * T,
+            Self::FirstRelayDead => STAGGER + R + 2 * T,
+        }
+    }
+
+    /// From the first attempt to the first answer.
+    fn play(self) -> Result<Duration> {
+        let client: NatKind = match self {
+            Self::UdpBlocked => UdpBlocked,
+            _ => PortRestricted,
+        };
+        let world = World::with_delay(client, PortRestricted, ACCESS)?;
+        let first = Relay::start_at(&world, &[format!("{RELAY}:443")])?;
+        let second = Relay::start_at(&world, &[format!("{RELAY_2}:443")])?;
+        let more: &[&str] = match self {
+            Self::FirstRelayDead => {
+                first.process.signal("KILL")?;
+                &["--relay", &second.url]
+            }
+            _ => &[],
+        };
+        let agent = Agent::start(&world, &first.url, Options::default(), more)?;
+        let options = Options {
+            link: matches!(self, Self::ColdTls).then_some("tls"),
+            no_direct: true,
+            ..Options::default()
+        };
+        let pongs = programs::ping(&world, &agent.peer(), options, &["-c", "1"])?;
+        let pong = pongs.first().context("no answer")?;
+        Ok(Duration::from_secs_f64(pong.at_ms / 1e3))
+    }
+
+    fn line(self, took: Duration) -> String {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let budget = self.budget();
+        format!(
+            "{self:?}: {:.0} ms of {:.0} ms ({:+.0} %)",
+            ms(took),
+            ms(budget),
+            (ms(took) / ms(budget) - 1.0) * 100.0
+        )
+    }
+}
+
+/// Ten runs of each case, for a person. False if one failed, or took 10 % more than its round trips in the median.
+pub fn table() -> bool {
+    harness::by_hand(PROGRAMS, || {
+        let mut fine = true;
+        for case in Case::ALL {
+            let mut took = Vec::new();
+            for _ in 0..10 {
+                match harness::quietly(move || case.play()) {
+                    Ok(time) => took.push(time),
+                    Err(why) => {
+                        println!("{case:?}: FAILED: {why}");
+                        fine = false;
+                    }
+                }
+            }
+            took.sort();
+            if let Some(median) = took.get(took.len() / 2) {
+                println!("{}", case.line(*median));
+                fine &= *median <= case.budget().mul_f64(1.1);
+            }
+        }
+        fine
+    })
+}
