@@ -73,7 +73,7 @@ impl Scenario {
                 ]),
             ],
             together: false,
-            trace: 300,
+            trace: 0,
         };
         let mut troubles = Vec::new();
         for _ in 0..rng.below(4) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
-use super::Outcome;
+use super::{Failure, Outcome, Rule};
 use crate::model::{Access, direct_possible, expected_path};
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
@@ -18,14 +18,17 @@ const STAYS: u32 = 5;
 
 #[derive(Default)]
 pub(super) struct Judge {
-    failures: Vec<String>,
+    failures: Vec<Failure>,
 }
 
 impl Judge {
-    pub(super) fn require(&mut self, held: bool, what: &str) {
+    pub(super) fn require(&mut self, held: bool, rule: Rule, what: &str) {
         if !held {
-            self.failures.push(what.to_owned());
+            self.fail(rule, what.to_owned());
         }
+    }
+    fn fail(&mut self, rule: Rule, detail: String) {
+        self.failures.push(Failure { rule, detail });
     }
 
     /// Both sides come to send on the paths the model says, and stay there while they are used; neither was ever on one
@@ -53,13 +56,13 @@ impl Judge {
         }
         if stayed < STAYS {
             let got = scene.paths(peer);
-            let failure = format!("paths at the end: {got:?} instead of {expected:?}");
-            self.failures.push(failure);
+            let failure = format!("at the end {got:?} instead of {expected:?}");
+            self.fail(Rule::Paths, failure);
         }
         if expected.0 != Some(PathKind::Direct) {
             for host in [scene.client, scene.agent] {
                 let direct = scene.first_on(host, PathKind::Direct).is_some();
-                self.require(!direct, "a direct path that cannot exist");
+                self.require(!direct, Rule::NoSuchPath, "a direct path that cannot exist");
             }
         }
         touches
@@ -70,12 +73,11 @@ impl Judge {
         let reports = scene.reports();
         if reports.len() != begun {
             let failure = format!("{} reports of {begun} tasks", reports.len());
-            self.failures.push(failure);
+            self.fail(Rule::Tasks, failure);
         }
         for report in reports {
             if report.done.is_none() {
-                self.failures
-                    .push(format!("a task did not end well: {report:?}"));
+                self.fail(Rule::Tasks, format!("one did not end well: {report:?}"));
             }
         }
     }
@@ -88,13 +90,13 @@ impl Judge {
                 .iter()
                 .filter(|(_, n)| matches!(n, Note::Connected(_)));
             if connected.count() != 1 {
-                self.failures
-                    .push(format!("{name}: not one connection from beginning to end"));
+                let failure = format!("{name}: not one connection from beginning to end");
+                self.fail(Rule::OneConnection, failure);
             }
             for (at, note) in notes {
                 if matches!(note, Note::TunnelLost(..) | Note::Failed(..)) {
-                    self.failures
-                        .push(format!("{name} at {:.3}: {note:?}", at.as_secs_f64()));
+                    let failure = format!("{name} at {:.3}: {note:?}", at.as_secs_f64());
+                    self.fail(Rule::OneConnection, failure);
                 }
             }
         }

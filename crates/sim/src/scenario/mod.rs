@@ -9,11 +9,19 @@
 //! - no side ever sends on a direct path that the model says cannot exist;
 //! - the tunnel is one connection from beginning to end.
 
+//!
+//! A scenario that fails is made smaller ([`shrink`](fn@shrink)) and said in a line that plays it again ([`text`]).
+
 mod generate;
 mod judge;
 mod play;
+mod shrink;
+pub mod text;
 
+use std::fmt;
 use std::time::Duration;
+
+pub use shrink::shrink;
 
 use crate::scene::Setup;
 use crate::shell::app::Task;
@@ -37,6 +45,19 @@ pub enum Trouble {
     AgentRebinds,
 }
 
+impl Trouble {
+    /// Every kind.
+    pub const ALL: [Trouble; 7] = [
+        Trouble::DirectDead,
+        Trouble::DirectDeadOneWay,
+        Trouble::RelayUdpDead,
+        Trouble::Offline,
+        Trouble::RelayKilled,
+        Trouble::ClientRebinds,
+        Trouble::AgentRebinds,
+    ];
+}
+
 /// A scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -46,6 +67,42 @@ pub struct Scenario {
     pub troubles: Vec<(Duration, Duration, Trouble)>,
     /// What is done when. Times count from the tunnel's first answer.
     pub tasks: Vec<(Duration, Task)>,
+}
+
+/// What must hold in every scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// The tunnel comes up.
+    ComesUp,
+    /// What was begun under the troubles ends.
+    Ends,
+    /// Bytes pass both ways when the troubles are over.
+    Passes,
+    /// Every task is there, and went well.
+    Tasks,
+    /// Both sides come to send on the paths the model says, and stay there.
+    Paths,
+    /// Nobody sends on a path that cannot exist.
+    NoSuchPath,
+    /// The tunnel is one connection from beginning to end.
+    OneConnection,
+    /// No program panics.
+    NoPanic,
+}
+
+/// A rule that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Which.
+    pub rule: Rule,
+    /// In what way.
+    pub detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.detail)
+    }
 }
 
 /// What came of a scenario.
@@ -58,7 +115,14 @@ pub struct Outcome {
     /// Troubles that began while a transfer was under way, of how many.
     pub met: (usize, usize),
     /// What did not hold.
-    pub failures: Vec<String>,
+    pub failures: Vec<Failure>,
     /// If something failed: the last lines of the trace, and what both nodes went through.
     pub story: String,
+}
+
+impl Outcome {
+    /// True if this rule did not hold.
+    pub fn broke(&self, rule: Rule) -> bool {
+        self.failures.iter().any(|failure| failure.rule == rule)
+    }
 }

@@ -1,9 +1,10 @@
 //! The player: sets the scene, begins the tasks in their time, lets the troubles come, and gives the judge what is left.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::judge::Judge;
-use super::{Outcome, Scenario, Trouble};
+use super::{Failure, Outcome, Rule, Scenario, Trouble};
 use crate::net::{Hole, Traffic};
 use crate::scene::Scene;
 use crate::shell::app::Task;
@@ -15,12 +16,31 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const AFTERWARDS: u64 = 50_000;
 
 impl Scenario {
-    /// Plays it.
+    /// Plays it. A panic on the way is a failure as any other, so that it can be shrunk; it has no story.
     pub fn run(&self, base: Instant) -> Outcome {
+        // Everything the run made is gone with it.
+        catch_unwind(AssertUnwindSafe(|| self.play(base))).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let text = said.unwrap_or_default();
+            Outcome {
+                hash: 0,
+                events: 0,
+                met: (0, 0),
+                failures: vec![Failure {
+                    rule: Rule::NoPanic,
+                    detail: text.lines().next().unwrap_or_default().to_owned(),
+                }],
+                story: text,
+            }
+        })
+    }
+
+    fn play(&self, base: Instant) -> Outcome {
         let mut scene = Scene::new(base, &self.setup);
         let mut judge = Judge::default();
         let peer = scene.dial(vec![Task::Touch]);
-        judge.require(scene.finish(PATIENCE), "the tunnel never came up");
+        judge.require(scene.finish(PATIENCE), Rule::ComesUp, "it never did");
         let start = scene.world.net.now();
         for (at, lasts, trouble) in &self.troubles {
             for (when, fault) in concrete(&scene, *trouble, start + *at, *lasts) {
@@ -38,15 +58,21 @@ impl Scenario {
         scene.world.run_until(over, |_| false);
         judge.require(
             scene.finish(PATIENCE),
-            "what was begun under the troubles did not end",
+            Rule::Ends,
+            "what was begun under the troubles did not",
         );
         // Whatever happened: it works now, both ways, and on the path it should.
         scene.begin(peer, Task::Upload(AFTERWARDS));
         scene.begin(peer, Task::Download(AFTERWARDS));
-        judge.require(scene.finish(PATIENCE), "nothing passes after the troubles");
+        judge.require(
+            scene.finish(PATIENCE),
+            Rule::Passes,
+            "nothing after the troubles",
+        );
         let touches = judge.paths(&self.setup, &mut scene, peer);
         judge.require(
             scene.finish(PATIENCE),
+            Rule::Passes,
             "a touch at the end was not answered",
         );
         // The first touch, the tasks, the two afterwards, and those while paths settled.
