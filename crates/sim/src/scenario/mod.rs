@@ -17,6 +17,7 @@ mod judge;
 mod play;
 mod shrink;
 pub mod text;
+mod trouble;
 
 use std::fmt;
 use std::time::Duration;
@@ -37,25 +38,66 @@ pub enum Trouble {
     RelayUdpDead,
     /// The client's site is cut off.
     Offline,
+    /// The client's site and the agent's are both cut off from everything.
+    Partition,
     /// The relay's process is dead.
     RelayKilled,
+    /// The second relay's process is dead.
+    SecondRelayKilled,
+    /// Both relays' processes are dead.
+    BothRelaysKilled,
+    /// The relay's process dies and is never started again (lasts no time). Only where there is a second one.
+    RelayLost,
     /// The client's NAT restarts (lasts no time).
     ClientRebinds,
     /// The agent's NAT restarts (lasts no time).
     AgentRebinds,
+    /// The client's NAT restarts now and each minute after.
+    ClientRebindsEachMinute,
+    /// The client's site gets another public address (lasts no time).
+    ClientMoves,
+    /// The agent's site gets another public address (lasts no time).
+    AgentMoves,
+    /// The client's machine sleeps; its monotonic clock stands still meanwhile.
+    ClientSleeps,
+    /// The client's machine sleeps; its clock goes on.
+    ClientSleepsCounted,
+    /// The client's access link loses a third of everything.
+    LossBurst,
+    /// The client's access link takes 150 ms longer, in each direction.
+    SlowSpell,
 }
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Trouble; 7] = [
+    pub const ALL: [Trouble; 18] = [
         Trouble::DirectDead,
         Trouble::DirectDeadOneWay,
         Trouble::RelayUdpDead,
         Trouble::Offline,
+        Trouble::Partition,
         Trouble::RelayKilled,
+        Trouble::SecondRelayKilled,
+        Trouble::BothRelaysKilled,
+        Trouble::RelayLost,
         Trouble::ClientRebinds,
         Trouble::AgentRebinds,
+        Trouble::ClientRebindsEachMinute,
+        Trouble::ClientMoves,
+        Trouble::AgentMoves,
+        Trouble::ClientSleeps,
+        Trouble::ClientSleepsCounted,
+        Trouble::LossBurst,
+        Trouble::SlowSpell,
     ];
+
+    /// True if it takes a second relay.
+    pub fn needs_second_relay(self) -> bool {
+        matches!(
+            self,
+            Self::SecondRelayKilled | Self::BothRelaysKilled | Self::RelayLost
+        )
+    }
 }
 
 /// A scenario.

@@ -4,14 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::judge::Judge;
-use super::{Failure, Outcome, Rule, Scenario, Trouble};
-use crate::net::{Hole, Traffic};
+use super::trouble::concrete;
+use super::{Failure, Outcome, Rule, Scenario};
 use crate::scene::Scene;
 use crate::shell::app::Task;
-use crate::world::Fault;
 
 /// After the last trouble, tasks have this long.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than any machine sleeps here.
+const LONGEST_SLEEP: Duration = Duration::from_secs(9 * 3600);
 /// Moved each way when all troubles are over, in bytes.
 const AFTERWARDS: u64 = 50_000;
 
@@ -43,7 +44,7 @@ impl Scenario {
         judge.require(scene.finish(PATIENCE), Rule::ComesUp, "it never did");
         let start = scene.world.net.now();
         for (at, lasts, trouble) in &self.troubles {
-            for (when, fault) in concrete(&scene, *trouble, start + *at, *lasts) {
+            for (when, fault) in concrete(&scene, &self.setup, *trouble, start + *at, *lasts) {
                 scene.world.at(when, fault);
             }
         }
@@ -51,6 +52,9 @@ impl Scenario {
         tasks.sort_by_key(|(at, _)| *at);
         for (at, task) in tasks {
             scene.world.run_until(start + at, |_| false);
+            // Nobody begins anything on a machine that sleeps.
+            let client = scene.client;
+            scene.world.run_within(LONGEST_SLEEP, |w| !w.sleeps(client));
             scene.begin(peer, task);
         }
         let ends = self.troubles.iter().map(|(at, lasts, _)| *at + *lasts);
@@ -100,43 +104,4 @@ fn met(scene: &mut Scene, onsets: impl Iterator<Item = Duration>) -> (usize, usi
         met.1 += 1;
     }
     met
-}
-
-/// The faults that make a trouble.
-fn concrete(
-    scene: &Scene,
-    trouble: Trouble,
-    at: Duration,
-    lasts: Duration,
-) -> Vec<(Duration, Fault)> {
-    let hole = |from, to, what| {
-        let hole = Hole { from, to, what };
-        [(at, Fault::Open(hole)), (at + lasts, Fault::Close(hole))]
-    };
-    let (client, agent) = (Some(scene.client_site), Some(scene.agent_site));
-    let relay = Some(scene.relay_site);
-    match trouble {
-        Trouble::DirectDead => [
-            hole(client, agent, Traffic::Udp),
-            hole(agent, client, Traffic::Udp),
-        ]
-        .concat(),
-        Trouble::DirectDeadOneWay => hole(client, agent, Traffic::Udp).to_vec(),
-        Trouble::RelayUdpDead => [
-            hole(client, relay, Traffic::Udp),
-            hole(relay, client, Traffic::Udp),
-        ]
-        .concat(),
-        Trouble::Offline => [
-            hole(client, None, Traffic::All),
-            hole(None, client, Traffic::All),
-        ]
-        .concat(),
-        Trouble::RelayKilled => vec![
-            (at, Fault::KillRelay(scene.relay)),
-            (at + lasts, Fault::StartRelay(scene.relay)),
-        ],
-        Trouble::ClientRebinds => vec![(at, Fault::Rebind(scene.client_site))],
-        Trouble::AgentRebinds => vec![(at, Fault::Rebind(scene.agent_site))],
-    }
 }

@@ -65,6 +65,9 @@ impl fmt::Display for Scenario {
                 write!(f, " {name}={}", link_text(link))?;
             }
         }
+        if let Some(link) = &setup.second_relay {
+            write!(f, " second-relay={}", link_text(link))?;
+        }
         if let Some(timeout) = setup.nat_timeout {
             write!(f, " nat-timeout={}", seconds(timeout))?;
         }
@@ -126,6 +129,7 @@ fn set(setup: &mut Setup, name: &str, value: &str) -> Option<()> {
         "agent" => setup.agent = named(&Access::ALL, value)?,
         "client-link" => setup.client_link = link(value)?,
         "agent-link" => setup.agent_link = link(value)?,
+        "second-relay" => setup.second_relay = Some(link(value)?),
         "nat-timeout" => setup.nat_timeout = Some(duration(value)?),
         "links" => setup.links = named(&MODES, value)?,
         "direct" => setup.direct = value.parse().ok()?,

@@ -7,6 +7,7 @@ mod holes;
 mod nats;
 mod networks;
 mod relays;
+mod second;
 mod stalls;
 mod steady;
 

@@ -125,16 +125,7 @@ impl NodeShell {
         let now = net.instant();
         let role = setup.config.role;
         let mut node = Node::new(now, setup.config, identity, rng.seed());
-        node.handle_sockets(
-            now,
-            vec![LocalSocket {
-                id: SOCKET,
-                port: NODE_PORT,
-                v4: net.addrs(host).iter().any(IpAddr::is_ipv4),
-                v6: net.addrs(host).iter().any(IpAddr::is_ipv6),
-                addrs: net.addrs(host).to_vec(),
-            }],
-        );
+        node.handle_sockets(now, vec![local_socket(net, host)]);
         Self {
             host,
             node,
@@ -230,6 +221,13 @@ impl NodeShell {
     /// All peers known now.
     pub fn peers(&self) -> Vec<PeerId> {
         self.peers.keys().copied().collect()
+    }
+
+    /// The host has other addresses than before, and the system says so (`driver/interfaces.rs`).
+    pub fn addresses_changed(&mut self, net: &mut Network) {
+        let sockets = vec![local_socket(net, self.host)];
+        self.node.handle_sockets(net.instant(), sockets);
+        self.turn(net);
     }
 
     /// Something happened on the host.
@@ -440,6 +438,16 @@ impl NodeShell {
                 entry.queued.push(task);
             }
         }
+    }
+}
+
+fn local_socket(net: &Network, host: HostId) -> LocalSocket {
+    LocalSocket {
+        id: SOCKET,
+        port: NODE_PORT,
+        v4: net.addrs(host).iter().any(IpAddr::is_ipv4),
+        v6: net.addrs(host).iter().any(IpAddr::is_ipv6),
+        addrs: net.addrs(host).to_vec(),
     }
 }
 
