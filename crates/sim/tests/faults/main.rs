@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod asleep;
 mod holes;
 mod nats;
 mod networks;
