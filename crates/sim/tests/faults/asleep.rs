@@ -8,6 +8,7 @@ use byway_sim::shell::app::Task;
 use byway_sim::world::{Clock, Fault};
 
 use crate::common::{ms, scene, secs};
+use crate::{MIB, slow};
 
 /// Shorter than every idle time, and beyond each of them.
 const SLEEPS: [u64; 6] = [5, 25, 60, 300, 3_600, 8 * 3_600];
@@ -71,5 +72,78 @@ fn a_relayed_tunnel_answers_within_two_round_trips_while_its_link_lives_and_then
         assert!(took <= ms(80), "{access:?}: {took:?}");
         let took = worst(access, &SLEEPS[1..]);
         assert!(took <= ms(anew), "{access:?}: {took:?}");
+    }
+}
+
+/// From waking up to the end of a transfer of a megabyte, 8 Mbit/s, that the machine fell asleep over; half of it was left.
+fn ends_after(access: Access, upload: bool, time: Duration, clock: Clock) -> Duration {
+    let mut s = scene(Setup {
+        client: access,
+        agent: access,
+        client_link: slow(),
+        agent_link: slow(),
+        ..Setup::default()
+    });
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.finish(secs(10)));
+    s.world.run_for(secs(5));
+    s.begin(
+        peer,
+        if upload {
+            Task::Upload(MIB)
+        } else {
+            Task::Download(MIB)
+        },
+    );
+    s.world.run_for(ms(500));
+    assert!(s.world.node(s.client).0.busy(), "over before the sleep");
+    sleep(&mut s, time, clock);
+    let woke = s.world.net.now();
+    let done = s.finish(secs(900));
+    assert!(
+        done,
+        "{access:?} {upload} {time:?} {clock:?}\n{}",
+        s.story()
+    );
+    s.assert_fine();
+    s.world.net.now() - woke
+}
+
+fn slowest(access: Access, upload: bool, sleeps: &[u64]) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for clock in CLOCKS {
+        let times = sleeps
+            .iter()
+            .map(|time| ends_after(access, upload, secs(*time), clock));
+        let times: Vec<Duration> = times.collect();
+        println!("{access:?}, upload {upload}, {clock:?}: {times:?} after {sleeps:?} s");
+        slowest = slowest.max(times.into_iter().max().unwrap_or_default());
+    }
+    slowest
+}
+
+/// Found by random scenarios: QUIC took an acknowledgement of what was sent before the sleep for a round trip, and paced
+/// by it. After an hour the transfer took eight minutes, after eight hours it took hours.
+#[test]
+fn a_transfer_that_the_machine_slept_over_goes_on_at_once_however_long_the_sleep() {
+    for upload in [false, true] {
+        let took = slowest(Access::Open, upload, &SLEEPS);
+        assert!(took <= ms(2_500), "{upload}: {took:?}");
+    }
+    let took = slowest(Access::Symmetric, false, &SLEEPS);
+    assert!(took <= ms(2_500), "relayed: {took:?}");
+}
+
+/// Where an old datagram itself comes through (TCP keeps what was under way; a clock that counts lets QUIC's own timers
+/// send into the dead link first), QUIC still takes the sleep for a round trip, and needs a while to forget it.
+#[test]
+fn over_tls_and_with_a_clock_that_counts_a_transfer_takes_longer_to_go_on() {
+    for (access, upload) in [
+        (Access::Symmetric, true),
+        (Access::UdpBlocked, false),
+        (Access::UdpBlocked, true),
+    ] {
+        let took = slowest(access, upload, &SLEEPS[..4]);
+        assert!(took <= secs(40), "{access:?} {upload}: {took:?}");
     }
 }
