@@ -91,6 +91,10 @@ impl Trouble {
         Trouble::SlowSpell,
     ];
 
+    /// True if a side is at another address afterwards.
+    pub fn moves(self) -> bool {
+        matches!(self, Self::ClientMoves | Self::AgentMoves)
+    }
     /// True if it takes a second relay.
     pub fn needs_second_relay(self) -> bool {
         matches!(

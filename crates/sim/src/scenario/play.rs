@@ -73,7 +73,8 @@ impl Scenario {
             Rule::Passes,
             "nothing after the troubles",
         );
-        let touches = judge.paths(&self.setup, &mut scene, peer);
+        let moved = self.troubles.iter().any(|(.., what)| what.moves());
+        let touches = judge.paths(&self.setup, moved, &mut scene, peer);
         judge.require(
             scene.finish(PATIENCE),
             Rule::Passes,
