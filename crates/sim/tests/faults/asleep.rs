@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use byway_sim::model::Access;
+use byway_sim::scenario::Scenario;
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::world::{Clock, Fault};
 
-use crate::common::{ms, scene, secs};
+use crate::common::{base, ms, scene, secs};
 use crate::{MIB, slow};
 
 /// Shorter than every idle time, and beyond each of them.
@@ -145,5 +146,28 @@ fn over_tls_and_with_a_clock_that_counts_a_transfer_takes_longer_to_go_on() {
     ] {
         let took = slowest(access, upload, &SLEEPS[..4]);
         assert!(took <= secs(40), "{access:?} {upload}: {took:?}");
+    }
+}
+
+/// Found by random scenarios: while its peer slept, the side that stayed awake shut the direct path out for ever longer, up
+/// to ten minutes, though no other path answered either.
+#[test]
+fn a_direct_path_that_was_new_when_the_machine_fell_asleep_is_used_by_both_sides_afterwards() {
+    for text in [
+        "seed=433 client=Open agent=Open client-link=delay:0.003 agent-link=delay:0.039,jitter:0.001,mtu:1420,\
+         duplicate:0.011 ClientSleeps@0.469134816+570.679 Touch@0.447134816",
+        "seed=4808 client=Open agent=Open client-link=delay:0.028,rate:1000000 agent-link=delay:0.014,mtu:1420 \
+         ClientSleepsCounted@2.8+218.8 Download:78959@0.2 Touch@2.7",
+        "seed=5621 client=Open agent=Open client-link=delay:0.018,jitter:0.003,mtu:1420 agent-link=delay:0.021 \
+         ClientSleeps@1.863253362+363.704 Touch@1.820253362",
+    ] {
+        let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let outcome = scenario.run(base());
+        assert!(
+            outcome.failures.is_empty(),
+            "{text}\n{:#?}\n{}",
+            outcome.failures,
+            outcome.story
+        );
     }
 }
