@@ -95,6 +95,10 @@ impl Trouble {
     pub fn moves(self) -> bool {
         matches!(self, Self::ClientMoves | Self::AgentMoves)
     }
+    /// True if a machine sleeps.
+    pub fn is_sleep(self) -> bool {
+        matches!(self, Self::ClientSleeps | Self::ClientSleepsCounted)
+    }
     /// True if it takes a second relay.
     pub fn needs_second_relay(self) -> bool {
         matches!(
