@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use byway_core::io::Way;
+use byway_core::recent::UNDER_WAY;
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
@@ -41,6 +42,7 @@ pub struct PathAware {
     factory: Arc<dyn ControllerFactory + Send + Sync>,
     /// The epoch of the monitor that this state belongs to.
     epoch: u32,
+    renewals: u32,
     current: PathState,
     /// Paths used before, the latest first.
     kept: VecDeque<PathState>,
@@ -55,6 +57,8 @@ pub struct PathAware {
     unanswered: Unanswered,
     /// The newest packet of this path that the ACK frame being processed acknowledged.
     newest_acked: Option<Instant>,
+    /// quinn's estimate, at the last acknowledgement.
+    quinn_rtt: Duration,
     /// How often the window was asked for since the last send, up to [`WINDOW_CALLS`].
     window_calls: AtomicU8,
 }
@@ -124,6 +128,7 @@ impl Controller for PathAware {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.quinn_rtt = rtt.get();
         if let Some(inner) = self.acked(now, sent, bytes) {
             inner.on_ack(now, sent, bytes, app_limited, rtt);
         }
@@ -205,6 +210,11 @@ impl Controller for PathAware {
             // A connection is driven by one thread at a time, so this needs no read-modify-write.
             self.window_calls.store(calls + 1, Ordering::Relaxed);
         }
+        if calls == 1 && self.quinn_rtt > UNDER_WAY {
+            // The pacer asks. quinn takes an acknowledgement that a machine slept over for a round trip, and would pace
+            // for minutes or hours by an average that contains it; what has a window this large it does not pace.
+            return u64::MAX;
+        }
         self.peek_window()
     }
 
@@ -219,6 +229,7 @@ impl Controller for PathAware {
             monitor: Arc::clone(&self.monitor),
             factory: Arc::clone(&self.factory),
             epoch: self.epoch,
+            renewals: self.renewals,
             current: self.current.duplicate(),
             kept: self.kept.iter().map(PathState::duplicate).collect(),
             mtu: self.mtu,
@@ -228,6 +239,7 @@ impl Controller for PathAware {
             unproven: self.unproven,
             unanswered: self.unanswered,
             newest_acked: self.newest_acked,
+            quinn_rtt: self.quinn_rtt,
             window_calls: AtomicU8::new(0),
         })
     }
@@ -248,7 +260,7 @@ impl PathAware {
         now: Instant,
         mtu: u16,
     ) -> Self {
-        let (epoch, Switch { way, .. }) = monitor.latest();
+        let (epoch, Switch { way, renewals, .. }) = monitor.latest();
         let current = PathState {
             way,
             controller: Arc::clone(&factory).build(now, mtu),
@@ -261,6 +273,7 @@ impl PathAware {
             monitor,
             factory,
             epoch,
+            renewals,
             current,
             kept: VecDeque::with_capacity(KEPT_PATHS),
             mtu,
@@ -270,6 +283,7 @@ impl PathAware {
             unproven: false,
             unanswered: Unanswered::default(),
             newest_acked: None,
+            quinn_rtt: Duration::ZERO,
             window_calls: AtomicU8::new(0),
         }
     }
@@ -286,9 +300,10 @@ impl PathAware {
     fn follow_slow(&mut self, now: Instant) {
         let (epoch, switch) = self.monitor.latest();
         self.epoch = epoch;
+        let renewed = std::mem::replace(&mut self.renewals, switch.renewals) != switch.renewals;
         match self.current.way {
             // There and back between two calls: nothing was sent elsewhere.
-            Some(_) if self.current.way == switch.way => {}
+            Some(_) if self.current.way == switch.way && !renewed => {}
             Some(_) => self.swap(now, switch),
             // The tunnel's first flight was held until there was a path: it is this path's.
             None => {
@@ -321,9 +336,9 @@ impl PathAware {
             },
         };
         // An expired state of the same path is of no use beside its successor.
-        self.kept.retain(|state| state.way != switch.way);
         self.kept
             .push_front(std::mem::replace(&mut self.current, next));
+        self.kept.retain(|state| state.way != switch.way);
         self.kept.truncate(KEPT_PATHS - 1);
 
         // quinn may have read its clock before the shell announced the switch.
@@ -377,7 +392,8 @@ impl PathAware {
     #[cold]
     fn window_after_switch(&self) -> u64 {
         let (_, switch) = self.monitor.latest();
-        if self.current.way.is_none() || self.current.way == switch.way {
+        let renewed = self.renewals != switch.renewals;
+        if self.current.way.is_none() || (self.current.way == switch.way && !renewed) {
             return self.current.controller.window();
         }
         // How long ago the path was left is not known without a clock; a state that expired is replaced at the next

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway_core::io::{FlowSample, Way};
+use byway_core::recent::UNDER_WAY;
 
 /// Shared between one tunnel's [`crate::PathAware`] controller, which writes what it sees, and the shell, which
 /// announces switches and reads samples.
@@ -37,6 +38,8 @@ pub(crate) struct Switch {
     pub(crate) at: Option<Instant>,
     /// To which path; none before the first.
     pub(crate) way: Option<Way>,
+    /// How often the path in use was taken for a new one.
+    pub(crate) renewals: u32,
 }
 
 /// The bytes a controller counted since the tunnel began.
@@ -74,11 +77,22 @@ impl FlowMonitor {
         if switched.way == Some(*way) {
             return;
         }
-        *switched = Switch {
-            at: Some(now),
-            way: Some(*way),
-        };
+        switched.at = Some(now);
+        switched.way = Some(*way);
         self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// If what is in flight has waited for longer than any network holds it, because a machine slept: the path in use is
+    /// taken for a new one, so that what is sent now is not held up by what was lost then. Call it before the datagram
+    /// that is to draw an answer.
+    pub fn renew_if_stale(&self, now: Instant) {
+        let stale = |since: Instant| now.saturating_duration_since(since) > UNDER_WAY;
+        if self.sample(now).waiting_since.is_some_and(stale) {
+            let mut switched = self.lock();
+            switched.at = Some(now);
+            switched.renewals = switched.renewals.wrapping_add(1);
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// What is known now. Everything but the byte totals is about packets sent since the last switch; between a switch

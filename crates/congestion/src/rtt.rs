@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use byway_core::recent::UNDER_WAY;
+
 /// RFC 6298 smoothing of the time from sending a packet to its acknowledgement, the peer's ACK delay included.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rtt {
@@ -21,6 +23,10 @@ impl Rtt {
         }
         self.newest = Some(sent);
         let sample = now.saturating_duration_since(sent);
+        if sample > UNDER_WAY {
+            // A machine slept: that is no property of the path.
+            return false;
+        }
         if self.smoothed.is_zero() {
             self.smoothed = sample;
             self.variation = sample / 2;
@@ -46,6 +52,18 @@ mod tests {
         assert_eq!((rtt.smoothed, rtt.variation), (40 * MS, 20 * MS));
         assert!(rtt.on_ack(start + 88 * MS, start + 40 * MS));
         assert_eq!((rtt.smoothed, rtt.variation), (41 * MS, 17 * MS));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_a_machine_slept_over_is_no_sample() {
+        let start = Instant::now();
+        let mut rtt = Rtt::default();
+        rtt.on_ack(start + 40 * MS, start);
+        let hours = 3_600_000 * MS;
+        assert!(!rtt.on_ack(start + 100 * MS + hours, start + 100 * MS));
+        assert_eq!((rtt.smoothed, rtt.variation), (40 * MS, 20 * MS));
+        assert!(rtt.on_ack(start + hours + 240 * MS, start + hours + 200 * MS));
+        assert_eq!(rtt.smoothed, 40 * MS);
     }
 
     #[test]

@@ -8,6 +8,15 @@
 //! Only the newest are repeated, as many as fit [`REPLAY_BYTES`]: any one of them draws the answer that tells QUIC what
 //! was lost, and the other path may end in the same slow access link, whose queue must have room for what QUIC itself
 //! has to say then.
+//!
+//! What is older than any network holds a datagram is left out: a machine slept meanwhile, and QUIC would take the
+//! acknowledgement for that of a round trip as long as the sleep. quinn smooths it in without a bound, and paces and
+//! probes by the average: after an hour of sleep a transfer took eight minutes to come back.
+
+use std::time::{Duration, Instant};
+
+/// Nothing is under way on a network for so long.
+pub const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// As measured (decision 0001): more gain nothing.
 const KEPT: usize = 16;
@@ -19,20 +28,21 @@ pub const REPLAY_BYTES: usize = 7_360;
 /// The last datagrams to one peer.
 #[derive(Debug, Default)]
 pub struct Recent {
-    slots: Vec<Vec<u8>>,
+    slots: Vec<(Instant, Vec<u8>)>,
     next: usize,
 }
 
 impl Recent {
     /// Keeps a datagram: the last of a batch.
-    pub fn note(&mut self, datagram: &[u8]) {
+    pub fn note(&mut self, now: Instant, datagram: &[u8]) {
         // The first bit tells a long header (RFC 8999 section 5), which only handshakes have.
         if datagram.first().is_none_or(|first| first & 0x80 != 0) {
             return;
         }
         if self.slots.len() < KEPT {
-            self.slots.push(datagram.to_vec());
-        } else if let Some(slot) = self.slots.get_mut(self.next) {
+            self.slots.push((now, datagram.to_vec()));
+        } else if let Some((at, slot)) = self.slots.get_mut(self.next) {
+            *at = now;
             slot.clear();
             slot.extend_from_slice(datagram);
         }
@@ -44,13 +54,17 @@ impl Recent {
         *self = Self::default();
     }
 
-    /// A copy of the newest that fit [`REPLAY_BYTES`] together, oldest first. The very last is always among them.
-    pub fn newest(&self) -> Vec<Vec<u8>> {
+    /// A copy of the newest that fit [`REPLAY_BYTES`] together, oldest first. The very last is always among them, unless
+    /// it is older than [`UNDER_WAY`].
+    pub fn newest(&self, now: Instant) -> Vec<Vec<u8>> {
         let split = self.next.min(self.slots.len());
         let (newer, older) = self.slots.split_at(split);
         let mut room = REPLAY_BYTES;
         let mut chosen: Vec<Vec<u8>> = Vec::new();
-        for datagram in newer.iter().rev().chain(older.iter().rev()) {
+        for (at, datagram) in newer.iter().rev().chain(older.iter().rev()) {
+            if now.saturating_duration_since(*at) > UNDER_WAY {
+                break;
+            }
             match room.checked_sub(datagram.len()) {
                 Some(left) => room = left,
                 None if chosen.is_empty() => room = 0,
@@ -67,9 +81,17 @@ impl Recent {
 mod tests {
     use super::*;
 
+    /// Every test happens in one moment, unless it says otherwise.
+    #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+    fn base() -> Instant {
+        use std::sync::OnceLock;
+        static BASE: OnceLock<Instant> = OnceLock::new();
+        *BASE.get_or_init(Instant::now)
+    }
+
     fn marks(recent: &Recent) -> Vec<u8> {
         recent
-            .newest()
+            .newest(base())
             .iter()
             .filter_map(|d| d.first().copied())
             .collect()
@@ -79,25 +101,25 @@ mod tests {
     fn the_last_sixteen_are_kept_oldest_first() {
         let mut recent = Recent::default();
         for n in 0..3u8 {
-            recent.note(&[n, n]);
+            recent.note(base(), &[n, n]);
         }
         assert_eq!(marks(&recent), [0, 1, 2]);
         for n in 3..20u8 {
-            recent.note(&[n, n]);
+            recent.note(base(), &[n, n]);
         }
         assert_eq!(marks(&recent), (4..20).collect::<Vec<u8>>());
         recent.clear();
-        assert!(recent.newest().is_empty());
+        assert!(recent.newest(base()).is_empty());
     }
 
     #[test]
     fn of_large_ones_only_the_newest_are_repeated() {
         let mut recent = Recent::default();
         for n in 0..20u8 {
-            recent.note(&[n; 1_444]);
+            recent.note(base(), &[n; 1_444]);
         }
         assert_eq!(marks(&recent), [15, 16, 17, 18, 19]);
-        recent.note(&[20; REPLAY_BYTES + 1]);
+        recent.note(base(), &[20; REPLAY_BYTES + 1]);
         assert_eq!(
             marks(&recent),
             [20],
@@ -106,10 +128,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_slept_over_is_not_repeated() {
+        let mut recent = Recent::default();
+        let woke = base() + Duration::from_secs(3600);
+        recent.note(base(), &[1]);
+        assert_eq!(recent.newest(base() + UNDER_WAY), [vec![1]]);
+        assert!(recent.newest(woke).is_empty());
+        recent.note(woke, &[2]);
+        assert_eq!(recent.newest(woke), [vec![2]]);
+    }
+
+    #[test]
     fn handshakes_are_left_out() {
         let mut recent = Recent::default();
-        recent.note(&[0xc0, 1]);
-        recent.note(&[]);
-        assert!(recent.newest().is_empty());
+        recent.note(base(), &[0xc0, 1]);
+        recent.note(base(), &[]);
+        assert!(recent.newest(base()).is_empty());
     }
 }

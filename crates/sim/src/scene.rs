@@ -39,6 +39,8 @@ pub struct Setup {
     pub direct: bool,
     /// Independent STUN servers beside the relay's own.
     pub stun: Vec<Manner>,
+    /// The agent keeps a link to a second relay too, behind this access link.
+    pub second_relay: Option<LinkConfig>,
     /// The client and the agent are in one site.
     pub together: bool,
     /// Lines of trace kept.
@@ -57,6 +59,7 @@ impl Default for Setup {
             links: LinkMode::Auto,
             direct: true,
             stun: vec![Manner::Honest, Manner::Honest],
+            second_relay: None,
             together: false,
             trace: 400,
         }
@@ -79,8 +82,12 @@ pub struct Scene {
     pub agent_site: SiteId,
     /// The relay's site.
     pub relay_site: SiteId,
+    /// The second relay's host and site.
+    pub second_relay: Option<(HostId, SiteId)>,
     /// The relay's URL.
     pub url: RelayUrl,
+    /// The URLs of all relays.
+    pub urls: Vec<RelayUrl>,
     /// The agent's key.
     pub agent_id: NodeId,
     /// The STUN servers' addresses, as in the setup.
@@ -91,11 +98,18 @@ pub struct Scene {
 const CLIENT_KEY: [u8; 32] = [0xc1; 32];
 const AGENT_KEY: [u8; 32] = [0xa1; 32];
 const RELAY_KEY: [u8; 32] = [0x4e; 32];
+const SECOND_RELAY_KEY: [u8; 32] = [0x4f; 32];
 const SECRET: [u8; 32] = [0x5e; 32];
 
 /// The relay's address.
 pub const RELAY_ADDR: SocketAddr = SocketAddr::new(
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)),
+    RELAY_PORT,
+);
+
+/// The second relay's address.
+pub const SECOND_RELAY_ADDR: SocketAddr = SocketAddr::new(
+    IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 101, 1)),
     RELAY_PORT,
 );
 
@@ -153,10 +167,7 @@ impl Scene {
             &[NODE_PORT],
         );
         let mut world = World::new(net);
-        let start = move |net: &Network, life| {
-            RelayShell::new(net, relay, RELAY_KEY, life, RelayConfig::default())
-        };
-        world.add_relay(relay, start);
+        start_relay(&mut world, relay, RELAY_KEY);
         let mut stun = Vec::new();
         for (n, manner) in setup.stun.iter().enumerate() {
             let ip = IpAddr::from([192, 0, 2, 10 + n as u8]);
@@ -166,8 +177,24 @@ impl Scene {
             world.add_stun(host, server);
             stun.push(SocketAddr::new(ip, STUN_PORT));
         }
-        let url = RelayShell::url(RELAY_ADDR, RELAY_KEY)
-            .unwrap_or_else(|| unreachable!("a literal address makes a URL"));
+        let second_relay = setup.second_relay.map(|link| {
+            let place = site("second relay", Access::Open, None, link);
+            let place = world.net.add_site(place);
+            let ip = SECOND_RELAY_ADDR.ip();
+            let host = world.net.add_host(place, vec![ip], &[RELAY_PORT]);
+            start_relay(&mut world, host, SECOND_RELAY_KEY);
+            (host, place)
+        });
+        let mut relays = vec![(RELAY_ADDR, RELAY_KEY)];
+        relays.extend(second_relay.map(|_| (SECOND_RELAY_ADDR, SECOND_RELAY_KEY)));
+        let relays = relays.into_iter().map(|(addr, key)| {
+            let url = RelayShell::url(addr, key);
+            (
+                url.unwrap_or_else(|| unreachable!("a literal address makes a URL")),
+                addr,
+            )
+        });
+        let relays: Vec<(RelayUrl, SocketAddr)> = relays.collect();
         for (host, key, role) in [
             (client, CLIENT_KEY, Role::Client),
             (agent, AGENT_KEY, Role::Agent),
@@ -192,7 +219,9 @@ impl Scene {
                 node.node().add_stun_server(now, addr.to_string(), *addr);
             }
             if role == Role::Agent {
-                node.node().add_relay(now, url.clone(), vec![RELAY_ADDR]);
+                for (url, addr) in &relays {
+                    node.node().add_relay(now, url.clone(), vec![*addr]);
+                }
             }
             world.add_node(node);
         }
@@ -205,7 +234,9 @@ impl Scene {
             client_site,
             agent_site,
             relay_site,
-            url,
+            second_relay,
+            url: relays[0].0.clone(),
+            urls: relays.into_iter().map(|(url, _)| url).collect(),
             agent_id,
             stun,
             dialled: Duration::ZERO,
@@ -214,10 +245,13 @@ impl Scene {
 
     /// Waits until the agent is linked and both have looked at their networks, then opens a tunnel with these tasks.
     pub fn dial(&mut self, tasks: Vec<Task>) -> PeerId {
-        let agent = self.agent;
+        let (agent, relays) = (self.agent, self.urls.len());
         let linked = self.world.run_within(Duration::from_secs(30), |w| {
             let notes = &w.node(agent).0.notes;
-            notes.iter().any(|(_, n)| matches!(n, Note::LinkReady(..)))
+            let ready = notes
+                .iter()
+                .filter(|(_, n)| matches!(n, Note::LinkReady(..)));
+            ready.count() >= relays
         });
         assert!(linked, "the agent never linked\n{}", self.world.net.trace);
         self.world.run_for(Duration::from_secs(5));
@@ -227,7 +261,7 @@ impl Scene {
     pub fn dial_now(&mut self, tasks: Vec<Task>) -> PeerId {
         self.dialled = self.world.net.now();
         let secret = Some(TicketSecret::from_bytes(SECRET));
-        let ticket = target(self.agent_id, vec![self.url.clone()], secret);
+        let ticket = target(self.agent_id, self.urls.clone(), secret);
         let (client, net) = self.world.node(self.client);
         client.connect(net, ticket, tasks)
     }
@@ -330,6 +364,12 @@ impl Scene {
             }
         }
     }
+}
+
+fn start_relay(world: &mut World, host: HostId, key: [u8; 32]) {
+    world.add_relay(host, move |net: &Network, life| {
+        RelayShell::new(net, host, key, life, RelayConfig::default())
+    });
 }
 
 fn way_text(way: Option<Way>) -> String {

@@ -38,6 +38,23 @@ pub enum Fault {
     StartRelay(HostId),
     /// The access link of a site loses this share of its packets from now on, in both directions.
     Loss(SiteId, f64),
+    /// The access link of a site takes this long from now on, in each direction.
+    Delay(SiteId, Duration),
+    /// A host falls asleep: its program stands still, and datagrams to it are lost. What comes by TCP waits for it.
+    Sleep(HostId),
+    /// It wakes up.
+    Wake(HostId, Clock),
+    /// A site gets another public address. A host that is at it itself learns of that, one behind a NAT does not.
+    Readdress(SiteId, IpAddr),
+}
+
+/// What a machine's monotonic clock does while the machine sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// It goes on, as on Windows.
+    Counts,
+    /// It stands still, as Linux's and macOS's do.
+    StandsStill,
 }
 
 /// How a relay is started again.
@@ -50,6 +67,17 @@ pub struct World {
     programs: BTreeMap<HostId, Program>,
     faults: Vec<Fault>,
     restarts: BTreeMap<HostId, (u32, Restart)>,
+    asleep: BTreeMap<HostId, Asleep>,
+}
+
+/// What the shell takes for a sleep (`JUMP` in `byway`'s `driver/sleep.rs`).
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// A host that sleeps.
+struct Asleep {
+    since: Duration,
+    /// What TCP will have brought it when it wakes up.
+    kept: Vec<Happening>,
 }
 
 impl World {
@@ -60,6 +88,7 @@ impl World {
             programs: BTreeMap::new(),
             faults: Vec::new(),
             restarts: BTreeMap::new(),
+            asleep: BTreeMap::new(),
         }
     }
     /// Starts a node.
@@ -92,6 +121,7 @@ impl World {
 
     /// A node, and the network it acts on. Panics if there is none: a test asked for the wrong host.
     pub fn node(&mut self, host: HostId) -> (&mut NodeShell, &mut Network) {
+        self.net.at_work(host);
         match self.programs.get_mut(&host) {
             Some(Program::Node(node)) => (node, &mut self.net),
             _ => panic!("host {} is not a node", host.0),
@@ -142,12 +172,35 @@ impl World {
             Fault::StartRelay(host) => {
                 if let Some((lives, restart)) = self.restarts.get_mut(&host) {
                     *lives += 1;
+                    self.net.at_work(host);
                     let relay = restart(&self.net, *lives);
                     self.net.set_alive(host, true);
                     self.programs.insert(host, Program::Relay(relay));
                 }
             }
             Fault::Loss(site, share) => self.net.set_loss(site, share),
+            Fault::Delay(site, delay) => self.net.set_delay(site, delay),
+            Fault::Sleep(host) => {
+                let since = self.net.now();
+                self.net
+                    .trace
+                    .say(since, "asleep", format!("host {}", host.0));
+                let kept = Vec::new();
+                self.asleep.entry(host).or_insert(Asleep { since, kept });
+            }
+            Fault::Wake(host, clock) => self.wake(host, clock),
+            Fault::Readdress(site, ip) => {
+                self.net.readdress(site, ip);
+                for program in self.programs.values_mut() {
+                    if let Program::Node(node) = program
+                        && self.net.site_of(node.host()) == site
+                        && self.net.addrs(node.host()).contains(&ip)
+                    {
+                        self.net.at_work(node.host());
+                        node.moved(&mut self.net);
+                    }
+                }
+            }
         }
     }
 
@@ -185,7 +238,40 @@ impl World {
         self.run_until(end, done)
     }
 
+    /// True while a host sleeps.
+    pub fn sleeps(&self, host: HostId) -> bool {
+        self.asleep.contains_key(&host)
+    }
+
+    fn wake(&mut self, host: HostId, clock: Clock) {
+        let Some(sleeper) = self.asleep.remove(&host) else {
+            return;
+        };
+        let now = self.net.now();
+        self.net.trace.say(now, "awake", format!("host {}", host.0));
+        if clock == Clock::StandsStill {
+            self.net.set_back(host, now - sleeper.since);
+        }
+        // Timers that were due, and the next one is asked for.
+        self.deliver(host, Happening::Wake);
+        if now - sleeper.since > NOTICED
+            && let Some(Program::Node(node)) = self.programs.get_mut(&host)
+        {
+            node.moved(&mut self.net);
+        }
+        for what in sleeper.kept {
+            self.deliver(host, what);
+        }
+    }
+
     fn deliver(&mut self, host: HostId, what: Happening) {
+        if let Some(sleeper) = self.asleep.get_mut(&host) {
+            if !matches!(what, Happening::Wake | Happening::Datagram { .. }) {
+                sleeper.kept.push(what);
+            }
+            return;
+        }
+        self.net.at_work(host);
         let net = &mut self.net;
         match self.programs.get_mut(&host) {
             Some(Program::Node(node)) => node.handle(net, what),

@@ -1,48 +1,64 @@
 //! Random scenarios: many seeds, each a network, troubles and a workload of its own.
 //!
 //! `BYWAY_SIM_SEEDS=5000 cargo test -p byway-sim --test random` plays more of them;
-//! `BYWAY_SIM_FIRST=1000` begins elsewhere; `BYWAY_SIM_SEED=1234` plays one and shows its trace.
+//! `BYWAY_SIM_FIRST=1000` begins elsewhere; `BYWAY_SIM_SEED=1234` plays one and shows its trace. A seed that fails is made
+//! as small as it gets and said in a line that `BYWAY_SIM_SCENARIO='...'` plays.
 
 mod common;
 
-use byway_sim::scenario::{Outcome, Scenario};
+use byway_sim::scenario::{Outcome, Scenario, shrink};
 use common::{base, env};
-
-fn play(seed: u64) -> Outcome {
-    /// Names the seed if the run panics.
-    struct Naming(u64);
-    impl Drop for Naming {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("{}", replay(self.0));
-            }
-        }
-    }
-    let naming = Naming(seed);
-    let mut scenario = Scenario::generate(seed);
-    if env("BYWAY_SIM_SEED").is_some() {
-        scenario.setup.trace = usize::MAX;
-    }
-    let outcome = scenario.run(base());
-    std::mem::forget(naming);
-    outcome
-}
-
-fn replay(seed: u64) -> String {
-    format!("replay: BYWAY_SIM_SEED={seed} cargo test -p byway-sim --test random -- --nocapture")
-}
 
 /// How many seeds are played where nothing else is said.
 const SEEDS: u64 = 150;
+/// Runs that one failing seed may take to be made smaller.
+const SHRINKING: usize = 300;
+/// Seeds of one run that are made smaller: after a few more, there is enough to do.
+const SHRUNK: usize = 5;
+/// Lines of trace shown of a scenario that failed.
+const LINES: usize = 40;
+
+fn command(variable: &str, value: &str) -> String {
+    format!("{variable}='{value}' cargo test -p byway-sim --test random -- --nocapture one_")
+}
+
+fn describe(outcome: &Outcome) -> String {
+    let lines: Vec<String> = outcome
+        .failures
+        .iter()
+        .map(|f| format!("  {f}\n"))
+        .collect();
+    lines.concat()
+}
+
+/// Tells everything about one scenario, and fails if it does.
+fn show(mut scenario: Scenario) {
+    scenario.setup.trace = usize::MAX;
+    let outcome = scenario.run(base());
+    println!("{}\n{scenario}", outcome.story);
+    assert!(outcome.failures.is_empty(), "\n{}", describe(&outcome));
+}
+
+/// The least of it that fails in the same way, with its story.
+fn report(scenario: Scenario, outcome: &Outcome) -> String {
+    let Some(first) = outcome.failures.first() else {
+        return String::new();
+    };
+    let rule = first.rule;
+    let mut least = shrink(scenario, SHRINKING, |s| s.run(base()).broke(rule));
+    least.setup.trace = LINES;
+    let outcome = least.run(base());
+    format!(
+        "{}{}\n{}",
+        outcome.story,
+        describe(&outcome),
+        command("BYWAY_SIM_SCENARIO", &least.to_string())
+    )
+}
 
 /// Plays every other seed, so that two processors have something to do.
 fn play_every_other(offset: u64) {
-    if let Some(seed) = env("BYWAY_SIM_SEED") {
-        if seed % 2 == offset {
-            let outcome = play(seed);
-            println!("{}\n{:#?}", outcome.story, Scenario::generate(seed));
-            assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-        }
+    if env("BYWAY_SIM_SEED").is_some() || std::env::var_os("BYWAY_SIM_SCENARIO").is_some() {
         return;
     }
     let first = env("BYWAY_SIM_FIRST").unwrap_or(0);
@@ -51,11 +67,16 @@ fn play_every_other(offset: u64) {
     let mut failed = Vec::new();
     let (mut met, mut troubles) = (0, 0);
     for seed in (first..first + seeds).filter(|seed| seed % 2 == offset) {
-        let outcome = play(seed);
+        let scenario = Scenario::generate(seed);
+        let outcome = scenario.run(base());
         met += outcome.met.0;
         troubles += outcome.met.1;
         if !outcome.failures.is_empty() {
-            eprintln!("seed {seed}: {:#?}\n{}", outcome.failures, replay(seed));
+            let replay = command("BYWAY_SIM_SEED", &seed.to_string());
+            eprintln!("seed {seed}:\n{}{replay}", describe(&outcome));
+            if failed.len() < SHRUNK {
+                eprintln!("the least of it:\n{}\n", report(scenario, &outcome));
+            }
             failed.push(seed);
         }
     }
@@ -76,10 +97,23 @@ fn whatever_the_network_every_byte_arrives_and_the_best_path_is_found_with_odd_s
     play_every_other(1);
 }
 
+/// Does nothing where none is asked for.
+#[test]
+fn one_scenario_that_is_asked_for_is_told_from_beginning_to_end() {
+    if let Some(seed) = env("BYWAY_SIM_SEED") {
+        show(Scenario::generate(seed));
+    }
+    if let Some(text) = std::env::var_os("BYWAY_SIM_SCENARIO") {
+        let text = text.to_string_lossy();
+        show(text.parse().unwrap_or_else(|error| panic!("{error}")));
+    }
+}
+
 #[test]
 fn a_seed_replays_to_the_last_bit() {
     for seed in 0..5 {
-        let (one, two) = (play(seed), play(seed));
+        let play = || Scenario::generate(seed).run(base());
+        let (one, two) = (play(), play());
         assert_eq!(
             (one.hash, one.events),
             (two.hash, two.events),
@@ -87,4 +121,26 @@ fn a_seed_replays_to_the_last_bit() {
         );
         assert!(one.events > 100);
     }
+}
+
+/// A transfer that the link is far too slow for stands for a defect: everything around it goes.
+#[test]
+fn a_failing_scenario_is_made_smaller_and_fails_in_the_same_way_when_it_is_read_again() {
+    let text = "seed=3 client=Symmetric agent=PortRestricted client-link=loss:0.01,jitter:0.003,rate:20000 \
+                agent-link=mtu:1280 stun=Honest,Dead DirectDead@0.5+1 AgentRebinds@4.2+0 Touch@0.3 Upload:9000@0.4 \
+                Download:4000000@1";
+    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let outcome = scenario.run(base());
+    let rule = outcome.failures[0].rule;
+    let least = shrink(scenario, SHRINKING, |s| s.run(base()).broke(rule));
+    assert_eq!(
+        least.to_string(),
+        "seed=3 client=Open agent=Open client-link=rate:20000 Download:4000000@1"
+    );
+    let again: Scenario = least
+        .to_string()
+        .parse()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.run(base()).hash, least.run(base()).hash);
+    assert!(again.run(base()).broke(rule));
 }

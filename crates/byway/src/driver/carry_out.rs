@@ -241,6 +241,7 @@ impl Driver {
 
     fn replay(&self, peer: &Arc<Peer>) {
         self.socket.replay(&peer.route);
+        peer.renew_if_stale(Instant::now());
         for live in peer.tunnels() {
             // Empty: it belongs to no flow, and makes the other side acknowledge something.
             let _ = live.connection.send_datagram(Bytes::new());

@@ -148,6 +148,13 @@ impl Peer {
         }
     }
 
+    /// What waited over a sleep is not to hold up what is sent now.
+    pub(crate) fn renew_if_stale(&self, now: Instant) {
+        for monitor in self.state().monitors.iter().filter_map(Weak::upgrade) {
+            monitor.renew_if_stale(now);
+        }
+    }
+
     /// What congestion control sees, all connections to the peer together. They share the path, so the one that was
     /// answered last tells most about it.
     pub(crate) fn sample(&self, now: Instant) -> FlowSample {

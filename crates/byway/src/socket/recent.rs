@@ -1,6 +1,7 @@
 //! The last datagrams sent to a peer ([`byway_core::recent`]), noted while quinn sends and read by the driver.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<byway_core::recent::Recent>);
@@ -16,7 +17,7 @@ impl Recent {
             _ => contents,
         };
         if let Ok(mut recent) = self.0.try_lock() {
-            recent.note(last);
+            recent.note(Instant::now(), last);
         }
     }
 
@@ -29,7 +30,10 @@ impl Recent {
 
     /// A copy of those to be sent again, oldest first.
     pub(crate) fn newest(&self) -> Vec<Vec<u8>> {
-        self.0.lock().map(|r| r.newest()).unwrap_or_default()
+        self.0
+            .lock()
+            .map(|r| r.newest(Instant::now()))
+            .unwrap_or_default()
     }
 }
 

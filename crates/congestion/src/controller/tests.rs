@@ -184,6 +184,51 @@ fn bytes_in_flight_before_a_switch_do_not_block_after_it() {
 }
 
 #[test]
+fn what_a_machine_slept_over_does_not_block_after_it_woke() {
+    let mut rig = Rig::new();
+    rig.send(0, 13_000);
+    let soon = 10_000;
+    rig.monitor.renew_if_stale(rig.at(soon));
+    assert_eq!(rig.controller.window(), INITIAL, "it may be under way yet");
+    let woke = 3_600_000;
+    rig.monitor.renew_if_stale(rig.at(woke));
+    assert_eq!(rig.controller.window(), INITIAL + 13_000);
+    rig.send(woke, 1200);
+    assert_eq!(rig.controller.window(), INITIAL + 13_000);
+    assert_eq!(rig.sample(woke).waiting_since, Some(rig.at(woke)));
+    // Once is enough: now something answers, or the path is dead.
+    rig.monitor.renew_if_stale(rig.at(woke + 20));
+    assert_eq!(rig.built(), 2);
+    assert!(rig.ack(woke + 20, woke, 1200, 13_000));
+    assert_eq!(rig.controller.window(), INITIAL);
+    // The path has one state, not two.
+    assert!(rig.controller.kept.is_empty());
+}
+
+#[test]
+fn nothing_is_taken_for_new_where_nothing_waits() {
+    let mut rig = Rig::new();
+    rig.send(0, 1200);
+    rig.ack(20, 0, 1200, 0);
+    rig.monitor.renew_if_stale(rig.at(3_600_000));
+    rig.send(3_600_000, 1200);
+    assert_eq!(rig.built(), 1);
+}
+
+#[test]
+fn quinn_does_not_pace_by_a_round_trip_that_contains_a_sleep() {
+    let mut rig = Rig::new();
+    let asked = |rig: &Rig| [rig.controller.window(), rig.controller.window()];
+    assert_eq!(asked(&rig), [INITIAL, INITIAL]);
+    rig.send(0, 1200);
+    rig.controller.quinn_rtt = Duration::from_secs(400);
+    assert_eq!(asked(&rig), [INITIAL, u64::MAX], "congestion, then pacing");
+    rig.send(1, 1200);
+    rig.controller.quinn_rtt = 100 * MS;
+    assert_eq!(asked(&rig), [INITIAL, INITIAL]);
+}
+
+#[test]
 fn what_leaves_flight_of_the_old_path_leaves_the_window_too() {
     let mut rig = Rig::new();
     rig.send(0, 12_000);

@@ -91,6 +91,8 @@ impl Node {
             known.attested = Some(observed);
         }
         self.with_paths(now, id, |paths, cx| paths.attest(cx, observed));
+        // What was offered while its link was dead went nowhere. What it has is ignored there.
+        self.offer(now, id);
     }
 
     fn on_rebound(&mut self, now: Instant, link: LinkId, observed: SocketAddr) {

@@ -187,9 +187,13 @@ impl Paths {
                 path.loss.add(true);
             }
         }
-        // What stays silent beside a path that works is dead; as a primary it would be suspected instead.
+        // What stays silent beside a path that works is dead; as a primary it would be suspected instead. Where nothing
+        // works, the peer may sleep, and is not to find its best path shut out for minutes when it is back.
+        let answered = self.table.values().filter_map(|p| p.last_answer).max();
         for path in self.table.values_mut() {
-            let silent = path.waiting_since.is_some_and(|t| t + GIVEN_UP <= cx.now);
+            let silent = path
+                .waiting_since
+                .is_some_and(|t| t + GIVEN_UP <= cx.now && answered >= Some(t));
             if silent && path.is_direct() && self.primary != Some(path.id) && !path.is_quarantined()
             {
                 path.quarantine(cx.now);

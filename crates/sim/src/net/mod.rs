@@ -199,6 +199,10 @@ const LAN_DELAY: Duration = Duration::from_micros(300);
 pub struct Network {
     base: Instant,
     now: Duration,
+    /// How far the clock of the host that is at work now is behind.
+    lag: Duration,
+    /// How far the clocks of hosts are behind that slept and did not count it.
+    lags: BTreeMap<HostId, Duration>,
     seed: u64,
     queue: Queue<Event>,
     sites: Vec<Site>,
@@ -223,6 +227,8 @@ impl Network {
         Self {
             base,
             now: Duration::ZERO,
+            lag: Duration::ZERO,
+            lags: BTreeMap::new(),
             seed,
             queue: Queue::new(),
             sites: Vec::new(),
@@ -244,13 +250,21 @@ impl Network {
     pub fn now(&self) -> Duration {
         self.now
     }
-    /// The same as an instant, for the state machines.
+    /// The same as an instant, for the state machines: by the clock of the host that is at work.
     pub fn instant(&self) -> Instant {
-        self.base + self.now
+        self.base + self.now.saturating_sub(self.lag)
     }
-    /// The instant as time since the start.
+    /// An instant of that clock as time since the start.
     pub fn since_start(&self, instant: Instant) -> Duration {
-        instant.saturating_duration_since(self.base)
+        instant.saturating_duration_since(self.base) + self.lag
+    }
+    /// From now on this host is at work: instants are those of its clock.
+    pub(crate) fn at_work(&mut self, host: HostId) {
+        self.lag = self.lags.get(&host).copied().unwrap_or_default();
+    }
+    /// The clock of a host stood still for so long.
+    pub(crate) fn set_back(&mut self, host: HostId, time: Duration) {
+        *self.lags.entry(host).or_default() += time;
     }
 
     /// Adds a site.
@@ -338,6 +352,31 @@ impl Network {
         let (up, down) = self.links_mut(site);
         up.loss = share;
         down.loss = share;
+    }
+    /// From now on the access link of a site takes this long, in both directions.
+    pub fn set_delay(&mut self, site: SiteId, delay: Duration) {
+        let text = format!("site {} takes {delay:?}", site.0);
+        self.trace.say(self.now, "delay", text);
+        let (up, down) = self.links_mut(site);
+        up.delay = delay;
+        down.delay = delay;
+    }
+    /// A site gets another public address: that of its NAT, which starts anew, or, where there is none, that of its one
+    /// host. What is sent to the old one arrives nowhere.
+    pub fn readdress(&mut self, site: SiteId, ip: IpAddr) {
+        let text = format!("site {} is at {ip}", site.0);
+        self.trace.say(self.now, "readdress", text);
+        self.public.retain(|_, at| *at != site);
+        self.public.insert(ip, site);
+        let rng = self.rng(&format!("nat {} at {ip}", site.0));
+        let place = &mut self.sites[site.0 as usize];
+        if let Some(nat) = &mut place.nat {
+            *nat = Nat::new(nat.config(), ip, rng);
+        } else if let Some(host) = place.lan.values().next().copied() {
+            place.lan = BTreeMap::from([(ip, host)]);
+            self.hosts[host.0 as usize].addrs = vec![ip];
+        }
+        self.pipes_cut_by_nat(site);
     }
     /// Restarts a site's NAT: all mappings are gone, of datagrams and of pipes; new ones get other ports.
     pub fn rebind_nat(&mut self, site: SiteId) {

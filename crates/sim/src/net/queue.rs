@@ -2,13 +2,15 @@
 //! has exactly one order.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    order: BinaryHeap<Reverse<(Duration, u64)>>,
-    items: BTreeMap<u64, T>,
+    /// Time, number, and the place in `items`: what is sorted is small, what happens stays where it lies.
+    order: BinaryHeap<Reverse<(Duration, u64, u32)>>,
+    items: Vec<Option<T>>,
+    free: Vec<u32>,
     next: u64,
 }
 
@@ -16,23 +18,29 @@ impl<T> Queue<T> {
     pub(super) fn new() -> Self {
         Self {
             order: BinaryHeap::new(),
-            items: BTreeMap::new(),
+            items: Vec::new(),
+            free: Vec::new(),
             next: 0,
         }
     }
     pub(super) fn push(&mut self, at: Duration, item: T) {
-        self.order.push(Reverse((at, self.next)));
-        self.items.insert(self.next, item);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.items.push(None);
+            self.items.len() as u32 - 1
+        });
+        self.items[place as usize] = Some(item);
+        self.order.push(Reverse((at, self.next, place)));
         self.next += 1;
     }
     /// The first item not later than `limit`.
     pub(super) fn pop_until(&mut self, limit: Duration) -> Option<(Duration, T)> {
-        let Reverse((at, id)) = *self.order.peek()?;
+        let Reverse((at, _, place)) = *self.order.peek()?;
         if at > limit {
             return None;
         }
         self.order.pop();
-        self.items.remove(&id).map(|item| (at, item))
+        self.free.push(place);
+        self.items[place as usize].take().map(|item| (at, item))
     }
 }
 

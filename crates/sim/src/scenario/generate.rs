@@ -12,6 +12,9 @@ use crate::scene::Setup;
 use crate::shell::app::Task;
 use crate::shell::stun::Manner;
 
+/// In milliseconds. A transfer over TLS is still held up for longer after longer ones (`tests/faults/asleep.rs`).
+const LONGEST_SLEEP: u64 = 600_000;
+
 impl Scenario {
     /// The scenario of a seed.
     pub fn generate(seed: u64) -> Self {
@@ -58,7 +61,8 @@ impl Scenario {
             client_link,
             agent_link,
             links,
-            nat_timeout: None,
+            // RFC 4787 asks for two minutes; many keep a mapping hardly longer than our keep-alives are apart.
+            nat_timeout: rng.chance(0.3).then(|| ms(rng.between(20_500, 30_000))),
             direct: rng.chance(0.9),
             stun: vec![
                 Manner::Honest,
@@ -72,27 +76,23 @@ impl Scenario {
                     Manner::Oversized,
                 ]),
             ],
+            second_relay: rng.chance(0.4).then(|| LinkConfig {
+                delay: ms(rng.between(1, 30)),
+                ..LinkConfig::default()
+            }),
             together: false,
-            trace: 300,
+            trace: 0,
         };
         let mut troubles = Vec::new();
         for _ in 0..rng.below(4) {
-            let what = rng.pick(&[
-                Trouble::DirectDead,
-                Trouble::DirectDead,
-                Trouble::DirectDeadOneWay,
-                Trouble::RelayUdpDead,
-                Trouble::Offline,
-                Trouble::RelayKilled,
-                Trouble::ClientRebinds,
-                Trouble::AgentRebinds,
-            ]);
+            let what = trouble(&mut rng, &setup, &troubles);
             // One after the other: two at once can cut every path, which says nothing.
             let free = troubles
                 .last()
                 .map_or(ms(100), |(at, lasts, _)| *at + *lasts + ms(3000));
             let at = free + rng.up_to(ms(4000));
-            troubles.push((at, ms(rng.between(100, 6000)), what));
+            let lasts = lasts(&mut rng, what);
+            troubles.push((at, lasts, what));
         }
         let task = |rng: &mut Rng| {
             let amount = rng.between(1, 200_000);
@@ -102,7 +102,16 @@ impl Scenario {
             .map(|_| (rng.up_to(ms(12_000)), task(&mut rng)))
             .collect();
         // And one for each trouble that begins a moment before it: what is under way when it comes is what matters.
-        for (at, ..) in &troubles {
+        for (at, lasts, what) in &troubles {
+            if *what == Trouble::ClientRebindsEachMinute {
+                // Each time something is under way.
+                for n in 1..=lasts.as_secs() / 60 {
+                    let amount = rng.between(200_000, 500_000);
+                    let task =
+                        rng.pick(&[Task::Touch, Task::Upload(amount), Task::Download(amount)]);
+                    tasks.push((*at + Duration::from_secs(60 * n) - ms(20), task));
+                }
+            }
             let early = ms(rng.between(1, 100));
             let bulk = rng.between(500_000, 2_000_000);
             let task = rng.pick(&[Task::Upload(bulk), Task::Download(bulk)]);
@@ -116,6 +125,40 @@ impl Scenario {
     }
 }
 
+/// One that can come in this setup, after these.
+fn trouble(rng: &mut Rng, setup: &Setup, before: &[(Duration, Duration, Trouble)]) -> Trouble {
+    let possible = |what: Trouble| {
+        let once = matches!(
+            what,
+            Trouble::RelayLost | Trouble::ClientMoves | Trouble::AgentMoves
+        );
+        let again = before.iter().any(|(.., earlier)| *earlier == what);
+        (setup.second_relay.is_some() || !what.needs_second_relay()) && !(once && again)
+    };
+    // A path that dies silently is what Byway is about.
+    let mut all = vec![Trouble::DirectDead; 2];
+    all.extend(Trouble::ALL);
+    all.retain(|what| possible(*what));
+    rng.pick(&all)
+}
+
+fn lasts(rng: &mut Rng, what: Trouble) -> Duration {
+    let ms = Duration::from_millis;
+    match what {
+        Trouble::ClientSleeps | Trouble::ClientSleepsCounted => ms(match rng.below(10) {
+            0..=3 => rng.between(60_000, LONGEST_SLEEP),
+            _ => rng.between(1_000, 60_000),
+        }),
+        Trouble::ClientRebindsEachMinute => ms(rng.between(60_000, 200_000)),
+        Trouble::RelayLost
+        | Trouble::ClientRebinds
+        | Trouble::AgentRebinds
+        | Trouble::ClientMoves
+        | Trouble::AgentMoves => Duration::ZERO,
+        _ => ms(rng.between(100, 6_000)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +168,22 @@ mod tests {
         let text = |seed| format!("{:?}", Scenario::generate(seed));
         assert_eq!(text(3), text(3));
         assert_ne!(text(3), text(4));
+    }
+
+    #[test]
+    fn every_trouble_comes_and_none_that_takes_a_relay_there_is_not() {
+        let mut seen = Vec::new();
+        for seed in 0..500 {
+            let scenario = Scenario::generate(seed);
+            for (.., what) in scenario.troubles {
+                let second = scenario.setup.second_relay.is_some();
+                assert!(second || !what.needs_second_relay(), "{seed}: {what:?}");
+                seen.push(what);
+            }
+        }
+        for what in Trouble::ALL {
+            assert!(seen.contains(&what), "{what:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
-use super::Outcome;
+use super::{Failure, Outcome, Rule};
 use crate::model::{Access, Direct, direct, expected_path};
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
@@ -18,20 +18,23 @@ const STAYS: u32 = 5;
 
 #[derive(Default)]
 pub(super) struct Judge {
-    failures: Vec<String>,
+    failures: Vec<Failure>,
 }
 
 impl Judge {
-    pub(super) fn require(&mut self, held: bool, what: &str) {
+    pub(super) fn require(&mut self, held: bool, rule: Rule, what: &str) {
         if !held {
-            self.failures.push(what.to_owned());
+            self.fail(rule, what.to_owned());
         }
+    }
+    fn fail(&mut self, rule: Rule, detail: String) {
+        self.failures.push(Failure { rule, detail });
     }
 
     /// Both sides come to send on the paths the model says, and stay there while they are used; neither was ever on one
     /// that cannot exist. Returns how many touches were begun for it.
     pub(super) fn paths(&mut self, setup: &Setup, scene: &mut Scene, peer: PeerId) -> usize {
-        let expected = accepted_paths(setup);
+        let accepted = accepted_paths(setup);
         // The measured loss of a path decides over it too, and a few pings measure a few per cent badly.
         for site in [scene.client_site, scene.agent_site] {
             scene.world.inflict(Fault::Loss(site, 0.0));
@@ -47,22 +50,22 @@ impl Judge {
             let second = scene.world.net.now() + Duration::from_secs(1);
             while scene.world.net.now() < second {
                 scene.world.run_for(Duration::from_millis(100));
-                right &= expected.contains(&scene.paths(peer));
+                right &= accepted.contains(&scene.paths(peer));
             }
             stayed = if right { stayed + 1 } else { 0 };
         }
         if stayed < STAYS {
             let got = scene.paths(peer);
-            let failure = format!("paths at the end: {got:?} instead of one of {expected:?}");
-            self.failures.push(failure);
+            let failure = format!("at the end {got:?} instead of one of {accepted:?}");
+            self.fail(Rule::Paths, failure);
         }
-        if expected
+        if accepted
             .iter()
             .all(|(client, _)| *client != Some(PathKind::Direct))
         {
             for host in [scene.client, scene.agent] {
                 let direct = scene.first_on(host, PathKind::Direct).is_some();
-                self.require(!direct, "a direct path that cannot exist");
+                self.require(!direct, Rule::NoSuchPath, "a direct path that cannot exist");
             }
         }
         touches
@@ -73,13 +76,14 @@ impl Judge {
         let reports = scene.reports();
         if reports.len() != begun {
             let failure = format!("{} reports of {begun} tasks", reports.len());
-            self.failures.push(failure);
+            self.fail(Rule::Tasks, failure);
         }
-        for report in reports {
-            if report.done.is_none() {
-                self.failures
-                    .push(format!("a task did not end well: {report:?}"));
-            }
+        let mut bad = reports.into_iter().filter(|r| r.done.is_none());
+        // One says what there is to know; where nothing passes, all of them say it.
+        if let Some(first) = bad.next() {
+            let more = bad.count();
+            let failure = format!("one did not end well, nor {more} more: {first:?}");
+            self.fail(Rule::Tasks, failure);
         }
     }
 
@@ -91,13 +95,13 @@ impl Judge {
                 .iter()
                 .filter(|(_, n)| matches!(n, Note::Connected(_)));
             if connected.count() != 1 {
-                self.failures
-                    .push(format!("{name}: not one connection from beginning to end"));
+                let failure = format!("{name}: not one connection from beginning to end");
+                self.fail(Rule::OneConnection, failure);
             }
             for (at, note) in notes {
                 if matches!(note, Note::TunnelLost(..) | Note::Failed(..)) {
-                    self.failures
-                        .push(format!("{name} at {:.3}: {note:?}", at.as_secs_f64()));
+                    let failure = format!("{name} at {:.3}: {note:?}", at.as_secs_f64());
+                    self.fail(Rule::OneConnection, failure);
                 }
             }
         }
@@ -121,8 +125,11 @@ impl Judge {
     }
 }
 
+/// What client and agent send on.
+type Paths = (Option<PathKind>, Option<PathKind>);
+
 /// The kinds of path on which client and agent may end: two pairs of them where a direct path is a matter of chance.
-fn accepted_paths(setup: &Setup) -> Vec<(Option<PathKind>, Option<PathKind>)> {
+fn accepted_paths(setup: &Setup) -> Vec<Paths> {
     let chance = if setup.direct {
         direct(setup.client, setup.agent)
     } else {
@@ -132,6 +139,7 @@ fn accepted_paths(setup: &Setup) -> Vec<(Option<PathKind>, Option<PathKind>)> {
         if mode == LinkMode::Tls {
             PathKind::RelayTls
         } else {
+            // Nobody goes direct to a side whose UDP is blocked.
             expected_path(own, Access::UdpBlocked)
         }
     };

@@ -9,11 +9,20 @@
 //! - no side ever sends on a direct path that the model says cannot exist;
 //! - the tunnel is one connection from beginning to end.
 
+//!
+//! A scenario that fails is made smaller ([`shrink`](fn@shrink)) and said in a line that plays it again ([`text`]).
+
 mod generate;
 mod judge;
 mod play;
+mod shrink;
+pub mod text;
+mod trouble;
 
+use std::fmt;
 use std::time::Duration;
+
+pub use shrink::shrink;
 
 use crate::scene::Setup;
 use crate::shell::app::Task;
@@ -29,12 +38,70 @@ pub enum Trouble {
     RelayUdpDead,
     /// The client's site is cut off.
     Offline,
+    /// The client's site and the agent's are both cut off from everything.
+    Partition,
     /// The relay's process is dead.
     RelayKilled,
+    /// The second relay's process is dead.
+    SecondRelayKilled,
+    /// Both relays' processes are dead.
+    BothRelaysKilled,
+    /// The relay's process dies and is never started again (lasts no time). Only where there is a second one.
+    RelayLost,
     /// The client's NAT restarts (lasts no time).
     ClientRebinds,
     /// The agent's NAT restarts (lasts no time).
     AgentRebinds,
+    /// The client's NAT restarts now and each minute after.
+    ClientRebindsEachMinute,
+    /// The client's site gets another public address (lasts no time).
+    ClientMoves,
+    /// The agent's site gets another public address (lasts no time).
+    AgentMoves,
+    /// The client's machine sleeps; its monotonic clock stands still meanwhile.
+    ClientSleeps,
+    /// The client's machine sleeps; its clock goes on.
+    ClientSleepsCounted,
+    /// The client's access link loses a third of everything.
+    LossBurst,
+    /// The client's access link takes 150 ms longer, in each direction.
+    SlowSpell,
+}
+
+impl Trouble {
+    /// Every kind.
+    pub const ALL: [Trouble; 18] = [
+        Trouble::DirectDead,
+        Trouble::DirectDeadOneWay,
+        Trouble::RelayUdpDead,
+        Trouble::Offline,
+        Trouble::Partition,
+        Trouble::RelayKilled,
+        Trouble::SecondRelayKilled,
+        Trouble::BothRelaysKilled,
+        Trouble::RelayLost,
+        Trouble::ClientRebinds,
+        Trouble::AgentRebinds,
+        Trouble::ClientRebindsEachMinute,
+        Trouble::ClientMoves,
+        Trouble::AgentMoves,
+        Trouble::ClientSleeps,
+        Trouble::ClientSleepsCounted,
+        Trouble::LossBurst,
+        Trouble::SlowSpell,
+    ];
+
+    /// True if a machine sleeps.
+    pub fn is_sleep(self) -> bool {
+        matches!(self, Self::ClientSleeps | Self::ClientSleepsCounted)
+    }
+    /// True if it takes a second relay.
+    pub fn needs_second_relay(self) -> bool {
+        matches!(
+            self,
+            Self::SecondRelayKilled | Self::BothRelaysKilled | Self::RelayLost
+        )
+    }
 }
 
 /// A scenario.
@@ -48,6 +115,42 @@ pub struct Scenario {
     pub tasks: Vec<(Duration, Task)>,
 }
 
+/// What must hold in every scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// The tunnel comes up.
+    ComesUp,
+    /// What was begun under the troubles ends.
+    Ends,
+    /// Bytes pass both ways when the troubles are over.
+    Passes,
+    /// Every task is there, and went well.
+    Tasks,
+    /// Both sides come to send on the paths the model says, and stay there.
+    Paths,
+    /// Nobody sends on a path that cannot exist.
+    NoSuchPath,
+    /// The tunnel is one connection from beginning to end.
+    OneConnection,
+    /// No program panics.
+    NoPanic,
+}
+
+/// A rule that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Which.
+    pub rule: Rule,
+    /// In what way.
+    pub detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.detail)
+    }
+}
+
 /// What came of a scenario.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
@@ -58,7 +161,14 @@ pub struct Outcome {
     /// Troubles that began while a transfer was under way, of how many.
     pub met: (usize, usize),
     /// What did not hold.
-    pub failures: Vec<String>,
+    pub failures: Vec<Failure>,
     /// If something failed: the last lines of the trace, and what both nodes went through.
     pub story: String,
+}
+
+impl Outcome {
+    /// True if this rule did not hold.
+    pub fn broke(&self, rule: Rule) -> bool {
+        self.failures.iter().any(|failure| failure.rule == rule)
+    }
 }

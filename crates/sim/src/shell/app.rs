@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 
 /// What a task does.
@@ -64,6 +65,8 @@ struct Job {
     head: Vec<u8>,
     /// Of what this side must send: sent so far, and all of it once known.
     sent: u64,
+    /// What comes next of it, made and not taken yet: quinn takes a little with each acknowledgement.
+    made: Bytes,
     to_send: Option<u64>,
     got: u64,
     /// An upload did not match its pattern.
@@ -124,6 +127,7 @@ impl App {
             pattern,
             head,
             sent: 0,
+            made: Bytes::new(),
             to_send: Some(match task {
                 Task::Upload(n) => n,
                 _ => 0,
@@ -171,6 +175,7 @@ impl App {
                         pattern: 0,
                         head: Vec::new(),
                         sent: 0,
+                        made: Bytes::new(),
                         to_send: None,
                         got: 0,
                         wrong: false,
@@ -256,15 +261,20 @@ impl App {
         }
         let Some(total) = job.to_send else { return };
         while job.sent < total {
-            let len = (total - job.sent).min(CHUNK as u64) as usize;
-            let chunk: Vec<u8> = match (job.serving, job.task) {
-                (true, Some(Task::Touch | Task::Upload(_))) => {
-                    vec![if job.wrong { WRONG } else { FINE }; len]
+            if job.made.is_empty() {
+                let len = (total - job.sent).min(CHUNK as u64) as usize;
+                job.made = Bytes::from(match (job.serving, job.task) {
+                    (true, Some(Task::Touch | Task::Upload(_))) => {
+                        vec![if job.wrong { WRONG } else { FINE }; len]
+                    }
+                    _ => pattern(job.pattern, job.sent, len),
+                });
+            }
+            match send.write(&job.made) {
+                Ok(n) => {
+                    job.sent += n as u64;
+                    job.made.advance(n);
                 }
-                _ => pattern(job.pattern, job.sent, len),
-            };
-            match send.write(&chunk) {
-                Ok(n) => job.sent += n as u64,
                 Err(_) => return,
             }
         }
@@ -362,7 +372,7 @@ fn serve(job: &mut Job, served: &mut Served, mut bytes: &[u8], ended: bool, now:
 }
 
 fn check(seed: u64, offset: u64, bytes: &[u8], fault: &mut Option<String>) {
-    if fault.is_none() && pattern(seed, offset, bytes.len()) != bytes {
+    if fault.is_none() && !matches(seed, offset, bytes) {
         *fault = Some(format!(
             "wrong bytes between {offset} and {}",
             offset + bytes.len() as u64
@@ -370,21 +380,38 @@ fn check(seed: u64, offset: u64, bytes: &[u8], fault: &mut Option<String>) {
     }
 }
 
-/// Bytes of the pattern: eight at a time from a mixing function of the position (SplitMix64's).
+/// Eight bytes of the pattern, from a mixing function of the position (SplitMix64's).
+fn word(seed: u64, at: u64) -> [u8; 8] {
+    let mut z = (seed << 40) ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)).to_le_bytes()
+}
+
 fn pattern(seed: u64, offset: u64, len: usize) -> Vec<u8> {
     let first = offset / 8;
     let last = (offset + len as u64).div_ceil(8);
     let mut out = Vec::with_capacity(((last - first) * 8) as usize);
-    for word in first..last {
-        let mut z = (seed << 40) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        out.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+    for at in first..last {
+        out.extend_from_slice(&word(seed, at));
     }
     let skip = (offset % 8) as usize;
     out.drain(..skip);
     out.truncate(len);
     out
+}
+
+/// True if the pattern has these bytes there.
+fn matches(seed: u64, offset: u64, bytes: &[u8]) -> bool {
+    let skip = (offset % 8) as usize;
+    let (head, rest) = bytes.split_at(((8 - skip) % 8).min(bytes.len()));
+    let first = offset.div_ceil(8);
+    let expected = word(seed, offset / 8);
+    expected[skip..].starts_with(head)
+        && rest
+            .chunks(8)
+            .zip(first..)
+            .all(|(part, at)| word(seed, at).starts_with(part))
 }
 
 #[cfg(test)]
@@ -399,6 +426,23 @@ mod tests {
             pieces.extend(pattern(3, at, len));
         }
         assert_eq!(whole, pieces);
+        for (at, len) in [
+            (0, 0),
+            (0, 1000),
+            (1, 6),
+            (1, 7),
+            (2, 3),
+            (8, 9),
+            (107, 893),
+        ] {
+            let mut part = whole[at..at + len].to_vec();
+            assert!(matches(3, at as u64, &part), "{at}, {len}");
+            for wrong in 0..len {
+                part[wrong] ^= 1;
+                assert!(!matches(3, at as u64, &part), "{at}, {len}, {wrong}");
+                part[wrong] ^= 1;
+            }
+        }
         assert_ne!(pattern(3, 0, 100), pattern(4, 0, 100));
     }
 

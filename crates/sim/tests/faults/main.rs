@@ -3,10 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod asleep;
 mod holes;
 mod nats;
 mod networks;
 mod relays;
+mod second;
 mod stalls;
 mod steady;
 

@@ -194,7 +194,8 @@ impl NodeShell {
         self.start_queued(net, peer);
         self.turn(net);
     }
-    /// The system says that the host's addresses, or its network, are others.
+    /// The system says that the host's addresses, or its network, are others (`driver/interfaces.rs`), or the host woke up
+    /// (`driver/sleep.rs`).
     pub fn moved(&mut self, net: &mut Network) {
         let now = net.instant();
         self.node

@@ -39,7 +39,7 @@ impl NodeShell {
             return self.count("mtu probe withheld");
         }
         if let Some(last) = batch.datagrams().last() {
-            entry.recent.note(&last);
+            entry.recent.note(now, &last);
         }
         self.send_fitting(net, peer, primary, route.primary_max, batch);
         if let Some(standby) = route.standby.filter(|_| route.duplicate) {
@@ -79,7 +79,9 @@ impl NodeShell {
             })
             .filter_map(|(way, most)| way.map(|way| (way, most)))
             .collect();
-        let (recent, conn) = (entry.recent.newest(), entry.conn);
+        let recent = entry.recent.newest(net.instant());
+        entry.monitor.renew_if_stale(net.instant());
+        let conn = entry.conn;
         for data in recent.into_iter().map(Bytes::from) {
             for (way, most) in &legs {
                 self.send_one(net, peer, *way, *most, data.clone());
