@@ -374,8 +374,14 @@ impl Links {
     }
 
     pub(crate) fn handle_lost(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {
-        if self.links.contains_key(&id) {
-            self.on_gone(cx, id, error);
+        if let Some(link) = self.links.get(&id) {
+            let relay = link.relay;
+            if self.is_answer(id) {
+                self.drop_link(id, error);
+                self.race_anew(cx, relay);
+            } else {
+                self.on_gone(cx, id, error);
+            }
         } else {
             // What we hung up is often reported once more.
             cx.counters.stale_input += 1;

@@ -14,10 +14,11 @@ use super::{DIAL_LIMIT, LinkState, Links, Output};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
 
-/// An answer takes a round trip; one more is for a packet that was lost on a network that just came up...
-const ROUND_TRIPS: u32 = 3;
-/// ...and this much for everything else.
-const MARGIN: Duration = Duration::from_millis(100);
+/// An answer takes a round trip; another network's may be longer. Where a packet was lost a link is made anew for nothing, which
+/// costs three round trips beside a path that works...
+const ROUND_TRIPS: u32 = 2;
+/// ...and this much is for everything else.
+const MARGIN: Duration = Duration::from_millis(50);
 /// A dial of this age or less belongs to the network as it is now.
 const YOUNG: Duration = Duration::from_millis(500);
 /// Where no round trip is known.
@@ -118,8 +119,20 @@ impl Links {
         }
     }
 
+    /// A link ended. One that was asked whether it is still there has answered by that, and its relay is well.
+    pub(super) fn is_answer(&self, id: LinkId) -> bool {
+        let state = self.links.get(&id).map(|l| &l.state);
+        matches!(
+            state,
+            Some(LinkState::Ready {
+                question: Some(_),
+                ..
+            })
+        )
+    }
+
     /// Gives up all links to a relay and begins from the beginning.
-    fn race_anew(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    pub(super) fn race_anew(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         let links = self.links.iter().filter(|(_, l)| l.relay == relay);
         for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.drop_link(id, LinkError::TimedOut);
