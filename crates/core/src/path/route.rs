@@ -182,7 +182,7 @@ impl Paths {
     }
 
     /// The path that takes over: of the other sort if there is one, for two paths of one sort often fail together.
-    fn standby(&self) -> Option<&Path> {
+    pub(super) fn standby(&self) -> Option<&Path> {
         let primary = self.primary_path()?;
         let shares_fate = |p: &Path| match (p.way, primary.way) {
             (Way::Direct { .. }, Way::Direct { .. }) => true,

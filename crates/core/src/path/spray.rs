@@ -17,6 +17,7 @@
 //! on one side, one ping of each of 256 sockets on the other. There is one for each peer in five minutes, doubling, at most
 //! [`MOST_AT_ONCE`] in a node, and none where the settings forbid it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 
-use super::check::SMALL_SIZE;
+use super::check::{Path, SMALL_SIZE};
 use super::paths::{Output, Paths};
 use crate::cx::Cx;
 use crate::io::{SocketId, Way};
@@ -382,7 +383,33 @@ impl Paths {
 
     fn end_spray(&mut self) {
         self.spray.state = State::Idle;
+        self.keep_best_hit();
         self.release_unused();
+    }
+
+    /// Of several hits one is kept: they lead through the same NATs, and die together.
+    fn keep_best_hit(&mut self) {
+        let hit =
+            |p: &&Path| matches!(p.way, Way::Direct { socket, .. } if self.is_spray_socket(socket));
+        let rank = |p: &&Path| {
+            let sized = p.concluded();
+            (
+                self.primary == Some(p.id),
+                sized,
+                p.last_answer.is_some(),
+                Reverse(p.id),
+            )
+        };
+        let best = self
+            .table
+            .values()
+            .filter(hit)
+            .max_by_key(rank)
+            .map(|p| p.id);
+        let others = self.table.values().filter(hit).map(|p| p.id);
+        for id in others.filter(|id| Some(*id) != best).collect::<Vec<_>>() {
+            self.remove(id);
+        }
     }
 
     /// Gives back the sockets that no path goes by, once the spray they were opened for is over.

@@ -53,8 +53,7 @@ impl Paths {
     pub(super) fn suspect(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         let txid = TxId(cx.rng.bytes());
         self.begin_suspicion(cx, cause);
-        let Some(primary) = self.primary else { return };
-        for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
+        for id in self.asked() {
             let Some(way) = self.table.get(&id).map(|p| p.way) else {
                 continue;
             };
@@ -87,6 +86,19 @@ impl Paths {
             }
             None => self.primary.is_none(),
         }
+    }
+
+    /// Who is asked during suspicion: the primary, what stands by for it, and the best of the others. Without the second a
+    /// few paths that share the primary's fate (other sockets, other ports of one NAT) would be all that is ever asked.
+    fn asked(&self) -> Vec<PathId> {
+        let mut asked: Vec<PathId> = self.primary.into_iter().collect();
+        let standby = self.standby().map(|path| path.id);
+        for id in standby.into_iter().chain(self.alternatives(ASKED)) {
+            if !asked.contains(&id) {
+                asked.push(id);
+            }
+        }
+        asked
     }
 
     /// The peer has evidence: both sides duplicate and look.
@@ -137,11 +149,8 @@ impl Paths {
             return;
         }
         let Some(doubt) = &mut self.doubt else { return };
-        if doubt.take_ping(cx.now)
-            && self.can_probe()
-            && let Some(primary) = self.primary
-        {
-            for id in std::iter::once(primary).chain(self.alternatives(ASKED)) {
+        if doubt.take_ping(cx.now) && self.can_probe() {
+            for id in self.asked() {
                 self.ask(cx, id);
             }
         }
