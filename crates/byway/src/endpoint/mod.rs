@@ -6,6 +6,7 @@
 
 mod accept;
 mod builder;
+mod check;
 mod connect;
 mod epoch;
 mod error;
