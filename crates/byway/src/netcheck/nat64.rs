@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_core::discovery::{IPV4_ONLY, Nat64};
 
 /// A resolver that takes longer leaves it unknown.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn nat64() -> Nat64 {
     // The port is of no account: only addresses are looked at.

@@ -9,6 +9,9 @@
 //! 4. Nothing came: is it the NAT, or does the server not do as it is asked? The other port is called, so that the NAT lets
 //!    it in, and the server asked again to answer from it. Only if that comes is filtering *address-and-port-dependent*.
 //!
+//! Behind a NAT that gives every destination another port, calling the other port opens no way for the answer to the first:
+//! there the last step fails, and filtering stays unknown.
+//!
 //! The other *address* is never called: a stranger could point us at a victim that way. That a server which answers from
 //! its other port would from its other address too is all that is taken on trust, and matters in step 3 alone.
 //!

@@ -433,7 +433,7 @@ impl Discovery {
         if let Some(test) = &self.hairpin
             && txid.is_some_and(|txid| test.knows(txid))
         {
-            return self.take_hairpin(now, socket, from, datagram);
+            return self.take_hairpin(now, socket, datagram);
         }
         let id = txid.and_then(|txid| self.requests.get(&txid).copied());
         let known = id.and_then(|id| self.servers.get_mut(&id).map(|server| (id, server)));

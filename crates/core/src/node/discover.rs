@@ -81,7 +81,10 @@ impl Discoverer {
     /// Somebody asks for all there is to know.
     pub(super) fn run_wanted(&mut self, now: Instant) {
         self.wanted_until = Some(now + WANTED);
+        // What a path carried before is not what it carries now.
         self.wants_mtu = true;
+        self.mtu = None;
+        self.discovery.set_mtu(None);
         self.run_as(now, Kind::Whole);
     }
     fn run_as(&mut self, now: Instant, kind: Kind) {

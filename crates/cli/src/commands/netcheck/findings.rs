@@ -3,7 +3,8 @@
 
 use byway::Carrier;
 use byway::discovery::{
-    FULL_DATAGRAM, Filtering, Mapping, Nat64, NatReport, PortPattern, Reach, SecondNat, ServerRow,
+    FULL_DATAGRAM, Filtering, Mapping, Nat64, NatReport, PortPattern, PreferredReason, Reach,
+    SecondNat, ServerRow,
 };
 use byway::endpoint::LinkStatus;
 
@@ -179,6 +180,9 @@ fn nat64(report: &NatReport) -> Option<String> {
 
 fn preferred(report: &NatReport) -> Option<String> {
     let preferred = report.preferred_relay.as_ref()?;
+    if preferred.reason == PreferredReason::OnlyOne {
+        return None;
+    }
     let (host, port) = (preferred.relay.host(), preferred.relay.port());
     Some(format!(
         "Preferred relay: {host}:{port}, {}.",

@@ -1,9 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use byway::RelayUrl;
-use byway::discovery::{
-    MappingProtocol, PortMapping, Preferred, PreferredReason, RelayRow, ServerRow,
-};
+use byway::discovery::{MappingProtocol, PortMapping, Preferred, RelayRow};
 
 use super::*;
 
@@ -266,6 +264,13 @@ fn the_preferred_relay_is_said_with_the_reason() {
         },
         "Preferred relay: relay.test:443, lowest latency over UDP: 12.3 ms.",
     );
+    let no_choice = report(|r| {
+        r.preferred_relay = Some(Preferred {
+            relay: relay(),
+            reason: PreferredReason::OnlyOne,
+        });
+    });
+    assert!(findings(&no_choice, &[], &[]).is_empty());
 }
 
 #[test]
