@@ -27,12 +27,17 @@ impl Endpoint {
     /// carrier, whom the NAT lets in, NAT64, a captive portal. Waits for the endpoint's links as well (one that accepts
     /// nothing links to its relays for as long as this takes). Takes one to three seconds, seven at most.
     ///
-    /// Relays are connected to directly, whatever carries the endpoint's links: latencies are those of the network.
+    /// Over TLS a relay is looked at through the proxy that applies to it, as a link is: its latency is then that of the way
+    /// through the proxy.
     pub async fn netcheck(&self) -> Arc<NatReport> {
         let relays = self.inner.relays.iter().take(MAX_RELAYS).cloned();
+        let proxies = &self.inner.proxies;
         let mut looks: JoinSet<(usize, RelayLook)> = relays
             .enumerate()
-            .map(|(n, url)| async move { (n, netcheck::relay(url).await) })
+            .map(|(n, url)| {
+                let proxies = Arc::clone(proxies);
+                async move { (n, netcheck::relay(url, &proxies).await) }
+            })
             .collect();
         let look = async {
             let mut done = Vec::new();

@@ -11,8 +11,10 @@ mod tls;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use byway_core::discovery::RelayRow;
+use byway_core::discovery::{Reach, RelayRow};
 use byway_wire::RelayUrl;
+
+use crate::proxy::Proxies;
 
 pub(crate) use filtering::filtering;
 pub(crate) use nat64::nat64;
@@ -30,19 +32,30 @@ pub(crate) struct RelayLook {
     pub(crate) here: bool,
 }
 
-/// Connects to a relay by both carriers, and looks at what is there. Nothing is said to it that admits anybody.
-pub(crate) async fn relay(url: RelayUrl) -> RelayLook {
+/// Connects to a relay by both carriers, over TLS through the proxy that applies to it, and looks at what is there. Nothing is
+/// said to it that admits anybody.
+pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies) -> RelayLook {
     let mut look = RelayLook {
         row: RelayRow::new(url.clone()),
         portal: None,
         here: false,
     };
-    // A name that does not resolve is said elsewhere, and leaves everything unknown.
-    let Ok(addrs) = crate::links::resolve(&url, &[]).await else {
-        return look;
+    let proxy = proxies.before(&url);
+    let addrs = match crate::links::resolve(&url, &[]).await {
+        Ok(addrs) => addrs,
+        // Behind a proxy names outside often do not resolve, and need not.
+        Err(_) if proxy.is_some() => Vec::new(),
+        // That it does not is said elsewhere, and leaves everything unknown.
+        Err(_) => return look,
     };
-    look.here = addrs.iter().all(|addr| addr.ip().is_loopback());
-    let (over_udp, over_tls) = tokio::join!(quic::look(&url, &addrs), tls::look(&url, &addrs));
+    look.here = !addrs.is_empty() && addrs.iter().all(|addr| addr.ip().is_loopback());
+    let over_udp = async {
+        match addrs.as_slice() {
+            [] => (Reach::Unknown, None),
+            addrs => quic::look(&url, addrs).await,
+        }
+    };
+    let (over_udp, over_tls) = tokio::join!(over_udp, tls::look(&url, &addrs, proxy));
     (look.row.udp, look.row.udp_ms) = over_udp;
     (look.row.tls, look.row.tls_ms) = (over_tls.reach, over_tls.ms);
     look.portal = over_tls.portal;

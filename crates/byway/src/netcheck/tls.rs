@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_core::discovery::Reach;
+use byway_core::io::ProxyError;
 use byway_wire::RelayUrl;
 use byway_wire::text::printable;
 use rustls::pki_types::ServerName;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::answer::Answer;
 use super::{MAX_ADDRS, millis};
+use crate::proxy::ProxyUrl;
 use crate::tls;
 
 /// For all of it. Slower than this no one would call it a connection.
@@ -45,13 +47,16 @@ enum Met {
     InClear(Option<Answer>),
 }
 
-pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> TlsLook {
+/// The proxy before a relay, or why it cannot be used.
+type Before<'a> = Option<Result<&'a ProxyUrl, ProxyError>>;
+
+pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr], proxy: Before<'_>) -> TlsLook {
     let silent = TlsLook {
         reach: Reach::Silent,
         ms: None,
         portal: None,
     };
-    let met = match tokio::time::timeout(DEADLINE, meet(url, addrs)).await {
+    let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy)).await {
         Ok(Ok((rtt, met))) => judge(url, rtt, met),
         Ok(Err(error)) => TlsLook {
             reach: Reach::Failed(error),
@@ -97,20 +102,41 @@ fn judge(url: &RelayUrl, rtt: Duration, met: Met) -> TlsLook {
     }
 }
 
-async fn meet(url: &RelayUrl, addrs: &[SocketAddr]) -> Result<(Duration, Met), String> {
-    let (tcp, addr, rtt) = connect(addrs).await?;
+async fn meet(
+    url: &RelayUrl,
+    addrs: &[SocketAddr],
+    proxy: Before<'_>,
+) -> Result<(Duration, Met), String> {
+    let (tcp, straight) = match proxy {
+        // As for a link: a proxy that applies is used, or its failure is the finding.
+        Some(proxy) => {
+            let proxy = proxy.map_err(text)?;
+            (crate::proxy::connect(proxy, url).await.map_err(text)?, None)
+        }
+        None => {
+            let (tcp, addr, rtt) = connect(addrs).await?;
+            (tcp, Some((addr, rtt)))
+        }
+    };
     let (config, opinion) = tls::tls_look_client(url).map_err(text)?;
     let name = ServerName::try_from(url.host().to_owned()).map_err(text)?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     let stream = match handshake.await {
         Ok(stream) => stream,
         Err(error) if is_no_tls(&error) => {
-            let answer = in_clear(url, addr).await;
-            return Ok((rtt, Met::InClear(answer)));
+            // Asked again in clear it may say what it is; through a proxy, that would be the proxy's word.
+            let answer = match straight {
+                Some((addr, _)) => in_clear(url, addr).await,
+                None => None,
+            };
+            return Ok((Duration::ZERO, Met::InClear(answer)));
         }
         Err(error) => return Err(printable(&error.to_string())),
     };
+    let began = Instant::now();
     let answer = ask(stream, url).await;
+    // Through a proxy, TCP's handshake ends at the proxy; the upgrade is the first thing the relay itself answers.
+    let rtt = straight.map_or(began.elapsed(), |(_, rtt)| rtt);
     Ok((
         rtt,
         match opinion.refusal() {

@@ -211,13 +211,10 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
         quic_filtered: report.quic_filtered,
         captive_portal: report.captive_portal,
         captive_portal_evidence: report.captive_portal_evidence.as_deref(),
-        preferred_relay: report
-            .preferred_relay
-            .as_ref()
-            .map(|preferred| Preferred {
-                url: preferred.relay.to_string(),
-                reason: preferred.reason.to_string(),
-            }),
+        preferred_relay: report.preferred_relay.as_ref().map(|preferred| Preferred {
+            url: preferred.relay.to_string(),
+            reason: preferred.reason.to_string(),
+        }),
         port_mapping: report.port_mapping.map(|mapping| PortMapping {
             protocol: protocol(mapping.protocol),
             external: mapping.external,

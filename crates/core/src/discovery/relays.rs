@@ -33,7 +33,8 @@ pub struct RelayRow {
     pub stun_ms: Option<f64>,
     /// Round trip of a QUIC handshake with it, over UDP, in milliseconds.
     pub udp_ms: Option<f64>,
-    /// Round trip of a TCP connection to it, in milliseconds; only where TLS over it led to the relay.
+    /// Round trip of a TCP connection to it (through a proxy, of the first request the relay itself answers), in
+    /// milliseconds; only where TLS over it led to the relay.
     pub tls_ms: Option<f64>,
     /// Whether QUIC, over UDP, leads to it.
     pub udp: Reach,
