@@ -12,8 +12,8 @@ use super::infer::{is_inside, is_shared};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SecondNat {
-    /// This host's address is of the range between a carrier and its customers: the NAT is the carrier's, and cannot be
-    /// asked for ports.
+    /// This host's address is of the range kept for what lies between a carrier and its customers: the one NAT there is
+    /// seems to be the carrier's.
     Carrier(IpAddr),
     /// The gateway's own outside address is private, or of a carrier's range.
     Behind(IpAddr),

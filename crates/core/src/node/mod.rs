@@ -256,8 +256,8 @@ impl Node {
         self.take_mapping(now, mapping);
         self.settle(now);
     }
-    /// Run discovery again now, and find out all that a round alone does not tell: [`Kind::Whole`](
-    /// crate::discovery::Kind::Whole), and how large a datagram passes to a relay.
+    /// Run discovery again now, and find out what a round alone does not tell: whether the NAT turns datagrams around, and
+    /// how large one may be on its way to a relay.
     pub fn refresh(&mut self, now: Instant) {
         self.now = now;
         self.discovery.run_wanted(now);

@@ -138,7 +138,7 @@ fn gateway(report: &NatReport) -> Option<String> {
 fn second_nat(report: &NatReport) -> Option<String> {
     match SecondNat::of(report)? {
         SecondNat::Carrier(local) => Some(format!(
-            "This host's address, {local}, is of the range between a carrier and its customers: the NAT is the carrier's, and gives no ports."
+            "This host's address, {local}, is of the range kept for what lies between a carrier and its customers: a carrier's NAT is suspected."
         )),
         SecondNat::Behind(gateway) => Some(format!(
             "The gateway gives a port, but its own outside address is {gateway}: it is behind another NAT, and the port leads nowhere."
@@ -165,7 +165,7 @@ fn hairpin(report: &NatReport) -> Option<String> {
 fn mtu(report: &NatReport) -> Option<String> {
     let mtu = report.mtu.filter(|mtu| *mtu < FULL_DATAGRAM)?;
     Some(format!(
-        "Datagrams of more than {mtu} bytes do not come back from the relay ({FULL_DATAGRAM} would be usual): a VPN or a narrow access line is on the way. Tunnels use smaller ones."
+        "Datagrams of more than {mtu} bytes do not come back from the relay ({FULL_DATAGRAM} would be usual): a VPN or another tunnel on the way is the usual reason. Byway's tunnels use smaller ones."
     ))
 }
 

@@ -213,7 +213,7 @@ fn an_address_of_a_carriers_range_is_said_to_be_one() {
             // That no server answered would be said too.
             r.servers[0].mapped = r.reflexive_v4;
         },
-        "This host's address, 100.64.0.7, is of the range between a carrier",
+        "This host's address, 100.64.0.7, is of the range kept for",
     );
 }
 
