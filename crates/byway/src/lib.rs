@@ -78,6 +78,7 @@ pub mod endpoint;
 pub mod forward;
 pub mod keyfile;
 mod links;
+mod netcheck;
 mod portmap;
 pub mod proxy;
 mod socket;

@@ -341,6 +341,21 @@ fn netcheck_prints_one_object_with_the_names_of_the_report() {
             .contains("this host")
     );
     assert_eq!(report["relays"][0]["carrier"], "udp");
+    for carrier in ["udp", "tls"] {
+        assert_eq!(report["relays"][0][carrier], "works");
+        assert!(report["relays"][0][format!("{carrier}_ms")].is_number());
+    }
+    assert_eq!(report["preferred_relay"]["url"], relay.url);
+    assert_eq!(report["preferred_relay"]["reason"], "the only one asked");
+    for unknown in ["hairpin", "mtu", "captive_portal", "quic_filtered"] {
+        assert!(report[unknown].is_null(), "{unknown}");
+    }
+    assert!(
+        report["findings"][0]
+            .as_str()
+            .unwrap()
+            .contains("on this host")
+    );
     assert!(report["servers"].is_array());
     assert!(report["mapping"].is_string());
     let shown = home.run(&["netcheck", "--relay", &relay.url]);

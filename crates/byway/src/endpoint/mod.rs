@@ -6,6 +6,7 @@
 
 mod accept;
 mod builder;
+mod check;
 mod connect;
 mod epoch;
 mod error;
@@ -102,6 +103,22 @@ pub struct LinkStatus {
     pub certificate_refused: bool,
     /// It is not up over TLS because of the proxy before it.
     pub proxy_failed: bool,
+}
+
+impl LinkStatus {
+    /// Of a relay that there is no link to, and nothing known of.
+    pub fn unlinked(relay: RelayUrl) -> Self {
+        Self {
+            relay,
+            carrier: None,
+            address: None,
+            observed: None,
+            intercepted: false,
+            error: None,
+            certificate_refused: false,
+            proxy_failed: false,
+        }
+    }
 }
 
 impl Endpoint {
@@ -204,7 +221,7 @@ impl Endpoint {
         self.inner.shared.unresolved().iter().cloned().collect()
     }
 
-    /// Runs discovery to its end (at most 3 s) and returns its report.
+    /// Runs discovery to its end (at most 3 s) and returns its report. [`Endpoint::netcheck`] finds out more.
     pub async fn discover(&self) -> Arc<NatReport> {
         let inner = &self.inner;
         // Servers whose names are not resolved yet could not be asked.

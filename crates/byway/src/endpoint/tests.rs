@@ -591,3 +591,26 @@ async fn settings_out_of_range_are_refused() {
         .unwrap_err();
     assert!(matches!(error, BindError::Socket { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_whole_check_measures_every_relay_and_claims_nothing_of_this_host() {
+    let (first, second) = (relay().await, relay().await);
+    let client = builder()
+        .relay(first.url())
+        .relay(second.url())
+        .bind()
+        .await
+        .unwrap();
+    let report = within(client.netcheck()).await;
+    let urls: Vec<_> = report.relays.iter().map(|row| row.url.clone()).collect();
+    assert_eq!(urls, [first.url(), second.url()]);
+    for row in &report.relays {
+        assert!(row.stun_ms.is_some() && row.udp_ms.is_some() && row.tls_ms.is_some());
+    }
+    assert!(report.preferred_relay.is_some());
+    // On loopback they say nothing of the network.
+    assert_eq!(report.quic_filtered, None);
+    assert_eq!(report.captive_portal, None);
+    assert_eq!(report.mtu, None);
+    assert_eq!(report.hairpin, None);
+}

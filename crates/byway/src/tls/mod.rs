@@ -9,6 +9,7 @@
 //! TLS 1.3 only. No resumption, no tickets, no early data: a tunnel lives for hours, a ticket would only be one more
 //! secret, and early data could be replayed.
 
+mod look;
 mod pin;
 mod raw_key;
 mod relay;
@@ -20,6 +21,7 @@ use byway_wire::NodeId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CertificateError, Error, SupportedCipherSuite};
 
+pub(crate) use look::tls_look_client;
 pub(crate) use pin::pin_of;
 pub(crate) use relay::{tls_link_client, udp_link_client};
 pub(crate) use tunnel::{tunnel_client, tunnel_server};

@@ -41,7 +41,7 @@ pub(crate) fn tls_link_client(url: &RelayUrl) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-fn verifier(
+pub(super) fn verifier(
     url: &RelayUrl,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {

@@ -1,26 +1,25 @@
 //! `byway netcheck`: what the network around this machine allows.
 
+mod findings;
+mod show;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use byway::discovery::{Mapping, MappingProtocol, NatReport, PortPattern};
+use byway::discovery::{
+    Filtering, Mapping, MappingProtocol, Nat64, NatReport, PortPattern, Reach, RelayRow,
+};
 use byway::endpoint::LinkStatus;
 use byway::proxy::{ProxyInUse, ProxySource};
-use byway::{Admission, Carrier, Endpoint};
-use comfy_table::{ContentArrangement, Table, presets};
+use byway::{Admission, Endpoint};
 use serde::Serialize;
 
 use crate::args;
 use crate::client;
 use crate::failure::{Code, Failure};
-use crate::output::{self, json_line, print_line};
-
-/// How long a relay may take to be linked, over UDP or, 300 ms later, over TLS.
-const LINK: Duration = Duration::from_secs(5);
-
-/// How long the other carrier of a relay is waited for when one has failed: TLS begins at once then.
-const OTHER_CARRIER: Duration = Duration::from_secs(1);
+use crate::output::json_line;
+use findings::findings;
+use show::show;
 
 /// The report for scripts: the names of `NatReport`.
 #[derive(Serialize)]
@@ -35,14 +34,33 @@ struct Report<'a> {
     ports: &'static str,
     port_delta: Option<i32>,
     public: Option<bool>,
+    filtering: &'static str,
+    hairpin: Option<bool>,
+    double_nat: Option<bool>,
     port_mapping: Option<PortMapping>,
+    /// Bytes of UDP payload.
+    mtu: Option<u16>,
+    nat64: Option<bool>,
+    nat64_prefix: Option<String>,
+    quic_filtered: Option<bool>,
+    captive_portal: Option<bool>,
+    captive_portal_evidence: Option<&'a str>,
+    preferred_relay: Option<Preferred>,
     /// What TLS links go through.
     proxy: Option<Proxy>,
     servers: Vec<Server<'a>>,
     relays: Vec<Relay<'a>>,
     /// Names of servers that do not resolve.
     unresolved: &'a [String],
+    /// What it all means, in sentences.
+    findings: Vec<String>,
     generation: u64,
+}
+
+#[derive(Serialize)]
+struct Preferred {
+    url: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -81,6 +99,13 @@ struct Relay<'a> {
     /// TLS to it goes through the proxy.
     proxied: bool,
     error: Option<&'a str>,
+    stun_ms: Option<f64>,
+    udp_ms: Option<f64>,
+    /// Through the proxy where there is one.
+    tls_ms: Option<f64>,
+    /// Whether each carrier leads to it: works, silent, failed or unknown.
+    udp: &'static str,
+    tls: &'static str,
 }
 
 pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
@@ -106,15 +131,8 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         .bind()
         .await
         .map_err(|error| Failure::bind(&error))?;
-    let check = async {
-        if args.relays.is_empty() {
-            return endpoint.discover().await;
-        }
-        let (report, ()) = tokio::join!(endpoint.discover(), links(&endpoint));
-        report
-    };
     let report: Arc<NatReport> = tokio::select! {
-        report = check => report,
+        report = endpoint.netcheck() => report,
         interrupted = client::interrupted() => {
             endpoint.close().await;
             return Err(interrupted);
@@ -152,18 +170,6 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     )
 }
 
-/// Waits until every relay is linked or has said why not, or until it is too late.
-async fn links(endpoint: &Endpoint) {
-    let mut links = endpoint.links();
-    let known = |link: &LinkStatus| link.carrier.is_some() || link.error.is_some();
-    let all = links.wait_for(|links| links.iter().all(known));
-    // Whichever are up by then are reported as up.
-    let _ = tokio::time::timeout(LINK, all).await;
-    // Where one carrier has failed the other may still be on its way.
-    let up = links.wait_for(|links| links.iter().all(|link| link.carrier.is_some()));
-    let _ = tokio::time::timeout(OTHER_CARRIER, up).await;
-}
-
 /// All there is to tell.
 struct Seen<'a> {
     report: &'a NatReport,
@@ -184,6 +190,7 @@ impl Seen<'_> {
 fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
     let report = seen.report;
     let (ports, port_delta) = ports(report.ports);
+    let (nat64, nat64_prefix) = nat64(report.nat64);
     Report {
         udp_v4: report.udp_v4,
         udp_v6: report.udp_v6,
@@ -195,6 +202,19 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
         ports,
         port_delta,
         public: report.public,
+        filtering: filtering(report.filtering),
+        hairpin: report.hairpin,
+        double_nat: report.double_nat,
+        mtu: report.mtu,
+        nat64,
+        nat64_prefix,
+        quic_filtered: report.quic_filtered,
+        captive_portal: report.captive_portal,
+        captive_portal_evidence: report.captive_portal_evidence.as_deref(),
+        preferred_relay: report.preferred_relay.as_ref().map(|preferred| Preferred {
+            url: preferred.relay.to_string(),
+            reason: preferred.reason.to_string(),
+        }),
         port_mapping: report.port_mapping.map(|mapping| PortMapping {
             protocol: protocol(mapping.protocol),
             external: mapping.external,
@@ -211,7 +231,7 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
                 label: &row.label,
                 addr: row.addr,
                 mapped: row.mapped,
-                rtt_ms: row.rtt_ms.map(|ms| (ms * 1e3).round() / 1e3),
+                rtt_ms: row.rtt_ms.map(rounded),
                 fault: row.fault.as_deref(),
                 believed: row.believed,
                 local: row.local,
@@ -219,16 +239,26 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
             .collect(),
         relays: seen
             .links()
-            .map(|(link, proxied)| Relay {
-                url: link.relay.to_string(),
-                carrier: link.carrier.map(client::carrier_name),
-                observed: link.observed,
-                tls_intercepted: link.intercepted,
-                proxied,
-                error: link.error.as_deref(),
+            .map(|(link, proxied)| {
+                let measured = measured(report, link);
+                let ms = |of: fn(&RelayRow) -> Option<f64>| measured.and_then(of).map(rounded);
+                Relay {
+                    url: link.relay.to_string(),
+                    carrier: link.carrier.map(client::carrier_name),
+                    observed: link.observed,
+                    tls_intercepted: link.intercepted,
+                    proxied,
+                    error: link.error.as_deref(),
+                    stun_ms: ms(|row| row.stun_ms),
+                    udp_ms: ms(|row| row.udp_ms),
+                    tls_ms: ms(|row| row.tls_ms),
+                    udp: reach(measured.map(|row| &row.udp)),
+                    tls: reach(measured.map(|row| &row.tls)),
+                }
             })
             .collect(),
         unresolved: seen.unresolved,
+        findings: findings(seen),
         generation: report.generation,
     }
 }
@@ -267,181 +297,40 @@ fn ports(pattern: PortPattern) -> (&'static str, Option<i32>) {
     }
 }
 
-fn show(seen: &Seen<'_>) {
-    let (report, links) = (seen.report, seen.links);
-    let style = output::stdout();
-    let yes_no = |fact: Option<bool>| match fact {
-        Some(true) => style.green("yes"),
-        Some(false) => style.red("no"),
-        None => style.dim("unknown"),
-    };
-    let addr = |addr: Option<SocketAddr>| match addr {
-        Some(addr) => addr.to_string(),
-        None => style.dim("unknown"),
-    };
-    let (pattern, delta) = ports(report.ports);
-    let pattern = delta.map_or_else(
-        || pattern.to_owned(),
-        |delta| format!("{pattern}, {delta:+}"),
-    );
-    for (name, value) in [
-        ("UDP over IPv4", yes_no(report.udp_v4)),
-        ("UDP over IPv6", yes_no(report.udp_v6)),
-        ("public IPv4 address", addr(report.reflexive_v4)),
-        ("public IPv6 address", addr(report.reflexive_v6)),
-        ("NAT mapping", mapping(report.mapping).replace('_', " ")),
-        (
-            "NAT mapping, IPv6",
-            mapping(report.mapping_v6).replace('_', " "),
-        ),
-        ("external ports", pattern),
-        ("address is this host's own", yes_no(report.public)),
-        (
-            "port given by the gateway",
-            report.port_mapping.map_or_else(
-                || "none".to_owned(),
-                |m| format!("{} by {}", m.external, protocol(m.protocol)),
-            ),
-        ),
-        (
-            "proxy for TLS links",
-            seen.proxy.as_ref().map_or_else(
-                || "none".to_owned(),
-                |proxy| {
-                    let url = proxy.url.as_deref().unwrap_or("not usable");
-                    format!("{url}, by {}", source(proxy))
-                },
-            ),
-        ),
-    ] {
-        print_line(&format!("{name:<28}{value}"));
-    }
-    if !report.servers.is_empty() {
-        let mut table = table(["STUN server", "address", "sees us as", "ms", "remark"]);
-        for row in &report.servers {
-            table.add_row([
-                row.label.clone(),
-                row.addr.to_string(),
-                row.mapped.map_or_else(String::new, |addr| addr.to_string()),
-                row.rtt_ms.map_or_else(String::new, |ms| format!("{ms:.1}")),
-                row.fault.clone().unwrap_or_default(),
-            ]);
-        }
-        print_line(&format!("\n{table}"));
-    }
-    if !links.is_empty() {
-        let mut table = table(["relay", "link", "sees us as", "remark"]);
-        for link in links {
-            table.add_row([
-                format!("{}:{}", link.relay.host(), link.relay.port()),
-                link.carrier.map_or("none", client::carrier_name).to_owned(),
-                link.observed
-                    .map_or_else(String::new, |addr| addr.to_string()),
-                link.error.clone().unwrap_or_default(),
-            ]);
-        }
-        print_line(&format!("\n{table}"));
-    }
-    for finding in findings(seen) {
-        print_line(&format!("\n{} {finding}", style.bold("*")));
+fn filtering(filtering: Filtering) -> &'static str {
+    match filtering {
+        Filtering::EndpointIndependent => "endpoint_independent",
+        Filtering::AddressDependent => "address_dependent",
+        Filtering::AddressAndPortDependent => "address_and_port_dependent",
+        _ => "unknown",
     }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
-    table
+fn nat64(nat64: Nat64) -> (Option<bool>, Option<String>) {
+    match nat64 {
+        Nat64::Absent => (Some(false), None),
+        Nat64::Prefix(prefix) => (Some(true), Some(prefix.to_string())),
+        _ => (None, None),
+    }
 }
 
-/// What it means for a person.
-fn findings(seen: &Seen<'_>) -> Vec<String> {
-    let (report, links) = (seen.report, seen.links);
-    let mut findings: Vec<String> = seen
-        .unresolved
-        .iter()
-        .map(|name| format!("{name} does not resolve: a wrong name, or no DNS here."))
-        .collect();
-    findings.extend(of_the_proxy(seen));
-    let asked = &report.servers;
-    if !asked.is_empty() && asked.iter().all(|row| row.addr.ip().is_loopback()) {
-        findings.push(
-            "Everyone asked is on this host, which says nothing of the network: name a server outside."
-                .to_owned(),
-        );
-        return findings;
+fn reach(reach: Option<&Reach>) -> &'static str {
+    match reach {
+        Some(Reach::Works) => "works",
+        Some(Reach::Silent) => "silent",
+        Some(Reach::Failed(_)) => "failed",
+        _ => "unknown",
     }
-    let udp = report.udp_v4 == Some(true) || report.udp_v6 == Some(true);
-    let linked = |wanted| links.iter().any(|link| link.carrier == Some(wanted));
-    if !udp && linked(Carrier::Tls) {
-        findings.push(
-            "UDP does not get out of this network. Tunnels run over TLS, slower, and never direct."
-                .to_owned(),
-        );
-    } else if !udp && !report.servers.is_empty() {
-        findings.push(
-            "No server answered over UDP: it is blocked here, or the servers are down.".to_owned(),
-        );
-    }
-    match report.mapping {
-        Mapping::EndpointIndependent => findings.push(
-            "The NAT keeps one port for all destinations: direct paths work with most networks."
-                .to_owned(),
-        ),
-        Mapping::AddressDependent | Mapping::AddressAndPortDependent => findings.push(
-            "The NAT takes another port for each destination: direct paths need an easier network at the other end."
-                .to_owned(),
-        ),
-        _ if udp && report.public != Some(true) => findings.push(
-            "One server is not enough to tell how the NAT maps ports: name a second with --stun or --relay."
-                .to_owned(),
-        ),
-        _ => {}
-    }
-    if report.port_mapping.is_some_and(|m| !m.leads_outside()) {
-        findings.push(
-            "The gateway gives a port, but is itself behind another NAT: the port leads nowhere."
-                .to_owned(),
-        );
-    }
-    if report.public == Some(true) {
-        findings.push("There is no NAT between this host and the servers asked.".to_owned());
-    }
-    for link in links.iter().filter(|link| link.intercepted) {
-        findings.push(format!(
-            "TLS to {} is ended on the way, by an ingress or an inspecting proxy. Tunnels stay sealed end to end.",
-            link.relay
-        ));
-    }
-    for link in links.iter().filter(|link| link.carrier.is_none()) {
-        let why = link.error.as_deref().unwrap_or("no answer");
-        findings.push(format!("No link to {}: {why}.", link.relay));
-    }
-    findings
 }
 
-/// What of the proxy a person would not expect.
-fn of_the_proxy(seen: &Seen<'_>) -> Vec<String> {
-    let Some(proxy) = &seen.proxy else {
-        return Vec::new();
-    };
-    let unusable = proxy.url.as_ref().err();
-    let unusable =
-        unusable.map(|error| format!("The proxy of {} is none: {error}.", source(proxy)));
-    let of_links = seen.links().filter_map(|(link, proxied)| match proxied {
-        false => Some(format!(
-            "TLS to {} goes without the proxy: NO_PROXY names it, or it is on this host.",
-            link.relay
-        )),
-        true if link.carrier == Some(Carrier::Tls) => Some(format!(
-            "The link to {} goes through the proxy.",
-            link.relay
-        )),
-        true => None,
-    });
-    unusable.into_iter().chain(of_links).collect()
+/// What was measured of a link's relay.
+fn measured<'a>(report: &'a NatReport, link: &LinkStatus) -> Option<&'a RelayRow> {
+    report.relays.iter().find(|row| row.url == link.relay)
+}
+
+/// Microseconds are as exact as a round trip can be.
+fn rounded(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
 }
 
 #[cfg(test)]
@@ -449,23 +338,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
-    fn nothing(report: &NatReport) -> Seen<'_> {
-        Seen {
-            report,
-            links: &[],
-            unresolved: &[],
-            proxy: None,
-            proxied: Vec::new(),
-        }
-    }
-
     #[test]
     fn scripts_find_the_names_they_rely_on() {
         let report = NatReport::default();
         let names = ["nosuch.invalid:3478".to_owned()];
         let seen = Seen {
+            report: &report,
+            links: &[],
             unresolved: &names,
-            ..nothing(&report)
+            proxy: None,
+            proxied: Vec::new(),
         };
         let json = serde_json::to_value(for_scripts(&seen)).unwrap();
         assert_eq!(json["unresolved"][0], "nosuch.invalid:3478");
@@ -479,18 +361,29 @@ mod tests {
             "port_dependent",
             "ports",
             "public",
+            "filtering",
+            "hairpin",
+            "double_nat",
+            "port_mapping",
+            "mtu",
+            "nat64",
+            "nat64_prefix",
+            "quic_filtered",
+            "captive_portal",
+            "captive_portal_evidence",
+            "preferred_relay",
             "proxy",
             "servers",
+            "relays",
+            "findings",
             "generation",
         ] {
             assert!(json.get(name).is_some(), "{name}");
         }
         assert_eq!(json["mapping"], "unknown");
-        assert!(json["udp_v4"].is_null(), "unknown is null, never a guess");
-    }
-
-    #[test]
-    fn nothing_is_claimed_of_a_network_nobody_looked_at() {
-        assert!(findings(&nothing(&NatReport::default())).is_empty());
+        assert_eq!(json["filtering"], "unknown");
+        for unknown in ["udp_v4", "hairpin", "double_nat", "mtu", "nat64"] {
+            assert!(json[unknown].is_null(), "unknown is null, never a guess");
+        }
     }
 }

@@ -9,12 +9,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use byway_wire::stun::{self, Message, StunError, TransactionId};
 
+use super::hairpin::{Hairpin, Verdict};
 use super::server::{Fault, GIVE_UP, Server, State};
-use super::{Ignored, IgnoredAnswers, NatReport, PortMapping, screen};
+use super::{Ignored, IgnoredAnswers, Mapping, NatReport, PortMapping, screen};
 use crate::io::{LocalSocket, SocketId};
 use crate::rng::Rng;
 
 mod settle;
+mod turnaround;
 
 /// Most servers that are asked: a map of relays in every region, twice over. A round costs each a datagram or two.
 pub const MAX_SERVERS: usize = 64;
@@ -24,6 +26,8 @@ pub const MAX_SERVERS: usize = 64;
 pub enum Kind {
     /// Every server.
     Full,
+    /// Every server, and then our own outside address: does it lead back to us?
+    Whole,
     /// The nearest believed server, to keep the mapping and to notice when it changes.
     Refresh,
 }
@@ -36,6 +40,9 @@ pub struct Discovery {
     servers: BTreeMap<u32, Server>,
     next_server: u32,
     round: Option<Round>,
+    /// Our own outside address is to be tried when the round has settled.
+    wants_hairpin: bool,
+    hairpin: Option<Hairpin>,
     /// Requests of this round: whose they are. At most five for each server.
     requests: BTreeMap<TransactionId, u32>,
     report: Arc<NatReport>,
@@ -86,6 +93,8 @@ impl Discovery {
             servers: BTreeMap::new(),
             next_server: 0,
             round: None,
+            wants_hairpin: false,
+            hairpin: None,
             requests: BTreeMap::new(),
             report: Arc::default(),
             fresh: false,
@@ -99,6 +108,13 @@ impl Discovery {
     pub fn set_port_mapping(&mut self, mapping: Option<PortMapping>) {
         let mut report = (*self.report).clone();
         report.port_mapping = mapping;
+        self.publish(report);
+    }
+
+    /// The largest datagram that passes: part of the report, and of nothing that is inferred.
+    pub fn set_mtu(&mut self, mtu: Option<u16>) {
+        let mut report = (*self.report).clone();
+        report.mtu = mtu;
         self.publish(report);
     }
 
@@ -117,6 +133,7 @@ impl Discovery {
         self.assign_voters();
         self.requests.clear();
         self.transmits.clear();
+        self.hairpin = None;
         let running = self.round.take();
         self.publish(NatReport {
             port_mapping: self.report.port_mapping,
@@ -195,6 +212,7 @@ impl Discovery {
     /// A refresh with nothing to refresh is a full round.
     pub fn start(&mut self, now: Instant, kind: Kind) {
         self.now = Some(now);
+        self.wants_hairpin |= kind == Kind::Whole;
         match (&self.round, kind) {
             (
                 Some(Round {
@@ -236,6 +254,7 @@ impl Discovery {
         if self.round.is_some() {
             self.evaluate(now);
         }
+        self.run_hairpin(now);
     }
 
     /// The next request to send.
@@ -253,6 +272,12 @@ impl Discovery {
         if !self.transmits.is_empty() || self.fresh {
             return self.now.map(|now| (now, "discovery has output"));
         }
+        let hairpin = self.hairpin.as_ref().map(Hairpin::next);
+        let round = self.round_timeout();
+        hairpin.into_iter().chain(round).min_by_key(|(at, _)| *at)
+    }
+
+    fn round_timeout(&self) -> Option<(Instant, &'static str)> {
         let round = self.round.as_ref()?;
         let asking = || self.servers.values().filter_map(Server::asking_since);
         let patience = (!round.settled).then(|| self.patience_ends(round));
@@ -277,6 +302,10 @@ impl Discovery {
 
     /// True unless a round runs whose answer may still change much.
     pub fn is_settled(&self) -> bool {
+        self.is_round_settled() && self.hairpin.is_none() && !self.wants_hairpin
+    }
+
+    fn is_round_settled(&self) -> bool {
         self.round.as_ref().is_none_or(|round| round.settled)
     }
 
@@ -292,7 +321,7 @@ impl Discovery {
 
     fn begin(&mut self, now: Instant, kind: Kind) {
         let refreshed = match kind {
-            Kind::Full => None,
+            Kind::Full | Kind::Whole => None,
             Kind::Refresh => self.nearest_believed(),
         };
         self.requests.clear();
@@ -401,6 +430,11 @@ impl Discovery {
     ) -> Result<(), (Ignored, bool)> {
         // Where the id is known, even what cannot be decoded can be laid at its sender's door.
         let txid = transaction_id(datagram);
+        if let Some(test) = &self.hairpin
+            && txid.is_some_and(|txid| test.knows(txid))
+        {
+            return self.take_hairpin(now, socket, datagram);
+        }
         let id = txid.and_then(|txid| self.requests.get(&txid).copied());
         let known = id.and_then(|id| self.servers.get_mut(&id).map(|server| (id, server)));
         let (Some(txid), Some((id, server))) = (txid, known) else {
@@ -519,7 +553,7 @@ fn sends_to(socket: &LocalSocket, addr: SocketAddr) -> bool {
 }
 
 /// Never a v4-mapped v6 address.
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 

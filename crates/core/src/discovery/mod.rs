@@ -54,19 +54,39 @@
 //! family is settled the report keeps what the last round found: the first answer alone might be the lie. Only that UDP
 //! passes is said at once.
 //!
+//! # What else is found out
+//!
+//! Somebody who wants to know everything asks for a *whole* round ([`Kind::Whole`]). When it has settled, the node sends
+//! three datagrams to its own outside address (`hairpin.rs`). What needs more than the data socket, or a relay, is asked
+//! beside it by the shell and judged here: who is let in ([`FilterTest`]), how large a datagram may be (`mtu.rs`), NAT64
+//! ([`Nat64`]), how relays are reached ([`prefer`], [`quic_filtered`]). Whether there is a second NAT follows from all that
+//! is known ([`SecondNat`]).
+//!
 //! A *refresh* asks one server, keeps the mapping alive at the NAT, and says nothing unless it sees another mapping or
 //! no answer: then it becomes a full round.
 
+mod filtering;
+mod hairpin;
 mod infer;
 mod machine;
+mod mtu;
+mod nat64;
+mod relays;
 mod report;
 mod screen;
+mod second_nat;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use byway_wire::signal::Mapping;
+pub use filtering::{FilterTest, Filtering};
 pub use machine::{Discovery, Kind, MAX_SERVERS};
+pub use mtu::FULL_DATAGRAM;
+pub(crate) use mtu::MtuSearch;
+pub use nat64::{IPV4_ONLY, Nat64, Prefix};
+pub use relays::{Preferred, PreferredReason, Reach, RelayRow, prefer, quic_filtered};
 pub use report::{
     Ignored, IgnoredAnswers, MappingProtocol, NatReport, PortMapping, PortPattern, ServerRow,
 };
+pub use second_nat::SecondNat;

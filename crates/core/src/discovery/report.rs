@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Mapping;
+use super::{Filtering, Mapping, Nat64, Preferred, RelayRow};
 
 /// How external ports follow from internal ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,8 +93,34 @@ pub struct NatReport {
     pub ports: PortPattern,
     /// The reflexive address, port included, is one of the host's own. Of IPv4; of IPv6 where there is no IPv4.
     pub public: Option<bool>,
+    /// Who is let in by the NAT or a firewall once this host has called out (RFC 4787 section 5), of IPv4. Unknown unless a
+    /// whole check was asked for and a server offers RFC 5780.
+    pub filtering: Filtering,
+    /// Datagrams that this host sends to its own reflexive IPv4 address come back to it. Unknown unless a whole check was
+    /// asked for, without a NAT, and where the mapping depends on the destination: then the address is not everyone's.
+    pub hairpin: Option<bool>,
+    /// A second NAT, a carrier's or another router's, is suspected ([`SecondNat`](super::SecondNat) says on what evidence).
+    /// False where the gateway's own outside address is the one that servers see, or there is no NAT.
+    pub double_nat: Option<bool>,
     /// A port that the gateway holds for us; none if it gives none, or was not asked.
     pub port_mapping: Option<PortMapping>,
+    /// The largest datagram that came back whole from a relay over UDP, in bytes of UDP payload; at most
+    /// [`FULL_DATAGRAM`](super::FULL_DATAGRAM), for no more is tried. Unknown unless a whole check was asked for, and
+    /// without a UDP link.
+    pub mtu: Option<u16>,
+    /// Whether the network reaches IPv4 by a translator, and behind which prefix. Known to a whole check alone.
+    pub nat64: Nat64,
+    /// The network lets UDP through and QUIC not: relays answer STUN and their QUIC is silent. Known to a whole check alone.
+    pub quic_filtered: Option<bool>,
+    /// Someone on the way answers for a relay with a page to log in at. False where TLS led to a relay whose certificate is
+    /// the right one. Known to a whole check alone.
+    pub captive_portal: Option<bool>,
+    /// What the answer was, in words, where a captive portal is suspected.
+    pub captive_portal_evidence: Option<String>,
+    /// Every relay, with its latency over each carrier. Known to a whole check alone.
+    pub relays: Vec<RelayRow>,
+    /// The relay to use from here; none if none was reached.
+    pub preferred_relay: Option<Preferred>,
     /// Every server asked.
     pub servers: Vec<ServerRow>,
     /// Counts changes.

@@ -557,6 +557,11 @@ impl Links {
         let mut ids = self.links.iter().rev().filter(|(_, l)| l.is_ready());
         ids.find_map(|(&id, _)| self.leads_to(id, relay).then_some(id))
     }
+    /// The oldest UDP link that was welcomed.
+    pub(crate) fn ready_udp(&self) -> Option<LinkId> {
+        let mut ready = self.links.iter().filter(|(_, l)| l.is_ready());
+        ready.find_map(|(&id, l)| (l.carrier == Carrier::Udp).then_some(id))
+    }
     /// Where relays see us over UDP: reflexive addresses of the data sockets.
     pub(crate) fn observed_udp(&self) -> impl Iterator<Item = SocketAddr> {
         self.links

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use byway_wire::RelayUrl;
 use byway_wire::relay::control::Role;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 use byway_wire::signal::{Candidate, CandidateKind, Mapping};
+use byway_wire::{ChannelId, RelayUrl};
 
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::{Cx, Wake, earliest};
-use crate::discovery::{Discovery, Kind, NatReport, PortMapping};
+use crate::discovery::{Discovery, Kind, MtuSearch, NatReport, PortMapping};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
@@ -35,6 +35,9 @@ pub(super) struct Discoverer {
     stale: bool,
     /// Somebody who asked for a round waits until then.
     wanted_until: Option<Instant>,
+    /// They have yet to learn how large a datagram may be: the first UDP link will tell.
+    wants_mtu: bool,
+    mtu: Option<(LinkId, MtuSearch)>,
     last_full: Option<Instant>,
     last_any: Option<Instant>,
     public: bool,
@@ -48,6 +51,8 @@ impl Discoverer {
             servers: BTreeSet::new(),
             stale: false,
             wanted_until: None,
+            wants_mtu: false,
+            mtu: None,
             last_full: None,
             last_any: None,
             public: false,
@@ -71,15 +76,22 @@ impl Discoverer {
     }
     /// Runs a full round now.
     pub(super) fn run(&mut self, now: Instant) {
+        self.run_as(now, Kind::Full);
+    }
+    /// Somebody asks for all there is to know.
+    pub(super) fn run_wanted(&mut self, now: Instant) {
+        self.wanted_until = Some(now + WANTED);
+        // What a path carried before is not what it carries now.
+        self.wants_mtu = true;
+        self.mtu = None;
+        self.discovery.set_mtu(None);
+        self.run_as(now, Kind::Whole);
+    }
+    fn run_as(&mut self, now: Instant, kind: Kind) {
         self.stale = false;
         self.last_full = Some(now);
         self.last_any = Some(now);
-        self.discovery.start(now, Kind::Full);
-    }
-    /// Somebody asks for a full round.
-    pub(super) fn run_wanted(&mut self, now: Instant) {
-        self.wanted_until = Some(now + WANTED);
-        self.run(now);
+        self.discovery.start(now, kind);
     }
     pub(super) fn handle_stun(
         &mut self,
@@ -100,6 +112,11 @@ impl Discoverer {
         self.discovery.handle_timeout(now);
         if !self.is_wanted(now) {
             self.wanted_until = None;
+            self.wants_mtu = false;
+        }
+        if let Some((_, search)) = &mut self.mtu {
+            search.handle_timeout(now);
+            self.conclude_mtu();
         }
         if self.refresh_at(active).is_some_and(|at| at <= now) {
             if self.last_full.is_none_or(|at| at + FULL <= now) {
@@ -113,7 +130,24 @@ impl Discoverer {
     pub(super) fn poll_timeout(&self, active: bool) -> Option<Wake> {
         let refresh = self.refresh_at(active).map(|at| (at, "discovery refresh"));
         let wanted = self.wanted_until.map(|at| (at, "discovery was asked for"));
-        earliest(earliest(refresh, wanted), self.discovery.poll_timeout())
+        let mtu = self.mtu.as_ref().and_then(|(_, search)| search.next());
+        let asked = earliest(wanted, mtu);
+        earliest(earliest(refresh, asked), self.discovery.poll_timeout())
+    }
+    /// Takes an echo on a link's channel 0; false if it is none of ours.
+    pub(super) fn handle_echo(&mut self, link: LinkId, payload: &[u8]) -> bool {
+        let Some((_, search)) = self.mtu.as_mut().filter(|(on, _)| *on == link) else {
+            return false;
+        };
+        let ours = search.handle(payload);
+        self.conclude_mtu();
+        ours
+    }
+    fn conclude_mtu(&mut self) {
+        if let Some(mtu) = self.mtu.as_ref().and_then(|(_, search)| search.result()) {
+            self.mtu = None;
+            self.discovery.set_mtu(mtu);
+        }
     }
     pub(super) fn mapping(&self) -> Mapping {
         self.mapping
@@ -182,8 +216,28 @@ impl Node {
         self.config.direct && self.wakeups.is_any_watching()
     }
 
+    /// Sends what the search for the largest datagram has to send, over the first UDP link there is.
+    fn search_mtu(&mut self, now: Instant) {
+        if self.discovery.wants_mtu
+            && let Some(link) = self.links.ready_udp()
+        {
+            self.discovery.wants_mtu = false;
+            self.discovery.mtu = Some((link, MtuSearch::new(now, self.rng.bytes())));
+        }
+        let Some((link, search)) = &mut self.discovery.mtu else {
+            return;
+        };
+        let (link, due) = (*link, search.due(now));
+        for data in due {
+            if let Some(way) = self.channel_way(link, ChannelId::ECHO) {
+                self.transmits.push_back(Transmit { way, data });
+            }
+        }
+    }
+
     /// Passes on what discovery has to send and to say; true if there was a report.
     pub(super) fn drain_discovery(&mut self, now: Instant) -> bool {
+        self.search_mtu(now);
         while let Some((socket, remote, data)) = self.discovery.discovery.poll_transmit() {
             let way = crate::io::Way::Direct { socket, remote };
             self.transmits.push_back(Transmit { way, data });

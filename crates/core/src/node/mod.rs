@@ -256,7 +256,8 @@ impl Node {
         self.take_mapping(now, mapping);
         self.settle(now);
     }
-    /// Run discovery again now.
+    /// Run discovery again now, and find out what a round alone does not tell: whether the NAT turns datagrams around, and
+    /// how large one may be on its way to a relay.
     pub fn refresh(&mut self, now: Instant) {
         self.now = now;
         self.discovery.run_wanted(now);
@@ -309,12 +310,14 @@ impl Node {
                 channel: ChannelId::ECHO,
                 ..
             } => {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                self.links.handle_echo(&mut cx, link, data);
+                if !self.discovery.handle_echo(link, data) {
+                    let mut cx = Cx {
+                        now,
+                        rng: &mut self.rng,
+                        counters: &mut self.counters,
+                    };
+                    self.links.handle_echo(&mut cx, link, data);
+                }
             }
             _ => match (classify(data), way) {
                 (Kind::Probe, _) => self.on_probe(now, canonical_way(way), data),

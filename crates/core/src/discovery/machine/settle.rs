@@ -1,13 +1,14 @@
 //! From what has come in so far: what is settled, what is over, and what the report says.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Asks, Discovery, Family, Kind, Round, sends};
 use crate::discovery::infer::{Evidence, Finding, Local, Observation, infer};
 use crate::discovery::server::{Fault, GIVE_UP, Server, State};
-use crate::discovery::{NatReport, ServerRow};
+use crate::discovery::{NatReport, SecondNat, ServerRow};
 
 /// A server silent for this long is dead for the question whether more evidence will come: it has been asked four times.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -72,6 +73,9 @@ impl Discovery {
         }
         if !open {
             self.round = None;
+        }
+        if all {
+            self.begin_hairpin(now);
         }
     }
 
@@ -265,6 +269,12 @@ impl Discovery {
 
     pub(super) fn publish(&mut self, mut report: NatReport) {
         report.generation = self.report.generation;
+        report.double_nat = SecondNat::of(&report).map(SecondNat::is_suspected);
+        let ip = |addr: Option<SocketAddr>| addr.map(|addr| addr.ip());
+        if ip(report.reflexive_v4) != ip(self.report.reflexive_v4) || report.public == Some(true) {
+            // It was about another address.
+            report.hairpin = None;
+        }
         if report != *self.report {
             report.generation += 1;
             self.report = Arc::new(report);

@@ -136,3 +136,17 @@ fn a_port_of_the_gateways_is_offered_unless_another_nat_is_in_front_of_it() {
         );
     }
 }
+
+#[test]
+fn who_asks_for_all_there_is_to_know_hears_how_large_a_datagram_may_be() {
+    let mut world = World::new();
+    world.pass(ms(1_000));
+    let now = world.now;
+    let known = |world: &World| world.hosts[AGENT].report.as_ref().and_then(|r| r.mtu);
+    assert_eq!(known(&world), None, "nobody has asked");
+    world.hosts[AGENT].node.refresh(now);
+    let full = crate::discovery::FULL_DATAGRAM;
+    assert!(world.run_for(ms(500), |world| known(world) == Some(full)));
+    // An echo of the search is not one of the link's test.
+    assert!(world.hosts[AGENT].node.links.ready_udp().is_some());
+}

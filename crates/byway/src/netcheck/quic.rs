@@ -1,0 +1,89 @@
+//! Does QUIC lead to a relay, and how long does a round trip take? A handshake and no more, from a socket of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use byway_core::discovery::Reach;
+use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
+use byway_wire::text::printable;
+use byway_wire::{RelayUrl, SecretKey};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, VarInt};
+use tokio::task::JoinSet;
+
+use super::{MAX_ADDRS, millis, unspecified};
+use crate::tls;
+
+/// Two repetitions of the first flight.
+const DEADLINE: Duration = Duration::from_millis(3_200);
+
+pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> (Reach, Option<f64>) {
+    let config = match config(url) {
+        Ok(config) => config,
+        Err(error) => return (Reach::Failed(error), None),
+    };
+    let attempts: JoinSet<_> = places(addrs)
+        .into_iter()
+        .map(|addr| connect(config.clone(), addr, url.host().to_owned()))
+        .collect();
+    tokio::time::timeout(DEADLINE, first(attempts))
+        .await
+        .unwrap_or((Reach::Silent, None))
+}
+
+/// The first that succeeds; otherwise what was heard, if anything was.
+async fn first(mut attempts: JoinSet<Result<Duration, Option<String>>>) -> (Reach, Option<f64>) {
+    let mut heard = None;
+    while let Some(joined) = attempts.join_next().await {
+        match joined {
+            Ok(Ok(rtt)) => return (Reach::Works, Some(millis(rtt))),
+            Ok(Err(error)) => heard = heard.or(error),
+            Err(_) => {}
+        }
+    }
+    (heard.map_or(Reach::Silent, Reach::Failed), None)
+}
+
+/// Its addresses, and for a relay on 443 the other port it listens on: there are networks that block UDP on 443 alone.
+fn places(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut places: Vec<SocketAddr> = Vec::new();
+    for addr in addrs.iter().take(MAX_ADDRS) {
+        places.push(*addr);
+        if addr.port() == HTTPS_PORT {
+            places.push(SocketAddr::new(addr.ip(), STUN_PORT));
+        }
+    }
+    places
+}
+
+async fn connect(
+    config: quinn::ClientConfig,
+    addr: SocketAddr,
+    host: String,
+) -> Result<Duration, Option<String>> {
+    // A family this host does not have is no finding about the relay.
+    let endpoint = quinn::Endpoint::client(unspecified(addr)).map_err(|_| None)?;
+    let connecting = endpoint
+        .connect_with(config, addr, &host)
+        .map_err(|_| None)?;
+    let connection = connecting.await.map_err(|error| match error {
+        ConnectionError::TimedOut => None,
+        other => Some(printable(&other.to_string())),
+    })?;
+    let rtt = connection.rtt();
+    connection.close(VarInt::from_u32(0), b"");
+    // The word of the end leaves with the endpoint's last poll; the relay does not need it.
+    let _ = tokio::time::timeout(Duration::from_millis(50), endpoint.wait_idle()).await;
+    Ok(rtt)
+}
+
+fn config(url: &RelayUrl) -> Result<quinn::ClientConfig, String> {
+    // A key of its own: the node's own may be linked at this moment, and nothing is asked for in anybody's name.
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+    let key = SecretKey::from_bytes(&bytes);
+    let tls = tls::udp_link_client(url, &key).map_err(|error| error.to_string())?;
+    let quic = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
+    Ok(quinn::ClientConfig::new(Arc::new(quic)))
+}

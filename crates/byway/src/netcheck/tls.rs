@@ -1,0 +1,213 @@
+//! Does TLS lead to a relay, how long does a round trip take, and if it leads elsewhere, to a page to log in at?
+//!
+//! The relay's port is connected to as a link does it, but whatever certificate is shown is accepted for a look: who answers
+//! under another one with a redirect, or says that the network wants a login (RFC 6585), is a captive portal. So is who
+//! answers TLS with HTTP in clear. Nothing is said there but the request for an upgrade that every stranger may make.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use byway_core::discovery::Reach;
+use byway_core::io::ProxyError;
+use byway_wire::RelayUrl;
+use byway_wire::text::printable;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::answer::Answer;
+use super::{MAX_ADDRS, millis};
+use crate::proxy::ProxyUrl;
+use crate::tls;
+
+/// For all of it. Slower than this no one would call it a connection.
+const DEADLINE: Duration = Duration::from_millis(4_500);
+/// Most of an answer that is read: its head, and no page.
+const MAX_HEAD: usize = 8 * 1024;
+
+#[derive(Debug)]
+pub(super) struct TlsLook {
+    pub(super) reach: Reach,
+    pub(super) ms: Option<f64>,
+    /// As in [`super::RelayLook`].
+    pub(super) portal: Option<Option<String>>,
+}
+
+/// Who was met.
+#[derive(Debug)]
+enum Met {
+    /// Somebody whose certificate is the relay's.
+    Relay(Option<Answer>),
+    /// Somebody with another certificate; why it is not the relay's.
+    Stranger(String, Option<Answer>),
+    /// Somebody who does not speak TLS.
+    InClear(Option<Answer>),
+}
+
+/// The proxy before a relay, or why it cannot be used.
+type Before<'a> = Option<Result<&'a ProxyUrl, ProxyError>>;
+
+pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr], proxy: Before<'_>) -> TlsLook {
+    let silent = TlsLook {
+        reach: Reach::Silent,
+        ms: None,
+        portal: None,
+    };
+    let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy)).await {
+        Ok(Ok((rtt, met))) => judge(url, rtt, met),
+        Ok(Err(error)) => TlsLook {
+            reach: Reach::Failed(error),
+            ..silent
+        },
+        Err(_) => silent,
+    };
+    tracing::debug!(%url, ?met, "a look at a relay over TLS");
+    met
+}
+
+fn judge(url: &RelayUrl, rtt: Duration, met: Met) -> TlsLook {
+    let failed = |why: String, portal| TlsLook {
+        reach: Reach::Failed(why),
+        ms: None,
+        portal,
+    };
+    let host = url.host();
+    match met {
+        Met::Relay(Some(answer)) if answer.is_upgrade() => TlsLook {
+            reach: Reach::Works,
+            ms: Some(millis(rtt)),
+            portal: Some(None),
+        },
+        // Under the right certificate it is the relay's own house that answers, whatever it says.
+        Met::Relay(Some(answer)) => failed(format!("it answers {answer}"), Some(None)),
+        Met::Relay(None) => failed("no HTTP answer".to_owned(), Some(None)),
+        Met::Stranger(why, answer) => {
+            let login = answer.filter(Answer::asks_for_login);
+            let portal = login.map(|answer| {
+                Some(format!(
+                    "somebody with another certificate answers for {host}: {answer}"
+                ))
+            });
+            failed(why, portal)
+        }
+        Met::InClear(answer) => {
+            let login = answer.filter(Answer::asks_for_login);
+            let portal = login
+                .map(|answer| Some(format!("somebody without TLS answers for {host}: {answer}")));
+            failed("what answers there does not speak TLS".to_owned(), portal)
+        }
+    }
+}
+
+async fn meet(
+    url: &RelayUrl,
+    addrs: &[SocketAddr],
+    proxy: Before<'_>,
+) -> Result<(Duration, Met), String> {
+    let (tcp, straight) = match proxy {
+        // As for a link: a proxy that applies is used, or its failure is the finding.
+        Some(proxy) => {
+            let proxy = proxy.map_err(text)?;
+            (crate::proxy::connect(proxy, url).await.map_err(text)?, None)
+        }
+        None => {
+            let (tcp, addr, rtt) = connect(addrs).await?;
+            (tcp, Some((addr, rtt)))
+        }
+    };
+    let (config, opinion) = tls::tls_look_client(url).map_err(text)?;
+    let name = ServerName::try_from(url.host().to_owned()).map_err(text)?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    let stream = match handshake.await {
+        Ok(stream) => stream,
+        Err(error) if is_no_tls(&error) => {
+            // Asked again in clear it may say what it is; through a proxy, that would be the proxy's word.
+            let answer = match straight {
+                Some((addr, _)) => in_clear(url, addr).await,
+                None => None,
+            };
+            return Ok((Duration::ZERO, Met::InClear(answer)));
+        }
+        Err(error) => return Err(printable(&error.to_string())),
+    };
+    let began = Instant::now();
+    let answer = ask(stream, url).await;
+    // Through a proxy, TCP's handshake ends at the proxy; the upgrade is the first thing the relay itself answers.
+    let rtt = straight.map_or(began.elapsed(), |(_, rtt)| rtt);
+    Ok((
+        rtt,
+        match opinion.refusal() {
+            None => Met::Relay(answer),
+            Some(why) => Met::Stranger(why, answer),
+        },
+    ))
+}
+
+/// The first of its addresses that a connection is made to, and how long that took.
+async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr, Duration), String> {
+    let mut attempts: JoinSet<_> = addrs
+        .iter()
+        .copied()
+        .take(MAX_ADDRS)
+        .map(|addr| async move {
+            let began = Instant::now();
+            let tcp = TcpStream::connect(addr).await;
+            tcp.map(|tcp| (tcp, addr, began.elapsed()))
+        })
+        .collect();
+    let mut error = "no address".to_owned();
+    while let Some(joined) = attempts.join_next().await {
+        match joined {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(failed)) => error = failed.to_string(),
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+/// Asks for the upgrade a link begins with; the head of what is answered.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, url: &RelayUrl) -> Option<Answer> {
+    // The key proves nothing to anybody here: the connection ends with the answer's head.
+    let request = format!(
+        "GET /byway/v1 HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        url.authority()
+    );
+    stream.write_all(request.as_bytes()).await.ok()?;
+    stream.flush().await.ok()?;
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    while head.len() < MAX_HEAD {
+        let read = stream.read(&mut chunk).await.ok()?;
+        if read == 0 {
+            break;
+        }
+        head.extend_from_slice(&chunk[..read]);
+        if let Some(answer) = Answer::parse(&head) {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+/// What somebody who took our TLS for something else says when asked in clear.
+async fn in_clear(url: &RelayUrl, addr: SocketAddr) -> Option<Answer> {
+    let tcp = TcpStream::connect(addr).await.ok()?;
+    ask(tcp, url).await
+}
+
+/// True if what came back was no TLS record at all.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,170 @@
+//! The prefix by which a network without IPv4 reaches it: what a resolver makes of `ipv4only.arpa` (RFC 7050).
+//!
+//! That name has the two addresses 192.0.0.170 and 192.0.0.171 and none of IPv6. A resolver that gives one of IPv6 has put
+//! them behind the network's prefix, at one of the places of RFC 6052 section 2.2.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The name to look up.
+pub const IPV4_ONLY: &str = "ipv4only.arpa";
+
+/// Most answers that are looked at: a resolver gives two for each prefix.
+const MAX_ANSWERS: usize = 32;
+
+/// What is known of NAT64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Nat64 {
+    /// Not asked, or no resolver answered.
+    #[default]
+    Unknown,
+    /// The resolver makes no IPv6 addresses of IPv4 ones.
+    Absent,
+    /// It puts them behind this prefix.
+    Prefix(Prefix),
+}
+
+/// A prefix of RFC 6052.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Prefix {
+    /// Its bits; those behind its length are zero.
+    pub addr: Ipv6Addr,
+    /// Its length in bits: 32, 40, 48, 56, 64 or 96.
+    pub len: u8,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl Nat64 {
+    /// What the answers for [`IPV4_ONLY`] show, those of both families. Without its IPv4 addresses among them they are not
+    /// the name's, and nothing follows from what is absent.
+    pub fn from_answers(answers: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut genuine = false;
+        let mut prefix = None;
+        let mut other = false;
+        for answer in answers.into_iter().take(MAX_ANSWERS) {
+            match answer {
+                IpAddr::V4(ip) => genuine |= is_well_known(ip.octets()),
+                IpAddr::V6(ip) => match prefix_of(ip) {
+                    Some(found) => prefix = prefix.or(Some(found)),
+                    None => other = true,
+                },
+            }
+        }
+        match prefix {
+            Some(prefix) => Self::Prefix(prefix),
+            None if genuine && !other => Self::Absent,
+            None => Self::Unknown,
+        }
+    }
+}
+
+fn is_well_known([a, b, c, d]: [u8; 4]) -> bool {
+    (a, b, c) == (192, 0, 0) && (d == 170 || d == 171)
+}
+
+/// RFC 7050 section 3: the prefix is what is before a well-known address, which must be there once; the longest first, for
+/// it is what nearly everyone uses. Bits 64 to 71 are zero (RFC 6052 section 2.2).
+fn prefix_of(answer: Ipv6Addr) -> Option<Prefix> {
+    let bytes = answer.octets();
+    let mut found = [96u8, 64, 56, 48, 40, 32]
+        .into_iter()
+        .filter(|len| embedded(&bytes, *len).is_some_and(is_well_known));
+    let len = found.next()?;
+    if found.next().is_some() {
+        return None;
+    }
+    let mut prefix = [0; 16];
+    let whole = usize::from(len / 8);
+    prefix[..whole].copy_from_slice(&bytes[..whole]);
+    Some(Prefix {
+        addr: prefix.into(),
+        len,
+    })
+}
+
+/// The IPv4 address behind a prefix of this length, in an address that keeps the byte between bits 64 and 71 free.
+fn embedded(bytes: &[u8; 16], len: u8) -> Option<[u8; 4]> {
+    const FREE: usize = 8;
+    if bytes[FREE] != 0 {
+        return None;
+    }
+    let mut rest = (usize::from(len / 8)..16)
+        .filter(|at| *at != FREE)
+        .map(|at| bytes[at]);
+    Some([rest.next()?, rest.next()?, rest.next()?, rest.next()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answers(list: &[&str]) -> Nat64 {
+        Nat64::from_answers(list.iter().map(|ip| ip.parse().unwrap()))
+    }
+
+    fn prefix(addr: &str, len: u8) -> Nat64 {
+        Nat64::Prefix(Prefix {
+            addr: addr.parse().unwrap(),
+            len,
+        })
+    }
+
+    #[test]
+    fn every_length_of_rfc_6052_is_recognised() {
+        // RFC 6052 section 2.4, with 192.0.0.170 in the place of its example's address.
+        for (answer, addr, len) in [
+            ("2001:db8:c000:aa::", "2001:db8::", 32),
+            ("2001:db8:1c0:0:aa::", "2001:db8:100::", 40),
+            ("2001:db8:122:c000:0:aa00::", "2001:db8:122::", 48),
+            ("2001:db8:122:3c0:0:aa::", "2001:db8:122:300::", 56),
+            ("2001:db8:122:344:c0:0:aa00::", "2001:db8:122:344::", 64),
+            ("2001:db8:122:344::c000:aa", "2001:db8:122:344::", 96),
+            ("64:ff9b::192.0.0.170", "64:ff9b::", 96),
+            ("64:ff9b::192.0.0.171", "64:ff9b::", 96),
+        ] {
+            assert_eq!(answers(&[answer]), prefix(addr, len), "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_names_own_addresses_alone_show_that_there_is_none() {
+        assert_eq!(answers(&["192.0.0.170", "192.0.0.171"]), Nat64::Absent);
+    }
+
+    #[test]
+    fn answers_that_are_not_the_names_show_nothing() {
+        assert_eq!(answers(&[]), Nat64::Unknown);
+        // A portal's resolver gives its own address for every name.
+        assert_eq!(answers(&["10.0.0.1"]), Nat64::Unknown);
+        assert_eq!(answers(&["10.0.0.1", "2001:db8::1"]), Nat64::Unknown);
+        assert_eq!(answers(&["192.0.0.170", "2001:db8::1"]), Nat64::Unknown);
+    }
+
+    #[test]
+    fn an_address_that_fits_two_lengths_is_nobodys_prefix() {
+        assert_eq!(answers(&["2001:db8:c000:aa::c000:aa"]), Nat64::Unknown);
+    }
+
+    #[test]
+    fn a_prefix_is_shown_as_one() {
+        let Nat64::Prefix(prefix) = answers(&["64:ff9b::192.0.0.170"]) else {
+            panic!("a prefix");
+        };
+        assert_eq!(prefix.to_string(), "64:ff9b::/96");
+    }
+
+    proptest! {
+        #[test]
+        fn any_answers_are_harmless(list in proptest::collection::vec(any::<IpAddr>(), 0..50)) {
+            let _ = Nat64::from_answers(list);
+        }
+    }
+}
