@@ -8,6 +8,7 @@ use std::path::PathBuf;
 /// Programs and their packages.
 pub const TOOLS: &[(&str, &str)] = &[
     ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
     ("git", "git"),
     ("ip", "iproute2"),
     ("kill", "procps"),
@@ -21,6 +22,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("stun", "stun-client"),
     ("sysctl", "procps"),
+    ("tayga", "tayga"),
     ("tinyproxy", "tinyproxy-bin"),
     ("turnserver", "coturn"),
     ("turnutils_stunclient", "coturn"),

@@ -45,6 +45,8 @@ pub enum NatKind {
     UdpBlocked,
     /// Nothing at all but through a proxy on the router.
     ProxyOnly,
+    /// No IPv4 on the host: the router translates (NAT64), and is as port-restricted as ever.
+    Ipv6Only,
 }
 
 /// Ports of a counting router, far from those that programs choose (RFC 6335: 49152 on).
@@ -54,7 +56,7 @@ const COUNTED: u16 = 1_000;
 
 impl NatKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Open,
         Self::FullCone,
         Self::AddressRestricted,
@@ -64,6 +66,7 @@ impl NatKind {
         Self::Symmetric,
         Self::UdpBlocked,
         Self::ProxyOnly,
+        Self::Ipv6Only,
     ];
 
     /// How many routers stand in a row.
@@ -174,6 +177,7 @@ impl fmt::Display for NatKind {
             Self::Symmetric => "symmetric",
             Self::UdpBlocked => "udp_blocked",
             Self::ProxyOnly => "proxy_only",
+            Self::Ipv6Only => "ipv6_only",
         })
     }
 }

@@ -63,9 +63,19 @@ impl Namespace {
                 text.push_str(&format!("{addr} {name}\n"));
             }
         }
+        self.set("hosts", &text)
+    }
+
+    /// Has programs inside ask this server for names.
+    pub fn ask_names_of(&self, server: IpAddr) -> Result<()> {
+        self.set("resolv.conf", &format!("nameserver {server}\n"))
+    }
+
+    /// A file that stands for the one in `/etc` inside.
+    fn set(&self, file: &str, text: &str) -> Result<()> {
         let dir = Path::new(SETTINGS).join(&self.name);
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        fs::write(dir.join("hosts"), text).context("writing the names of hosts")
+        fs::write(dir.join(file), text).with_context(|| format!("writing {file}"))
     }
 
     /// Runs `ip` commands inside, one a line.

@@ -3,6 +3,7 @@
 mod byway;
 mod coturn;
 pub mod miniupnpd;
+mod nat64;
 mod proxy;
 mod sshd;
 
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use byway::{Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, pongs, start_ping};
 pub use coturn::{PORT as COTURN_PORT, coturn};
+pub(crate) use nat64::{in_ipv6, translator};
 pub use proxy::{Proxy, microsocks, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
 

@@ -44,6 +44,8 @@ const SEED: &str = "1";
 pub struct Place {
     /// The proxy on its router, which the environment of Byway's programs here names.
     pub proxy: Option<Proxy>,
+    /// What else its router runs for it.
+    services: Vec<Running>,
     /// Where its programs run.
     pub namespace: Namespace,
     /// Its own address.
@@ -188,6 +190,12 @@ impl World {
         if on_agent {
             world.agent.proxy = Some(programs::tinyproxy(&world, &world.agent, None)?);
         }
+        if kinds[0] == NatKind::Ipv6Only {
+            world.client.services = world.client.leave_ipv4(&world)?.into();
+        }
+        if kinds[1] == NatKind::Ipv6Only {
+            world.agent.services = world.agent.leave_ipv4(&world)?.into();
+        }
         Ok(world)
     }
 
@@ -210,6 +218,7 @@ fn public_host(world: &str, internet: &Internet, role: &str, addrs: &[Ipv4Addr])
     watch(&namespace)?;
     Ok(Place {
         proxy: None,
+        services: Vec::new(),
         namespace,
         addr: addrs[0],
         public: addrs[0],
@@ -259,6 +268,7 @@ fn site(
     let mut routers = routers.into_iter();
     Ok(Place {
         proxy: None,
+        services: Vec::new(),
         namespace,
         addr,
         public,
@@ -360,6 +370,8 @@ fn watch(host: &Namespace) -> Result<()> {
     let mut rules = String::from(
         "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter proxied {}\n counter direct {}\n",
     );
+    let translated = programs::in_ipv6(RELAY);
+    let sites = programs::in_ipv6(Ipv4Addr::new(203, 0, 113, 64));
     for (hook, dir) in [("input", "saddr"), ("output", "daddr")] {
         rules.push_str(&format!(
             " chain {hook} {{ type filter hook {hook} priority filter; policy accept;\n\
@@ -367,9 +379,9 @@ fn watch(host: &Namespace) -> Result<()> {
              ip {dir} {{ {RELAY}, {RELAY_2} }} meta l4proto tcp counter name relay_tcp\n\
              ip {dir} 10.0.0.0/8 meta l4proto tcp counter name proxied\n\
              ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n\
-             ip6 {dir} {RELAY_V6} meta l4proto udp counter name relay_udp\n\
-             ip6 {dir} {RELAY_V6} meta l4proto tcp counter name relay_tcp\n\
-             ip6 {dir} 2001:db8:0:64::/62 meta l4proto udp counter name direct\n }}\n"
+             ip6 {dir} {{ {RELAY_V6}, {translated} }} meta l4proto udp counter name relay_udp\n\
+             ip6 {dir} {{ {RELAY_V6}, {translated} }} meta l4proto tcp counter name relay_tcp\n\
+             ip6 {dir} {{ 2001:db8:0:64::/62, {sites}/122 }} meta l4proto udp counter name direct\n }}\n"
         ));
     }
     rules.push_str("}\n");

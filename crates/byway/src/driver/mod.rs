@@ -10,6 +10,7 @@
 mod carry_out;
 mod interfaces;
 mod link_table;
+mod nat64;
 mod peer;
 mod shared;
 mod sleep;
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::{NatReport, PortMapping};
+use byway_core::discovery::{self, NatReport, PortMapping};
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerError, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
@@ -71,6 +72,8 @@ pub(crate) enum Input {
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
+    /// How IPv4 is reached from a network that has none.
+    Nat64(discovery::Nat64),
     /// Run discovery, and answer with the report once it has settled.
     Discover(oneshot::Sender<Arc<NatReport>>),
     /// The endpoint closes: tell the relays, end the links, and say when that is done. The last input.
@@ -142,6 +145,7 @@ impl Driver {
         tokio::pin!(timer);
         // What is found out before the host's own addresses are known has to be found out again.
         let _ = tokio::time::timeout(FIRST_ADDRESSES, self.interfaces.changed()).await;
+        self.learn_nat64_first().await;
         self.sockets_changed();
         loop {
             self.flows();
@@ -219,6 +223,7 @@ impl Driver {
             Input::PortMapping(mapping) => self.node.handle_port_mapping(now, mapping),
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
+            Input::Nat64(found) => self.nat64_found(found),
             Input::Discover(reply) => {
                 self.node.refresh(now);
                 self.discovering.push(reply);
@@ -350,7 +355,8 @@ impl Driver {
     }
 
     fn sockets_changed(&mut self) {
-        let sockets = self.interfaces.local_sockets(self.socket.bound());
+        let mut sockets = self.interfaces.local_sockets(self.socket.bound());
+        self.follow_nat64(&mut sockets);
         tracing::debug!(?sockets, "local sockets");
         self.shared.network.send_modify(|changes| *changes += 1);
         self.node.handle_sockets(Instant::now(), sockets);

@@ -36,7 +36,8 @@ impl Endpoint {
             .enumerate()
             .map(|(n, url)| {
                 let proxies = Arc::clone(proxies);
-                async move { (n, netcheck::relay(url, &proxies).await) }
+                let nat64 = Arc::clone(&self.inner.socket.nat64);
+                async move { (n, netcheck::relay(url, &proxies, &nat64).await) }
             })
             .collect();
         let look = async {

@@ -85,7 +85,9 @@ async fn connect(
         None => {
             let addrs = super::resolve(&dial.url, &dial.addrs).await?;
             let began = Instant::now();
-            let (tcp, relay) = connect_tcp(addrs).await.map_err(broken)?;
+            let (tcp, relay) = connect_tcp(addrs, &links.socket.nat64)
+                .await
+                .map_err(broken)?;
             (tcp, Some((relay, began.elapsed())))
         }
     };

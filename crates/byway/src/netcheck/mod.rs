@@ -15,6 +15,7 @@ use byway_core::discovery::{Reach, RelayRow};
 use byway_wire::RelayUrl;
 
 use crate::proxy::Proxies;
+use crate::socket::Nat64;
 
 pub(crate) use filtering::filtering;
 pub(crate) use nat64::nat64;
@@ -34,7 +35,7 @@ pub(crate) struct RelayLook {
 
 /// Connects to a relay by both carriers, over TLS through the proxy that applies to it, and looks at what is there. Nothing is
 /// said to it that admits anybody.
-pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies) -> RelayLook {
+pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> RelayLook {
     let mut look = RelayLook {
         row: RelayRow::new(url.clone()),
         portal: None,
@@ -48,6 +49,10 @@ pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies) -> RelayLook {
         // That it does not is said elsewhere, and leaves everything unknown.
         Err(_) => return look,
     };
+    let addrs: Vec<SocketAddr> = addrs
+        .into_iter()
+        .map(|addr| nat64.outside(addr).unwrap_or(addr))
+        .collect();
     look.here = !addrs.is_empty() && addrs.iter().all(|addr| addr.ip().is_loopback());
     let over_udp = async {
         match addrs.as_slice() {

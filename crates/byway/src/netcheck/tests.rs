@@ -58,7 +58,7 @@ async fn stand_in(answer: &'static str, tls: bool) -> RelayUrl {
 #[tokio::test]
 async fn a_relay_is_reached_by_both_carriers_and_is_no_portal() {
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
-    let look = super::relay(relay.url(), &no_proxy()).await;
+    let look = super::relay(relay.url(), &no_proxy(), &Nat64::default()).await;
     assert_eq!(
         (&look.row.udp, &look.row.tls),
         (&Reach::Works, &Reach::Works)
@@ -79,7 +79,7 @@ async fn a_relay_under_another_pin_is_not_the_relay_and_no_portal_either() {
         relay.url().port(),
         Some(byway_wire::relay::Pin([7; 32])),
     );
-    let look = super::relay(other.unwrap(), &no_proxy()).await;
+    let look = super::relay(other.unwrap(), &no_proxy(), &Nat64::default()).await;
     assert!(matches!(look.row.tls, Reach::Failed(_)), "{look:?}");
     assert!(matches!(look.row.udp, Reach::Failed(_)), "{look:?}");
     assert_eq!(look.row.tls_ms, None);
@@ -138,7 +138,7 @@ async fn a_proxy_that_applies_is_not_gone_round() {
     drop(listener);
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let proxies = Proxies::from_process(&crate::proxy::Proxy::Url(dead.parse().unwrap()));
-    let look = super::relay(relay.url(), &proxies).await;
+    let look = super::relay(relay.url(), &proxies, &Nat64::default()).await;
     assert!(matches!(look.row.tls, Reach::Failed(_)), "{look:?}");
     assert_eq!((look.row.tls_ms, look.portal), (None, None));
     assert_eq!(look.row.udp, Reach::Works, "UDP takes no proxy");

@@ -1,5 +1,6 @@
 //! A connection to a relay, through a proxy.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::io::{ProxyError, ProxyFault};
@@ -28,7 +29,8 @@ async fn connect_within(
         let addrs = lookup(&proxy.host(), proxy.port())
             .await
             .map_err(ProxyFault::Resolve)?;
-        let (mut tcp, _) = connect_tcp(addrs)
+        // A proxy belongs to the network it is on: NAT64 does not lead there.
+        let (mut tcp, _) = connect_tcp(addrs, &Arc::default())
             .await
             .map_err(|error| ProxyFault::Connect(error.to_string()))?;
         match proxy.scheme {

@@ -12,6 +12,7 @@ mod counters;
 mod demux;
 mod extra;
 mod header;
+mod nat64;
 mod reassemble;
 mod recent;
 mod recv;
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use addr::Virtual;
 pub(crate) use counters::Counters;
+pub(crate) use nat64::Nat64;
 pub(crate) use reassemble::Reassembler;
 pub(crate) use recv::Injected;
 pub(crate) use route::PeerRoute;
@@ -72,6 +74,7 @@ pub(crate) struct Socket {
     /// Indexed by [`SocketId`].
     udp: Vec<Arc<UdpSocket>>,
     extra: Extra,
+    pub(crate) nat64: Arc<Nat64>,
     pub(crate) tables: Tables,
     pub(crate) counters: Counters,
     receiving: Mutex<recv::Receiving>,
@@ -111,6 +114,7 @@ impl Socket {
         let socket = Self {
             udp,
             extra: Extra::default(),
+            nat64: Arc::default(),
             tables: Tables::default(),
             counters: Counters::default(),
             receiving: Mutex::new(recv::Receiving::new(injected)),

@@ -132,7 +132,12 @@ impl Socket {
             },
         };
         for (buf, meta) in bufs.iter_mut().zip(metas.iter_mut()).take(count) {
-            demux.sort(socket.id, buf, meta);
+            let mut id = socket.id;
+            if let Some(from) = self.nat64.inside(meta.addr) {
+                meta.addr = from;
+                id = self.for_remote(from).unwrap_or(id);
+            }
+            demux.sort(id, buf, meta);
         }
         Poll::Ready(count)
     }

@@ -260,6 +260,11 @@ impl Socket {
         batch: Batch<'_>,
         leg: Option<&Leg>,
     ) -> io::Result<()> {
+        let translated = self.nat64.outside(remote);
+        let (socket, remote) = match translated.and_then(|to| Some((self.for_remote(to)?, to))) {
+            Some(instead) => instead,
+            None => (socket, remote),
+        };
         let sent = self.with_socket(socket, |socket| self.send_from(socket, remote, batch, leg));
         sent.unwrap_or_else(|| {
             self.counters.no_route.add();

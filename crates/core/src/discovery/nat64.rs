@@ -4,10 +4,13 @@
 //! them behind the network's prefix, at one of the places of RFC 6052 section 2.2.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The name to look up.
 pub const IPV4_ONLY: &str = "ipv4only.arpa";
+
+/// The byte between bits 64 and 71, which stays zero.
+const FREE: usize = 8;
 
 /// Most answers that are looked at: a resolver gives two for each prefix.
 const MAX_ANSWERS: usize = 32;
@@ -32,6 +35,24 @@ pub struct Prefix {
     pub addr: Ipv6Addr,
     /// Its length in bits: 32, 40, 48, 56, 64 or 96.
     pub len: u8,
+}
+
+impl Prefix {
+    /// The IPv6 address by which the network reaches an IPv4 one (RFC 6052 section 2.2).
+    pub fn embed(&self, ip: Ipv4Addr) -> Ipv6Addr {
+        let mut bytes = self.addr.octets();
+        let places = places(self.len);
+        for (at, byte) in places.zip(ip.octets()) {
+            bytes[at] = byte;
+        }
+        bytes.into()
+    }
+
+    /// The IPv4 address that one of these stands for; none if it is not behind this prefix.
+    pub fn extract(&self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
+        let ipv4 = Ipv4Addr::from(embedded(&ip.octets(), self.len)?);
+        (self.embed(ipv4) == ip).then_some(ipv4)
+    }
 }
 
 impl fmt::Display for Prefix {
@@ -90,14 +111,16 @@ fn prefix_of(answer: Ipv6Addr) -> Option<Prefix> {
 
 /// The IPv4 address behind a prefix of this length, in an address that keeps the byte between bits 64 and 71 free.
 fn embedded(bytes: &[u8; 16], len: u8) -> Option<[u8; 4]> {
-    const FREE: usize = 8;
     if bytes[FREE] != 0 {
         return None;
     }
-    let mut rest = (usize::from(len / 8)..16)
-        .filter(|at| *at != FREE)
-        .map(|at| bytes[at]);
+    let mut rest = places(len).map(|at| bytes[at]);
     Some([rest.next()?, rest.next()?, rest.next()?, rest.next()?])
+}
+
+/// Where the bytes of an IPv4 address are behind a prefix of this length, and what follows them.
+fn places(len: u8) -> impl Iterator<Item = usize> {
+    (usize::from(len / 8)..16).filter(|at| *at != FREE)
 }
 
 #[cfg(test)]
@@ -151,6 +174,35 @@ mod tests {
     #[test]
     fn an_address_that_fits_two_lengths_is_nobodys_prefix() {
         assert_eq!(answers(&["2001:db8:c000:aa::c000:aa"]), Nat64::Unknown);
+    }
+
+    #[test]
+    fn an_address_goes_behind_every_prefix_and_comes_back() {
+        // The example of RFC 6052 section 2.4.
+        for (addr, len, expected) in [
+            ("2001:db8::", 32, "2001:db8:c000:221::"),
+            ("2001:db8:100::", 40, "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::", 48, "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::", 56, "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::", 64, "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::", 96, "2001:db8:122:344::c000:221"),
+            ("64:ff9b::", 96, "64:ff9b::c000:221"),
+        ] {
+            let Nat64::Prefix(prefix) = prefix(addr, len) else {
+                panic!("a prefix");
+            };
+            let ip = Ipv4Addr::new(192, 0, 2, 33);
+            let embedded = prefix.embed(ip);
+            assert_eq!(embedded, expected.parse::<Ipv6Addr>().unwrap());
+            assert_eq!(prefix.extract(embedded), Some(ip));
+            for stranger in ["2001:db8::1", "64:ff9b:1::c000:221", "::1"] {
+                assert_eq!(
+                    prefix.extract(stranger.parse().unwrap()),
+                    None,
+                    "{addr} {stranger}"
+                );
+            }
+        }
     }
 
     #[test]

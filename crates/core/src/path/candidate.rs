@@ -133,9 +133,11 @@ pub(crate) enum Class {
 pub(crate) fn class(addr: SocketAddr) -> Class {
     let never = match addr.ip() {
         IpAddr::V4(ip) => {
-            // 0.0.0.0/8 and 240.0.0.0/4 (with the broadcast address) are nobody's.
+            // 0.0.0.0/8 and 240.0.0.0/4 (with the broadcast address) are nobody's; 192.0.0.0/24 is each host's own, where
+            // a network has no IPv4 (RFC 7335).
             let first = ip.octets()[0];
-            first == 0 || first >= 240 || ip.is_multicast() || ip.is_link_local()
+            let local = ip.octets()[..3] == [192, 0, 0];
+            first == 0 || first >= 240 || local || ip.is_multicast() || ip.is_link_local()
         }
         IpAddr::V6(ip) => {
             ip.is_unspecified()

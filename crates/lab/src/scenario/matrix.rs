@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::{
-    self, AddressRestricted, CarrierGrade, FullCone, Open, PortRestricted, ProxyOnly, Sequential,
-    Symmetric, UdpBlocked,
+    self, AddressRestricted, CarrierGrade, FullCone, Ipv6Only, Open, PortRestricted, ProxyOnly,
+    Sequential, Symmetric, UdpBlocked,
 };
 use crate::harness::{self, Need, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
@@ -22,9 +22,29 @@ const WITH_PROXY: &[Need] = &[
     Need::Tool("tinyproxy"),
 ];
 
+const WITH_NAT64: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("tayga"),
+    Need::Tool("dnsmasq"),
+];
+
+/// All of it, for the table.
+const WITH_ALL: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("tinyproxy"),
+    Need::Tool("tayga"),
+    Need::Tool("dnsmasq"),
+];
+
 const fn needs(client: NatKind, agent: NatKind) -> &'static [Need] {
     if matches!(client, ProxyOnly) || matches!(agent, ProxyOnly) {
         WITH_PROXY
+    } else if matches!(client, Ipv6Only) || matches!(agent, Ipv6Only) {
+        WITH_NAT64
     } else {
         WITH_CURL
     }
@@ -66,6 +86,9 @@ pairs! {
     "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted Direct;
     "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential Direct;
     "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric UdpLink;
+    "matrix::ipv6_only_to_restricted_goes_direct" Ipv6Only PortRestricted Direct;
+    "matrix::restricted_to_ipv6_only_goes_direct" PortRestricted Ipv6Only Direct;
+    "matrix::ipv6_only_to_symmetric_goes_direct" Ipv6Only Symmetric Direct;
     "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly AgentTls;
     "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted ClientTls;
     "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked BothTls;
@@ -73,7 +96,7 @@ pairs! {
 
 /// Every kind against every other, as a table; false if one pair was not what it must be. For a person: it takes minutes.
 pub fn table() -> bool {
-    harness::by_hand(WITH_PROXY, print_table)
+    harness::by_hand(WITH_ALL, print_table)
 }
 
 fn print_table() -> bool {

@@ -1,14 +1,15 @@
 //! IPv6 beside IPv4: addresses for everybody, sites behind routers that translate nothing and let nobody in unasked, and a
 //! name for the relay that leads to both its addresses.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::{Place, RELAY, World};
 use crate::netns::Namespace;
-use crate::process::poll;
+use crate::process::{Running, poll};
+use crate::programs;
 
 /// For a network of five namespaces to find itself.
 const SOON: Duration = Duration::from_secs(20);
@@ -89,7 +90,7 @@ impl World {
         for place in [&self.client, &self.agent] {
             let both = [IpAddr::V4(RELAY), IpAddr::V6(RELAY_V6)];
             place.namespace.name_hosts(&[(RELAY_NAME, &both)])?;
-            place.until_ipv6_works()?;
+            place.until_answered_at(RELAY_V6)?;
         }
         Ok(())
     }
@@ -98,10 +99,10 @@ impl World {
 impl Place {
     /// Routers and hosts look for each other's hardware addresses first, and a kernel that was asked too early asks again
     /// after a second: that is no part of what is measured later.
-    fn until_ipv6_works(&self) -> Result<()> {
+    fn until_answered_at(&self, ip: Ipv6Addr) -> Result<()> {
         poll("IPv6 that works", SOON, || {
             let mut knock = self.namespace.command("bash");
-            knock.args(["-c", &format!("exec 3<>/dev/tcp/{RELAY_V6}/9")]);
+            knock.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/9")]);
             let out = knock.output()?;
             // Nobody listens there, and says so.
             let answered = String::from_utf8_lossy(&out.stderr).contains("refused");
@@ -109,11 +110,33 @@ impl Place {
         })
     }
 
+    /// The site becomes one of IPv6 alone, with a translator on its router. Gives what runs there.
+    pub(super) fn leave_ipv4(&self, world: &World) -> Result<[Running; 2]> {
+        let router = self.router.as_ref().context("the site has no router")?;
+        enable(router)?;
+        enable(&self.namespace)?;
+        router.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        let lan = network(self.site());
+        router.ip(&format!("addr add {lan}1/64 dev lan0 nodad\n"))?;
+        self.set_families(Families::V6)?;
+        let gateway: Ipv6Addr = format!("{lan}1").parse()?;
+        let services = programs::translator(world, router, gateway)?;
+        self.namespace.ask_names_of(gateway.into())?;
+        self.until_answered_at(programs::in_ipv6(RELAY))?;
+        Ok(services)
+    }
+
+    /// The number of its network.
+    fn site(&self) -> u16 {
+        let [_, site, _, _] = self.addr.octets();
+        SITES[usize::from(site) - 1]
+    }
+
     /// From now on the host has addresses and routes of these families only; what was bound to others is dead.
     pub fn set_families(&self, families: Families) -> Result<()> {
         let [_, site, _, _] = self.addr.octets();
-        let lan = network(SITES[usize::from(site) - 1]);
-        let gateway = std::net::Ipv4Addr::new(10, site, 0, 1);
+        let lan = network(self.site());
+        let gateway = Ipv4Addr::new(10, site, 0, 1);
         let mut batch = String::from("addr flush dev eth0 scope global\n");
         if families.has(Families::V4) {
             batch.push_str(&format!(
