@@ -39,6 +39,8 @@ pub struct Counters {
     pub candidate_refused: u64,
     /// Candidates beyond the most a side may offer.
     pub candidate_cut: u64,
+    /// Moves of a peer that a relay told of beyond what is followed in a second.
+    pub moves_limited: u64,
     /// Sprays begun to cross a hard NAT.
     pub sprays: u64,
     /// Pings sent in sprays.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 /// Programs and their packages.
 pub const TOOLS: &[(&str, &str)] = &[
+    ("bash", "bash"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
     ("git", "git"),

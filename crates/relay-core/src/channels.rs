@@ -133,6 +133,8 @@ impl Relay {
         self.send(link, Control::Attached { channel: id });
         if moved {
             self.tell_moved(id, side);
+            // Whoever was away missed what was told meanwhile.
+            self.tell_moved(id, side.other());
         }
     }
 

@@ -143,15 +143,24 @@ fn use_for(s: &mut Scene, peer: byway_core::io::PeerId, time: Duration) {
     }
 }
 
-/// Found by random scenarios: a spray had found many paths at once, all through one NAT. When the peer moved, only they were
-/// asked, and the relay beside them never.
+/// Found by random scenarios. The first: a spray had found many paths at once, all through one NAT; when the peer moved, only
+/// they were asked, and the relay beside them never. The second: they left no room for the address the peer had next.
 #[test]
-fn when_the_hits_of_a_spray_die_together_the_relay_is_asked_as_well() {
-    let text = "seed=24572 client=Open agent=Symmetric client-link=delay:0.024,reorder:0.028 \
-                agent-link=delay:0.028,reorder:0.019,mtu:1420 DirectDead@1.5+3.2 ClientMoves@16.1+0 \
-                Download:1103180@1.4 Download:1334731@9.9";
-    let scenario: byway_sim::scenario::Scenario =
-        text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let outcome = scenario.run(common::base());
-    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+fn the_hits_of_a_spray_that_die_together_stand_in_nobodys_way() {
+    for text in [
+        "seed=24572 client=Open agent=Symmetric client-link=delay:0.024,reorder:0.028 \
+         agent-link=delay:0.028,reorder:0.019,mtu:1420 DirectDead@1.5+3.2 ClientMoves@16.1+0 \
+         Download:1103180@1.4 Download:1334731@9.9",
+        "seed=17285 client=Symmetric agent=AddressRestricted client-link=delay:0.031 \
+         agent-link=delay:0.029,loss:0.012,reorder:0.038 DirectDead@6.8+0.8 ClientMoves@11.8+0 Download:1405854@0.5",
+    ] {
+        let scenario: byway_sim::scenario::Scenario =
+            text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let outcome = scenario.run(common::base());
+        assert!(
+            outcome.failures.is_empty(),
+            "{text}: {:#?}",
+            outcome.failures
+        );
+    }
 }

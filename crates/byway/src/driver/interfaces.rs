@@ -36,28 +36,33 @@ impl Interfaces {
         interfaces
     }
 
-    /// Waits for a change; for ever if changes cannot be seen.
-    pub(super) async fn changed(&mut self) {
+    /// Waits for a change; for ever if changes cannot be seen. True if an address came or went by which others may be reached.
+    pub(super) async fn changed(&mut self) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return std::future::pending().await;
         };
         let first = std::future::poll_fn(|cx| watcher.poll_if_event(cx)).await;
-        if !note(&mut self.addrs, first) {
+        let Some(mut news) = note(&mut self.addrs, first) else {
             self.give_up();
-            return;
-        }
+            return true;
+        };
         // The start, and every change of network, bring several at once: take them together.
         let mut cx = Context::from_waker(Waker::noop());
         while let Some(watcher) = &mut self.watcher {
             match watcher.poll_if_event(&mut cx) {
-                Poll::Ready(event) => {
-                    if !note(&mut self.addrs, event) {
-                        self.give_up();
-                    }
-                }
+                Poll::Ready(event) => match note(&mut self.addrs, event) {
+                    Some(more) => news |= more,
+                    None => self.give_up(),
+                },
                 Poll::Pending => break,
             }
         }
+        news
+    }
+
+    /// True if the host can send to IPv4 addresses elsewhere. A container's bridge is an address, and leads nowhere.
+    pub(super) fn has_ipv4() -> bool {
+        preferred_sources().any(|ip| ip.is_ipv4())
     }
 
     fn give_up(&mut self) {
@@ -83,19 +88,23 @@ impl Interfaces {
     }
 }
 
-/// False if the watch failed.
-fn note(addrs: &mut BTreeSet<IpAddr>, event: std::io::Result<IfEvent>) -> bool {
-    match event {
+/// Whether others may be reached by the address that came or went; none if the watch failed. An address that goes and comes
+/// back is news as well: it may be in another network.
+fn note(addrs: &mut BTreeSet<IpAddr>, event: std::io::Result<IfEvent>) -> Option<bool> {
+    let ip = match event {
         Ok(IfEvent::Up(net)) => {
-            addrs.insert(net.addr().to_canonical());
-            true
+            let ip = net.addr().to_canonical();
+            addrs.insert(ip);
+            ip
         }
         Ok(IfEvent::Down(net)) => {
-            addrs.remove(&net.addr().to_canonical());
-            true
+            let ip = net.addr().to_canonical();
+            addrs.remove(&ip);
+            ip
         }
-        Err(_) => false,
-    }
+        Err(_) => return None,
+    };
+    Some(usable(ip) && !ip.is_loopback())
 }
 
 /// The addresses of the host that lead to a socket bound to `bound`. Loopback counts only where the socket is bound to

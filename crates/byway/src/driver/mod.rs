@@ -8,6 +8,7 @@
 //! driver lags behind; datagrams are dropped and counted.
 
 mod carry_out;
+mod changes;
 mod interfaces;
 mod link_table;
 mod nat64;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 
 use crate::links::Links;
 use crate::socket::{Socket, ToDriver};
+use changes::Changes;
 use interfaces::Interfaces;
 use link_table::LinkTable;
 pub(crate) use peer::{Lease, Live, Peer};
@@ -72,8 +74,8 @@ pub(crate) enum Input {
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
-    /// How IPv4 is reached from a network that has none.
-    Nat64(discovery::Nat64),
+    /// How IPv4 is reached from a network that has none, in answer to the question of this number.
+    Nat64(u64, discovery::Nat64),
     /// Run discovery, and answer with the report once it has settled.
     Discover(oneshot::Sender<Arc<NatReport>>),
     /// The endpoint closes: tell the relays, end the links, and say when that is done. The last input.
@@ -94,6 +96,9 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     interfaces: Interfaces,
     sleep: SleepWatch,
+    changes: Changes,
+    /// Counts questions for NAT64; an answer to an older one is of another network.
+    nat64_asked: u64,
     links: Links,
     link_table: LinkTable,
     link_tasks: JoinSet<()>,
@@ -117,6 +122,8 @@ impl Driver {
             shared,
             interfaces: Interfaces::new(),
             sleep: SleepWatch::new(),
+            changes: Changes::new(Instant::now()),
+            nat64_asked: 0,
             links,
             link_table: LinkTable::default(),
             link_tasks: JoinSet::new(),
@@ -130,12 +137,14 @@ impl Driver {
 
     /// A relay to keep a link to.
     pub(crate) fn add_relay(&mut self, url: RelayUrl, addrs: Vec<SocketAddr>) {
+        let addrs = self.socket.nat64.canonical(addrs);
         let relay = self.node.add_relay(Instant::now(), url.clone(), addrs);
         self.note_relay(relay, &url);
     }
 
     /// A STUN server to ask.
     pub(crate) fn add_stun_server(&mut self, label: String, addr: SocketAddr) {
+        let addr = self.socket.nat64.inside(addr).unwrap_or(addr);
         self.node.add_stun_server(Instant::now(), label, addr);
     }
 
@@ -172,6 +181,9 @@ impl Driver {
                     let now = Instant::now();
                     self.node.handle_timeout(now);
                     self.close_unused(now);
+                    if self.changes.due().is_some_and(|at| at <= now) {
+                        self.network_changed("the network had changed too often");
+                    }
                 }
                 Some(peer) = self.released.recv() => self.lease_ended(peer),
                 Some(message) = inputs.datagrams.recv() => {
@@ -181,10 +193,10 @@ impl Driver {
                         self.datagram(message);
                     }
                 }
-                () = self.interfaces.changed() => {
+                news = self.interfaces.changed() => if news {
                     self.sockets_changed();
                     self.network_changed("the host's addresses changed");
-                }
+                },
                 () = self.sleep.clock_jumps() => {}
                 Some(_) = self.link_tasks.join_next() => {}
                 else => return,
@@ -223,7 +235,7 @@ impl Driver {
             Input::PortMapping(mapping) => self.node.handle_port_mapping(now, mapping),
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
-            Input::Nat64(found) => self.nat64_found(found),
+            Input::Nat64(asked, found) => self.nat64_found(asked, found),
             Input::Discover(reply) => {
                 self.node.refresh(now);
                 self.discovering.push(reply);
@@ -334,7 +346,8 @@ impl Driver {
             .values()
             .min()
             .map(|until| (*until, "unused peers"));
-        [self.node.poll_timeout(), unused]
+        let changes = self.changes.due().map(|at| (at, "a change put off"));
+        [self.node.poll_timeout(), unused, changes]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -355,16 +368,25 @@ impl Driver {
     }
 
     fn sockets_changed(&mut self) {
+        self.follow_nat64();
+        self.show_sockets();
+    }
+
+    fn show_sockets(&mut self) {
         let mut sockets = self.interfaces.local_sockets(self.socket.bound());
-        self.follow_nat64(&mut sockets);
+        self.add_nat64(&mut sockets);
         tracing::debug!(?sockets, "local sockets");
         self.shared.network.send_modify(|changes| *changes += 1);
         self.node.handle_sockets(Instant::now(), sockets);
     }
 
     fn network_changed(&mut self, why: &'static str) {
-        tracing::debug!(why, "the network is another one");
-        self.node.handle_network_change(Instant::now());
+        let now = Instant::now();
+        let told = self.changes.came(now);
+        tracing::debug!(why, told, "the network is another one");
+        if told {
+            self.node.handle_network_change(now);
+        }
     }
 
     /// Carries out everything the node has to say.

@@ -6,95 +6,87 @@ use std::time::Duration;
 use byway_core::discovery::Nat64;
 use byway_core::io::LocalSocket;
 
+use super::interfaces::Interfaces;
 use super::{Driver, Input};
 
 /// Before the first dial, so that it is not in vain; resolvers take less as a rule.
 const FIRST: Duration = Duration::from_millis(300);
 
+/// A network that just came up may have an address before it has a resolver: it is asked again after so long each time.
+const AGAIN: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(16),
+];
+
 /// What a host without IPv4 calls itself in IPv4 (RFC 7335). Nobody is told of it.
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
-/// True if the host has no IPv4 but for itself, and has IPv6.
-fn lacks_ipv4(sockets: &[LocalSocket]) -> bool {
-    let outside = |v4: bool| {
-        let addrs = sockets.iter().flat_map(|s| &s.addrs);
-        addrs
-            .filter(|ip| ip.is_ipv4() == v4 && !ip.is_loopback())
-            .count()
-    };
-    outside(true) == 0 && outside(false) > 0
+/// Asks until there is an answer, or until it is too late.
+async fn ask() -> Nat64 {
+    for wait in AGAIN {
+        let found = crate::netcheck::nat64().await;
+        if found != Nat64::Unknown {
+            return found;
+        }
+        tokio::time::sleep(wait).await;
+    }
+    crate::netcheck::nat64().await
 }
 
 impl Driver {
+    /// True if the host has no way to IPv4 of its own, and has IPv6.
+    fn lacks_ipv4(&self) -> bool {
+        let sockets = self.interfaces.local_sockets(self.socket.bound());
+        let mut addrs = sockets.iter().flat_map(|s| &s.addrs);
+        addrs.any(|ip| ip.is_ipv6() && !ip.is_loopback()) && !Interfaces::has_ipv4()
+    }
+
     /// At the start there is nothing to do but to wait for it.
     pub(super) async fn learn_nat64_first(&mut self) {
-        if !lacks_ipv4(&self.interfaces.local_sockets(self.socket.bound())) {
-            return;
-        }
-        if let Ok(found) = tokio::time::timeout(FIRST, crate::netcheck::nat64()).await {
-            self.nat64_found(found);
+        if self.lacks_ipv4()
+            && let Ok(Nat64::Prefix(prefix)) =
+                tokio::time::timeout(FIRST, crate::netcheck::nat64()).await
+        {
+            self.socket.nat64.set(Some(prefix));
         }
     }
 
-    /// The sockets as they are now: with an address of IPv4 where a translator leads to it. Asks whether one does, and forgets it
-    /// where the host has IPv4 itself.
-    pub(super) fn follow_nat64(&mut self, sockets: &mut [LocalSocket]) {
-        if !lacks_ipv4(sockets) {
+    /// The host's addresses changed: asks how IPv4 is reached now, and forgets it where the host reaches it itself.
+    pub(super) fn follow_nat64(&mut self) {
+        self.nat64_asked += 1;
+        if !self.lacks_ipv4() {
             self.socket.nat64.set(None);
             return;
         }
+        let (driver, number) = (self.links.driver.clone(), self.nat64_asked);
+        tokio::spawn(async move {
+            let found = ask().await;
+            // A driver that is gone needs no answer.
+            let _ = driver.send(Input::Nat64(number, found)).await;
+        });
+    }
+
+    /// Where a translator leads to IPv4, the host has an address of it.
+    pub(super) fn add_nat64(&self, sockets: &mut [LocalSocket]) {
         if self.socket.nat64.prefix().is_some() {
             for socket in sockets.iter_mut().filter(|s| s.v4) {
                 socket.addrs = vec![IpAddr::V4(OWN)];
             }
         }
-        // Another network may have another prefix.
-        let driver = self.links.driver.clone();
-        tokio::spawn(async move {
-            let found = crate::netcheck::nat64().await;
-            // A driver that is gone needs no answer.
-            let _ = driver.send(Input::Nat64(found)).await;
-        });
     }
 
-    pub(super) fn nat64_found(&mut self, found: Nat64) {
+    /// The answer. None at all, asked for long enough, means that the translator of an earlier network is not here.
+    pub(super) fn nat64_found(&mut self, asked: u64, found: Nat64) {
         let found = match found {
             Nat64::Prefix(prefix) => Some(prefix),
-            Nat64::Absent => None,
-            // A resolver that did not answer is no reason to forget.
-            _ => return,
+            _ => None,
         };
-        let still = lacks_ipv4(&self.interfaces.local_sockets(self.socket.bound()));
-        if still && self.socket.nat64.prefix() != found {
+        if asked == self.nat64_asked && self.socket.nat64.prefix() != found {
             tracing::debug!(?found, "how IPv4 is reached");
             self.socket.nat64.set(found);
-            self.sockets_changed();
+            self.show_sockets();
             self.network_changed("IPv4 is reached in another way");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use byway_core::io::SocketId;
-
-    fn socket(id: u16, addrs: &[&str]) -> LocalSocket {
-        LocalSocket {
-            id: SocketId(id),
-            port: 5000,
-            v4: id == 0,
-            v6: id == 1,
-            addrs: addrs.iter().map(|ip| ip.parse().unwrap()).collect(),
-        }
-    }
-
-    #[test]
-    fn a_host_lacks_ipv4_where_it_has_ipv6_alone() {
-        let host = |v4: &[&str], v6: &[&str]| lacks_ipv4(&[socket(0, v4), socket(1, v6)]);
-        assert!(host(&["127.0.0.1"], &["2001:db8::2"]));
-        assert!(host(&[], &["2001:db8::2"]));
-        assert!(!host(&["10.0.0.2"], &["2001:db8::2"]));
-        assert!(!host(&["127.0.0.1"], &["::1"]), "offline");
     }
 }

@@ -84,6 +84,7 @@ async fn connect(
         Some(proxy) => (proxy::connect(proxy?, &dial.url).await?, None),
         None => {
             let addrs = super::resolve(&dial.url, &dial.addrs).await?;
+            let addrs = links.socket.nat64.canonical(addrs);
             let began = Instant::now();
             let (tcp, relay) = connect_tcp(addrs, &links.socket.nat64)
                 .await

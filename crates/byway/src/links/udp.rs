@@ -63,6 +63,7 @@ pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
 /// Races the relay's addresses by [`schedule`]; the first whose handshake completes wins.
 async fn connect(links: &Links, dial: &Dial) -> Result<(Connection, LinkUp), LinkError> {
     let addrs = super::resolve(&dial.url, &dial.addrs).await?;
+    let addrs = links.socket.nat64.canonical(addrs);
     let config = client_config(links, dial)?;
     let mut attempts = JoinSet::new();
     let mut error = None;

@@ -137,6 +137,10 @@ impl Socket {
 
     /// Opens sockets for IPv4 beside the endpoint's own, as many as the host has to spare.
     pub(crate) fn open_extra(&self, count: u16) -> Vec<SocketId> {
+        // Through NAT64 all IPv4 leaves by one socket.
+        if self.nat64.prefix().is_some() {
+            return Vec::new();
+        }
         self.extra.open(count)
     }
 

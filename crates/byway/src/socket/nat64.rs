@@ -34,6 +34,19 @@ impl Nat64 {
         Some(SocketAddr::new(prefix.embed(ip).into(), remote.port()))
     }
 
+    /// Addresses as all above the sockets knows them: a resolver on such a network makes IPv6 addresses of IPv4 ones
+    /// (DNS64), which are the same places. Without repetition.
+    pub(crate) fn canonical(&self, addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let mut known = Vec::new();
+        for addr in addrs {
+            let addr = self.inside(addr).unwrap_or(addr);
+            if !known.contains(&addr) {
+                known.push(addr);
+            }
+        }
+        known
+    }
+
     /// Whom it came from.
     pub(crate) fn inside(&self, from: SocketAddr) -> Option<SocketAddr> {
         let IpAddr::V6(ip) = from.ip() else {
@@ -41,7 +54,10 @@ impl Nat64 {
         };
         let prefix = self.0.load();
         let ip = prefix.as_ref()?.extract(ip)?;
-        Some(SocketAddr::new(ip.into(), from.port()))
+        // Nobody is sent to there, and nothing comes from there but what somebody forged.
+        let nobody =
+            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
+        (!nobody).then(|| SocketAddr::new(ip.into(), from.port()))
     }
 }
 
@@ -66,6 +82,7 @@ mod tests {
         assert_eq!(nat64.outside(there), Some(outside));
         assert_eq!(nat64.inside(outside), Some(there));
         assert_eq!(nat64.outside(addr("127.0.0.1:443")), None);
+        assert_eq!(nat64.inside(addr("[64:ff9b::127.0.0.1]:443")), None);
         assert_eq!(nat64.outside(addr("[2001:db8::1]:443")), None);
         assert_eq!(nat64.inside(addr("[2001:db8::1]:443")), None);
         nat64.set(None);

@@ -133,7 +133,10 @@ impl Socket {
         };
         for (buf, meta) in bufs.iter_mut().zip(metas.iter_mut()).take(count) {
             let mut id = socket.id;
-            if let Some(from) = self.nat64.inside(meta.addr) {
+            // What was addressed by its IPv6 address, before the prefix was known, is still known by it.
+            if let Some(from) = self.nat64.inside(meta.addr)
+                && !self.tables.owns(socket.id, meta.addr)
+            {
                 meta.addr = from;
                 id = self.for_remote(from).unwrap_or(id);
             }

@@ -182,6 +182,11 @@ impl Tables {
         }
     }
 
+    /// True if something is known by this address.
+    pub(super) fn owns(&self, socket: SocketId, addr: SocketAddr) -> bool {
+        self.sources.pin().contains_key(&(socket, addr))
+    }
+
     fn link(&self, link: LinkId) -> Option<LinkRoute> {
         self.links
             .pin()

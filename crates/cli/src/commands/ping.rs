@@ -84,6 +84,7 @@ async fn ping(
     for seq in 1..=count {
         // As it was when the ping left: by the time the answer is here the tunnel may have moved.
         let path = tunnel.path().borrow().clone();
+        let switches = tunnel.stats().switches;
         let pinged = tokio::time::timeout(LOST_AFTER, tunnel.ping()).await;
         let rtt = match pinged {
             Ok(Ok(rtt)) => Some(rtt),
@@ -101,13 +102,13 @@ async fn ping(
                 seq,
                 rtt_ms: rtt.map(in_ms),
                 at_ms: in_ms(began.elapsed()),
-                path: Path::of(&path, tunnel.stats().switches),
+                path: Path::of(&path, switches),
             });
         } else {
             let news = shown.replace((path.kind, path.remote)) != Some((path.kind, path.remote));
             print_for_people(seq, rtt, &path, news);
         }
-        if args.until_direct && tunnel.path().borrow().kind == PathKind::Direct {
+        if args.until_direct && rtt.is_some() && path.kind == PathKind::Direct {
             return Ok(());
         }
         if seq < count {

@@ -138,7 +138,7 @@ fn from_outside(observations: &[Observation]) -> Vec<usize> {
 }
 
 /// Private, shared (RFC 6598), unique local, link-local and loopback addresses.
-pub(super) fn is_inside(ip: IpAddr) -> bool {
+pub(crate) fn is_inside(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
             v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared(ip)

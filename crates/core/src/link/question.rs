@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use byway_wire::relay::control::Control;
 
 use super::relay::Phase;
-use super::{DIAL_LIMIT, LinkState, Links, Output};
+use super::{DIAL_LIMIT, LinkState, Links, Output, is_lasting};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
 
@@ -19,6 +19,8 @@ use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
 const ROUND_TRIPS: u32 = 2;
 /// ...and this much is for everything else.
 const MARGIN: Duration = Duration::from_millis(50);
+/// What else waits in front of it (data that a relay holds for a slow link, a driver that is busy) needs its time as well.
+const LEAST: Duration = Duration::from_millis(250);
 /// A dial of this age or less belongs to the network as it is now.
 const YOUNG: Duration = Duration::from_millis(500);
 /// Where no round trip is known.
@@ -47,10 +49,17 @@ impl Links {
                 // What was being tried, or rested from, was on the old network. Addresses come one by one, so that what
                 // was begun a moment ago goes on.
                 Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now) => {}
+                // A relay that does not want us does so from every network.
+                Some(Phase::Resting { .. }) if self.is_refused(id) => {}
                 Some(Phase::Racing(_) | Phase::Resting { .. }) => self.race_anew(cx, id),
                 Some(Phase::Idle) | None => {}
             }
         }
+    }
+
+    fn is_refused(&self, relay: RelayId) -> bool {
+        let error = self.relays.get(&relay).and_then(|r| r.last_error.as_ref());
+        error.is_some_and(|e| matches!(e, LinkError::Refused(..)) && is_lasting(e))
     }
 
     fn has_young_dial(&self, relay: RelayId, now: Instant) -> bool {
@@ -81,12 +90,17 @@ impl Links {
         else {
             return;
         };
-        let token = cx.rng.u64();
-        let patience = up.rtt.unwrap_or(UNKNOWN_RTT) * ROUND_TRIPS + MARGIN;
-        *question = Some(Question {
-            token,
-            until: cx.now + patience,
-        });
+        // Changes that come all the time must not put the verdict off for ever.
+        let token = match question {
+            Some(asked) => asked.token,
+            None => {
+                let token = cx.rng.u64();
+                let patience = up.rtt.unwrap_or(UNKNOWN_RTT) * ROUND_TRIPS + MARGIN;
+                let until = cx.now + patience.max(LEAST);
+                *question = Some(Question { token, until });
+                token
+            }
+        };
         self.out.push_back(Output::Send {
             link: id,
             message: Control::Ping { token },

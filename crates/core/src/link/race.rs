@@ -151,6 +151,12 @@ impl Links {
     }
 
     pub(super) fn on_proven(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        // What failed beside it is of no account any more.
+        if let Some(r) = self.relays.get_mut(&relay)
+            && matches!(r.phase, Phase::Up { link, .. } if link == id)
+        {
+            r.last_error = None;
+        }
         // The link in use proved itself: what was to replace it for its silence is not needed.
         if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
             && *link == id

@@ -90,9 +90,14 @@ impl Node {
         if let Some(known) = known.and_then(|all| all.iter_mut().find(|c| c.id == channel)) {
             known.attested = Some(observed);
         }
-        self.with_paths(now, id, |paths, cx| paths.attest(cx, observed));
-        // What was offered while its link was dead went nowhere. What it has is ignored there.
-        self.offer(now, id);
+        let mut followed = false;
+        self.with_paths(now, id, |paths, cx| {
+            followed = paths.peer_moved(cx, observed);
+        });
+        if followed {
+            // What was offered while its link was dead went nowhere. What it has is ignored there.
+            self.offer(now, id);
+        }
     }
 
     fn on_rebound(&mut self, now: Instant, link: LinkId, observed: SocketAddr) {

@@ -96,6 +96,8 @@ pub struct Node {
     touched: BTreeSet<PeerId>,
     wakeups: wakeups::Wakeups,
     cookies: Budget,
+    /// Sprays of the last minutes, and for whom.
+    sprayed: Vec<(Instant, byway_wire::NodeId)>,
     began: Instant,
     /// The time of the last input: "now" for `poll_timeout` while output waits.
     now: Instant,
@@ -160,6 +162,7 @@ impl Node {
             touched: BTreeSet::new(),
             wakeups: wakeups::Wakeups::default(),
             cookies: Budget::new(now, COOKIES_PER_SECOND),
+            sprayed: Vec::new(),
             began: now,
             now,
             transmits: VecDeque::new(),

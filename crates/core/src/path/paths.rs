@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::probe::{ProbeBody, TxId};
-use byway_wire::signal::{Candidates, Mapping, SignalBody};
+use byway_wire::signal::{Candidate, Candidates, Mapping, SignalBody};
 
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
@@ -32,6 +32,8 @@ const MAX_ATTESTED: usize = 16;
 
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
+/// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.
+const MOVES_PER_SECOND: u32 = 3;
 
 /// An unattested address that was given probes.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +81,8 @@ pub(crate) struct Paths {
     budget: Budget,
     /// Doubts raised by relays.
     pub(super) questions: Budget,
+    /// Moves of the peer that relays tell of.
+    moves: Budget,
     /// The peer's latest list, and its number.
     remote: Vec<SocketAddr>,
     generation: Option<u64>,
@@ -121,6 +125,7 @@ impl Paths {
             pings: Pings::default(),
             budget: Budget::new(now, PINGS_PER_SECOND),
             questions: Budget::new(now, QUESTIONS_PER_SECOND),
+            moves: Budget::new(now, MOVES_PER_SECOND),
             remote: Vec::new(),
             generation: None,
             attested: VecDeque::new(),
@@ -152,6 +157,17 @@ impl Paths {
             self.insert(cx, way, true);
         }
         self.review(cx, false, RouteReason::Better);
+    }
+
+    /// A relay says where it sees the peer now. False: it says so too often.
+    pub(crate) fn peer_moved(&mut self, cx: &mut Cx<'_>, observed: SocketAddr) -> bool {
+        let fine = self.moves.take(cx.now);
+        if fine {
+            self.attest(cx, observed);
+        } else {
+            cx.counters.moves_limited += 1;
+        }
+        fine
     }
 
     /// A channel moved to another link: one change of the route, not two.
@@ -225,6 +241,7 @@ impl Paths {
             path.start_over(cx.now, self.primary == Some(path.id));
             self.pings.forget(path.id);
         }
+        self.restart_spray(cx.now);
         // A doubt that is older has grown slow.
         self.doubt = None;
         self.suspect(cx, Cause::Network);
@@ -235,7 +252,7 @@ impl Paths {
     pub(crate) fn offer(
         &mut self,
         cx: &mut Cx<'_>,
-        list: Vec<byway_wire::signal::Candidate>,
+        list: Vec<Candidate>,
         mapping: Mapping,
         generation: u64,
     ) {
@@ -311,7 +328,9 @@ impl Paths {
         for id in gone {
             self.remove(id);
         }
-        self.note_peer_network(&candidates.list, candidates.mapping);
+        let believed = |c: &&Candidate| self.remote.contains(&crate::link::canonical(c.addr));
+        let list: Vec<Candidate> = candidates.list.iter().filter(believed).copied().collect();
+        self.note_peer_network(&list, candidates.mapping);
         for path in self.table.values_mut() {
             if matches!(path.way, Way::Direct { remote, .. } if self.remote.contains(&remote)) {
                 path.named_again(cx.now);
@@ -497,7 +516,7 @@ impl Paths {
     }
 
     /// A relay sees the peer at this address.
-    pub(crate) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
+    fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
         let ip = addr.ip().to_canonical();
         let known = self.attested.iter().position(|known| *known == ip);
         if let Some(at) = known {
@@ -553,12 +572,15 @@ impl Paths {
             && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT
         {
             // What never answered makes room for a new path first, then what has not answered for the longest time: a
-            // peer whose NAT gives it one port after another must not run out of room. What works stays.
+            // peer whose NAT gives it one port after another must not run out of room. What works stays, but for what nobody
+            // names: a spray may hit more ports than there is room for, and where the peer is next must find a place.
+            let named = |p: &Path| matches!(p.way, Way::Direct { remote, .. } if self.remote.contains(&remote));
             let victim = self
                 .table
                 .values()
-                .filter(|p| p.is_direct() && self.primary != Some(p.id) && !p.is_fresh(cx.now))
-                .min_by_key(|p| (p.last_answer, p.told, p.id))
+                .filter(|p| p.is_direct() && self.primary != Some(p.id))
+                .filter(|p| !p.is_fresh(cx.now) || !named(p))
+                .min_by_key(|p| (p.is_fresh(cx.now), p.last_answer, p.told, p.id))
                 .map(|p| p.id);
             match victim {
                 Some(victim) => self.remove(victim),

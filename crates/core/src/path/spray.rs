@@ -25,9 +25,11 @@ use std::time::{Duration, Instant};
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 
+use super::candidate::{Class, class};
 use super::check::{Path, SMALL_SIZE};
 use super::paths::{Output, Paths};
 use crate::cx::Cx;
+use crate::discovery::is_inside;
 use crate::io::{SocketId, Way};
 use crate::rng::Rng;
 
@@ -39,7 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// ...and this many round trips where they are longer.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
 /// A spray that was not permitted asks again after this long.
-const TURNED_AWAY: Duration = Duration::from_secs(1);
+const TURNED_AWAY: Duration = Duration::from_secs(5);
 
 /// Sockets that the hard side opens at first. Where the easy side's NAT is quick to be hit they do, and a host whose
 /// descriptors are few is spared.
@@ -156,6 +158,10 @@ impl Network {
     fn is_only_at(&self, ip: IpAddr) -> bool {
         !self.reflexive.is_empty() && self.reflexive.iter().all(|addr| addr.ip() == ip)
     }
+    /// True if it is seen inside a private network.
+    fn is_inside(&self) -> bool {
+        self.reflexive.iter().any(|addr| is_inside(addr.ip()))
+    }
 }
 
 impl Spray {
@@ -214,6 +220,14 @@ impl Paths {
         self.spray.peer = Network::of(list, mapping);
     }
 
+    /// The host's network is another one: what failed in the old one may succeed here.
+    pub(super) fn restart_spray(&mut self, now: Instant) {
+        self.spray.state = State::Idle;
+        self.spray.failures = 0;
+        self.spray.rest_until = self.spray.rest_until.map(|at| at.min(now + REST));
+        self.release_unused();
+    }
+
     /// The peer is another one, as far as paths go.
     pub(super) fn forget_spray(&mut self) {
         self.spray.peer = Network::default();
@@ -232,7 +246,10 @@ impl Paths {
         let ip = *self.attested.iter().rev().find(|ip| ip.is_ipv4())?;
         // Behind the same NAT the two meet inside, or by hairpin, or not at all.
         let outside = peer.is_only_at(ip) && own.reflexive.iter().all(|addr| addr.ip() != ip);
-        if !outside {
+        // Nor may a relay and a peer that agree aim at this host, or into a private network that we are not seen in.
+        let harmless = class(SocketAddr::new(ip, FIRST_PORT)) == Class::Routable
+            && (own.is_inside() || !is_inside(ip));
+        if !(outside && harmless) {
             return None;
         }
         if own.is_hard() && peer.is_easy() {
@@ -446,9 +463,10 @@ struct PortOrder {
 impl PortOrder {
     fn new(rng: &mut Rng) -> Self {
         let at = (rng.u64() % u64::from(PORTS)) as u32;
-        // A step that shares no factor with the number of ports comes by each of them. Not a short one: neighbours tend to
-        // belong to one subscriber where a carrier deals ports out in blocks.
-        let mut step = (rng.u64() % u64::from(PORTS)) as u32 | 1;
+        // A step that shares no factor with the number of ports comes by each of them. Not a short one, in either direction:
+        // neighbours tend to belong to one subscriber where a carrier deals ports out in blocks.
+        let short = u64::from(PORTS / 8);
+        let mut step = (short + rng.u64() % (u64::from(PORTS) - 2 * short)) as u32 | 1;
         while greatest_common_divisor(step, PORTS) != 1 {
             step = (step + 2) % PORTS;
         }

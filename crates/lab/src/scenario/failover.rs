@@ -33,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// The size of the transfers, and the pace in bytes a second at which they are sent, so that there is a middle to
 /// cut at and a pause is the network's.
-const SIZE: u64 = 100 << 20;
+pub(super) const SIZE: u64 = 100 << 20;
 const PACE: u64 = 25_000_000;
 /// Longer than this and a person would call it broken. The benchmark has the real figure; the target is 250 ms.
 pub(super) const STALL: Duration = Duration::from_secs(3);

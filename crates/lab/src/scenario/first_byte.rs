@@ -23,9 +23,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     needs: PROGRAMS,
     run: || {
         for case in Case::ALL {
-            let took = case.play()?;
-            say(case.line(took));
-            ensure!(took <= case.budget().mul_f64(BUSY), "{}", case.line(took));
+            // The least of a few: another scenario on the same processor delays, and never hastens.
+            let mut least = Duration::MAX;
+            for _ in 0..TRIES {
+                least = least.min(case.play()?);
+                if least <= case.budget().mul_f64(BUSY) {
+                    break;
+                }
+            }
+            say(case.line(least));
+            ensure!(least <= case.budget().mul_f64(BUSY), "{}", case.line(least));
         }
         Ok(())
     },
@@ -40,7 +47,9 @@ const T: Duration = Duration::from_millis(80);
 /// What TLS and a second relay wait for those before them.
 const STAGGER: Duration = Duration::from_millis(300);
 /// A machine that plays other scenarios meanwhile needs more than the 10 % that the table is judged by.
-const BUSY: f64 = 1.5;
+const BUSY: f64 = 1.3;
+/// Runs of a case that took too long.
+const TRIES: usize = 5;
 
 #[derive(Clone, Copy, Debug)]
 enum Case {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::failover::{STALL, direct_forward, transfer};
+use super::failover::{SIZE as TRANSFER, STALL, direct_forward, transfer};
 use super::matrix::wait_until_direct;
 use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::{Open, PortRestricted};
@@ -45,15 +45,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 fn hole(ways: &[(&str, &str)]) -> Result<()> {
     let scene = direct_forward()?;
     let emulator = scene.world.emulator();
+    let before = scene.world.client.traffic()?;
     let stall = transfer(&scene.world, &scene.forward.url, || {
         ways.iter()
             .try_for_each(|(from, to)| emulator.hole(from, to))
     })?;
+    let moved = scene.world.client.traffic()?.since(before);
     say(format!(
         "a hole {ways:?}: stalled for {:.0} ms",
         stall.as_secs_f64() * 1e3
     ));
     ensure!(stall < STALL, "stalled for {stall:?}");
+    // Two thirds of it were left when the hole opened.
+    ensure!(
+        moved.relay_udp > TRANSFER / 3,
+        "it should have gone on through the relay: {moved:?}"
+    );
     Ok(())
 }
 

@@ -28,6 +28,7 @@ const WITH_NAT64: &[Need] = &[
     Need::Tool("curl"),
     Need::Tool("tayga"),
     Need::Tool("dnsmasq"),
+    Need::Tool("bash"),
 ];
 
 /// All of it, for the table.
@@ -38,6 +39,7 @@ const WITH_ALL: &[Need] = &[
     Need::Tool("tinyproxy"),
     Need::Tool("tayga"),
     Need::Tool("dnsmasq"),
+    Need::Tool("bash"),
 ];
 
 const fn needs(client: NatKind, agent: NatKind) -> &'static [Need] {

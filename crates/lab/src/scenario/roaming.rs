@@ -9,7 +9,7 @@ use super::failover::{Scene, direct_forward, transfer};
 use super::matrix::wait_until_direct;
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::PortRestricted;
-use crate::harness::{Scenario, say};
+use crate::harness::{Need, Scenario, say};
 use crate::process::poll;
 use crate::programs::{self, Agent, Forward, Options, Relay};
 use crate::world::ipv6::{Families, RELAY_NAME, RELAY_V6};
@@ -28,12 +28,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "roaming::a_client_goes_from_each_family_to_each_within_a_second",
-        needs: WITH_CURL,
+        needs: WITH_IPV6,
         run: || families(|world| &world.client),
     },
     Scenario {
         name: "roaming::an_agent_goes_from_each_family_to_each_within_a_second",
-        needs: WITH_CURL,
+        needs: WITH_IPV6,
         run: || families(|world| &world.agent),
     },
     Scenario {
@@ -48,7 +48,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What the issue of roaming allows.
+/// The laboratory knocks at IPv6 addresses with bash.
+const WITH_IPV6: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("bash"),
+];
+
+/// What is asked of roaming.
 const BACK: Duration = Duration::from_secs(1);
 /// A person's patience with what was away.
 const SOON: Duration = Duration::from_secs(3);
@@ -132,21 +140,25 @@ fn offline() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
     let host = &world.client;
-    let mut back = None;
     let stall = transfer(world, &forward.url, || {
         host.namespace.ip("link set eth0 down\n")?;
         // It is the time that passes that does it: timers back off, the peer counts as lost.
         std::thread::sleep(AWAY);
         host.namespace.ip("link set eth0 up\n")?;
-        back = Some(Instant::now());
         host.readdress(99)
     })?;
-    let away = stall.saturating_sub(AWAY);
+    // The clock of the transfer begins when there is a network again.
     say(format!(
         "no network for {AWAY:?}: {:.0} ms more",
-        away.as_secs_f64() * 1e3
+        stall.as_secs_f64() * 1e3
     ));
-    ensure!(away < SOON, "{away:?} after the network was back");
+    ensure!(stall < SOON, "{stall:?} after the network was back");
+    let told = forward.process.lines();
+    ensure!(
+        told.iter()
+            .any(|line| line.text.contains("nothing is heard")),
+        "the network was never away"
+    );
     Ok(())
 }
 
@@ -157,16 +169,24 @@ const STOPPED: Duration = Duration::from_secs(10);
 fn stopped() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
-    for place in [&world.client, &world.agent] {
-        if let Some(router) = &place.router {
-            let seconds = NAT_FORGETS.as_secs().to_string();
-            for key in ["udp_timeout", "udp_timeout_stream"] {
-                router.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
-            }
-        }
+    let router = world.client.router.as_ref().context("a routed site")?;
+    let seconds = NAT_FORGETS.as_secs().to_string();
+    for key in ["udp_timeout", "udp_timeout_stream"] {
+        router.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
     }
+    // With what passes next the entries have the new time.
+    until_answered(world, forward)?;
+    let emulator = world.emulator();
+    let others = ["agent", "relay"];
     forward.process.signal("STOP")?;
+    // What comes from outside would keep them.
+    others
+        .iter()
+        .try_for_each(|from| emulator.hole(from, "client"))?;
     std::thread::sleep(STOPPED);
+    others
+        .iter()
+        .try_for_each(|from| emulator.mend(from, "client"))?;
     forward.process.signal("CONT")?;
     let took = until_answered(world, forward)?;
     say(format!(

@@ -102,6 +102,7 @@ impl Place {
     fn until_answered_at(&self, ip: Ipv6Addr) -> Result<()> {
         poll("IPv6 that works", SOON, || {
             let mut knock = self.namespace.command("bash");
+            knock.env("LC_ALL", "C");
             knock.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/9")]);
             let out = knock.output()?;
             // Nobody listens there, and says so.
@@ -137,6 +138,10 @@ impl Place {
         let [_, site, _, _] = self.addr.octets();
         let lan = network(self.site());
         let gateway = Ipv4Addr::new(10, site, 0, 1);
+        // A route through a router outlives the address it was used with. There may be none.
+        let _ = self
+            .namespace
+            .ip(&format!("route del default via {lan}1 dev eth0\n"));
         let mut batch = String::from("addr flush dev eth0 scope global\n");
         if families.has(Families::V4) {
             batch.push_str(&format!(

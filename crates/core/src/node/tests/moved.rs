@@ -130,3 +130,31 @@ fn a_move_on_a_channel_we_do_not_have_is_counted_and_nothing_else() {
     assert_eq!(client.counters().control_unexpected, 1);
     assert!(client.poll_transmit().is_none() && client.poll_event().is_none());
 }
+
+#[test]
+fn a_relay_that_tells_of_moves_all_the_time_draws_a_few_answers_and_no_more() {
+    let mut world = World::direct();
+    let channel = *world.relays[0].channels.keys().next().unwrap();
+    let elsewhere: SocketAddr = "192.0.2.70:7000".parse().unwrap();
+    let before = world.hosts[CLIENT].controls_sent.len();
+    for _ in 0..1_000 {
+        moved(&mut world, channel, elsewhere);
+    }
+    world.pass(ms(100));
+    let sent = world.hosts[CLIENT].controls_sent.len() - before;
+    assert!(sent <= 3, "{sent}");
+    assert_eq!(world.hosts[CLIENT].node.counters().moves_limited, 997);
+}
+
+#[test]
+fn one_node_is_sprayed_for_a_few_times_however_often_it_calls_anew() {
+    let mut world = World::direct();
+    let (now, peer) = (world.now, world.hosts[CLIENT].peer.unwrap());
+    let node = &mut world.hosts[CLIENT].node;
+    let permitted = (0..20).filter(|_| node.may_spray(now, peer)).count();
+    assert_eq!(permitted, 4);
+    assert!(
+        node.may_spray(now + ms(300_000), peer),
+        "five minutes later"
+    );
+}

@@ -184,12 +184,44 @@ fn a_peer_that_is_seen_at_two_addresses_or_at_ours_is_left_alone() {
 }
 
 #[test]
+fn nothing_is_sprayed_at_this_host_at_groups_or_into_a_network_that_is_not_ours() {
+    let inside = "10.9.9.9:4000";
+    for (own, target, expected) in [
+        (OWN, "127.0.0.1:5000", false),
+        (OWN, "224.0.0.251:5000", false),
+        (OWN, "169.254.169.254:5000", false),
+        (OWN, "192.168.1.1:5000", false),
+        // Where we are seen inside ourselves, so may the peer be.
+        (inside, "192.168.1.1:5000", true),
+    ] {
+        for (ours, theirs) in [(EASY, HARD), (HARD, EASY)] {
+            let mut table = Table::meet(true, target, (ours, &[own]), (theirs, &[target]));
+            assert_eq!(table.asks_to_spray(), expected, "{own} {target} {ours:?}");
+        }
+    }
+}
+
+#[test]
+fn another_network_ends_what_was_learnt_in_the_old_one_and_the_bound_stays() {
+    let mut table = Table::meet(true, PEER, (EASY, &[OWN]), (HARD, &[PEER]));
+    assert!(table.asks_to_spray());
+    table.with(|paths, cx| paths.permit_spray(cx, true));
+    table.pass(Duration::from_secs(5));
+    table.paths.spray.rest_until = Some(table.now + REST_MAX);
+    table.with(|paths, cx| paths.handle_network_change(cx));
+    let (asks, _) = table.pass(REST - Duration::from_secs(10));
+    assert_eq!(asks, []);
+    let (asks, _) = table.pass(Duration::from_secs(20));
+    assert_eq!(asks, [Ask::Permission]);
+}
+
+#[test]
 fn without_permission_nothing_happens_but_another_question() {
     let mut table = Table::meet(true, PEER, (EASY, &[OWN]), (HARD, &[PEER]));
     assert!(table.asks_to_spray());
     for _ in 0..3 {
         table.with(|paths, cx| paths.permit_spray(cx, false));
-        let (asks, sent) = table.pass(Duration::from_secs(2));
+        let (asks, sent) = table.pass(TURNED_AWAY + Duration::from_secs(1));
         assert_eq!((asks, sent.len()), (vec![Ask::Permission], 0));
     }
     assert_eq!(table.counters.sprays, 0);
