@@ -21,6 +21,10 @@ const STEPS: &[&str] = &[
     "tools", "fmt", "clippy", "doc", "deny", "unit", "doctest", "release", "lab",
 ];
 
+/// How many random scenarios are played, and how many where nobody says otherwise: some two minutes on two processors.
+const SEEDS: &str = "BYWAY_SIM_SEEDS";
+const CI_SEEDS: &str = "5000";
+
 /// Where tools are put that no distribution package has.
 const TOOLS_DIR: &str = "target/tools";
 
@@ -231,6 +235,10 @@ fn unit(tests: &mut Count) -> Outcome {
         ]);
     } else {
         command.args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+    }
+    // More of the simulation's random scenarios than a person waits for while working.
+    if std::env::var_os(SEEDS).is_none() {
+        command.env(SEEDS, CI_SEEDS);
     }
     check_tests(
         command.args(["--workspace", "--exclude", "byway-lab"]),
