@@ -81,7 +81,15 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
             }
             "lab" => report.step(step, "the laboratory, with the release builds", |tests| {
                 check_tests(
-                    cargo().args(["test", "-p", "byway-lab", "--no-fail-fast"]),
+                    // Two at a time: what they wait for is mostly time.
+                    cargo().args([
+                        "test",
+                        "-p",
+                        "byway-lab",
+                        "--no-fail-fast",
+                        "--",
+                        "--test-threads=2",
+                    ]),
                     tests,
                 )
             }),

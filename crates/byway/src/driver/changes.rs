@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-/// At once: a cable that is pulled, and what comes up instead, address by address.
-const BURST: u32 = 4;
+/// Addresses of one change come and go one by one: they are waited for.
+const SETTLES: Duration = Duration::from_millis(20);
+/// At once: a cable that is pulled, and what comes up instead, family by family.
+const BURST: u32 = 8;
 /// One more in this time.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -13,8 +15,7 @@ pub(super) struct Changes {
     left: u32,
     /// Since when the next one has been saved up.
     since: Instant,
-    /// One came for which none was left.
-    pending: bool,
+    due: Option<Instant>,
 }
 
 impl Changes {
@@ -22,12 +23,38 @@ impl Changes {
         Self {
             left: BURST,
             since: now,
-            pending: false,
+            due: None,
         }
     }
 
-    /// A change came; true if the node is to be told now. If not, it is due later.
-    pub(super) fn came(&mut self, now: Instant) -> bool {
+    /// A change came; the node is to be told soon.
+    pub(super) fn came(&mut self, now: Instant) {
+        self.save_up(now);
+        let allowed = if self.left > 0 {
+            now
+        } else {
+            self.since + EVERY
+        };
+        self.due.get_or_insert(allowed.max(now + SETTLES));
+    }
+
+    /// When the node is to be told.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True if the node is to be told now: it is taken for told.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let due = self.due.is_some_and(|at| at <= now);
+        if due {
+            self.due = None;
+            self.save_up(now);
+            self.left = self.left.saturating_sub(1);
+        }
+        due
+    }
+
+    fn save_up(&mut self, now: Instant) {
         while self.left < BURST && self.since + EVERY <= now {
             self.left += 1;
             self.since += EVERY;
@@ -35,14 +62,6 @@ impl Changes {
         if self.left == BURST {
             self.since = now;
         }
-        self.pending = self.left == 0;
-        self.left = self.left.saturating_sub(1);
-        !self.pending
-    }
-
-    /// When what was put off is to be told.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.pending.then(|| self.since + EVERY)
     }
 }
 
@@ -50,27 +69,45 @@ impl Changes {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_few_changes_are_told_at_once_and_more_of_them_every_five_seconds() {
-        let start = Instant::now();
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Changes at these times, and when the node is told.
+    fn told(start: Instant, times: impl Iterator<Item = u32>) -> Vec<Duration> {
         let mut changes = Changes::new(start);
+        let mut told = Vec::new();
+        let mut tell = |changes: &mut Changes, until: Instant| {
+            while let Some(at) = changes.due().filter(|at| *at <= until) {
+                assert!(changes.take(at));
+                told.push(at - start);
+            }
+        };
+        for time in times {
+            tell(&mut changes, start + MS * time);
+            changes.came(start + MS * time);
+        }
+        tell(&mut changes, start + Duration::from_secs(3600));
+        told
+    }
+
+    #[test]
+    fn what_comes_together_is_told_once_and_soon() {
+        let at = told(Instant::now(), [1000, 1003, 1010, 1019].into_iter());
+        assert_eq!(at, [MS * 1020]);
+    }
+
+    #[test]
+    fn a_few_changes_are_told_at_once_and_more_of_them_every_five_seconds_and_none_is_lost() {
         // Ten a second for a minute.
-        let told = (0..600)
-            .filter(|n| changes.came(start + Duration::from_millis(100) * *n))
-            .count();
-        assert!((14..=16).contains(&told), "{told}");
-        let due = changes.due().unwrap();
-        assert!(due > start + Duration::from_secs(59) && due <= start + Duration::from_secs(65));
-        assert!(changes.came(due));
-        assert_eq!(changes.due(), None);
+        let at = told(Instant::now(), (0..600).map(|n| n * 100));
+        assert!((18..=22).contains(&at.len()), "{at:?}");
+        assert!(at[7] < Duration::from_secs(1));
+        assert!(at.last().is_some_and(|last| *last >= MS * 59_900), "{at:?}");
     }
 
     #[test]
     fn after_a_rest_there_is_a_burst_again_and_no_more() {
-        let start = Instant::now();
-        let mut changes = Changes::new(start);
-        let later = start + Duration::from_secs(3600);
-        let told = (0..10).filter(|_| changes.came(later)).count();
-        assert_eq!(told, 4);
+        let at = told(Instant::now(), (0..100).map(|n| 3_500_000 + n * 30));
+        let soon = at.iter().filter(|at| **at < MS * 3_503_000).count();
+        assert_eq!(soon, 8);
     }
 }

@@ -181,8 +181,8 @@ impl Driver {
                     let now = Instant::now();
                     self.node.handle_timeout(now);
                     self.close_unused(now);
-                    if self.changes.due().is_some_and(|at| at <= now) {
-                        self.network_changed("the network had changed too often");
+                    if self.changes.take(now) {
+                        self.node.handle_network_change(now);
                     }
                 }
                 Some(peer) = self.released.recv() => self.lease_ended(peer),
@@ -346,7 +346,7 @@ impl Driver {
             .values()
             .min()
             .map(|until| (*until, "unused peers"));
-        let changes = self.changes.due().map(|at| (at, "a change put off"));
+        let changes = self.changes.due().map(|at| (at, "a change of network"));
         [self.node.poll_timeout(), unused, changes]
             .into_iter()
             .flatten()
@@ -381,12 +381,8 @@ impl Driver {
     }
 
     fn network_changed(&mut self, why: &'static str) {
-        let now = Instant::now();
-        let told = self.changes.came(now);
-        tracing::debug!(why, told, "the network is another one");
-        if told {
-            self.node.handle_network_change(now);
-        }
+        tracing::debug!(why, "the network is another one");
+        self.changes.came(Instant::now());
     }
 
     /// Carries out everything the node has to say.

@@ -307,13 +307,11 @@ impl Path {
     /// The peer names this address again, in a new list: it may be looking for us from there, in a network that is another
     /// one than the path was lost in. If nothing came from it for a while, both sides must send at once.
     pub(crate) fn named_again(&mut self, now: Instant) {
-        if !self.attested || self.last_ping.is_some_and(|at| at + RESTED > now) {
-            return;
-        }
+        let rested = self.last_ping.is_none_or(|at| at + RESTED <= now);
         match &mut self.stage {
-            Stage::Searching { rung, next } => (*rung, *next) = (0, now),
+            Stage::Searching { rung, next } if self.attested && rested => (*rung, *next) = (0, now),
             Stage::Quarantined { .. } => self.start_over(now, false),
-            Stage::Sizing { .. } | Stage::Valid { .. } => {}
+            Stage::Searching { .. } | Stage::Sizing { .. } | Stage::Valid { .. } => {}
         }
     }
     /// Data left it for a worse sort of path.
