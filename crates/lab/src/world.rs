@@ -14,7 +14,7 @@ use crate::emulator::Emulator;
 use crate::leftovers::{Scratch, unique};
 use crate::nat::NatKind;
 use crate::netns::{Namespace, cable};
-use crate::process::Running;
+use crate::process::{Running, poll};
 use crate::programs::{self, Proxy};
 
 /// The relay's address.
@@ -39,6 +39,9 @@ pub const AGENT_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 /// it repeats in kind.
 const SEED: &str = "1";
 
+/// For a network of a few namespaces to find itself.
+const FOUND: Duration = Duration::from_secs(20);
+
 /// A host and its addresses.
 #[derive(Debug)]
 pub struct Place {
@@ -59,6 +62,20 @@ pub struct Place {
 }
 
 impl Place {
+    /// Routers and hosts look for each other's hardware addresses first, and a kernel that was asked too early asks again
+    /// after a second: that is no part of what is measured later.
+    pub(crate) fn until_answered_at(&self, ip: IpAddr) -> Result<()> {
+        poll("an answer from afar", FOUND, || {
+            let mut knock = self.namespace.command("bash");
+            knock.env("LC_ALL", "C");
+            knock.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/9")]);
+            let out = knock.output()?;
+            // Nobody listens there, and says so.
+            let answered = String::from_utf8_lossy(&out.stderr).contains("refused");
+            Ok((out.status.success() || answered).then_some(()))
+        })
+    }
+
     /// An address and port on this host.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.addr), port)

@@ -2,17 +2,13 @@
 //! name for the relay that leads to both its addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::{Place, RELAY, World};
 use crate::netns::Namespace;
-use crate::process::{Running, poll};
+use crate::process::Running;
 use crate::programs;
-
-/// For a network of five namespaces to find itself.
-const SOON: Duration = Duration::from_secs(20);
 
 /// The relay's address.
 pub const RELAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
@@ -90,27 +86,13 @@ impl World {
         for place in [&self.client, &self.agent] {
             let both = [IpAddr::V4(RELAY), IpAddr::V6(RELAY_V6)];
             place.namespace.name_hosts(&[(RELAY_NAME, &both)])?;
-            place.until_answered_at(RELAY_V6)?;
+            place.until_answered_at(RELAY_V6.into())?;
         }
         Ok(())
     }
 }
 
 impl Place {
-    /// Routers and hosts look for each other's hardware addresses first, and a kernel that was asked too early asks again
-    /// after a second: that is no part of what is measured later.
-    fn until_answered_at(&self, ip: Ipv6Addr) -> Result<()> {
-        poll("IPv6 that works", SOON, || {
-            let mut knock = self.namespace.command("bash");
-            knock.env("LC_ALL", "C");
-            knock.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/9")]);
-            let out = knock.output()?;
-            // Nobody listens there, and says so.
-            let answered = String::from_utf8_lossy(&out.stderr).contains("refused");
-            Ok((out.status.success() || answered).then_some(()))
-        })
-    }
-
     /// The site becomes one of IPv6 alone, with a translator on its router. Gives what runs there.
     pub(super) fn leave_ipv4(&self, world: &World) -> Result<[Running; 2]> {
         let router = self.router.as_ref().context("the site has no router")?;
@@ -123,7 +105,7 @@ impl Place {
         let gateway: Ipv6Addr = format!("{lan}1").parse()?;
         let services = programs::translator(world, router, gateway)?;
         self.namespace.ask_names_of(gateway.into())?;
-        self.until_answered_at(programs::in_ipv6(RELAY))?;
+        self.until_answered_at(programs::in_ipv6(RELAY).into())?;
         Ok(services)
     }
 
