@@ -61,8 +61,8 @@ pub(crate) struct Tunnel {
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,
-    /// Reach relays over TLS through this proxy, http://[USER:PASSWORD@]HOST:PORT or socks5://...; or none. Without it: the one
-    /// of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
+    /// Reach relays over TLS through this proxy, SCHEME://HOST:PORT with http or socks5 and, where it asks, USER:PASSWORD@ before
+    /// the host; or none. Without it: the one of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
     #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
     pub(crate) proxy: Option<ProxyText>,
 }
@@ -238,8 +238,8 @@ pub(crate) struct Netcheck {
     /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
-    /// Reach relays over TLS through this proxy, http://[USER:PASSWORD@]HOST:PORT or socks5://...; or none. Without it: the one
-    /// of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
+    /// Reach relays over TLS through this proxy, SCHEME://HOST:PORT with http or socks5 and, where it asks, USER:PASSWORD@ before
+    /// the host; or none. Without it: the one of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
     #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
     pub(crate) proxy: Option<ProxyText>,
     /// One JSON object on standard output.
