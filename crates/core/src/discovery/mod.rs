@@ -81,7 +81,6 @@ mod tests;
 
 pub use byway_wire::signal::Mapping;
 pub use filtering::{FilterTest, Filtering};
-pub(crate) use infer::is_inside;
 pub use machine::{Discovery, Kind, MAX_SERVERS};
 pub use mtu::FULL_DATAGRAM;
 pub(crate) use mtu::MtuSearch;

@@ -46,7 +46,7 @@ pub struct PortMapping {
 impl PortMapping {
     /// False if another NAT is in front of the gateway: then the port leads nowhere.
     pub fn leads_outside(&self) -> bool {
-        !super::infer::is_inside(self.external.ip())
+        !crate::addr::is_inside(self.external.ip())
     }
 }
 

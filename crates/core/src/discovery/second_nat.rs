@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::NatReport;
-use super::infer::{is_inside, is_shared};
+use crate::addr::{is_inside, is_shared};
 
 /// What speaks for a second NAT, or against one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,8 +28,8 @@ use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 use super::candidate::{Class, class};
 use super::check::{Path, SMALL_SIZE};
 use super::paths::{Output, Paths};
+use crate::addr::is_inside;
 use crate::cx::Cx;
-use crate::discovery::is_inside;
 use crate::io::{SocketId, Way};
 use crate::rng::Rng;
 
