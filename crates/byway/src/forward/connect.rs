@@ -11,7 +11,8 @@ use std::time::Duration;
 use byway_wire::tunnel::{Refusal, Refused};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::policy::{LOOPBACK, TargetPolicy, is_localhost, parse_ip};
 
@@ -88,12 +89,26 @@ async fn resolve(policy: &TargetPolicy, host: &str, port: u16) -> Result<Vec<Soc
     Ok(allowed)
 }
 
+/// One that is given up while it is being made may stand already, and be accepted, at its other end: whoever sits there must see
+/// a reset, and not an orderly end of nothing.
+async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    let stream = socket.connect(addr).await?;
+    SockRef::from(&stream).set_linger(None)?;
+    Ok(stream)
+}
+
 /// The first connection that stands, or the most telling failure.
 async fn race(addrs: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addrs.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure: Option<io::Error> = None;
-    attempts.extend(waiting.next().map(TcpStream::connect));
+    attempts.extend(waiting.next().map(attempt));
     loop {
         tokio::select! {
             Some(result) = attempts.next() => match result {
@@ -102,11 +117,11 @@ async fn race(addrs: Vec<SocketAddr>) -> io::Result<TcpStream> {
                     if failure.as_ref().is_none_or(|known| rank(&error) < rank(known)) {
                         failure = Some(error);
                     }
-                    attempts.extend(waiting.next().map(TcpStream::connect));
+                    attempts.extend(waiting.next().map(attempt));
                 }
             },
             () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {
-                attempts.extend(waiting.next().map(TcpStream::connect));
+                attempts.extend(waiting.next().map(attempt));
             }
             else => {
                 return Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()));
