@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use byway_wire::canonical;
 use byway_wire::relay::frame::StreamDecoder;
 use hmac::{Hmac, KeyInit, Mac};
 use quinn::crypto::{CryptoError, HmacKey};
@@ -29,7 +30,6 @@ use crate::pace::{self, Pace};
 use crate::plane::Origin;
 use crate::stats::bump;
 use crate::strangers::{Crowd, Place, Verdict};
-use crate::udp::shard::canonical;
 
 /// Handshakes that may wait to be judged; they are judged as they come.
 const MAX_INCOMING: usize = 1_024;

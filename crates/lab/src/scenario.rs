@@ -50,6 +50,14 @@ const PROGRAMS: &[Need] = &[Need::Namespaces, Need::Binaries];
 /// The same and curl.
 const WITH_CURL: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("curl")];
 
+/// The same and what stands before a network that has a proxy.
+const WITH_PROXY: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("tinyproxy"),
+];
+
 /// For a short exchange: thousands of the laboratory's round trips, and room for a busy machine.
 const SHORT: Duration = Duration::from_secs(20);
 

@@ -43,7 +43,7 @@ impl Access {
         Access::Symmetric,
         Access::UdpBlocked,
     ];
-    /// Every kind.
+    /// Every kind, the plainest first.
     pub const ALL: [Access; 7] = [
         Access::Open,
         Access::FullCone,

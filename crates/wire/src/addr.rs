@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The same place, without IPv4-mapped IPv6, flow label and scope.
-pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+/// The same place without IPv4-mapped IPv6, flow label and scope: one place has one name, whatever socket it is seen from.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 

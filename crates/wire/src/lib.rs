@@ -44,6 +44,7 @@ pub mod text;
 pub mod ticket;
 pub mod tunnel;
 
+pub use addr::canonical;
 pub use id::{Instance, NodeId, NodeInstance};
 pub use key::{ProbePublic, ProbeSecret, SecretKey};
 pub use record::{Record, SignedRecord};

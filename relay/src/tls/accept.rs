@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_relay_core::WELCOME_DEADLINE;
+use byway_wire::canonical;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -17,7 +18,6 @@ use crate::strangers::{Crowd, Place, Verdict};
 use crate::tls::http::{self, Route};
 use crate::tls::link;
 use crate::tls::stream::{Ahead, Watched};
-use crate::udp::shard::canonical;
 
 /// For TLS (design section 12).
 const TLS_DEADLINE: Duration = Duration::from_secs(5);

@@ -4,10 +4,10 @@
 //! goes to the control endpoint's queue, whichever shard it came to: a node whose NAT moved may land on another one.
 
 use std::io::IoSliceMut;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use byway_wire::canonical;
 use byway_wire::demux::Kind;
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -181,9 +181,4 @@ impl Shard {
         bump(counter);
         self.plane.reply(from, &bytes, bytes.len(), &self.counters);
     }
-}
-
-/// IPv4 addresses are IPv4 addresses, whatever socket they came to.
-pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

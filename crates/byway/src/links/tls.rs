@@ -85,11 +85,10 @@ async fn connect(
         None => {
             let addrs = super::resolve(&dial.url, &dial.addrs).await?;
             let addrs = links.socket.nat64.canonical(addrs);
-            let began = Instant::now();
-            let (tcp, relay) = connect_tcp(addrs, &links.socket.nat64)
+            let (tcp, relay, rtt) = connect_tcp(addrs, &links.socket.nat64)
                 .await
                 .map_err(broken)?;
-            (tcp, Some((relay, began.elapsed())))
+            (tcp, Some((relay, rtt)))
         }
     };
     // Batches are whole messages already: nothing is gained by waiting for more.

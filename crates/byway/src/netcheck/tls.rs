@@ -15,11 +15,11 @@ use byway_wire::text::printable;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::answer::Answer;
 use super::{MAX_ADDRS, millis};
+use crate::links::connect_tcp;
 use crate::proxy::ProxyUrl;
 use crate::tls;
 
@@ -114,7 +114,10 @@ async fn meet(
             (crate::proxy::connect(proxy, url).await.map_err(text)?, None)
         }
         None => {
-            let (tcp, addr, rtt) = connect(addrs).await?;
+            let addrs = addrs.iter().copied().take(MAX_ADDRS).collect();
+            // They are what they are on this network already.
+            let connected = connect_tcp(addrs, &Arc::default()).await;
+            let (tcp, addr, rtt) = connected.map_err(text)?;
             (tcp, Some((addr, rtt)))
         }
     };
@@ -144,29 +147,6 @@ async fn meet(
             Some(why) => Met::Stranger(why, answer),
         },
     ))
-}
-
-/// The first of its addresses that a connection is made to, and how long that took.
-async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr, Duration), String> {
-    let mut attempts: JoinSet<_> = addrs
-        .iter()
-        .copied()
-        .take(MAX_ADDRS)
-        .map(|addr| async move {
-            let began = Instant::now();
-            let tcp = TcpStream::connect(addr).await;
-            tcp.map(|tcp| (tcp, addr, began.elapsed()))
-        })
-        .collect();
-    let mut error = "no address".to_owned();
-    while let Some(joined) = attempts.join_next().await {
-        match joined {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(failed)) => error = failed.to_string(),
-            Err(_) => {}
-        }
-    }
-    Err(error)
 }
 
 /// Asks for the upgrade a link begins with; the head of what is answered.

@@ -30,7 +30,7 @@ async fn connect_within(
             .await
             .map_err(ProxyFault::Resolve)?;
         // A proxy belongs to the network it is on: NAT64 does not lead there.
-        let (mut tcp, _) = connect_tcp(addrs, &Arc::default())
+        let (mut tcp, ..) = connect_tcp(addrs, &Arc::default())
             .await
             .map_err(|error| ProxyFault::Connect(error.to_string()))?;
         match proxy.scheme {

@@ -16,9 +16,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use byway_core::io::{SocketId, Way};
-use byway_wire::ChannelId;
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data::{self, HEADER_LEN};
+use byway_wire::{ChannelId, canonical};
 use quinn::udp::RecvMeta;
 
 use super::addr::Virtual;
@@ -217,11 +217,6 @@ impl Demux<'_> {
             });
         }
     }
-}
-
-/// Never a v4-mapped v6 address (design section 6).
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 #[cfg(test)]

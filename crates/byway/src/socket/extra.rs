@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use byway_core::io::SocketId;
 use futures_util::task::AtomicWaker;
 
@@ -86,10 +86,10 @@ impl Extra {
     }
 
     /// All of them, for the one who receives: it is woken when they become others.
-    pub(super) fn receiving(&self, cx: &Context<'_>) -> Arc<Vec<Arc<UdpSocket>>> {
+    pub(super) fn receiving(&self, cx: &Context<'_>) -> Guard<Arc<Vec<Arc<UdpSocket>>>> {
         // Registered first: what is opened after the look wakes.
         self.receiver.register(cx.waker());
-        self.open.load_full()
+        self.open.load()
     }
 
     pub(super) fn get(&self, id: SocketId) -> Option<Arc<UdpSocket>> {

@@ -135,7 +135,7 @@ impl FilterTest {
         if self.verdict.is_some() {
             return;
         }
-        let from = super::machine::canonical(from);
+        let from = byway_wire::canonical(from);
         let Message::Success { other, .. } = message else {
             // It does not know how to answer from elsewhere.
             if from == self.server || Some(from) == self.other_port() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use byway_wire::canonical;
 use byway_wire::stun::{self, Message, StunError, TransactionId};
 
 use super::hairpin::{Hairpin, Verdict};
@@ -550,11 +551,6 @@ fn sends(socket: &LocalSocket, family: Family) -> bool {
 
 fn sends_to(socket: &LocalSocket, addr: SocketAddr) -> bool {
     sends(socket, Family::of(addr))
-}
-
-/// Never a v4-mapped v6 address.
-pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// RFC 8489 section 5: bytes 8 to 20, whatever the rest.

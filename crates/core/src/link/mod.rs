@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::relay::control::{Control, Hello, RefuseReason, Role, Welcome};
-use byway_wire::{RelayUrl, SignedRecord};
+use byway_wire::{RelayUrl, SignedRecord, canonical};
 
 use crate::cx::{Cx, Wake, earliest};
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, LinkUp, RelayId};
@@ -624,9 +624,4 @@ impl Link {
             }
         }
     }
-}
-
-/// IPv4 addresses inside IPv6 are IPv4 addresses.
-pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

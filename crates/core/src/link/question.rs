@@ -73,14 +73,9 @@ impl Links {
     fn has_lost_its_family(&self, link: LinkId, sockets: &[LocalSocket]) -> bool {
         let udp = self.links.get(&link).and_then(super::Link::udp);
         udp.is_some_and(|(socket, relay)| {
-            let addrs = sockets
-                .iter()
-                .filter(|s| s.id == socket)
-                .flat_map(|s| &s.addrs);
-            addrs
-                .filter(|ip| ip.is_loopback() == relay.ip().is_loopback())
-                .count()
-                == 0
+            let own = sockets.iter().filter(|s| s.id == socket);
+            let mut addrs = own.flat_map(|s| &s.addrs);
+            !addrs.any(|ip| ip.is_loopback() == relay.ip().is_loopback())
         })
     }
 

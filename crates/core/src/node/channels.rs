@@ -313,7 +313,7 @@ impl Node {
         channel: ChannelId,
         observed: SocketAddr,
     ) {
-        let observed = link::canonical(observed);
+        let observed = byway_wire::canonical(observed);
         let local = self.links.is_local(link);
         let way = self.channel_way(link, channel);
         self.set_state(id, channel, ChannelState::Open { link });

@@ -188,16 +188,9 @@ impl Node {
         self.discovery.set_sockets(now, &sockets);
         self.sockets = sockets;
         let changed = self.local.set_sockets(&self.sockets);
-        for (&id, peer) in &mut self.peers {
-            if let Stage::Live(live) = &mut peer.stage {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                live.paths.set_sockets(&mut cx, self.sockets.clone());
-                self.touched.insert(id);
-            }
+        for id in self.peer_ids() {
+            let sockets = self.sockets.clone();
+            self.with_paths(now, id, |paths, cx| paths.set_sockets(cx, sockets));
         }
         if changed {
             self.candidates_changed(now);
@@ -216,8 +209,7 @@ impl Node {
             counters: &mut self.counters,
         };
         self.links.handle_network_change(&mut cx, &self.sockets);
-        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in ids {
+        for id in self.peer_ids() {
             self.with_paths(now, id, Paths::handle_network_change);
         }
         // Peers look for us anew when they hear from us anew.
@@ -370,17 +362,8 @@ impl Node {
     /// once at the first activity after `Event::WatchFlow`.
     pub fn handle_flow(&mut self, now: Instant, peer: PeerId, sample: FlowSample) {
         self.now = now;
-        match self.peers.get_mut(&peer).map(|p| &mut p.stage) {
-            Some(Stage::Live(live)) => {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                live.paths.handle_flow(&mut cx, sample);
-                self.touched.insert(peer);
-            }
-            _ => self.counters.stale_input += 1,
+        if !self.with_paths(now, peer, |paths, cx| paths.handle_flow(cx, sample)) {
+            self.counters.stale_input += 1;
         }
         self.settle(now);
     }
@@ -394,18 +377,7 @@ impl Node {
         };
         self.links.handle_timeout(&mut cx);
         for id in self.wakeups.due(now) {
-            if let Some(Peer {
-                stage: Stage::Live(live),
-                ..
-            }) = self.peers.get_mut(&id)
-            {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                live.paths.handle_timeout(&mut cx);
-            }
+            self.with_paths(now, id, Paths::handle_timeout);
             self.touched.insert(id);
         }
         self.discovery.handle_timeout(now, self.needs_mapping());
@@ -436,17 +408,28 @@ impl Node {
         self.wakeups.watching().iter().copied().collect()
     }
 
-    /// Lends the paths of a peer, if it has any yet.
-    fn with_paths(&mut self, now: Instant, peer: PeerId, f: impl FnOnce(&mut Paths, &mut Cx<'_>)) {
-        if let Some(Stage::Live(live)) = self.peers.get_mut(&peer).map(|p| &mut p.stage) {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-            };
-            f(&mut live.paths, &mut cx);
-            self.touched.insert(peer);
-        }
+    fn peer_ids(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Lends the paths of a peer; false if it has none yet.
+    fn with_paths(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        f: impl FnOnce(&mut Paths, &mut Cx<'_>),
+    ) -> bool {
+        let Some(Stage::Live(live)) = self.peers.get_mut(&peer).map(|p| &mut p.stage) else {
+            return false;
+        };
+        let mut cx = Cx {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+        };
+        f(&mut live.paths, &mut cx);
+        self.touched.insert(peer);
+        true
     }
 
     /// Carries on until nothing is queued between the parts.
@@ -487,19 +470,7 @@ impl Node {
             self.counters.probe_unknown_index += 1;
             return;
         };
-        if let Some(Peer {
-            stage: Stage::Live(live),
-            ..
-        }) = self.peers.get_mut(&id)
-        {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-            };
-            live.paths.handle_probe(&mut cx, way, data);
-            self.touched.insert(id);
-        }
+        self.with_paths(now, id, |paths, cx| paths.handle_probe(cx, way, data));
     }
 
     /// A relay asks us to prove that we receive at a new address: the proof goes by the authenticated link.
@@ -532,7 +503,7 @@ fn canonical_way(way: Way) -> Way {
     match way {
         Way::Direct { socket, remote } => Way::Direct {
             socket,
-            remote: crate::link::canonical(remote),
+            remote: byway_wire::canonical(remote),
         },
         channel => channel,
     }
@@ -555,21 +526,12 @@ impl Node {
     fn offer_for_test(&mut self, now: Instant, list: Vec<byway_wire::signal::Candidate>) {
         self.now = now;
         self.generation += 1;
-        for (&id, peer) in &mut self.peers {
-            if let Stage::Live(live) = &mut peer.stage {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                };
-                live.paths.offer(
-                    &mut cx,
-                    list.clone(),
-                    byway_wire::signal::Mapping::Unknown,
-                    self.generation,
-                );
-                self.touched.insert(id);
-            }
+        let (mapping, generation) = (byway_wire::signal::Mapping::Unknown, self.generation);
+        for id in self.peer_ids() {
+            let list = list.clone();
+            self.with_paths(now, id, |paths, cx| {
+                paths.offer(cx, list, mapping, generation);
+            });
         }
         self.settle(now);
     }

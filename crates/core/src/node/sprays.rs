@@ -22,7 +22,9 @@ impl Node {
             Some(Peer {
                 stage: Stage::Live(_),
                 ..
-            }) => self.with_paths(now, peer, |paths, cx| paths.spray_from(cx, sockets)),
+            }) => {
+                self.with_paths(now, peer, |paths, cx| paths.spray_from(cx, sockets));
+            }
             _ => self.close_sockets(sockets),
         }
         self.settle(now);

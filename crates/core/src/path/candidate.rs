@@ -81,7 +81,7 @@ impl LocalCandidates {
         let mut offer = Vec::new();
         for candidate in self.lists.values().flatten() {
             let candidate = Candidate {
-                addr: crate::link::canonical(candidate.addr),
+                addr: byway_wire::canonical(candidate.addr),
                 ..*candidate
             };
             if class(candidate.addr) == Class::Routable && seen.insert(candidate.addr) {
@@ -169,7 +169,7 @@ pub(crate) fn believe(
     let mut seen = BTreeSet::new();
     let mut believed = Vec::new();
     for candidate in list {
-        let addr = crate::link::canonical(candidate.addr);
+        let addr = byway_wire::canonical(candidate.addr);
         let fine = match class(addr) {
             Class::Routable => true,
             Class::Loopback => same_host,

@@ -328,7 +328,7 @@ impl Paths {
         for id in gone {
             self.remove(id);
         }
-        let believed = |c: &&Candidate| self.remote.contains(&crate::link::canonical(c.addr));
+        let believed = |c: &&Candidate| self.remote.contains(&byway_wire::canonical(c.addr));
         let list: Vec<Candidate> = candidates.list.iter().filter(believed).copied().collect();
         self.note_peer_network(&list, candidates.mapping);
         for path in self.table.values_mut() {

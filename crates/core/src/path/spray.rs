@@ -139,7 +139,7 @@ struct Network {
 impl Network {
     fn of(list: &[Candidate], mapping: Mapping) -> Self {
         let reflexive = list.iter().filter(|c| c.kind == CandidateKind::Reflexive);
-        let reflexive = reflexive.map(|c| crate::link::canonical(c.addr));
+        let reflexive = reflexive.map(|c| byway_wire::canonical(c.addr));
         Self {
             mapping,
             reflexive: reflexive.filter(SocketAddr::is_ipv4).collect(),

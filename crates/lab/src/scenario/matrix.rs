@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
+use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL, WITH_PROXY};
 use crate::NatKind::{
     self, AddressRestricted, CarrierGrade, FullCone, Ipv6Only, Open, PortRestricted, ProxyOnly,
     Sequential, Symmetric, UdpBlocked,
@@ -14,14 +14,7 @@ use crate::harness::{self, Need, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, Traffic, World};
 
-/// The same with what stands before a network of that kind.
-const WITH_PROXY: &[Need] = &[
-    Need::Namespaces,
-    Need::Binaries,
-    Need::Tool("curl"),
-    Need::Tool("tinyproxy"),
-];
-
+/// What stands before a network without IPv4.
 const WITH_NAT64: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,

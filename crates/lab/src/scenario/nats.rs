@@ -16,7 +16,7 @@ use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
 const WITH_CURL_ALONE: &[Need] = &[Need::Namespaces, Need::Tool("curl")];
 
 /// The same and what stands before a network that has a proxy.
-const WITH_PROXY: &[Need] = &[
+const WITH_PROXY_ALONE: &[Need] = &[
     Need::Namespaces,
     Need::Tool("curl"),
     Need::Tool("tinyproxy"),
@@ -65,7 +65,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nat::behind_a_proxy_nothing_gets_out_but_through_it",
-        needs: WITH_PROXY,
+        needs: WITH_PROXY_ALONE,
         run: proxy_only,
     },
     Scenario {

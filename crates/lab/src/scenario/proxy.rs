@@ -4,19 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{ACCESS, SHORT, WEB_PORT};
+use super::{ACCESS, SHORT, WEB_PORT, WITH_PROXY};
 use crate::NatKind::{Open, PortRestricted, ProxyOnly};
 use crate::harness::{Need, Scenario, say};
 use crate::process::{Finished, Running};
 use crate::programs::{self, Agent, Forward, Options, Proxy, Relay, microsocks, tinyproxy};
 use crate::world::World;
 
-const HTTP: &[Need] = &[
-    Need::Namespaces,
-    Need::Binaries,
-    Need::Tool("curl"),
-    Need::Tool("tinyproxy"),
-];
 const SOCKS: &[Need] = &[
     Need::Namespaces,
     Need::Binaries,
@@ -28,12 +22,12 @@ const SOCKS: &[Need] = &[
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "proxy::both_sides_go_through_tinyproxy_that_the_environment_names",
-        needs: HTTP,
+        needs: WITH_PROXY,
         run: http_by_environment,
     },
     Scenario {
         name: "proxy::both_sides_go_through_tinyproxy_that_asks_for_a_password",
-        needs: HTTP,
+        needs: WITH_PROXY,
         run: http_with_password,
     },
     Scenario {
@@ -48,12 +42,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "proxy::a_forward_goes_on_when_its_proxy_is_restarted",
-        needs: HTTP,
+        needs: WITH_PROXY,
         run: restarted,
     },
     Scenario {
         name: "proxy::netcheck_names_the_proxy_and_the_link_through_it",
-        needs: HTTP,
+        needs: WITH_PROXY,
         run: netcheck,
     },
     Scenario {

@@ -67,7 +67,7 @@ impl Place {
     /// The host's address in its site becomes another one, as from a DHCP server; what was bound to the old one is dead.
     fn readdress(&self, last: u8) -> Result<()> {
         let [a, b, c, _] = self.addr.octets();
-        let (new, gateway) = (Ipv4Addr::new(a, b, c, last), Ipv4Addr::new(a, b, c, 1));
+        let (new, gateway) = (Ipv4Addr::new(a, b, c, last), self.gateway()?);
         self.namespace.ip(&format!(
             "addr flush dev eth0\naddr add {new}/24 dev eth0\nroute replace default via {gateway}\n"
         ))

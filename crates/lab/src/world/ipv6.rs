@@ -1,7 +1,7 @@
 //! IPv6 beside IPv4: addresses for everybody, sites behind routers that translate nothing and let nobody in unasked, and a
 //! name for the relay that leads to both its addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
@@ -117,9 +117,7 @@ impl Place {
 
     /// From now on the host has addresses and routes of these families only; what was bound to others is dead.
     pub fn set_families(&self, families: Families) -> Result<()> {
-        let [_, site, _, _] = self.addr.octets();
-        let lan = network(self.site());
-        let gateway = Ipv4Addr::new(10, site, 0, 1);
+        let (lan, gateway) = (network(self.site()), self.gateway()?);
         // A route through a router outlives the address it was used with. There may be none.
         let _ = self
             .namespace

@@ -76,9 +76,9 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
             with(&|s| change(link(&mut s.setup)));
         }
     }
-    for kind in PLAINER {
+    for kind in Access::ALL {
         // Only to a plainer kind, or two kinds that both fail would take turns.
-        let rank = |access| PLAINER.iter().position(|k| *k == access);
+        let rank = |access| Access::ALL.iter().position(|k| *k == access);
         let plainer = |own| rank(kind) < rank(own);
         with(&|s| {
             if plainer(s.setup.client) {
@@ -104,17 +104,6 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     });
     out
 }
-
-/// What stands between a node and the network, the plainest first.
-const PLAINER: [Access; 7] = [
-    Access::Open,
-    Access::FullCone,
-    Access::AddressRestricted,
-    Access::PortRestricted,
-    Access::RandomCone,
-    Access::Symmetric,
-    Access::UdpBlocked,
-];
 
 const SETUP: [fn(&mut Setup); 6] = [
     |s| (s.client_link, s.agent_link) = (LinkConfig::default(), LinkConfig::default()),
