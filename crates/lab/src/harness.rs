@@ -9,8 +9,8 @@ mod story;
 
 use anyhow::Result;
 pub use needs::Need;
-pub(crate) use runner::quietly;
 pub use runner::{main, play};
+pub(crate) use runner::{quietly, quietly_often};
 pub(crate) use story::add_program;
 pub use story::say;
 

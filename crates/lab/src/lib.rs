@@ -32,6 +32,7 @@
 
 pub mod debian;
 pub mod emulator;
+pub mod figures;
 pub mod harness;
 pub mod leftovers;
 pub mod nat;

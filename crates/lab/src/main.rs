@@ -13,6 +13,8 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab all               plays all of them
     byway-lab table             every kind of NAT against every other, as a table (minutes)
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
+    byway-lab holes [RUNS]      silence after the direct path died, under transfers and typing (50 runs of six cases, minutes)
+    byway-lab roaming [RUNS]    changes of network: how long nothing arrives (10 runs of each, minutes)
     byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
     byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
 
@@ -37,10 +39,10 @@ fn main() {
         }
         ["table"] => exit(i32::from(!scenario::matrix::table())),
         ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
-        ["ladder"] => exit(i32::from(!scenario::links::ladder(None))),
-        ["ladder", runs] => exit(i32::from(!scenario::links::ladder(Some(number(runs))))),
-        ["crossings"] => exit(i32::from(!scenario::crossings::table(None))),
-        ["crossings", runs] => exit(i32::from(!scenario::crossings::table(Some(number(runs))))),
+        [table @ ("ladder" | "crossings" | "holes" | "roaming")] => exit(often(table, None)),
+        [table @ ("ladder" | "crossings" | "holes" | "roaming"), runs] => {
+            exit(often(table, Some(number(runs))))
+        }
         ["list"] => {
             let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {
@@ -74,6 +76,17 @@ fn main() {
             exit(i32::from(failed > 0));
         }
     }
+}
+
+/// Prints one of the tables of many runs. Gives the exit code.
+fn often(table: &str, runs: Option<usize>) -> i32 {
+    let fine = match table {
+        "ladder" => scenario::links::ladder(runs),
+        "crossings" => scenario::crossings::table(runs),
+        "holes" => scenario::holes::table(runs),
+        _ => scenario::roaming::table(runs),
+    };
+    i32::from(!fine)
 }
 
 /// How many runs a person wants.

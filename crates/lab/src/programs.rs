@@ -6,6 +6,7 @@ pub mod miniupnpd;
 mod nat64;
 mod proxy;
 mod sshd;
+mod typist;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
 pub use proxy::{Proxy, microsocks, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
+pub use typist::Typist;
 
 use crate::netns::Namespace;
 use crate::process::{Finished, Running};

@@ -5,6 +5,7 @@ pub mod crossings;
 mod errors;
 mod failover;
 pub mod first_byte;
+pub mod holes;
 mod interop;
 mod lasting;
 pub mod links;
@@ -13,7 +14,8 @@ mod nats;
 mod openssh;
 mod portmap;
 mod proxy;
-mod roaming;
+pub mod roaming;
+mod scene;
 mod waste;
 
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         carry::SCENARIOS,
         first_byte::SCENARIOS,
         failover::SCENARIOS,
+        holes::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,
         links::SCENARIOS,

@@ -1,6 +1,6 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
 //! check that a NAT is what it claims, a hole puncher, a web server with a known body, a
-//! server that needs half-close, a thrower of garbage, a link emulator, and who cleans up after all of it.
+//! server that needs half-close, a thrower of garbage, a typist, a link emulator, and who cleans up after all of it.
 
 mod digest;
 mod garbage;
@@ -8,6 +8,7 @@ mod noise;
 mod punch;
 mod reflect;
 mod switch;
+mod typing;
 mod web;
 
 use anyhow::{Context, Result, bail};
@@ -17,9 +18,9 @@ pub use web::{body_sha256, sha256_of};
 
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {
-    let (name, rest) = args
-        .split_first()
-        .context("which tool? digest, garbage, janitor, observe, punch, reflect, switch, web")?;
+    let (name, rest) = args.split_first().context(
+        "which tool? digest, garbage, janitor, observe, punch, reflect, switch, type, web",
+    )?;
     match name.as_str() {
         "digest" => digest::serve(rest),
         "garbage" => garbage::throw(rest),
@@ -28,6 +29,7 @@ pub fn main(args: &[String]) -> Result<()> {
         "observe" => reflect::observe(rest),
         "punch" => punch::punch(rest),
         "switch" => switch::run(rest),
+        "type" => typing::run(rest),
         "web" => web::serve(rest),
         other => bail!("no tool {other}"),
     }

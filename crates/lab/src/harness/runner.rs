@@ -176,6 +176,34 @@ pub(crate) fn quietly<T: Send + 'static>(
     receiver.try_recv().map_err(|error| error.to_string())
 }
 
+/// Something of a scenario's kind many times, two at once as in the tests: what they wait for is mostly time. What came of
+/// those that held, and why the others did not.
+pub(crate) fn quietly_often<T: Send + 'static>(
+    runs: usize,
+    run: impl Fn(usize) -> anyhow::Result<T> + Copy + Send + Sync + 'static,
+) -> (Vec<T>, Vec<String>) {
+    let numbers = Mutex::new(0..runs);
+    let done = Mutex::new((Vec::new(), Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(n) = lock(&numbers).next() else {
+                        break;
+                    };
+                    let outcome = quietly(move || run(n));
+                    let (held, failed) = &mut *lock(&done);
+                    match outcome {
+                        Ok(result) => held.push(result),
+                        Err(why) => failed.push(why),
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs it on a thread of its own, so that what hangs can be left behind with what it had told.
 fn watched(
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,

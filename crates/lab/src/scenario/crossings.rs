@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{ACCESS, PROGRAMS};
 use crate::NatKind::{self, CarrierGrade, PortRestricted, Symmetric};
+use crate::figures::Figures;
 use crate::harness;
 use crate::programs::{self, Agent, Options, Relay};
 use crate::world::World;
@@ -54,25 +55,16 @@ fn cross(client: NatKind, agent: NatKind) -> Result<Duration> {
 pub fn table(runs: Option<usize>) -> bool {
     let runs = runs.unwrap_or(RUNS);
     harness::by_hand(PROGRAMS, || {
-        let mut took = Vec::new();
-        for n in 0..runs {
+        let (took, failures) = harness::quietly_often(runs, |n| {
             let (client, agent) = PAIRS[n % PAIRS.len()];
-            match harness::quietly(move || cross(client, agent)) {
-                Ok(time) => took.push(time),
-                Err(why) => println!("{client} to {agent}: {why}"),
-            }
-        }
-        took.sort();
-        let in_time = took.iter().filter(|time| **time <= WITHIN).count();
-        let took = |share: usize| match took.get(took.len() * share / 100) {
-            Some(time) => format!("{} ms", time.as_millis()),
-            None => "never".to_owned(),
-        };
+            cross(client, agent).with_context(|| format!("{client} to {agent}"))
+        });
+        failures.iter().for_each(|why| println!("{why}"));
+        let took = Figures::of(took);
+        let in_time = took.within(WITHIN);
         println!(
-            "{in_time} of {runs} direct within {} s; p50 {}, p95 {}",
-            WITHIN.as_secs(),
-            took(50),
-            took(95)
+            "{in_time} of {runs} direct within {} s; {took}",
+            WITHIN.as_secs()
         );
         in_time * 100 >= runs * SHARE
     })

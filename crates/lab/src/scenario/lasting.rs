@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::failover::{STALL, transfer};
 use super::matrix::wait_until_direct;
+use super::scene::{STALL, Transfer};
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
@@ -99,7 +99,8 @@ fn relay_in_use_killed() -> Result<()> {
             line.text.contains("path is").then(|| line.text.clone())
         })?;
     let used = usize::from(path.contains(&RELAY_2.to_string()));
-    let stall = transfer(&world, &forward.url, || relays[used].process.signal("KILL"))?;
+    let stall =
+        Transfer::LARGE.disturbed(&world, &forward.url, || relays[used].process.signal("KILL"))?;
     say(format!(
         "the relay in use was killed: stalled for {:.0} ms",
         stall.as_secs_f64() * 1e3

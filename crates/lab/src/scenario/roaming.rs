@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::failover::{Scene, direct_forward, transfer};
 use super::matrix::wait_until_direct;
-use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
+use super::scene::{Scene, Transfer, direct_forward};
+use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::PortRestricted;
-use crate::harness::{Need, Scenario, say};
+use crate::figures::Figures;
+use crate::harness::{self, Need, Scenario, say};
 use crate::process::poll;
-use crate::programs::{self, Agent, Forward, Options, Relay};
+use crate::programs::{self, Agent, Forward, Options, Relay, Typist};
 use crate::world::ipv6::{Families, RELAY_NAME, RELAY_V6};
 use crate::world::{Place, RELAY, World};
 
@@ -19,22 +20,32 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "roaming::a_client_that_gets_another_address_goes_on_within_a_second",
         needs: WITH_CURL,
-        run: || readdressed(|world| &world.client),
+        run: || readdressed(Who::Client),
     },
     Scenario {
         name: "roaming::an_agent_that_gets_another_address_goes_on_within_a_second",
         needs: WITH_CURL,
-        run: || readdressed(|world| &world.agent),
+        run: || readdressed(Who::Agent),
     },
     Scenario {
         name: "roaming::a_client_goes_from_each_family_to_each_within_a_second",
         needs: WITH_IPV6,
-        run: || families(|world| &world.client),
+        run: || families(Who::Client),
     },
     Scenario {
         name: "roaming::an_agent_goes_from_each_family_to_each_within_a_second",
         needs: WITH_IPV6,
-        run: || families(|world| &world.agent),
+        run: || families(Who::Agent),
+    },
+    Scenario {
+        name: "roaming::a_client_whose_sockets_the_system_ends_goes_on_at_once",
+        needs: WITH_CURL,
+        run: || sockets_ended(Who::Client),
+    },
+    Scenario {
+        name: "roaming::an_agent_whose_sockets_the_system_ends_goes_on_at_once",
+        needs: WITH_CURL,
+        run: || sockets_ended(Who::Agent),
     },
     Scenario {
         name: "roaming::a_client_without_a_network_for_a_while_goes_on_when_there_is_one",
@@ -58,6 +69,8 @@ const WITH_IPV6: &[Need] = &[
 
 /// What is asked of roaming.
 const BACK: Duration = Duration::from_secs(1);
+/// Without a path being suspected or left, on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(300);
 /// A person's patience with what was away.
 const SOON: Duration = Duration::from_secs(3);
 /// A laptop between two access points.
@@ -74,23 +87,92 @@ impl Place {
     }
 }
 
-fn readdressed(who: fn(&World) -> &Place) -> Result<()> {
-    let scene = direct_forward()?;
-    let Scene { world, forward, .. } = &scene;
-    for last in [77, 78] {
-        let stall = transfer(world, &forward.url, || who(world).readdress(last))?;
-        say(format!(
-            "another address: stalled for {:.0} ms",
-            stall.as_secs_f64() * 1e3
-        ));
+/// Who changes its network.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Client,
+    Agent,
+}
+
+impl Who {
+    fn place(self, world: &World) -> &Place {
+        match self {
+            Self::Client => &world.client,
+            Self::Agent => &world.agent,
+        }
+    }
+}
+
+fn readdressed(who: Who) -> Result<()> {
+    for stall in readdress_twice(who)? {
         ensure!(stall < BACK, "stalled for {stall:?}");
-        wait_until_direct(world, &forward.url)?;
     }
     Ok(())
 }
 
-/// From each family to each, with a download now and then.
-fn families(who: fn(&World) -> &Place) -> Result<()> {
+/// How long a transfer stalled under each of two changes of address.
+fn readdress_twice(who: Who) -> Result<Vec<Duration>> {
+    let scene = direct_forward()?;
+    let Scene { world, forward, .. } = &scene;
+    let mut stalls = Vec::new();
+    for last in [77, 78] {
+        let stall =
+            Transfer::LARGE.disturbed(world, &forward.url, || who.place(world).readdress(last))?;
+        say(format!(
+            "another address: stalled for {:.0} ms",
+            stall.as_secs_f64() * 1e3
+        ));
+        stalls.push(stall);
+        wait_until_direct(world, &forward.url)?;
+    }
+    Ok(stalls)
+}
+
+/// As Android does when a network is gone: what is left of such a socket has no port and hears nothing.
+fn sockets_ended(who: Who) -> Result<()> {
+    let scene = direct_forward()?;
+    let Scene { world, forward, .. } = &scene;
+    let host = &who.place(world).namespace;
+    let sockets = || -> Result<String> {
+        let out = host.command("ss").args(["-Huan"]).output()?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let stall = Transfer::LARGE.disturbed(world, &forward.url, || {
+        let before = sockets()?;
+        let killed = host.command("ss").args(["-HuanK"]).output()?;
+        ensure!(killed.status.success(), "ss could not end them");
+        ensure!(
+            before.contains("UNCONN") && !killed.stdout.is_empty(),
+            "this kernel ends no sockets: {before}"
+        );
+        Ok(())
+    })?;
+    say(format!(
+        "sockets ended: stalled for {:.0} ms",
+        stall.as_secs_f64() * 1e3
+    ));
+    ensure!(stall < AT_ONCE, "stalled for {stall:?}");
+    wait_until_direct(world, &forward.url)
+}
+
+/// Messages that are waited for after a change: a second and a half of them.
+const TYPED: usize = 30;
+/// A transfer that lasts longer than the walk.
+const LASTING: Transfer = Transfer {
+    size: 7_000_000,
+    pace: 300_000,
+};
+
+fn families(who: Who) -> Result<()> {
+    let silences = walk(who)?;
+    let slowest = silences.into_iter().max().context("six changes")?;
+    ensure!(slowest <= BACK, "{slowest:?}");
+    Ok(())
+}
+
+/// From each family to each, while somebody types in one stream and a transfer goes on in another. How long nothing that was
+/// typed came back, for each change.
+fn walk(who: Who) -> Result<Vec<Duration>> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     world.add_ipv6()?;
     let listen = [
@@ -101,28 +183,74 @@ fn families(who: fn(&World) -> &Place) -> Result<()> {
     let (_, pin) = relay.url.split_once('#').context("a URL with a pin")?;
     let url = format!("https://{RELAY_NAME}:443#{pin}");
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
-    who(&world).set_families(Families::V4)?;
+    who.place(&world).set_families(Families::V4)?;
     let agent = Agent::start(&world, &url, Options::default(), &[])?;
     let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
     wait_until_direct(&world, &forward.url)?;
+    let mut typist = Typist::start(&world.client, &forward.url)?;
+    let lasting = format!("{}/paced/{}/{}", forward.url, LASTING.pace, LASTING.size);
+    let mut transfer = programs::start_curl(&world, &world.client, &lasting, "lasting", &[])?;
     let mut before = Families::V4;
-    let mut slowest = Duration::ZERO;
+    let mut silences = Vec::new();
     for now in Families::WALK {
-        who(&world).set_families(now)?;
-        let took = until_answered(&world, &forward)?;
-        slowest = slowest.max(took);
+        let moment = typist.now();
+        who.place(&world).set_families(now)?;
+        typist.wait(moment, TYPED, SHORT)?;
+        let silence = typist.silence(moment)?;
         // By the next change everything has come to rest.
         let began = Instant::now();
         wait_until_direct(&world, &forward.url)?;
         say(format!(
-            "{before:?} to {now:?}: an answer after {:.0} ms, direct {:.1} s later",
-            took.as_secs_f64() * 1e3,
+            "{before:?} to {now:?}: silent for {:.0} ms, direct {:.1} s later",
+            silence.as_secs_f64() * 1e3,
             began.elapsed().as_secs_f64()
         ));
+        silences.push(silence);
         before = now;
     }
-    ensure!(slowest <= BACK, "{slowest:?}");
-    Ok(())
+    ensure!(
+        transfer.is_running(),
+        "the transfer ended before the last change"
+    );
+    transfer.finish(LONG)?.success()?;
+    programs::check_body(&world, &lasting, "lasting")?;
+    Ok(silences)
+}
+
+/// Runs of each change of the table, where nothing else is said.
+const RUNS: usize = 10;
+/// Of a hundred changes, how many are to be over within a second.
+const SHARE: usize = 95;
+
+/// Each change many times, as a table. False if a stream broke, or too many took too long.
+pub fn table(runs: Option<usize>) -> bool {
+    let runs = runs.unwrap_or(RUNS);
+    harness::by_hand(WITH_IPV6, || {
+        let mut fine = true;
+        let mut line = |what: String, silences: Vec<Duration>| {
+            let figures = Figures::of(silences);
+            println!("{what}: {figures}");
+            fine &= figures.percentile(SHARE) <= BACK;
+        };
+        let mut failed = Vec::new();
+        for who in [Who::Client, Who::Agent] {
+            let (walks, failures) = harness::quietly_often(runs, move |_| walk(who));
+            failed.extend(failures);
+            let mut before = Families::V4;
+            for (n, now) in Families::WALK.into_iter().enumerate() {
+                let silences = walks.iter().map(|walk| walk[n]).collect();
+                line(format!("{who:?}, {before:?} to {now:?}"), silences);
+                before = now;
+            }
+            line(format!("{who:?}, all six"), walks.concat());
+            let (stalls, failures) =
+                harness::quietly_often(runs.div_ceil(2), move |_| readdress_twice(who));
+            failed.extend(failures);
+            line(format!("{who:?}, another address"), stalls.concat());
+        }
+        failed.iter().for_each(|why| println!("FAILED: {why}"));
+        fine && failed.is_empty()
+    })
 }
 
 /// How long until something asked for now is there.
@@ -140,7 +268,7 @@ fn offline() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
     let host = &world.client;
-    let stall = transfer(world, &forward.url, || {
+    let stall = Transfer::LARGE.disturbed(world, &forward.url, || {
         host.namespace.ip("link set eth0 down\n")?;
         // It is the time that passes that does it: timers back off, the peer counts as lost.
         std::thread::sleep(AWAY);

@@ -1,6 +1,6 @@
 //! `web ADDR`: a web server with bodies that are known beforehand. `GET /N` has a body of N bytes; its
 //! checksum is [`body_sha256`]. `GET /paced/R/N` sends it at R bytes a second, evenly, so that a pause seen at
-//! the other end is the network's. Prints `ready` when it listens.
+//! the other end is the network's. `GET /echo` gives back what follows. Prints `ready` when it listens.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -37,6 +37,9 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
     let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|l| !l.is_empty()) {}
     let path = request.split(' ').nth(1).unwrap_or_default();
+    if path == "/echo" {
+        return echo(stream);
+    }
     let numbers: Vec<Option<u64>> = path
         .split('/')
         .skip(1)
@@ -69,6 +72,13 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Whoever asks for it waits for the answer before anything else.
+fn echo(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+    std::io::copy(&mut &*stream, &mut stream).map(drop)
 }
 
 /// The SHA-256 of a body of that size, in hexadecimal.
