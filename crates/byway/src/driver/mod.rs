@@ -193,7 +193,12 @@ impl Driver {
                         self.datagram(message);
                     }
                 }
+                () = self.socket.rebound() => {
+                    self.sockets_changed();
+                    self.network_changed("sockets were bound anew");
+                }
                 news = self.interfaces.changed() => if news {
+                    self.socket.revive();
                     self.sockets_changed();
                     self.network_changed("the host's addresses changed");
                 },

@@ -241,13 +241,16 @@ impl Builder {
             let resolving = names().stun_server(server);
             tasks.push(tokio::spawn(resolving).abort_handle());
         }
+        let watched = Arc::clone(&socket);
+        let watch_sockets = async move { watched.watch().await };
+        tasks.push(tokio::spawn(watch_sockets).abort_handle());
         let stop = watch::Sender::new(false);
         let v4 = socket.bound().find(|(_, addr)| addr.is_ipv4());
         let port_mapper = v4
             .filter(|(_, addr)| self.port_mapping && self.direct && addr.ip().is_unspecified())
-            .map(|(_, addr)| {
+            .map(|_| {
                 let mapper = PortMapper {
-                    port: addr.port(),
+                    socket: Arc::clone(&socket),
                     delay: match role {
                         Role::Agent => Duration::ZERO,
                         Role::Client => CLIENT_MAPS_AFTER,

@@ -12,12 +12,14 @@ mod gateway;
 mod pcp;
 mod upnp;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_core::discovery::{MappingProtocol, PortMapping};
 use tokio::sync::{mpsc, watch};
 
 use crate::driver::Input;
+use crate::socket::Socket;
 use gateway::Gateway;
 use pcp::Pcp;
 use upnp::Upnp;
@@ -37,8 +39,8 @@ const RELEASE: Duration = Duration::from_millis(500);
 /// What moves the port mapper.
 #[derive(Debug)]
 pub(crate) struct PortMapper {
-    /// The local port, of the socket for IPv4.
-    pub(crate) port: u16,
+    /// Whose local port it is, that of the socket for IPv4.
+    pub(crate) socket: Arc<Socket>,
     /// How long to wait first: what ends at once should not trouble a gateway.
     pub(crate) delay: Duration,
     pub(crate) driver: mpsc::Sender<Input>,
@@ -46,6 +48,14 @@ pub(crate) struct PortMapper {
     pub(crate) network: watch::Receiver<u64>,
     /// Becomes true when the endpoint closes.
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What a mapping is between.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    gateway: Gateway,
+    /// The local port.
+    port: u16,
 }
 
 /// Why the mapper stopped waiting.
@@ -64,9 +74,9 @@ impl PortMapper {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.acquire().await {
-                Some(Ok((gateway, held))) => {
+                Some(Ok((place, held))) => {
                     pause = FIRST_PAUSE;
-                    if matches!(self.hold(gateway, held).await, Woken::Stopped) {
+                    if matches!(self.hold(place, held).await, Woken::Stopped) {
                         return;
                     }
                 }
@@ -85,20 +95,24 @@ impl PortMapper {
 
     /// Asks the gateway; none if the endpoint closes meanwhile. Another gateway is asked anew. The same one is not: it may have
     /// given a port already, to a request that nobody would know any more.
-    async fn acquire(&mut self) -> Option<Result<(Gateway, Held), String>> {
+    async fn acquire(&mut self) -> Option<Result<(Place, Held), String>> {
         loop {
             self.network.mark_unchanged();
             let gateway = match Gateway::find().await {
                 Ok(gateway) => gateway,
                 Err(why) => return Some(Err(why)),
             };
-            let asking = ask(gateway, self.port);
+            let place = Place {
+                gateway,
+                port: self.port(),
+            };
+            let asking = ask(place);
             tokio::pin!(asking);
             loop {
                 tokio::select! {
-                    held = &mut asking => return Some(held.map(|held| (gateway, held))),
+                    held = &mut asking => return Some(held.map(|held| (place, held))),
                     Ok(()) = self.network.changed() => {
-                        if Gateway::find().await.ok() != Some(gateway) {
+                        if !self.is_still(place).await {
                             break;
                         }
                     }
@@ -109,7 +123,7 @@ impl PortMapper {
     }
 
     /// Keeps a port until it is lost or not needed any more.
-    async fn hold(&mut self, gateway: Gateway, mut held: Held) -> Woken {
+    async fn hold(&mut self, place: Place, mut held: Held) -> Woken {
         self.tell(Some(held.mapping())).await;
         let mut renew_at = Instant::now() + renewal(&held);
         let woken = loop {
@@ -120,7 +134,7 @@ impl PortMapper {
                 Woken::Due => {}
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
-                Woken::NetworkChanged if Gateway::find().await.ok() == Some(gateway) => {
+                Woken::NetworkChanged if self.is_still(place).await => {
                     renew_at = renew_at.min(Instant::now() + SHORTEST_RENEWAL);
                     continue;
                 }
@@ -147,6 +161,16 @@ impl PortMapper {
         // On another network the old gateway may not hear it; its lease ends by itself.
         let _ = tokio::time::timeout(RELEASE, held.release()).await;
         woken
+    }
+
+    /// The local port: another one when the system ended the socket and its old port was taken.
+    fn port(&self) -> u16 {
+        let v4 = self.socket.bound().find(|(_, addr)| addr.is_ipv4());
+        v4.map_or(0, |(_, addr)| addr.port())
+    }
+
+    async fn is_still(&self, place: Place) -> bool {
+        place.port == self.port() && Gateway::find().await.ok() == Some(place.gateway)
     }
 
     async fn tell(&self, mapping: Option<PortMapping>) {
@@ -182,7 +206,7 @@ enum Held {
 }
 
 /// Asks for a port in every way there is.
-async fn ask(gateway: Gateway, port: u16) -> Result<Held, String> {
+async fn ask(Place { gateway, port }: Place) -> Result<Held, String> {
     let upnp = async {
         tokio::time::sleep(UPNP_AFTER).await;
         Upnp::map(gateway, port).await

@@ -4,13 +4,11 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::task::{Context, Poll};
 
-use arc_swap::{ArcSwap, Guard};
 use byway_core::io::SocketId;
-use futures_util::task::AtomicWaker;
 
-use super::udp::{UdpSocket, Writable};
+use super::list::List;
+use super::udp::UdpSocket;
 
 /// Numbers below are the endpoint's own.
 const FIRST: u16 = 256;
@@ -22,21 +20,17 @@ const COMMON_LIMIT: u64 = 1_024;
 
 #[derive(Debug)]
 pub(super) struct Extra {
-    /// Replaced whole by the driver, at control events; read for every receive and by who waits to send.
-    open: ArcSwap<Vec<Arc<UdpSocket>>>,
+    pub(super) list: List,
     /// The number after the last one given. Numbers come around after 65,280 sockets, when
     /// whatever named the first ones is long gone.
     next: AtomicU16,
-    /// Who receives, to be told of new sockets.
-    receiver: AtomicWaker,
 }
 
 impl Default for Extra {
     fn default() -> Self {
         Self {
-            open: ArcSwap::default(),
+            list: List::default(),
             next: AtomicU16::new(FIRST),
-            receiver: AtomicWaker::new(),
         }
     }
 }
@@ -44,7 +38,7 @@ impl Default for Extra {
 impl Extra {
     /// Opens up to `count` sockets, fewer where the host has no more descriptors to spare.
     pub(super) fn open(&self, count: u16) -> Vec<SocketId> {
-        let mut open = Vec::clone(&self.open.load());
+        let mut open = Vec::clone(&self.list.load());
         let room = (descriptors() / SHARE).saturating_sub(open.len() as u64);
         let mut opened = Vec::new();
         for _ in 0..u64::from(count).min(room) {
@@ -60,19 +54,14 @@ impl Extra {
                 }
             }
         }
-        self.replace(open);
+        self.list.replace(open);
         opened
     }
 
     pub(super) fn close(&self, ids: &[SocketId]) {
-        let mut open = Vec::clone(&self.open.load());
+        let mut open = Vec::clone(&self.list.load());
         open.retain(|socket| !ids.contains(&socket.id));
-        self.replace(open);
-    }
-
-    fn replace(&self, open: Vec<Arc<UdpSocket>>) {
-        self.open.store(Arc::new(open));
-        self.receiver.wake();
+        self.list.replace(open);
     }
 
     fn free_id(&self, open: &[Arc<UdpSocket>]) -> SocketId {
@@ -85,43 +74,14 @@ impl Extra {
         }
     }
 
-    /// All of them, for the one who receives: it is woken when they become others.
-    pub(super) fn receiving(&self, cx: &Context<'_>) -> Guard<Arc<Vec<Arc<UdpSocket>>>> {
-        // Registered first: what is opened after the look wakes.
-        self.receiver.register(cx.waker());
-        self.open.load()
-    }
-
     pub(super) fn get(&self, id: SocketId) -> Option<Arc<UdpSocket>> {
-        let open = self.open.load();
+        let open = self.list.load();
         open.iter().find(|socket| socket.id == id).cloned()
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.open.load().len()
-    }
-}
-
-/// Waits until all of them can send. Holds none of them but the one it waits for: a connection that is silent must not keep
-/// closed sockets open.
-#[derive(Default)]
-pub(super) struct AllWritable(Option<Writable>);
-
-impl AllWritable {
-    pub(super) fn poll(&mut self, extra: &Extra, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(waiting) = &mut self.0 {
-            std::task::ready!(waiting.poll(cx));
-            self.0 = None;
-        }
-        for socket in extra.open.load().iter() {
-            let mut writable = Writable::new(Arc::clone(socket));
-            if writable.poll(cx).is_pending() {
-                self.0 = Some(writable);
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(())
+        self.list.load().len()
     }
 }
 

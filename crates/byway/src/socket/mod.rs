@@ -12,7 +12,9 @@ mod counters;
 mod demux;
 mod extra;
 mod header;
+mod list;
 mod nat64;
+mod own;
 mod reassemble;
 mod recent;
 mod recv;
@@ -31,7 +33,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use byway_core::io::{PeerId, SocketId, Way};
-use extra::{AllWritable, Extra};
+use extra::Extra;
+use list::AllWritable;
+use own::Own;
 use quinn::udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 
@@ -44,7 +48,7 @@ pub(crate) use route::PeerRoute;
 #[cfg(test)]
 pub(crate) use tables::TableSizes;
 pub(crate) use tables::Tables;
-use udp::{UdpSocket, Writable};
+use udp::UdpSocket;
 
 /// Most segments in one send: 44 x (1,444 + 8) bytes is just below 65,507 (quinn itself stops at 10).
 const MAX_SEGMENTS: usize = 44;
@@ -71,8 +75,7 @@ pub(crate) enum ToDriver {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// Indexed by [`SocketId`].
-    udp: Vec<Arc<UdpSocket>>,
+    own: Own,
     extra: Extra,
     pub(crate) nat64: Arc<Nat64>,
     pub(crate) tables: Tables,
@@ -95,16 +98,10 @@ impl Socket {
         addrs: &[SocketAddr],
         max_payload: u16,
     ) -> Result<(Arc<Self>, mpsc::Receiver<ToDriver>), (SocketAddr, io::Error)> {
-        let udp = addrs
-            .iter()
-            .zip(0..)
-            .map(|(addr, id)| {
-                UdpSocket::bind(SocketId(id), *addr)
-                    .map(Arc::new)
-                    .map_err(|error| (*addr, error))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let gro = udp
+        let own = Own::bind(addrs)?;
+        let gro = own
+            .list
+            .load()
             .iter()
             .map(|socket| socket.gro_segments())
             .max()
@@ -112,7 +109,7 @@ impl Socket {
         let (inject, injected) = mpsc::channel(recv::INJECT_QUEUE);
         let (driver, to_driver) = mpsc::channel(DRIVER_QUEUE);
         let socket = Self {
-            udp,
+            own,
             extra: Extra::default(),
             nat64: Arc::default(),
             tables: Tables::default(),
@@ -131,8 +128,36 @@ impl Socket {
     }
 
     /// Where the UDP sockets are bound.
-    pub(crate) fn bound(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
-        self.udp.iter().map(|socket| (socket.id, socket.addr))
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + use<> {
+        let own = Vec::clone(&self.own.list.load());
+        own.into_iter().map(|socket| (socket.id, socket.addr))
+    }
+
+    /// Returns when the system had ended a socket and it is bound anew, maybe to another port.
+    pub(crate) async fn rebound(&self) {
+        self.own.rebound.notified().await;
+    }
+
+    /// Binds sockets anew that the system ends, for ever.
+    pub(crate) async fn watch(&self) {
+        self.own.watch().await;
+    }
+
+    /// The system has ended a socket.
+    fn has_ended(&self, id: SocketId) {
+        if usize::from(id.0) < self.own.list.load().len() {
+            self.own.revive();
+        } else {
+            // It belongs to a path through a hard NAT, which nothing but it could keep.
+            self.extra.close(&[id]);
+        }
+    }
+
+    /// Tries again to bind what could not be bound anew.
+    pub(crate) fn revive(&self) {
+        if self.own.is_dead() {
+            self.own.revive();
+        }
     }
 
     /// Opens sockets for IPv4 beside the endpoint's own, as many as the host has to spare.
@@ -155,7 +180,7 @@ impl Socket {
 
     /// Calls `f` with a socket, if it is there.
     fn with_socket<T>(&self, id: SocketId, f: impl FnOnce(&UdpSocket) -> T) -> Option<T> {
-        match self.udp.get(usize::from(id.0)) {
+        match self.own.list.load().get(usize::from(id.0)) {
             Some(socket) => Some(f(socket)),
             None => self.extra.get(id).map(|socket| f(&socket)),
         }
@@ -163,7 +188,9 @@ impl Socket {
 
     /// The socket that reaches destinations of this family.
     pub(crate) fn for_remote(&self, remote: SocketAddr) -> Option<SocketId> {
-        self.udp
+        self.own
+            .list
+            .load()
             .iter()
             .find(|socket| socket.addr.is_ipv4() == remote.is_ipv4())
             .map(|socket| socket.id)
@@ -186,13 +213,8 @@ impl Socket {
 
 impl quinn::AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
-        let own = self
-            .udp
-            .iter()
-            .map(|socket| Writable::new(Arc::clone(socket)))
-            .collect();
         Box::pin(Poller {
-            own,
+            own: AllWritable::default(),
             extra: AllWritable::default(),
             socket: self,
         })
@@ -217,7 +239,9 @@ impl quinn::AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.udp
+        self.own
+            .list
+            .load()
             .iter()
             .map(|socket| socket.gso_segments())
             .max()
@@ -230,13 +254,17 @@ impl quinn::AsyncUdpSocket for Socket {
     }
 
     fn may_fragment(&self) -> bool {
-        self.udp.iter().any(|socket| socket.may_fragment())
+        self.own
+            .list
+            .load()
+            .iter()
+            .any(|socket| socket.may_fragment())
     }
 }
 
 /// Ready when every UDP socket can send.
 struct Poller {
-    own: Vec<Writable>,
+    own: AllWritable,
     extra: AllWritable,
     socket: Arc<Socket>,
 }
@@ -250,10 +278,8 @@ impl std::fmt::Debug for Poller {
 impl quinn::UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { own, extra, socket } = &mut *self;
-        for socket in own {
-            std::task::ready!(socket.poll(cx));
-        }
-        std::task::ready!(extra.poll(&socket.extra, cx));
+        std::task::ready!(own.poll(&socket.own.list, cx));
+        std::task::ready!(extra.poll(&socket.extra.list, cx));
         Poll::Ready(Ok(()))
     }
 }

@@ -77,8 +77,11 @@ impl Socket {
             return Poll::Ready(Ok(fill(&mut receiving.waiting, bufs, metas)));
         }
         // One turn for each UDP socket and one for what is injected; asked in turn until all have nothing.
-        let extra = self.extra.receiving(cx);
-        let sockets = || self.udp.iter().chain(extra.iter());
+        let (own, extra) = (self.own.list.receiving(cx), self.extra.list.receiving(cx));
+        let sockets = || {
+            let all = own.iter().chain(extra.iter());
+            all.filter(|socket| !socket.has_ended())
+        };
         let sources = sockets().count() + 1;
         for _ in 0..sources {
             let turn = receiving.turn % sources;
@@ -107,6 +110,9 @@ impl Socket {
             Err(error) => {
                 // An ICMP error of some earlier send, or a socket that is gone: nothing of it concerns quinn.
                 tracing::trace!(%error, "receive failed");
+                if socket.ends_by(&error) {
+                    self.has_ended(socket.id);
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -309,18 +309,23 @@ impl Socket {
                             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                                 return Err(error);
                             }
-                            Err(_) => self.counters.send_refused.add(),
+                            Err(error) => self.refused(socket, remote, &error),
                             Ok(()) => {}
                         }
                     }
                 }
-                Err(error) => {
-                    tracing::trace!(%remote, %error, "send refused");
-                    self.counters.send_refused.add();
-                }
+                Err(error) => self.refused(socket, remote, &error),
             }
         }
         Ok(())
+    }
+
+    fn refused(&self, socket: &UdpSocket, remote: SocketAddr, error: &io::Error) {
+        tracing::trace!(%remote, %error, "send refused");
+        self.counters.send_refused.add();
+        if socket.ends_by(error) {
+            self.has_ended(socket.id);
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct UdpSocket {
     /// The runtime has seen the socket writable. Until then, a moment after it was bound, it takes every send for one that
     /// would block.
     seen: AtomicBool,
+    /// The system has said that nothing will come of it any more.
+    ended: AtomicBool,
 }
 
 impl UdpSocket {
@@ -53,7 +55,66 @@ impl UdpSocket {
             io,
             state,
             seen: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         })
+    }
+
+    /// False if the system has ended it: a socket that lives has its port.
+    pub(crate) fn is_bound(&self) -> bool {
+        let port = || self.io.local_addr().map(|addr| addr.port());
+        !self.has_ended() && port().is_ok_and(|port| port == self.addr.port())
+    }
+
+    /// Whether this error, of a send or a receive, was the end of it.
+    pub(crate) fn ends_by(&self, error: &io::Error) -> bool {
+        match error.kind() {
+            // What a socket that is connected to nobody says only when the system took it away (iOS, after the app was
+            // suspended).
+            io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe => {
+                self.ended.store(true, Ordering::Relaxed);
+                true
+            }
+            // Linux says so once, to whoever comes first. A socket that was bound to no certain port loses it, and gets
+            // another with what it sends next.
+            io::ErrorKind::ConnectionAborted => !self.is_bound(),
+            _ => false,
+        }
+    }
+
+    /// True if the system has said so: every further call would only repeat it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// As if the system had said so.
+    #[cfg(test)]
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when the system has something to say that concerns no datagram. Nobody else waits for it: a socket that has
+    /// lost its port has nothing to receive, and who only receives sends nothing for a while.
+    pub(crate) async fn failed(&self) -> io::Error {
+        loop {
+            if self.io.ready(Interest::ERROR).await.is_err() {
+                // The runtime ends.
+                std::future::pending::<()>().await;
+            }
+            let taken = self.io.try_io(Interest::ERROR, || {
+                self.io
+                    .take_error()?
+                    .ok_or(io::ErrorKind::WouldBlock.into())
+            });
+            if let Ok(error) = taken {
+                return error;
+            }
+        }
+    }
+
+    /// One to take its place, at its port if that is free.
+    pub(crate) fn bind_anew(&self) -> io::Result<Self> {
+        let any_port = SocketAddr::new(self.addr.ip(), 0);
+        Self::bind(self.id, self.addr).or_else(|_| Self::bind(self.id, any_port))
     }
 
     /// Most segments of one send; 1 without segmentation offload.
@@ -136,5 +197,28 @@ impl Writable {
         let _ = ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_a_dead_socket_says_is_the_end() {
+        let ends = |kind: io::ErrorKind| {
+            let socket = UdpSocket::bind(SocketId(0), ([127, 0, 0, 1], 0).into()).unwrap();
+            (socket.ends_by(&kind.into()), !socket.is_bound())
+        };
+        assert_eq!(ends(io::ErrorKind::NotConnected), (true, true));
+        // An answer of somebody's to an earlier datagram, by ICMP; and an end that left the port.
+        for kind in [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::ConnectionAborted,
+        ] {
+            assert_eq!(ends(kind), (false, false), "{kind}");
+        }
     }
 }

@@ -1,0 +1,141 @@
+//! The endpoint's own sockets. They stay for its life, but the system may end one under it: iOS does when the app was in the
+//! background, Android when the network that the socket was used on is gone (`SOCK_DESTROY`), and what is left neither
+//! sends nor receives, or has lost its port. Such a socket is bound anew, to the same address and port where that is free,
+//! so that NATs, relays and peers see no other.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use byway_core::io::SocketId;
+use futures_util::future::select_all;
+use tokio::sync::Notify;
+
+use super::list::List;
+use super::udp::UdpSocket;
+
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Indexed by [`SocketId`].
+    pub(super) list: List,
+    /// One that could not be bound anew: no network may be there that has its address.
+    dead: AtomicBool,
+    /// One was bound anew: for the driver.
+    pub(super) rebound: Notify,
+    /// The same, for who watches them.
+    replaced: Notify,
+}
+
+impl Own {
+    /// Binds one socket to each address, numbered in that order.
+    pub(super) fn bind(addrs: &[SocketAddr]) -> Result<Self, (SocketAddr, io::Error)> {
+        let sockets = addrs
+            .iter()
+            .zip(0..)
+            .map(|(addr, id)| {
+                UdpSocket::bind(SocketId(id), *addr)
+                    .map(Arc::new)
+                    .map_err(|error| (*addr, error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let list = List::default();
+        list.replace(sockets);
+        Ok(Self {
+            list,
+            dead: AtomicBool::new(false),
+            rebound: Notify::new(),
+            replaced: Notify::new(),
+        })
+    }
+
+    /// Binds those anew that the system has ended.
+    pub(super) fn revive(&self) {
+        let old = self.list.load();
+        let mut sockets = Vec::clone(&old);
+        let (mut revived, mut dead) = (false, false);
+        for socket in sockets.iter_mut().filter(|socket| !socket.is_bound()) {
+            match socket.bind_anew() {
+                Ok(new) => {
+                    tracing::debug!(old = %socket.addr, new = %new.addr, "the system ended a socket; it is bound anew");
+                    *socket = Arc::new(new);
+                    revived = true;
+                }
+                Err(error) => {
+                    tracing::debug!(addr = %socket.addr, %error, "the system ended a socket, and it cannot be bound anew yet");
+                    dead = true;
+                }
+            }
+        }
+        self.dead.store(dead, Ordering::Relaxed);
+        if revived {
+            self.list.replace(sockets);
+            self.rebound.notify_one();
+            self.replaced.notify_one();
+        }
+    }
+
+    /// Waits for the system to end one of them, and binds it anew, for ever.
+    pub(super) async fn watch(&self) {
+        loop {
+            let sockets = Vec::clone(&self.list.load());
+            let all = sockets
+                .iter()
+                .map(|socket| Box::pin(async move { socket.ends_by(&socket.failed().await) }));
+            tokio::select! {
+                (ended, ..) = select_all(all) => if ended {
+                    self.revive();
+                },
+                // Whoever sent or received was first: these are others now.
+                () = self.replaced.notified() => {}
+            }
+        }
+    }
+
+    /// One waits to be bound anew.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_the_system_ended_is_bound_anew_and_the_others_stay() {
+        let own = Own::bind(&[(Ipv4Addr::LOCALHOST, 0).into(); 2]).unwrap();
+        let before = Vec::clone(&own.list.load());
+        own.revive();
+        assert!(Arc::ptr_eq(&before[0], &own.list.load()[0]), "it lives");
+        before[0].end();
+        own.revive();
+        own.rebound.notified().await;
+        let after = Vec::clone(&own.list.load());
+        assert!(Arc::ptr_eq(&before[1], &after[1]));
+        assert!(after[0].is_bound() && after[0].id == before[0].id);
+        // The old one still has its port here.
+        assert_ne!(after[0].addr.port(), before[0].addr.port());
+        assert_eq!(after[0].addr.ip(), before[0].addr.ip());
+        assert!(!own.is_dead());
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_bound_anew_is_tried_again() {
+        // An address of nobody's, as after a change of network.
+        let own = Own::bind(&[(Ipv4Addr::LOCALHOST, 0).into()]).unwrap();
+        let mut lost = UdpSocket::bind(SocketId(0), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        lost.addr = (Ipv4Addr::new(192, 0, 2, 1), 4_000).into();
+        lost.end();
+        own.list.replace(vec![Arc::new(lost)]);
+        own.revive();
+        assert!(own.is_dead());
+        let lost = UdpSocket::bind(SocketId(0), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        lost.end();
+        own.list.replace(vec![Arc::new(lost)]);
+        own.revive();
+        assert!(!own.is_dead() && own.list.load()[0].is_bound());
+    }
+}
