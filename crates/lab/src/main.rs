@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::exit;
 
-use byway_lab::{harness, scenario, tool};
+use byway_lab::{NatKind, harness, scenario, tool};
 
 const HELP: &str = "\
 Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs root.
@@ -11,7 +11,8 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab list              what there is, and what cannot run here
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
-    byway-lab table             every kind of NAT against every other, as a table (minutes)
+    byway-lab table             ten kinds of network against each other, as a table (minutes)
+    byway-lab table all         the same with every kind there is (twice as many minutes)
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
     byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
     byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
@@ -35,7 +36,8 @@ fn main() {
                 exit(1);
             }
         }
-        ["table"] => exit(i32::from(!scenario::matrix::table())),
+        ["table"] => exit(i32::from(!scenario::matrix::table(NatKind::COMMON))),
+        ["table", "all"] => exit(i32::from(!scenario::matrix::table(&NatKind::ALL))),
         ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
         ["ladder"] => exit(i32::from(!scenario::links::ladder(None))),
         ["ladder", runs] => exit(i32::from(!scenario::links::ladder(Some(number(runs))))),

@@ -2,6 +2,7 @@
 
 mod carry;
 pub mod crossings;
+mod emulator;
 mod errors;
 mod failover;
 pub mod first_byte;
@@ -24,6 +25,7 @@ use crate::harness::{Need, Scenario};
 pub fn all() -> Vec<Scenario> {
     [
         nats::SCENARIOS,
+        emulator::SCENARIOS,
         matrix::SCENARIOS,
         carry::SCENARIOS,
         first_byte::SCENARIOS,
