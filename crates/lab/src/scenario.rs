@@ -1,5 +1,6 @@
 //! The scenarios, by group.
 
+mod broken_ipv6;
 mod carry;
 pub mod crossings;
 mod emulator;
@@ -11,9 +12,11 @@ mod lasting;
 pub mod links;
 pub mod matrix;
 mod nats;
+mod neighbours;
 mod openssh;
 mod portmap;
 mod proxy;
+mod regions;
 mod roaming;
 mod waste;
 
@@ -27,8 +30,11 @@ pub fn all() -> Vec<Scenario> {
         nats::SCENARIOS,
         emulator::SCENARIOS,
         matrix::SCENARIOS,
+        neighbours::SCENARIOS,
+        regions::SCENARIOS,
         carry::SCENARIOS,
         first_byte::SCENARIOS,
+        broken_ipv6::SCENARIOS,
         failover::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,
