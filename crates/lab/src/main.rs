@@ -13,6 +13,7 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab all               plays all of them
     byway-lab table             ten kinds of network against each other, as a table (minutes)
     byway-lab table all         the same with every kind there is (twice as many minutes)
+    byway-lab table KIND...     these kinds against every kind, and every kind against these
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
     byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
     byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
@@ -36,8 +37,7 @@ fn main() {
                 exit(1);
             }
         }
-        ["table"] => exit(i32::from(!scenario::matrix::table(NatKind::COMMON))),
-        ["table", "all"] => exit(i32::from(!scenario::matrix::table(&NatKind::ALL))),
+        ["table", kinds @ ..] => exit(i32::from(!table(kinds))),
         ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
         ["ladder"] => exit(i32::from(!scenario::links::ladder(None))),
         ["ladder", runs] => exit(i32::from(!scenario::links::ladder(Some(number(runs))))),
@@ -76,6 +76,34 @@ fn main() {
             exit(i32::from(failed > 0));
         }
     }
+}
+
+fn table(kinds: &[&str]) -> bool {
+    use scenario::matrix::table;
+    let all = NatKind::ALL.as_slice();
+    match kinds {
+        [] => table(&[(NatKind::COMMON, NatKind::COMMON)]),
+        ["all"] => table(&[(all, all)]),
+        _ => {
+            let chosen: Vec<NatKind> = kinds.iter().map(|name| kind(name)).collect();
+            let others: Vec<NatKind> = all
+                .iter()
+                .filter(|k| !chosen.contains(k))
+                .copied()
+                .collect();
+            table(&[(&chosen, all), (&others, &chosen)])
+        }
+    }
+}
+
+/// A kind by its name in the table.
+fn kind(name: &str) -> NatKind {
+    let known = NatKind::ALL.map(|kind| kind.to_string());
+    let at = known.iter().position(|of| of == name);
+    at.map(|at| NatKind::ALL[at]).unwrap_or_else(|| {
+        eprintln!("{name}: {}", known.join(", "));
+        exit(2)
+    })
 }
 
 /// How many runs a person wants.

@@ -34,7 +34,7 @@ impl Internet {
         let segment = Segment::create(&name, plan, &control)?;
         let mut internet = Self {
             hosts: BTreeMap::new(),
-            segment: segment,
+            segment,
             scratch,
             name,
         };
