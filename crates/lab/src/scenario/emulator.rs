@@ -67,13 +67,13 @@ const fn ms(ms: u64) -> Duration {
 /// One way of each of the two links, where nothing else is said.
 const LINK: Duration = ms(2);
 /// How late half of the packets may be on a machine that does other things besides.
-const LATE: Duration = ms(5);
+const LATE: Duration = ms(10);
 /// Of packets whose size is beside the point.
 const SMALL: usize = 100;
 /// A millisecond apart: no queue, and over in a moment.
 const GAP: Duration = ms(1);
 /// For many: still more than their receiver needs for each.
-const QUICK: Duration = Duration::from_micros(200);
+const QUICK: Duration = Duration::from_micros(500);
 /// Longer than any way through the settings of these scenarios.
 const LAST: Duration = ms(80);
 /// The size of the datagram after which no more will come. No stream has it.

@@ -4,6 +4,7 @@
 //! SIZE, which is that of the IP packet.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +49,13 @@ pub(super) fn sink(args: &[String]) -> Result<()> {
     let [addr] = args else { bail!("sink ADDR") };
     let socket = UdpSocket::bind(addr).with_context(|| format!("binding {addr}"))?;
     println!("ready");
+    // Whoever reads the lines must not hold up the socket, whose buffer is short.
+    let (noted, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in lines {
+            println!("{line}");
+        }
+    });
     let mut buffer = [0; 2_048];
     loop {
         let n = socket.recv(&mut buffer)?;
@@ -56,7 +64,8 @@ pub(super) fn sink(args: &[String]) -> Result<()> {
             continue;
         };
         let took = now.saturating_sub(sent).as_micros();
-        println!("{number} {} {took} {}", sent.as_micros(), n + ABOVE_PAYLOAD);
+        let size = n + ABOVE_PAYLOAD;
+        noted.send(format!("{number} {} {took} {size}", sent.as_micros()))?;
     }
 }
 

@@ -109,7 +109,7 @@ impl Place {
         ))
     }
 
-    /// Takes back every [`Place::cut_udp`].
+    /// Takes back every [`Place::cut_udp`] and [`Place::lose_ipv6`].
     pub fn mend(&self) -> Result<()> {
         self.gate()?.nft("flush chain inet filter cut\n")
     }
@@ -118,9 +118,9 @@ impl Place {
 /// Bytes by way, both directions added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// UDP with the relay's host.
+    /// UDP with a relay's host.
     pub relay_udp: u64,
-    /// TCP with the relay's host.
+    /// TCP with a relay's host.
     pub relay_tcp: u64,
     /// TCP with the site's own router.
     pub proxied: u64,
