@@ -52,7 +52,7 @@ fn unit(text: &str) -> Result<(f64, &str)> {
     Ok((text[..end].parse()?, &text[end..]))
 }
 
-fn time(text: &str) -> Result<Duration> {
+pub(crate) fn time(text: &str) -> Result<Duration> {
     let (number, unit) = unit(text)?;
     let seconds = match unit {
         "us" => number / 1e6,
@@ -98,6 +98,21 @@ impl Emulator {
     /// Both directions of a port's link: see [`parse`]. What is on its way stays as it was.
     pub fn link(&self, port: &str, settings: &str) -> Result<()> {
         self.tell(&format!("link {port} both {settings}"))
+    }
+
+    /// The direction away from the port alone, as [`Emulator::link`].
+    pub fn up(&self, port: &str, settings: &str) -> Result<()> {
+        self.tell(&format!("link {port} up {settings}"))
+    }
+
+    /// The direction towards the port alone, as [`Emulator::link`].
+    pub fn down(&self, port: &str, settings: &str) -> Result<()> {
+        self.tell(&format!("link {port} down {settings}"))
+    }
+
+    /// How much longer the way from one port to the other is than their two links are.
+    pub fn apart(&self, from: &str, to: &str, delay: Duration) -> Result<()> {
+        self.tell(&format!("apart {from} {to} {}us", delay.as_micros()))
     }
 
     /// From now on whatever is sent from one port to the other vanishes, silently.

@@ -10,6 +10,8 @@
 //!       relay ───────────┘   203.0.113.0/24    └── coturn 1, coturn 2
 //! ```
 //!
+//! Other internets, of several regions, relays and sites, are declared by a [`Plan`](world::Plan), as this one is.
+//!
 //! Into it go the programs a person would run, built in release mode and started as processes:
 //! `byway-relay`, `byway`, sshd, ssh, scp, git, curl, coturn. What a scenario claims is judged from outside
 //! them: by checksums of what arrived, by exit codes, and by nftables counters on the hosts that say which

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::exit;
 
-use byway_lab::{harness, scenario, tool};
+use byway_lab::{NatKind, harness, scenario, tool};
 
 const HELP: &str = "\
 Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs root.
@@ -11,7 +11,9 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab list              what there is, and what cannot run here
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
-    byway-lab table             every kind of NAT against every other, as a table (minutes)
+    byway-lab table             ten kinds of network against each other, as a table (minutes)
+    byway-lab table all         the same with every kind there is (twice as many minutes)
+    byway-lab table KIND...     these kinds against every kind, and every kind against these
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
     byway-lab holes [RUNS]      silence after the direct path died, under transfers and typing (50 runs of six cases, minutes)
     byway-lab roaming [RUNS]    changes of network: how long nothing arrives (10 runs of each, minutes)
@@ -37,7 +39,7 @@ fn main() {
                 exit(1);
             }
         }
-        ["table"] => exit(i32::from(!scenario::matrix::table())),
+        ["table", kinds @ ..] => exit(i32::from(!table(kinds))),
         ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
         [table @ ("ladder" | "crossings" | "holes" | "roaming")] => exit(often(table, None)),
         [table @ ("ladder" | "crossings" | "holes" | "roaming"), runs] => {
@@ -87,6 +89,34 @@ fn often(table: &str, runs: Option<usize>) -> i32 {
         _ => scenario::roaming::table(runs),
     };
     i32::from(!fine)
+}
+
+fn table(kinds: &[&str]) -> bool {
+    use scenario::matrix::table;
+    let all = NatKind::ALL.as_slice();
+    match kinds {
+        [] => table(&[(NatKind::COMMON, NatKind::COMMON)]),
+        ["all"] => table(&[(all, all)]),
+        _ => {
+            let chosen: Vec<NatKind> = kinds.iter().map(|name| kind(name)).collect();
+            let others: Vec<NatKind> = all
+                .iter()
+                .filter(|k| !chosen.contains(k))
+                .copied()
+                .collect();
+            table(&[(&chosen, all), (&others, &chosen)])
+        }
+    }
+}
+
+/// A kind by its name in the table.
+fn kind(name: &str) -> NatKind {
+    let known = NatKind::ALL.map(|kind| kind.to_string());
+    let at = known.iter().position(|of| of == name);
+    at.map(|at| NatKind::ALL[at]).unwrap_or_else(|| {
+        eprintln!("{name}: {}", known.join(", "));
+        exit(2)
+    })
 }
 
 /// How many runs a person wants.

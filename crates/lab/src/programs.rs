@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-pub use byway::{Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, pongs, start_ping};
+pub use byway::{
+    Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, ping_from, pongs, start_ping,
+};
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
 pub use proxy::{Proxy, microsocks, tinyproxy};
@@ -25,7 +27,7 @@ pub use typist::Typist;
 use crate::netns::Namespace;
 use crate::process::{Finished, Running};
 use crate::tool::{body_sha256, sha256_of};
-use crate::world::{Place, World};
+use crate::world::{Internet, Place};
 
 /// Programs are ready in milliseconds; this is for a machine that is busy building.
 pub const READY: Duration = Duration::from_secs(15);
@@ -86,7 +88,7 @@ pub fn web(place: &Place, port: u16) -> Result<(Running, String)> {
 
 /// Starts a download into a file of the world's.
 pub fn start_curl(
-    world: &World,
+    internet: &Internet,
     place: &Place,
     url: &str,
     file: &str,
@@ -97,36 +99,36 @@ pub fn start_curl(
     command
         .args(args)
         .arg("-o")
-        .arg(world.dir().join(file))
+        .arg(internet.dir().join(file))
         .arg(url);
     Running::start("curl", &mut command)
 }
 
 /// Downloads `url`, whose last part is the size, and compares the checksum.
 pub fn curl(
-    world: &World,
+    internet: &Internet,
     place: &Place,
     url: &str,
     file: &str,
     args: &[&str],
     deadline: Duration,
 ) -> Result<Finished> {
-    let done = start_curl(world, place, url, file, args)?
+    let done = start_curl(internet, place, url, file, args)?
         .finish(deadline)?
         .success()?;
-    check_body(world, url, file)?;
+    check_body(internet, url, file)?;
     Ok(done)
 }
 
 /// Compares what was downloaded from `url` with what the web server sends.
-pub fn check_body(world: &World, url: &str, file: &str) -> Result<()> {
+pub fn check_body(internet: &Internet, url: &str, file: &str) -> Result<()> {
     let size: u64 = url
         .rsplit('/')
         .next()
         .unwrap_or_default()
         .parse()
         .context("the URL must end in a size")?;
-    let got = sha256_of(&world.dir().join(file))?;
+    let got = sha256_of(&internet.dir().join(file))?;
     ensure!(
         got == body_sha256(size),
         "{size} bytes of {url} arrived changed"

@@ -1,7 +1,9 @@
 //! The scenarios, by group.
 
+mod broken_ipv6;
 mod carry;
 pub mod crossings;
+mod emulator;
 mod errors;
 mod failover;
 pub mod first_byte;
@@ -11,9 +13,11 @@ mod lasting;
 pub mod links;
 pub mod matrix;
 mod nats;
+mod neighbours;
 mod openssh;
 mod portmap;
 mod proxy;
+mod regions;
 pub mod roaming;
 mod scene;
 mod waste;
@@ -26,9 +30,13 @@ use crate::harness::{Need, Scenario};
 pub fn all() -> Vec<Scenario> {
     [
         nats::SCENARIOS,
+        emulator::SCENARIOS,
         matrix::SCENARIOS,
+        neighbours::SCENARIOS,
+        regions::SCENARIOS,
         carry::SCENARIOS,
         first_byte::SCENARIOS,
+        broken_ipv6::SCENARIOS,
         failover::SCENARIOS,
         holes::SCENARIOS,
         lasting::SCENARIOS,

@@ -1,12 +1,13 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
-//! check that a NAT is what it claims, a hole puncher, a web server with a known body, a
-//! server that needs half-close, a thrower of garbage, a typist, a link emulator, and who cleans up after all of it.
+//! check that a NAT is what it claims, a hole puncher, numbered datagrams to check that a link is, a web server with a
+//! known body, a server that needs half-close, a thrower of garbage, a typist, a link emulator, and who cleans up after all of it.
 
 mod digest;
 mod garbage;
 mod noise;
 mod punch;
 mod reflect;
+mod stream;
 mod switch;
 mod typing;
 mod web;
@@ -14,12 +15,13 @@ mod web;
 use anyhow::{Context, Result, bail};
 
 pub use reflect::Observation;
+pub use stream::Arrival;
 pub use web::{body_sha256, sha256_of};
 
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {
     let (name, rest) = args.split_first().context(
-        "which tool? digest, garbage, janitor, observe, punch, reflect, switch, type, web",
+        "which tool? digest, garbage, janitor, observe, punch, reflect, sink, stream, switch, type, web",
     )?;
     match name.as_str() {
         "digest" => digest::serve(rest),
@@ -28,6 +30,8 @@ pub fn main(args: &[String]) -> Result<()> {
         "reflect" => reflect::reflect(rest),
         "observe" => reflect::observe(rest),
         "punch" => punch::punch(rest),
+        "sink" => stream::sink(rest),
+        "stream" => stream::stream(rest),
         "switch" => switch::run(rest),
         "type" => typing::run(rest),
         "web" => web::serve(rest),

@@ -152,8 +152,9 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
-        // What is found out before the host's own addresses are known has to be found out again.
-        let _ = tokio::time::timeout(FIRST_ADDRESSES, self.interfaces.changed()).await;
+        // What is found out before the host's own addresses are known has to be found out again. Loopback's may come alone.
+        let first = async { while !self.interfaces.changed().await {} };
+        let _ = tokio::time::timeout(FIRST_ADDRESSES, first).await;
         self.learn_nat64_first().await;
         self.sockets_changed();
         loop {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use byway_wire::relay::control::Control;
 
 use super::relay::Phase;
-use super::{DIAL_LIMIT, LinkState, Links, Output, is_lasting};
+use super::{DIAL_LIMIT, LinkState, Links, Output, WELCOME_LIMIT, is_lasting};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
 
@@ -48,7 +48,7 @@ impl Links {
                 }
                 // What was being tried, or rested from, was on the old network. Addresses come one by one, so that what
                 // was begun a moment ago goes on.
-                Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now) => {}
+                Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now, sockets) => {}
                 // A relay that does not want us does so from every network.
                 Some(Phase::Resting { .. }) if self.is_refused(id) => {}
                 Some(Phase::Racing(_) | Phase::Resting { .. }) => self.race_anew(cx, id),
@@ -62,10 +62,15 @@ impl Links {
         error.is_some_and(|e| matches!(e, LinkError::Refused(..)) && is_lasting(e))
     }
 
-    fn has_young_dial(&self, relay: RelayId, now: Instant) -> bool {
-        self.links.values().any(|link| match link.state {
-            LinkState::Dialing { until } => link.relay == relay && until + YOUNG > now + DIAL_LIMIT,
-            _ => false,
+    fn has_young_dial(&self, relay: RelayId, now: Instant, sockets: &[LocalSocket]) -> bool {
+        let mut of_relay = self.links.iter().filter(|(_, link)| link.relay == relay);
+        of_relay.any(|(&id, link)| match link.state {
+            LinkState::Dialing { until } => until + YOUNG > now + DIAL_LIMIT,
+            // It has carried a handshake a moment ago, and an `Open` is on its way behind `Hello`.
+            LinkState::Greeting { until, .. } => {
+                until + YOUNG > now + WELCOME_LIMIT && !self.has_lost_its_family(id, sockets)
+            }
+            LinkState::Ready { .. } => false,
         })
     }
 

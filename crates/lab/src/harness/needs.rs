@@ -8,12 +8,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-use crate::NatKind;
 use crate::debian;
 use crate::leftovers::unique;
+use crate::nat::{NatKind, Router};
 use crate::netns::Namespace;
 use crate::programs;
-use crate::world::{CLIENT_PUBLIC, RELAY};
+use crate::world::CLIENT_PUBLIC;
 
 /// Something without which a scenario cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,13 @@ fn no_namespaces() -> Option<String> {
 /// All that a world asks of the kernel, once: a namespace, its parameters, a NAT's rules, a TAP port.
 fn probe() -> Result<()> {
     let namespace = Namespace::create(&unique(), "probe").context("a namespace")?;
-    let rules = NatKind::Symmetric.rules(CLIENT_PUBLIC, RELAY);
-    namespace.nft(&rules).context("a NAT's rules")?;
+    let router = Router {
+        kind: NatKind::Symmetric,
+        public: CLIENT_PUBLIC,
+        hairpins: true,
+        forgets: Router::FORGETS,
+    };
+    namespace.nft(&router.rules()).context("a NAT's rules")?;
     namespace
         .ip("tuntap add dev probe mode tap\n")
         .context("a TAP port")

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{READY, binary, with_clean_home};
 use crate::process::{Finished, Running, poll};
-use crate::world::{Place, World};
+use crate::world::{Internet, Place, World};
 
 /// A running relay.
 #[derive(Debug)]
@@ -24,20 +24,23 @@ pub struct Relay {
 impl Relay {
     /// Starts an open relay on the relay's host: 443 and 3478, TCP and UDP.
     pub fn start(world: &World) -> Result<Self> {
-        Self::start_at(
-            world,
-            &[
-                world.relay.at(443).to_string(),
-                world.relay.at(3478).to_string(),
-            ],
-        )
+        Self::start_on(world, &world.relay)
     }
 
     /// Starts an open relay on the relay's host, at these addresses.
     pub fn start_at(world: &World, listen: &[String]) -> Result<Self> {
-        let home = home(world, "relay")?;
-        let mut command =
-            with_clean_home(world.relay.namespace.command(binary("byway-relay")), &home);
+        Self::serve(world, &world.relay, listen)
+    }
+
+    /// Starts an open relay on a host: 443 and 3478, TCP and UDP.
+    pub fn start_on(internet: &Internet, place: &Place) -> Result<Self> {
+        let listen = [443, 3478].map(|port| place.at(port).to_string());
+        Self::serve(internet, place, &listen)
+    }
+
+    fn serve(internet: &Internet, place: &Place, listen: &[String]) -> Result<Self> {
+        let home = home(internet, &place.name)?;
+        let mut command = with_clean_home(place.namespace.command(binary("byway-relay")), &home);
         command.current_dir(&home).args(["serve", "--open"]);
         for addr in listen {
             command.args(["--listen", addr]);
@@ -89,7 +92,18 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent and waits for its ticket, which it writes once it is linked.
     pub fn start(world: &World, relay_url: &str, options: Options, args: &[&str]) -> Result<Self> {
-        let mut agent = Self::start_unlinked(world, relay_url, options, args)?;
+        Self::start_on(world, &world.agent, relay_url, options, args)
+    }
+
+    /// The same on a host.
+    pub fn start_on(
+        internet: &Internet,
+        place: &Place,
+        relay_url: &str,
+        options: Options,
+        args: &[&str],
+    ) -> Result<Self> {
+        let mut agent = Self::start_unlinked_on(internet, place, relay_url, options, args)?;
         agent.linked()?;
         Ok(agent)
     }
@@ -101,9 +115,19 @@ impl Agent {
         options: Options,
         args: &[&str],
     ) -> Result<Self> {
-        let ticket = world.dir().join("ticket");
+        Self::start_unlinked_on(world, &world.agent, relay_url, options, args)
+    }
+
+    fn start_unlinked_on(
+        internet: &Internet,
+        place: &Place,
+        relay_url: &str,
+        options: Options,
+        args: &[&str],
+    ) -> Result<Self> {
+        let ticket = internet.dir().join(format!("ticket-{}", place.name));
         let _ = fs::remove_file(&ticket);
-        let mut command = byway(world, &world.agent, "agent")?;
+        let mut command = byway(internet, place, "agent")?;
         command
             .arg("agent")
             .args(["--relay", relay_url])
@@ -165,13 +189,21 @@ impl Forward {
         options: Options,
         args: &[&str],
     ) -> Result<Self> {
-        let mut command = byway(world, &world.client, "client")?;
+        Self::start_on(world, &world.client, peer, (port, port), options, args)
+    }
+
+    /// Forwards the first port of a host to the second of the agent's loopback.
+    pub fn start_on(
+        internet: &Internet,
+        place: &Place,
+        peer: &str,
+        (port, to): (u16, u16),
+        options: Options,
+        args: &[&str],
+    ) -> Result<Self> {
+        let mut command = byway(internet, place, "client")?;
         command
-            .args([
-                "forward",
-                peer,
-                &format!("127.0.0.1:{port}:127.0.0.1:{port}"),
-            ])
+            .args(["forward", peer, &format!("127.0.0.1:{port}:127.0.0.1:{to}")])
             .args(options.args())
             .args(args);
         let process = Running::start("byway forward", &mut command)?;
@@ -209,9 +241,30 @@ pub fn ping(world: &World, peer: &str, options: Options, args: &[&str]) -> Resul
     )
 }
 
+/// The same from a host.
+pub fn ping_from(
+    internet: &Internet,
+    place: &Place,
+    peer: &str,
+    args: &[&str],
+) -> Result<Vec<Pong>> {
+    let ping = start_ping_from(internet, place, peer, Options::default(), args)?;
+    pongs(&ping.finish(Duration::from_secs(60))?.success()?)
+}
+
 /// Starts pinging.
 pub fn start_ping(world: &World, peer: &str, options: Options, args: &[&str]) -> Result<Running> {
-    let mut command = byway(world, &world.client, "client")?;
+    start_ping_from(world, &world.client, peer, options, args)
+}
+
+fn start_ping_from(
+    internet: &Internet,
+    place: &Place,
+    peer: &str,
+    options: Options,
+    args: &[&str],
+) -> Result<Running> {
+    let mut command = byway(internet, place, "client")?;
     command
         .args(["ping", peer, "--json"])
         .args(options.args())
@@ -248,17 +301,21 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
 }
 
 /// `byway netcheck --json`.
-pub fn netcheck(world: &World, place: &Place, args: &[&str]) -> Result<Value> {
-    let mut command = byway(world, place, "netcheck")?;
+pub fn netcheck(internet: &Internet, place: &Place, args: &[&str]) -> Result<Value> {
+    let mut command = byway(internet, place, "netcheck")?;
     command.args(["netcheck", "--json"]).args(args);
     let done = Running::run("byway netcheck", &mut command, Duration::from_secs(30))?.success()?;
     serde_json::from_str(&done.stdout())
         .with_context(|| format!("not one JSON object: {}", done.stdout()))
 }
 
-/// The `byway` command on a place, with a home of its own.
-pub fn byway(world: &World, place: &Place, role: &str) -> Result<Command> {
-    let home = home(world, role)?;
+/// The `byway` command on a place, with a home of its own for each role there.
+pub fn byway(internet: &Internet, place: &Place, role: &str) -> Result<Command> {
+    let home = if place.name == role {
+        home(internet, role)?
+    } else {
+        home(internet, &format!("{role}-{}", place.name))?
+    };
     let mut command = with_clean_home(place.namespace.command(binary("byway")), &home);
     // Port mapping has a scenario of its own; elsewhere there is no gateway that answers it.
     command
@@ -273,8 +330,8 @@ pub fn byway(world: &World, place: &Place, role: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn home(world: &World, role: &str) -> Result<PathBuf> {
-    let dir: &Path = world.dir();
+fn home(internet: &Internet, role: &str) -> Result<PathBuf> {
+    let dir: &Path = internet.dir();
     let home = dir.join(format!("home-{role}"));
     fs::create_dir_all(&home)?;
     Ok(home)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::debian::find;
 use crate::netns::Namespace;
 use crate::process::Running;
-use crate::world::World;
+use crate::world::Internet;
 
 use super::READY;
 
@@ -31,11 +31,11 @@ pub(crate) fn in_ipv6(ip: Ipv4Addr) -> Ipv6Addr {
 
 /// Starts both on a site's router, whose address inside is `inside`.
 pub(crate) fn translator(
-    world: &World,
+    internet: &Internet,
     router: &Namespace,
     inside: Ipv6Addr,
 ) -> Result<[Running; 2]> {
-    let dir = world.dir().join(router.name());
+    let dir = internet.dir().join(router.name());
     fs::create_dir_all(&dir)?;
     let config = dir.join("tayga.conf");
     fs::write(

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::READY;
 use crate::debian::find;
 use crate::process::{Running, poll};
-use crate::world::{Place, World};
+use crate::world::{Internet, Place};
 
 /// Where tinyproxy listens: squid's port, which is what people expect.
 const HTTP_PORT: u16 = 3128;
@@ -34,9 +34,13 @@ impl Proxy {
 
 /// Starts tinyproxy on the router of a site, for that site's hosts; it connects to port 443 alone, as they do by default
 /// elsewhere. With `account`, a user name and a password, it asks for them.
-pub fn tinyproxy(world: &World, site: &Place, account: Option<(&str, &str)>) -> Result<Proxy> {
+pub fn tinyproxy(
+    internet: &Internet,
+    site: &Place,
+    account: Option<(&str, &str)>,
+) -> Result<Proxy> {
     let inside = site.gateway()?;
-    let config = world.dir().join(format!("tinyproxy-{inside}.conf"));
+    let config = internet.dir().join(format!("tinyproxy-{inside}.conf"));
     let account = account.map_or_else(String::new, |(user, password)| {
         format!("BasicAuth {user} {password}\n")
     });

@@ -10,7 +10,7 @@ use crate::harness::{Need, Scenario, say};
 use crate::process::Running;
 use crate::programs;
 use crate::tool::Observation;
-use crate::world::{CLIENT_PUBLIC, STUN_1, STUN_2, World};
+use crate::world::{CLIENT_PUBLIC, Place, STUN_1, STUN_2, Site, World};
 
 /// Neither of Byway's programs is asked here.
 const WITH_CURL_ALONE: &[Need] = &[Need::Namespaces, Need::Tool("curl")];
@@ -57,6 +57,31 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "nat::a_symmetric_nat_gives_each_destination_a_random_port",
         needs: NAMESPACES,
         run: symmetric,
+    },
+    Scenario {
+        name: "nat::an_address_dependent_nat_gives_each_address_a_port",
+        needs: NAMESPACES,
+        run: address_dependent,
+    },
+    Scenario {
+        name: "nat::a_preserving_nat_keeps_the_port_for_the_first_destination_alone",
+        needs: NAMESPACES,
+        run: preserving,
+    },
+    Scenario {
+        name: "nat::a_mapping_is_forgotten_when_its_time_is_over",
+        needs: NAMESPACES,
+        run: forgets,
+    },
+    Scenario {
+        name: "nat::two_networks_behind_one_router_meet_outside_it_where_it_hairpins",
+        needs: NAMESPACES,
+        run: hairpins,
+    },
+    Scenario {
+        name: "nat::nothing_but_tcp_to_443_gets_out_where_only_that_may",
+        needs: WITH_CURL_ALONE,
+        run: only_443,
     },
     Scenario {
         name: "nat::blocked_udp_stays_inside_while_tcp_passes",
@@ -187,6 +212,112 @@ fn symmetric() -> Result<()> {
         seen.passed == [true, false, false, false, false],
         "{seen:?}"
     );
+    Ok(())
+}
+
+fn address_dependent() -> Result<()> {
+    let seen = observe(NatKind::AddressDependent)?;
+    let ports = ports(&seen)?;
+    let [a1, a2, b1, b2, c] = ports;
+    ensure!(
+        a1 == a2 && b1 == b2,
+        "one port for all ports of an address: {seen:?}"
+    );
+    ensure!(
+        a1 != b1 && b1 != c && a1 != c && !ports.contains(&seen.local_port),
+        "another port for each address: {seen:?}"
+    );
+    ensure!(
+        seen.passed == [true, false, false, false, false],
+        "{seen:?}"
+    );
+    Ok(())
+}
+
+fn preserving() -> Result<()> {
+    let seen = observe(NatKind::Preserving)?;
+    let mut ports = ports(&seen)?;
+    ensure!(
+        ports[0] == seen.local_port,
+        "the first destination should see the port itself: {seen:?}"
+    );
+    ports.sort_unstable();
+    ensure!(
+        ports.windows(2).all(|w| w[1] - w[0] > 1),
+        "each its own, by chance: {seen:?}"
+    );
+    ensure!(
+        seen.passed == [true, false, false, false, false],
+        "{seen:?}"
+    );
+    Ok(())
+}
+
+/// The ports that all five reflectors saw.
+fn ports(seen: &Observation) -> Result<[u16; 5]> {
+    let ports: Vec<u16> = seen.mapped.iter().flatten().map(|a| a.port()).collect();
+    let ports = ports.try_into().ok();
+    ports.with_context(|| format!("every reflector should have answered: {seen:?}"))
+}
+
+fn forgets() -> Result<()> {
+    const AFTER: Duration = Duration::from_secs(2);
+    let client = Site::behind(NatKind::Symmetric).forgets(AFTER);
+    let world = World::of(
+        World::servers()
+            .site("client", client)
+            .site("agent", NatKind::Open),
+    )?;
+    let at = format!("{}:7001", STUN_1[0]);
+    let _reflector = reflect(&world.stun_1, std::slice::from_ref(&at))?;
+    let args = ["0.0.0.0:5000".to_owned(), at];
+    let look = || observation(&world.client, &args);
+    let (one, again) = (look()?, look()?);
+    ensure!(one == again, "forgotten at once: {one:?}, {again:?}");
+    // It is the time that does it; conntrack looks for what is over once a second or so, and at each look-up.
+    std::thread::sleep(AFTER + Duration::from_millis(500));
+    let later = look()?;
+    ensure!(one.mapped != later.mapped, "never forgotten: {one:?}");
+    Ok(())
+}
+
+fn hairpins() -> Result<()> {
+    let site = Site::behind(NatKind::PortRestricted);
+    for (site, meet) in [(site.hairpins(), true), (site, false)] {
+        let world = World::of(World::servers().site("client", site).guest("agent"))?;
+        // They do not see each other inside.
+        let at = world.agent.at(7001).to_string();
+        let _reflector = reflect(&world.agent, std::slice::from_ref(&at))?;
+        let seen = observation(&world.client, &["0.0.0.0:0".to_owned(), at])?;
+        ensure!(seen.mapped == [None], "guests see the others: {seen:?}");
+        let met = punch_in(&world, false)?;
+        ensure!(met == meet, "met outside: {met}, where it should be {meet}");
+    }
+    Ok(())
+}
+
+fn only_443() -> Result<()> {
+    for (kind, quic) in [(NatKind::Only443, false), (NatKind::Only443WithQuic, true)] {
+        let world = World::new(kind, NatKind::Open)?;
+        let at = [443, 7001].map(|port| format!("{}:{port}", STUN_1[0]));
+        let _reflector = reflect(&world.stun_1, &at)?;
+        let [to_443, elsewhere] = at;
+        let seen = observation(&world.client, &["0.0.0.0:0".to_owned(), to_443, elsewhere])?;
+        let answers: Vec<bool> = seen.mapped.iter().map(Option::is_some).collect();
+        ensure!(answers == [quic, false], "{kind}: {seen:?}");
+
+        let (_web, url) = programs::web(&world.relay, 443)?;
+        let url = format!("{url}/1000");
+        programs::curl(&world, &world.client, &url, "in", &[], QUICK)?;
+        let (_web, url) = programs::web(&world.relay, 8080)?;
+        let url = format!("{url}/1000");
+        let patience = ["--connect-timeout", "2"];
+        let past = programs::start_curl(&world, &world.client, &url, "past", &patience)?;
+        ensure!(
+            past.finish(QUICK)?.code != Some(0),
+            "{kind}: TCP got out to another port"
+        );
+    }
     Ok(())
 }
 
@@ -356,18 +487,24 @@ fn ask(world: &World) -> Result<Observation> {
     .map(|(ip, port)| format!("{ip}:{port}"))
     .collect();
     let two = format!("{STUN_2}:7001");
-    let reflector = programs::tool(&world.stun_1.namespace, "reflect", &one)?;
-    let second = programs::tool(
-        &world.stun_2.namespace,
-        "reflect",
-        std::slice::from_ref(&two),
-    )?;
-    reflector.first_line("readiness", QUICK)?;
-    second.first_line("readiness", QUICK)?;
+    let _reflector = reflect(&world.stun_1, &one)?;
+    let _second = reflect(&world.stun_2, std::slice::from_ref(&two))?;
     let mut args = vec!["0.0.0.0:0".to_owned()];
     args.extend(one);
     args.push(two);
-    let observer = programs::tool(&world.client.namespace, "observe", &args)?;
+    observation(&world.client, &args)
+}
+
+/// Sockets at these addresses that tell whom they see.
+fn reflect(place: &Place, at: &[String]) -> Result<Running> {
+    let reflector = programs::tool(&place.namespace, "reflect", at)?;
+    reflector.first_line("readiness", QUICK)?;
+    Ok(reflector)
+}
+
+/// What a socket of this address is seen as by reflectors at those that follow.
+fn observation(place: &Place, args: &[String]) -> Result<Observation> {
+    let observer = programs::tool(&place.namespace, "observe", args)?;
     let seen = Observation::parse(&observer.first_line("observation", QUICK)?)?;
     say(format!("{seen:?}"));
     Ok(seen)
@@ -376,36 +513,33 @@ fn ask(world: &World) -> Result<Observation> {
 /// Whether one socket behind each NAT gets across. With `stray`, the client's packets have been hitting the
 /// agent's router for a while before the agent sends its first.
 fn punch(client: NatKind, agent: NatKind, stray: bool) -> Result<bool> {
-    let world = World::new(client, agent)?;
+    let crossed = punch_in(&World::new(client, agent)?, stray)?;
+    say(format!(
+        "{client} to {agent}: {}",
+        if crossed { "crossed" } else { "not crossed" }
+    ));
+    Ok(crossed)
+}
+
+fn punch_in(world: &World, stray: bool) -> Result<bool> {
     let reflector_at = format!("{}:7001", STUN_1[0]);
-    let reflector = programs::tool(
-        &world.stun_1.namespace,
-        "reflect",
-        std::slice::from_ref(&reflector_at),
-    )?;
-    reflector.first_line("readiness", QUICK)?;
+    let _reflector = reflect(&world.stun_1, std::slice::from_ref(&reflector_at))?;
     let file = |name: &str| world.dir().join(name).to_string_lossy().into_owned();
-    let puncher =
-        |place: &crate::Place, own: &str, peer: &str, head_start: &str| -> Result<Running> {
-            programs::tool(
-                &place.namespace,
-                "punch",
-                &[
-                    reflector_at.clone(),
-                    file(own),
-                    file(peer),
-                    head_start.to_owned(),
-                ],
-            )
-        };
+    let puncher = |place: &Place, own: &str, peer: &str, head_start: &str| -> Result<Running> {
+        programs::tool(
+            &place.namespace,
+            "punch",
+            &[
+                reflector_at.clone(),
+                file(own),
+                file(peer),
+                head_start.to_owned(),
+            ],
+        )
+    };
     let a = puncher(&world.client, "a", "b", "0")?;
     let b = puncher(&world.agent, "b", "a", if stray { "300" } else { "0" })?;
     let a = a.finish(QUICK)?.success()?;
     let b = b.finish(QUICK)?.success()?;
-    say(format!(
-        "{client} to {agent}: {} / {}",
-        a.stdout().trim(),
-        b.stdout().trim()
-    ));
     Ok(a.stdout().trim() == "crossed" && b.stdout().trim() == "crossed")
 }

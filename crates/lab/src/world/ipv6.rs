@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
-use super::{Place, RELAY, World};
+use super::{Internet, Place, RELAY, World};
 use crate::netns::Namespace;
 use crate::process::Running;
 use crate::programs;
@@ -14,8 +14,8 @@ use crate::programs;
 pub const RELAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 /// The relay's name, on every host.
 pub const RELAY_NAME: &str = "relay.lab";
-/// The networks of the two sites; a site's number is its fourth group.
-const SITES: [u16; 2] = [0x65, 0x66];
+/// A site's number is its network's fourth group, and counts from here.
+const SITES: u16 = 0x64;
 
 /// Which families a host has an address of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,8 @@ impl World {
         let relay = &self.relay.namespace;
         enable(relay)?;
         relay.ip(&format!("addr add {RELAY_V6}/64 dev eth0 nodad\n"))?;
-        for (place, site) in [(&self.client, SITES[0]), (&self.agent, SITES[1])] {
+        for place in [&self.client, &self.agent] {
+            let site = place.site();
             let router = place.router.as_ref().context("the site has no router")?;
             enable(router)?;
             enable(&place.namespace)?;
@@ -76,7 +77,8 @@ impl World {
             place.set_families(Families::Dual)?;
         }
         // Each router knows the way to the other's site.
-        for (place, other) in [(&self.client, SITES[1]), (&self.agent, SITES[0])] {
+        for (place, other) in [(&self.client, &self.agent), (&self.agent, &self.client)] {
+            let other = other.site();
             let router = place.router.as_ref().context("the site has no router")?;
             router.ip(&format!(
                 "route add {}/64 via 2001:db8::{other:x}\n",
@@ -94,7 +96,7 @@ impl World {
 
 impl Place {
     /// The site becomes one of IPv6 alone, with a translator on its router. Gives what runs there.
-    pub(super) fn leave_ipv4(&self, world: &World) -> Result<[Running; 2]> {
+    pub(super) fn leave_ipv4(&self, internet: &Internet) -> Result<[Running; 2]> {
         let router = self.router.as_ref().context("the site has no router")?;
         enable(router)?;
         enable(&self.namespace)?;
@@ -103,16 +105,22 @@ impl Place {
         router.ip(&format!("addr add {lan}1/64 dev lan0 nodad\n"))?;
         self.set_families(Families::V6)?;
         let gateway: Ipv6Addr = format!("{lan}1").parse()?;
-        let services = programs::translator(world, router, gateway)?;
+        let services = programs::translator(internet, router, gateway)?;
         self.namespace.ask_names_of(gateway.into())?;
         self.until_answered_at(programs::in_ipv6(RELAY).into())?;
         Ok(services)
     }
 
+    /// From now on nothing comes back that the site sends over IPv6, though its hosts have addresses and a route.
+    pub fn lose_ipv6(&self) -> Result<()> {
+        self.gate()?
+            .nft("add rule inet filter cut iifname wan0 meta nfproto ipv6 drop\n")
+    }
+
     /// The number of its network.
     fn site(&self) -> u16 {
         let [_, site, _, _] = self.addr.octets();
-        SITES[usize::from(site) - 1]
+        SITES + u16::from(site)
     }
 
     /// From now on the host has addresses and routes of these families only; what was bound to others is dead.

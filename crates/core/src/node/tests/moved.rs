@@ -54,6 +54,25 @@ fn a_relay_that_was_rested_from_is_dialled_at_once_when_there_is_a_network_again
 }
 
 #[test]
+fn a_link_that_was_just_dialled_is_not_dialled_again_because_the_first_addresses_came_late() {
+    let mut world = World::direct();
+    world.kill_relay(0);
+    world.pass(ms(60_000));
+    world.relays[0].alive = true;
+    change(&mut world, AGENT);
+    let hellos = |w: &World| {
+        let sent = w.hosts[AGENT].controls_sent.iter();
+        sent.filter(|m| matches!(m, Control::Hello(_))).count()
+    };
+    let (before, ready) = (hellos(&world), world.hosts[AGENT].ready.len());
+    assert!(world.run_for(ms(300), |w| hellos(w) > before));
+    assert_eq!(world.hosts[AGENT].ready.len(), ready, "not welcomed yet");
+    change(&mut world, AGENT);
+    assert!(world.run_for(ms(300), |w| w.hosts[AGENT].ready.len() > ready));
+    assert_eq!(hellos(&world), before + 1);
+}
+
+#[test]
 fn a_tunnel_that_is_idle_asks_its_peer_and_finds_it_again() {
     let mut world = World::direct();
     world.pass(ms(60_000));

@@ -1,0 +1,122 @@
+//! Sites: hosts, and the routers between them and the public segment.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::internet::Internet;
+use super::place::{Place, watch};
+use super::plan::{Lan, PlannedSite, Site};
+use crate::nat::Router;
+use crate::netns::{Namespace, cable};
+
+/// The hosts of the site with this number, from 1 on.
+pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> Result<Vec<Place>> {
+    let public = Ipv4Addr::new(203, 0, 113, 64 + number);
+    let (site, name) = (planned.site, planned.name());
+    if site.kind.routers() == 0 {
+        return Ok(vec![internet.public_host(name, &[public])?]);
+    }
+    let outer = namespace(internet, &format!("{name}-router"))?;
+    internet.attach(&outer, "wan0", name, &[public])?;
+    let mut routers = vec![outer];
+    let mut outside = public;
+    // RFC 6598 keeps 100.64.0.0/10 for what is between a carrier's router and its customers'.
+    for n in 1..site.kind.routers() {
+        let inner = namespace(internet, &format!("{name}-router{n}"))?;
+        let next = Ipv4Addr::new(100, 64, number, 2);
+        let gateway = Ipv4Addr::new(100, 64, number, 1);
+        let router = routers.last().context("a router")?;
+        route(router, site, outside)?;
+        cable(&inner, "wan0", router, "lan0")?;
+        serve(router, "lan0", gateway)?;
+        settle(&inner, "wan0", next, gateway)?;
+        outside = next;
+        routers.push(inner);
+    }
+    let gate = routers.last().context("a router")?;
+    route(gate, site, outside)?;
+    let mut places = Vec::new();
+    for (lan, interface, net) in [(Lan::Main, "lan0", 0), (Lan::Guests, "lan1", 1)] {
+        let hosts = planned.hosts.iter().filter(|(_, of)| *of == lan);
+        let hosts: Vec<&str> = hosts.map(|(name, _)| name.as_str()).collect();
+        if hosts.is_empty() {
+            continue;
+        }
+        let mut between = routers.clone();
+        // With more than one host there is a switch, of its own, so that the router sees nothing of what they say to each other.
+        if hosts.len() > 1 {
+            let switch = namespace(internet, &format!("{name}-{interface}"))?;
+            switch.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
+            cable(gate, interface, &switch, "router")?;
+            switch.ip("link set router master br0\nlink set router up\n")?;
+            between.push(switch);
+        }
+        let gateway = Ipv4Addr::new(10, number, net, 1);
+        for (host, last) in hosts.iter().zip(2..) {
+            let namespace = Namespace::create(internet.name(), host)?;
+            if hosts.len() > 1 {
+                let switch = between.last().context("a switch")?;
+                let port = format!("p{last}");
+                cable(&namespace, "eth0", switch, &port)?;
+                switch.ip(&format!("link set {port} master br0\nlink set {port} up\n"))?;
+            } else {
+                cable(&namespace, "eth0", gate, interface)?;
+            }
+            let addr = Ipv4Addr::new(10, number, net, last);
+            if last == 2 {
+                serve(gate, interface, gateway)?;
+            }
+            settle(&namespace, "eth0", addr, gateway)?;
+            watch(&namespace)?;
+            places.push(Place::new(host, namespace, addr, public, between.clone()));
+        }
+    }
+    Ok(places)
+}
+
+fn namespace(internet: &Internet, role: &str) -> Result<Arc<Namespace>> {
+    Ok(Arc::new(Namespace::create(internet.name(), role)?))
+}
+
+/// Makes a namespace a router with this address outside.
+fn route(router: &Namespace, site: Site, outside: Ipv4Addr) -> Result<()> {
+    router.sysctl("net.ipv4.ip_forward", "1")?;
+    let Site {
+        kind,
+        hairpins,
+        forgets,
+        ..
+    } = site;
+    let rules = Router {
+        kind,
+        public: outside,
+        hairpins,
+        forgets,
+    };
+    router.nft(&rules.rules())?;
+    if forgets == Router::FORGETS {
+        return Ok(());
+    }
+    // Conntrack exists since the rules do.
+    for key in ["udp_timeout", "udp_timeout_stream"] {
+        let seconds = forgets.as_secs().max(1).to_string();
+        router.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
+    }
+    Ok(())
+}
+
+/// A router's end of a network inside.
+fn serve(router: &Namespace, interface: &str, gateway: Ipv4Addr) -> Result<()> {
+    router.ip(&format!(
+        "addr add {gateway}/24 dev {interface}\nlink set {interface} up\n"
+    ))
+}
+
+/// An address behind a router.
+fn settle(namespace: &Namespace, interface: &str, addr: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+    namespace.ip(&format!(
+        "addr add {addr}/24 dev {interface}\nlink set {interface} up\nroute add default via {gateway}\n"
+    ))
+}
