@@ -150,8 +150,8 @@ impl World {
     }
 
     /// A node's host is carried to another network, and the system tells the node.
-    pub fn move_node(&mut self, host: HostId, site: SiteId, addr: IpAddr) {
-        self.net.move_host(host, site, vec![addr]);
+    pub fn move_node(&mut self, host: HostId, site: SiteId, addrs: Vec<IpAddr>) {
+        self.net.move_host(host, site, addrs);
         let (node, net) = self.node(host);
         node.moved(net);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_core::io::LinkMode;
 
 use super::{Scenario, Trouble};
-use crate::model::Access;
+use crate::model::{Access, Families};
 use crate::net::link::LinkConfig;
 use crate::rng::Rng;
 use crate::scene::Setup;
@@ -42,6 +42,13 @@ impl Scenario {
         };
         let client = rng.pick(&Access::ALL);
         let agent = rng.pick(&Access::ALL);
+        let families = |rng: &mut Rng| match rng.below(20) {
+            0..=12 => Families::V4,
+            13..=15 => Families::Both,
+            16..=17 => Families::BrokenV6,
+            _ => Families::V6,
+        };
+        let (client_ip, agent_ip) = (families(&mut rng), families(&mut rng));
         let links = match rng.below(10) {
             0 => LinkMode::Tls,
             1 if client != Access::UdpBlocked => LinkMode::Udp,
@@ -58,6 +65,8 @@ impl Scenario {
             seed,
             client,
             agent,
+            client_ip,
+            agent_ip,
             client_link,
             agent_link,
             links,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
 use super::{Failure, Outcome, Rule};
-use crate::model::{Access, Direct, direct, expected_path};
+use crate::model::{Access, Direct, Place, direct, expected_path};
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
 use crate::shell::node::Note;
@@ -131,11 +131,11 @@ type Paths = (Option<PathKind>, Option<PathKind>);
 /// The kinds of path on which client and agent may end: two pairs of them where a direct path is a matter of chance.
 fn accepted_paths(setup: &Setup) -> Vec<Paths> {
     let chance = if setup.direct {
-        direct(setup.client, setup.agent)
+        direct(setup.client_place(), setup.agent_place())
     } else {
         Direct::Never
     };
-    let relayed = |own, mode| {
+    let relayed = |own: Place, mode| {
         if mode == LinkMode::Tls {
             PathKind::RelayTls
         } else {
@@ -148,8 +148,11 @@ fn accepted_paths(setup: &Setup) -> Vec<Paths> {
         accepted.push((Some(PathKind::Direct), Some(PathKind::Direct)));
     }
     if chance < Direct::Surely {
-        let agents = relayed(setup.agent, LinkMode::Auto);
-        accepted.push((Some(relayed(setup.client, setup.links)), Some(agents)));
+        let agents = relayed(setup.agent_place(), LinkMode::Auto);
+        accepted.push((
+            Some(relayed(setup.client_place(), setup.links)),
+            Some(agents),
+        ));
     }
     accepted
 }

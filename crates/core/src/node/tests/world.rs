@@ -221,7 +221,7 @@ impl World {
             self.hosts[host].node.handle_sockets(self.now, vec![socket]);
         }
     }
-    fn socket(&self, host: usize) -> LocalSocket {
+    pub(super) fn socket(&self, host: usize) -> LocalSocket {
         let addr = self.hosts[host].addr;
         LocalSocket {
             id: SocketId(0),

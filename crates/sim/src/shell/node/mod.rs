@@ -11,7 +11,7 @@ mod send;
 mod sockets;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use byway_core::io::{
     Route, RouteReason, SocketId, Way,
 };
 use byway_core::node::{Identity, Node};
-use byway_wire::{NodeId, SecretKey, TicketSecret};
+use byway_wire::{NodeId, RelayUrl, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
 use crate::net::pipe::PipeId;
@@ -247,7 +247,7 @@ impl NodeShell {
             }
             Happening::PipeConnected { pipe } => self.links.pipe_connected(net, pipe),
             Happening::PipeData { pipe, data } => self.pipe_data(net, pipe, data),
-            Happening::PipeBroken { pipe } => self.links.pipe_broken(pipe),
+            Happening::PipeBroken { pipe } => self.links.pipe_broken(net.instant(), pipe),
             Happening::PipeRoom { pipe } => self.links.pipe_room(net, pipe),
             Happening::PipeAccepted { .. } => {}
         }
@@ -372,8 +372,8 @@ impl NodeShell {
         match output {
             Output::Batch(batch) => match Virtual::from_addr(batch.to) {
                 Some(Virtual::Peer(peer)) => self.send_batch(net, peer, &batch),
-                Some(Virtual::Link(link)) => {
-                    if let Some(relay) = self.links.relay_of(link) {
+                Some(Virtual::Link(link, attempt)) => {
+                    if let Some(relay) = self.links.attempt(link, attempt) {
                         for datagram in batch.datagrams() {
                             net.send(self.host, NODE_PORT, relay, datagram);
                         }
@@ -393,7 +393,7 @@ impl NodeShell {
             },
             Output::Drained(conn) => {
                 self.tunnels.remove(&conn);
-                self.links.drained(conn);
+                self.links.drained(net.instant(), conn);
             }
         }
     }
@@ -470,15 +470,15 @@ fn tunnel_server(
     server_config(Arc::new(crypto), transport, false)
 }
 
-/// A ticket in the simulation: the node, its relays and perhaps a secret.
+/// A ticket in the simulation: the node, its relays with their addresses, and perhaps a secret.
 pub fn target(
     node: NodeId,
-    relays: Vec<byway_wire::RelayUrl>,
+    relays: Vec<(RelayUrl, Vec<SocketAddr>)>,
     secret: Option<TicketSecret>,
 ) -> PeerTarget {
     PeerTarget {
         node,
-        relays: relays.into_iter().map(|url| (url, Vec::new())).collect(),
+        relays,
         secret,
     }
 }
