@@ -44,6 +44,10 @@ pub enum Fault {
     Sleep(HostId),
     /// It wakes up.
     Wake(HostId, Clock),
+    /// The wall clock of a host is set forwards by so much. Nothing else about it changes.
+    ClockForwards(HostId, Duration),
+    /// It is set back.
+    ClockBackwards(HostId, Duration),
     /// A site gets another public address. A host that is at it itself learns of that, one behind a NAT does not.
     Readdress(SiteId, IpAddr),
 }
@@ -69,9 +73,6 @@ pub struct World {
     restarts: BTreeMap<HostId, (u32, Restart)>,
     asleep: BTreeMap<HostId, Asleep>,
 }
-
-/// What the shell takes for a sleep (`JUMP` in `byway`'s `driver/sleep.rs`).
-const NOTICED: Duration = Duration::from_secs(5);
 
 /// A host that sleeps.
 struct Asleep {
@@ -189,6 +190,8 @@ impl World {
                 self.asleep.entry(host).or_insert(Asleep { since, kept });
             }
             Fault::Wake(host, clock) => self.wake(host, clock),
+            Fault::ClockForwards(host, by) => self.set_wall(host, true, by),
+            Fault::ClockBackwards(host, by) => self.set_wall(host, false, by),
             Fault::Readdress(site, ip) => {
                 self.net.readdress(site, ip);
                 for program in self.programs.values_mut() {
@@ -252,16 +255,17 @@ impl World {
         if clock == Clock::StandsStill {
             self.net.set_back(host, now - sleeper.since);
         }
-        // Timers that were due, and the next one is asked for.
+        // Timers that were due, and the next one is asked for. The system wakes who waits for its clock to jump.
         self.deliver(host, Happening::Wake);
-        if now - sleeper.since > NOTICED
-            && let Some(Program::Node(node)) = self.programs.get_mut(&host)
-        {
-            node.moved(&mut self.net);
-        }
         for what in sleeper.kept {
             self.deliver(host, what);
         }
+    }
+
+    fn set_wall(&mut self, host: HostId, forwards: bool, by: Duration) {
+        self.net.set_wall(host, forwards, by);
+        // As on Linux: who waits for that is woken at once.
+        self.deliver(host, Happening::Wake);
     }
 
     fn deliver(&mut self, host: HostId, what: Happening) {

@@ -224,6 +224,8 @@ pub enum Step {
 /// A datagram as it crossed the core: who sent it and to whom, as seen from outside, and what it was.
 pub type Tapped = (SocketAddr, SocketAddr, Bytes);
 
+/// Virtual time starts at this moment of wall clocks.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// How long a LAN takes.
 const LAN_DELAY: Duration = Duration::from_micros(300);
 
@@ -236,6 +238,8 @@ pub struct Network {
     lag: Duration,
     /// How far the clocks of hosts are behind that slept and did not count it.
     lags: BTreeMap<HostId, Duration>,
+    /// How far the wall clocks of hosts are before the right time, or behind it.
+    walls: BTreeMap<HostId, (Duration, Duration)>,
     seed: u64,
     queue: Queue<Event>,
     sites: Vec<Site>,
@@ -262,6 +266,7 @@ impl Network {
             now: Duration::ZERO,
             lag: Duration::ZERO,
             lags: BTreeMap::new(),
+            walls: BTreeMap::new(),
             seed,
             queue: Queue::new(),
             sites: Vec::new(),
@@ -290,6 +295,19 @@ impl Network {
     /// An instant of that clock as time since the start.
     pub fn since_start(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.base) + self.lag
+    }
+    /// The wall clock of a host, since 1970. It goes on while the host sleeps, and is as right as it was set.
+    pub fn wall(&self, host: HostId) -> Duration {
+        let (before, behind) = self.walls.get(&host).copied().unwrap_or_default();
+        (EPOCH + self.now + before).saturating_sub(behind)
+    }
+    /// The wall clock of a host is set: forwards, or back.
+    pub(crate) fn set_wall(&mut self, host: HostId, forwards: bool, by: Duration) {
+        let direction = if forwards { "forwards" } else { "back" };
+        let text = format!("host {} {direction} by {by:?}", host.0);
+        self.trace.say(self.now, "clock", text);
+        let (before, behind) = self.walls.entry(host).or_default();
+        *(if forwards { before } else { behind }) += by;
     }
     /// From now on this host is at work: instants are those of its clock.
     pub(crate) fn at_work(&mut self, host: HostId) {

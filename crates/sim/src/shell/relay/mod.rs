@@ -37,8 +37,6 @@ use budget::Budget;
 
 /// The port of every protocol.
 pub const RELAY_PORT: u16 = 443;
-/// Virtual time starts at this wall-clock second.
-const EPOCH: u64 = 1_700_000_000;
 /// After `Refused`, the link has this long to carry it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Carrier {
@@ -205,7 +203,7 @@ impl RelayShell {
         *self.counts.entry(what).or_default() += 1;
     }
     fn unix_time(&self, net: &Network) -> u64 {
-        EPOCH + net.now().as_secs()
+        net.wall(self.host).as_secs()
     }
 
     fn carry_out(&mut self, net: &mut Network, event: Event) {
