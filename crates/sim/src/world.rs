@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::net::{Happening, Hole, HostId, Network, SiteId, Step};
-use crate::shell::hostile::{Abuser, Flooder};
+use crate::shell::hostile::{Abuser, Flooder, Forger};
 use crate::shell::node::NodeShell;
 use crate::shell::relay::RelayShell;
 use crate::shell::stun::StunServer;
@@ -20,6 +20,7 @@ enum Program {
     Relay(RelayShell),
     Stun(StunServer),
     Flooder(Flooder),
+    Forger(Forger),
     Abuser(Abuser),
 }
 
@@ -115,6 +116,10 @@ impl World {
     pub fn add_flooder(&mut self, host: HostId, flooder: Flooder) {
         self.programs.insert(host, Program::Flooder(flooder));
     }
+    /// Starts a forger.
+    pub fn add_forger(&mut self, host: HostId, forger: Forger) {
+        self.programs.insert(host, Program::Forger(forger));
+    }
     /// Starts an abuser.
     pub fn add_abuser(&mut self, host: HostId, abuser: Abuser) {
         self.programs.insert(host, Program::Abuser(abuser));
@@ -140,6 +145,13 @@ impl World {
         match self.programs.get_mut(&host) {
             Some(Program::Flooder(flooder)) => flooder,
             _ => panic!("host {} is not a flooder", host.0),
+        }
+    }
+    /// The forger on a host. Panics if there is none.
+    pub fn forger(&self, host: HostId) -> &Forger {
+        match self.programs.get(&host) {
+            Some(Program::Forger(forger)) => forger,
+            _ => panic!("host {} is not a forger", host.0),
         }
     }
     /// The abuser on a host. Panics if there is none.
@@ -282,6 +294,7 @@ impl World {
             Some(Program::Relay(relay)) => relay.handle(net, what),
             Some(Program::Stun(server)) => server.handle(net, what),
             Some(Program::Flooder(flooder)) => flooder.handle(net, what),
+            Some(Program::Forger(forger)) => forger.handle(net, what),
             Some(Program::Abuser(abuser)) => abuser.handle(net, what),
             None => {}
         }

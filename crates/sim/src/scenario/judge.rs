@@ -10,6 +10,7 @@ use crate::net::link::LinkConfig;
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
 use crate::shell::node::Note;
+use crate::shell::stun::Manner;
 use crate::world::Fault;
 
 /// Paths have this long to become what the model says: longer than the longest back-off of a quarantined path.
@@ -85,7 +86,8 @@ impl Judge {
         touches
     }
 
-    /// A new tunnel goes direct as fast as the model says, as long as nothing else happens, nothing is lost, and full-size
+    /// A new tunnel goes direct as fast as the model says, as long as nothing else happens, nothing is lost, every STUN server
+    /// answers (beside a NAT that depends on the destination a silent one is waited for, for a second), and full-size
     /// datagrams pass: where they do not, a path is first used when that is certain, after four tries of each larger size
     /// (1.5 s at the least, some 40 round trips on a long path).
     pub(super) fn opening(&mut self, setup: &Setup, scene: &mut Scene, quiet_until: Duration) {
@@ -98,7 +100,9 @@ impl Judge {
         let round_trip = links.map(|link| link.delay).iter().sum::<Duration>() * 2;
         let places = (setup.client_place(), setup.agent_place());
         let within = direct_within(places.0, places.1, round_trip + RELAY_ROUND_TRIP);
-        let Some(within) = within.filter(|_| setup.direct && links.iter().all(clean)) else {
+        let answers = |manner: &Manner| matches!(manner, Manner::Honest | Manner::Repeating);
+        let clean = links.iter().all(clean) && setup.stun.iter().all(answers);
+        let Some(within) = within.filter(|_| setup.direct && clean) else {
             return;
         };
         for (host, name) in [(scene.client, "client"), (scene.agent, "agent")] {

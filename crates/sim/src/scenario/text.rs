@@ -34,10 +34,11 @@ impl fmt::Display for BadWord {
 impl std::error::Error for BadWord {}
 
 const MODES: [LinkMode; 3] = [LinkMode::Auto, LinkMode::Udp, LinkMode::Tls];
-const PLAIN_MANNERS: [Manner; 8] = [
+const PLAIN_MANNERS: [Manner; 9] = [
     Manner::Honest,
     Manner::Dead,
     Manner::Repeating,
+    Manner::Flooding,
     Manner::WrongTransaction,
     Manner::WrongSource,
     Manner::Garbage,
