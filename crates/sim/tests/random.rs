@@ -87,7 +87,7 @@ fn play_every_other(offset: u64) {
     if !direct.is_empty() {
         let [half, most, nearly, worst] = [50, 95, 99, 100].map(|share| percentile(&direct, share));
         println!(
-            "direct to stay after the last trouble: p50 {half:?}, p95 {most:?}, p99 {nearly:?}, worst {worst:?}"
+            "direct again after the last trouble: p50 {half:?}, p95 {most:?}, p99 {nearly:?}, worst {worst:?}"
         );
     }
     assert!(failed.is_empty(), "of {seeds} failed: {failed:?}");

@@ -123,12 +123,15 @@ impl Judge {
         if !setup.direct || direct(setup.client_place(), setup.agent_place()) != Direct::Surely {
             return;
         }
+        // That they stay is another rule's; a network that loses packets is measured for longer than this.
         let since = [scene.client, scene.agent].map(|host| {
             let routes = scene.routes_since(host, Duration::ZERO);
+            let before = routes.partition_point(|(at, _)| *at <= calm);
+            let from = before.saturating_sub(1);
             let direct =
                 |(_, path): &&(Duration, Option<PathKind>)| *path == Some(PathKind::Direct);
-            let stay = routes.iter().rev().take_while(direct);
-            stay.last().map(|(at, _)| *at)
+            let found = routes[from..].iter().find(direct);
+            found.map(|(at, _)| calm.max(*at))
         });
         let [Some(client), Some(agent)] = since else {
             // That they are not on it at all, another rule has said.

@@ -213,7 +213,7 @@ pub struct Outcome {
     /// Troubles that began while a transfer was under way, of how many.
     pub met: (usize, usize),
     /// Where there surely is a direct path: how long after the last trouble, or the tunnel's first answer, both sides were on
-    /// it to stay.
+    /// it.
     pub direct_after: Option<Duration>,
     /// What did not hold.
     pub failures: Vec<Failure>,

@@ -544,6 +544,10 @@ impl World {
         if !self.udp_open[host] || !self.relays[relay].alive {
             return;
         }
+        // What a liar had somebody send here is nothing to it.
+        if request.first() == Some(&0x81) {
+            return;
+        }
         let Ok(Message::Request { txid, len, .. }) = decode(request) else {
             panic!("a relay got {request:?}")
         };
