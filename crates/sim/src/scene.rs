@@ -1,6 +1,6 @@
 //! The scene of nearly every test: a client and an agent in sites of their own, a relay, and STUN servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId, Way};
@@ -8,9 +8,9 @@ use byway_relay_core::Config as RelayConfig;
 use byway_wire::relay::control::Role;
 use byway_wire::{NodeId, RelayUrl, TicketSecret};
 
-use crate::model::Access;
+use crate::model::{Access, Families, Place};
 use crate::net::link::LinkConfig;
-use crate::net::{HostId, Network, SiteConfig, SiteId};
+use crate::net::{HostId, Network, SiteConfig, SiteId, V6};
 use crate::shell::app::{Report, Task};
 use crate::shell::node::{NODE_PORT, NodeSetup, NodeShell, Note, target};
 use crate::shell::relay::{RELAY_PORT, RelayShell};
@@ -27,11 +27,15 @@ pub struct Setup {
     pub client: Access,
     /// What the agent is behind.
     pub agent: Access,
+    /// What addresses the client has.
+    pub client_ip: Families,
+    /// What addresses the agent has.
+    pub agent_ip: Families,
     /// The client's access link, both directions.
     pub client_link: LinkConfig,
     /// The agent's access link, both directions.
     pub agent_link: LinkConfig,
-    /// How long the NATs of both keep a mapping that is not used; none is what RFC 4787 asks for.
+    /// How long the NATs and firewalls of both keep what is not used; none is what RFC 4787 and RFC 6092 ask for.
     pub nat_timeout: Option<Duration>,
     /// Which carriers the client may use.
     pub links: LinkMode,
@@ -53,6 +57,8 @@ impl Default for Setup {
             seed: 1,
             client: Access::PortRestricted,
             agent: Access::PortRestricted,
+            client_ip: Families::V4,
+            agent_ip: Families::V4,
             client_link: LinkConfig::default(),
             agent_link: LinkConfig::default(),
             nat_timeout: None,
@@ -62,6 +68,26 @@ impl Default for Setup {
             second_relay: None,
             together: false,
             trace: 400,
+        }
+    }
+}
+
+impl Setup {
+    /// The client's network, as the model speaks of it.
+    pub fn client_place(&self) -> Place {
+        Place {
+            access: self.client,
+            families: self.client_ip,
+        }
+    }
+    /// The agent's network.
+    pub fn agent_place(&self) -> Place {
+        if self.together {
+            return self.client_place();
+        }
+        Place {
+            access: self.agent,
+            families: self.agent_ip,
         }
     }
 }
@@ -92,6 +118,8 @@ pub struct Scene {
     pub agent_id: NodeId,
     /// The STUN servers' addresses, as in the setup.
     pub stun: Vec<SocketAddr>,
+    /// The relays with their addresses: what a ticket holds.
+    relays: Vec<(RelayUrl, Vec<SocketAddr>)>,
     dialled: Duration,
 }
 
@@ -113,14 +141,32 @@ pub const SECOND_RELAY_ADDR: SocketAddr = SocketAddr::new(
     RELAY_PORT,
 );
 
+/// The network and the host's number in it, of IPv6 addresses.
+const CLIENT_V6: [u16; 2] = [0xc, 2];
+const AGENT_V6: [u16; 2] = [0xa, 3];
+/// The relays' and STUN servers' networks, in IPv6.
+const RELAY_NET: u16 = 0x5100;
+const SECOND_RELAY_NET: u16 = 0x5101;
+const STUN_NET: u16 = 0x2;
+/// What RFC 6092 asks for at the least, as RFC 4787 does.
+const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// An address of a network of the documentation prefix (RFC 3849).
+pub const fn v6(network: u16, host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host))
+}
+
 impl Scene {
     /// Builds it. `base` is where virtual time starts. The agent is started and linked to the relay; the client has not
     /// dialled yet.
     pub fn new(base: Instant, setup: &Setup) -> Self {
         let mut net = Network::new(base, setup.seed, Trace::new(setup.trace));
         let public = |name| site(name, Access::Open, None, LinkConfig::default());
-        let private = |name, access, ip, link| {
-            let mut place = site(name, access, Some(ip), link);
+        let private = |name, place: Place, ip, link| {
+            let mut place = site(name, place, Some(ip), link);
+            if let (Some(timeout), V6::Firewall(own)) = (setup.nat_timeout, &mut place.v6) {
+                *own = timeout;
+            }
             if let Some(timeout) = setup.nat_timeout {
                 place.nat = place.nat.map(|(nat, ip)| (nat.timeout(timeout), ip));
             }
@@ -129,7 +175,7 @@ impl Scene {
         let relay_site = net.add_site(public("relay"));
         let client_site = net.add_site(private(
             "client",
-            setup.client,
+            setup.client_place(),
             [203, 0, 113, 10],
             setup.client_link,
         ));
@@ -138,32 +184,34 @@ impl Scene {
         } else {
             net.add_site(private(
                 "agent",
-                setup.agent,
+                setup.agent_place(),
                 [203, 0, 113, 20],
                 setup.agent_link,
             ))
         };
-        let relay = net.add_host(relay_site, vec![RELAY_ADDR.ip()], &[RELAY_PORT]);
-        let inside = |access: Access, public: [u8; 4], private: [u8; 4]| {
-            vec![IpAddr::from(if access == Access::Open {
-                public
-            } else {
-                private
-            })]
-        };
+        let of_relay = |addr: SocketAddr, network| vec![addr.ip(), v6(network, 1)];
+        let addrs = of_relay(RELAY_ADDR, RELAY_NET);
+        let relay = net.add_host(relay_site, addrs, &[RELAY_PORT, STUN_PORT]);
+        let inside =
+            |place: Place, public: [u8; 4], private: [u8; 4], [network, host]: [u16; 2]| {
+                let v4 = if place.access == Access::Open {
+                    public
+                } else {
+                    private
+                };
+                let v4 = place.families.has_v4().then(|| IpAddr::from(v4));
+                let v6 = place.families.has_v6().then(|| v6(network, host));
+                v4.into_iter().chain(v6).collect()
+            };
+        let (client_place, agent_place) = (setup.client_place(), setup.agent_place());
         let client = net.add_host(
             client_site,
-            inside(setup.client, [203, 0, 113, 11], [10, 0, 0, 2]),
+            inside(client_place, [203, 0, 113, 11], [10, 0, 0, 2], CLIENT_V6),
             &[NODE_PORT],
         );
-        let agent_access = if setup.together {
-            setup.client
-        } else {
-            setup.agent
-        };
         let agent = net.add_host(
             agent_site,
-            inside(agent_access, [203, 0, 113, 21], [10, 0, 0, 3]),
+            inside(agent_place, [203, 0, 113, 21], [10, 0, 0, 3], AGENT_V6),
             &[NODE_PORT],
         );
         let mut world = World::new(net);
@@ -172,7 +220,8 @@ impl Scene {
         for (n, manner) in setup.stun.iter().enumerate() {
             let ip = IpAddr::from([192, 0, 2, 10 + n as u8]);
             let place = world.net.add_site(public("stun"));
-            let host = world.net.add_host(place, vec![ip], &[STUN_PORT]);
+            let addrs = vec![ip, v6(STUN_NET, 10 + n as u16)];
+            let host = world.net.add_host(place, addrs, &[STUN_PORT]);
             let server = StunServer::new(&world.net, host, *manner);
             world.add_stun(host, server);
             stun.push(SocketAddr::new(ip, STUN_PORT));
@@ -180,21 +229,28 @@ impl Scene {
         let second_relay = setup.second_relay.map(|link| {
             let place = site("second relay", Access::Open, None, link);
             let place = world.net.add_site(place);
-            let ip = SECOND_RELAY_ADDR.ip();
-            let host = world.net.add_host(place, vec![ip], &[RELAY_PORT]);
+            let addrs = of_relay(SECOND_RELAY_ADDR, SECOND_RELAY_NET);
+            let host = world.net.add_host(place, addrs, &[RELAY_PORT, STUN_PORT]);
             start_relay(&mut world, host, SECOND_RELAY_KEY);
             (host, place)
         });
-        let mut relays = vec![(RELAY_ADDR, RELAY_KEY)];
-        relays.extend(second_relay.map(|_| (SECOND_RELAY_ADDR, SECOND_RELAY_KEY)));
-        let relays = relays.into_iter().map(|(addr, key)| {
-            let url = RelayShell::url(addr, key);
-            (
-                url.unwrap_or_else(|| unreachable!("a literal address makes a URL")),
-                addr,
-            )
+        let mut relays = vec![(RELAY_ADDR, RELAY_KEY, RELAY_NET)];
+        let second = (SECOND_RELAY_ADDR, SECOND_RELAY_KEY, SECOND_RELAY_NET);
+        relays.extend(second_relay.map(|_| second));
+        let v4_alone = [client_place, agent_place].map(|p| p.families) == [Families::V4; 2];
+        let relays = (1..).zip(relays).map(|(n, (addr, key, network))| {
+            // Where there is one family, a relay is called by its address; where there are two, by a name that has both.
+            let (name, addrs) = if v4_alone {
+                (addr.ip().to_string(), vec![addr])
+            } else {
+                let six = SocketAddr::new(v6(network, 1), RELAY_PORT);
+                (format!("relay{n}.test"), vec![six, addr])
+            };
+            let url = RelayShell::url(&name, key);
+            let url = url.unwrap_or_else(|| unreachable!("an address or a plain name makes a URL"));
+            (url, addrs)
         });
-        let relays: Vec<(RelayUrl, SocketAddr)> = relays.collect();
+        let relays: Vec<(RelayUrl, Vec<SocketAddr>)> = relays.collect();
         for (host, key, role) in [
             (client, CLIENT_KEY, Role::Client),
             (agent, AGENT_KEY, Role::Agent),
@@ -215,12 +271,18 @@ impl Scene {
             };
             let mut node = NodeShell::new(&world.net, host, NodeSetup { key, config });
             let now = world.net.instant();
-            for addr in &stun {
-                node.node().add_stun_server(now, addr.to_string(), *addr);
+            let has_v6 = world.net.addrs(host).iter().any(IpAddr::is_ipv6);
+            for (addr, n) in stun.iter().zip(10..) {
+                let label = addr.to_string();
+                if has_v6 {
+                    let six = SocketAddr::new(v6(STUN_NET, n), STUN_PORT);
+                    node.node().add_stun_server(now, label.clone(), six);
+                }
+                node.node().add_stun_server(now, label, *addr);
             }
             if role == Role::Agent {
-                for (url, addr) in &relays {
-                    node.node().add_relay(now, url.clone(), vec![*addr]);
+                for (url, addrs) in &relays {
+                    node.node().add_relay(now, url.clone(), addrs.clone());
                 }
             }
             world.add_node(node);
@@ -236,7 +298,8 @@ impl Scene {
             relay_site,
             second_relay,
             url: relays[0].0.clone(),
-            urls: relays.into_iter().map(|(url, _)| url).collect(),
+            urls: relays.iter().map(|(url, _)| url.clone()).collect(),
+            relays,
             agent_id,
             stun,
             dialled: Duration::ZERO,
@@ -261,7 +324,7 @@ impl Scene {
     pub fn dial_now(&mut self, tasks: Vec<Task>) -> PeerId {
         self.dialled = self.world.net.now();
         let secret = Some(TicketSecret::from_bytes(SECRET));
-        let ticket = target(self.agent_id, self.urls.clone(), secret);
+        let ticket = target(self.agent_id, self.relays.clone(), secret);
         let (client, net) = self.world.node(self.client);
         client.connect(net, ticket, tasks)
     }
@@ -380,13 +443,25 @@ fn way_text(way: Option<Way>) -> String {
     }
 }
 
-fn site(name: &str, access: Access, external: Option<[u8; 4]>, link: LinkConfig) -> SiteConfig {
+/// A network of that kind, the IPv4 address of its NAT, and both directions of its access link.
+pub fn site(
+    name: &str,
+    place: impl Into<Place>,
+    external: Option<[u8; 4]>,
+    link: LinkConfig,
+) -> SiteConfig {
+    let Place { access, families } = place.into();
     SiteConfig {
         name: name.to_owned(),
         nat: access
             .nat()
             .zip(external)
             .map(|(nat, ip)| (nat, IpAddr::from(ip))),
+        v6: match access {
+            _ if families == Families::BrokenV6 => V6::Broken,
+            Access::Open => V6::Plain,
+            _ => V6::Firewall(FLOW_TIMEOUT),
+        },
         udp_blocked: access == Access::UdpBlocked,
         up: link,
         down: link,

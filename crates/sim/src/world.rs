@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::net::{Happening, Hole, HostId, Network, SiteId, Step};
-use crate::shell::hostile::{Abuser, Flooder};
+use crate::shell::hostile::{Abuser, Flooder, Forger};
 use crate::shell::node::NodeShell;
 use crate::shell::relay::RelayShell;
 use crate::shell::stun::StunServer;
@@ -20,6 +20,7 @@ enum Program {
     Relay(RelayShell),
     Stun(StunServer),
     Flooder(Flooder),
+    Forger(Forger),
     Abuser(Abuser),
 }
 
@@ -44,6 +45,10 @@ pub enum Fault {
     Sleep(HostId),
     /// It wakes up.
     Wake(HostId, Clock),
+    /// The wall clock of a host is set forwards by so much. Nothing else about it changes.
+    ClockForwards(HostId, Duration),
+    /// It is set back.
+    ClockBackwards(HostId, Duration),
     /// A site gets another public address. A host that is at it itself learns of that, one behind a NAT does not.
     Readdress(SiteId, IpAddr),
 }
@@ -69,9 +74,6 @@ pub struct World {
     restarts: BTreeMap<HostId, (u32, Restart)>,
     asleep: BTreeMap<HostId, Asleep>,
 }
-
-/// What the shell takes for a sleep (`JUMP` in `byway`'s `driver/sleep.rs`).
-const NOTICED: Duration = Duration::from_secs(5);
 
 /// A host that sleeps.
 struct Asleep {
@@ -114,6 +116,10 @@ impl World {
     pub fn add_flooder(&mut self, host: HostId, flooder: Flooder) {
         self.programs.insert(host, Program::Flooder(flooder));
     }
+    /// Starts a forger.
+    pub fn add_forger(&mut self, host: HostId, forger: Forger) {
+        self.programs.insert(host, Program::Forger(forger));
+    }
     /// Starts an abuser.
     pub fn add_abuser(&mut self, host: HostId, abuser: Abuser) {
         self.programs.insert(host, Program::Abuser(abuser));
@@ -141,6 +147,13 @@ impl World {
             _ => panic!("host {} is not a flooder", host.0),
         }
     }
+    /// The forger on a host. Panics if there is none.
+    pub fn forger(&self, host: HostId) -> &Forger {
+        match self.programs.get(&host) {
+            Some(Program::Forger(forger)) => forger,
+            _ => panic!("host {} is not a forger", host.0),
+        }
+    }
     /// The abuser on a host. Panics if there is none.
     pub fn abuser(&self, host: HostId) -> &Abuser {
         match self.programs.get(&host) {
@@ -150,8 +163,8 @@ impl World {
     }
 
     /// A node's host is carried to another network, and the system tells the node.
-    pub fn move_node(&mut self, host: HostId, site: SiteId, addr: IpAddr) {
-        self.net.move_host(host, site, vec![addr]);
+    pub fn move_node(&mut self, host: HostId, site: SiteId, addrs: Vec<IpAddr>) {
+        self.net.move_host(host, site, addrs);
         let (node, net) = self.node(host);
         node.moved(net);
     }
@@ -189,6 +202,8 @@ impl World {
                 self.asleep.entry(host).or_insert(Asleep { since, kept });
             }
             Fault::Wake(host, clock) => self.wake(host, clock),
+            Fault::ClockForwards(host, by) => self.set_wall(host, true, by),
+            Fault::ClockBackwards(host, by) => self.set_wall(host, false, by),
             Fault::Readdress(site, ip) => {
                 self.net.readdress(site, ip);
                 for program in self.programs.values_mut() {
@@ -252,16 +267,17 @@ impl World {
         if clock == Clock::StandsStill {
             self.net.set_back(host, now - sleeper.since);
         }
-        // Timers that were due, and the next one is asked for.
+        // Timers that were due, and the next one is asked for. The system wakes who waits for its clock to jump.
         self.deliver(host, Happening::Wake);
-        if now - sleeper.since > NOTICED
-            && let Some(Program::Node(node)) = self.programs.get_mut(&host)
-        {
-            node.moved(&mut self.net);
-        }
         for what in sleeper.kept {
             self.deliver(host, what);
         }
+    }
+
+    fn set_wall(&mut self, host: HostId, forwards: bool, by: Duration) {
+        self.net.set_wall(host, forwards, by);
+        // As on Linux: who waits for that is woken at once.
+        self.deliver(host, Happening::Wake);
     }
 
     fn deliver(&mut self, host: HostId, what: Happening) {
@@ -278,6 +294,7 @@ impl World {
             Some(Program::Relay(relay)) => relay.handle(net, what),
             Some(Program::Stun(server)) => server.handle(net, what),
             Some(Program::Flooder(flooder)) => flooder.handle(net, what),
+            Some(Program::Forger(forger)) => forger.handle(net, what),
             Some(Program::Abuser(abuser)) => abuser.handle(net, what),
             None => {}
         }

@@ -7,7 +7,7 @@
 mod common;
 
 use byway_sim::scenario::{Outcome, Scenario, shrink};
-use common::{base, env};
+use common::{base, env, percentile};
 
 /// How many seeds are played where nothing else is said.
 const SEEDS: u64 = 150;
@@ -66,11 +66,13 @@ fn play_every_other(offset: u64) {
     assert!(seeds > 0, "BYWAY_SIM_SEEDS=0 plays nothing");
     let mut failed = Vec::new();
     let (mut met, mut troubles) = (0, 0);
+    let mut direct = Vec::new();
     for seed in (first..first + seeds).filter(|seed| seed % 2 == offset) {
         let scenario = Scenario::generate(seed);
         let outcome = scenario.run(base());
         met += outcome.met.0;
         troubles += outcome.met.1;
+        direct.extend(outcome.direct_after);
         if !outcome.failures.is_empty() {
             let replay = command("BYWAY_SIM_SEED", &seed.to_string());
             eprintln!("seed {seed}:\n{}{replay}", describe(&outcome));
@@ -81,6 +83,13 @@ fn play_every_other(offset: u64) {
         }
     }
     println!("{met} of {troubles} troubles met a transfer");
+    direct.sort();
+    if !direct.is_empty() {
+        let [half, most, nearly, worst] = [50, 95, 99, 100].map(|share| percentile(&direct, share));
+        println!(
+            "direct again after the last trouble: p50 {half:?}, p95 {most:?}, p99 {nearly:?}, worst {worst:?}"
+        );
+    }
     assert!(failed.is_empty(), "of {seeds} failed: {failed:?}");
     // A trouble that nothing is under way to meet shows nothing.
     let enough = troubles < 20 || met * 10 >= troubles * 9;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 use byway_sim::model::{Access, direct_possible};
 use byway_sim::net::link::LinkConfig;
-use byway_sim::net::{HostId, SiteConfig, SiteId};
+use byway_sim::net::{HostId, SiteConfig, SiteId, V6};
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::Note;
@@ -20,6 +20,7 @@ fn network(s: &mut Scene, access: Access, n: u8) -> (SiteId, IpAddr) {
     let site = s.world.net.add_site(SiteConfig {
         name: format!("network {n}"),
         nat: access.nat().map(|nat| (nat, external)),
+        v6: V6::Plain,
         udp_blocked: access == Access::UdpBlocked,
         up: LinkConfig::default(),
         down: LinkConfig::default(),
@@ -48,7 +49,7 @@ fn back_after(s: &mut Scene, peer: PeerId, since: Duration) -> Duration {
 }
 
 fn carry(s: &mut Scene, host: HostId, to: (SiteId, IpAddr)) -> Duration {
-    s.world.move_node(host, to.0, to.1);
+    s.world.move_node(host, to.0, vec![to.1]);
     s.world.net.now()
 }
 

@@ -241,11 +241,25 @@ impl Paths {
             path.start_over(cx.now, self.primary == Some(path.id));
             self.pings.forget(path.id);
         }
+        self.ask_anew(cx);
         self.restart_spray(cx.now);
         // A doubt that is older has grown slow.
         self.doubt = None;
         self.suspect(cx, Cause::Network);
         self.run_checks(cx);
+    }
+
+    /// Addresses that nobody attests were asked from another network, perhaps one that leads to none of their family: the
+    /// NAT of this one never saw it. Those that the peer names now are asked once more. What brings this about is the host's
+    /// alone, and bounded by its shell.
+    fn ask_anew(&mut self, cx: &mut Cx<'_>) {
+        let in_vain = |p: &&Path| p.is_direct() && !p.attested && !p.told;
+        let in_vain: Vec<PathId> = self.table.values().filter(in_vain).map(|p| p.id).collect();
+        for id in in_vain {
+            self.remove(id);
+        }
+        self.tried.clear();
+        self.expand(cx);
     }
 
     /// Tells the peer our candidates.
@@ -550,6 +564,10 @@ impl Paths {
                 .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
                 .map(|s| s.id)
                 .collect();
+            // Nobody was asked there: that waits for a network of its family.
+            if sockets.is_empty() {
+                continue;
+            }
             for socket in sockets {
                 let way = Way::Direct { socket, remote };
                 if self.find(way).is_none() {

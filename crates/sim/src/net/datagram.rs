@@ -43,6 +43,11 @@ impl Network {
             Some(nat) if from.is_ipv4() => nat.outbound(self.now, from, to),
             _ => from,
         };
+        if let Some(firewall) = &mut site.firewall
+            && from.is_ipv6()
+        {
+            firewall.outbound(self.now, from, to);
+        }
         if let Some(nat) = &site.nat
             && nat.external() == to.ip()
         {
@@ -106,7 +111,7 @@ impl Network {
         let Some(site_id) = self.public.get(&to.ip()).copied() else {
             return self.fate("unroutable", Some(from), to, &data);
         };
-        if self.swallowed(from_site, site_id, Some(&data)) {
+        if self.swallowed(from_site, site_id, Some((to, &data))) {
             return self.fate("hole", Some(from), to, &data);
         }
         if let Some((own, tapped)) = &mut self.tapped
@@ -165,6 +170,13 @@ impl Network {
                 }
             }
         }
+        if let Some(firewall) = &site.firewall
+            && to.is_ipv6()
+            && !firewall.lets_in(self.now, to, from)
+        {
+            self.fate("filtered", Some(from), to, &data);
+            return Step::Inside;
+        }
         match site.lan.get(&to.ip()).copied() {
             Some(host) => self.deliver(from_site, host, from, to, data),
             None => Step::Inside,
@@ -193,14 +205,20 @@ impl Network {
         Step::Host(id, Happening::Datagram { from, to, data })
     }
 
-    pub(super) fn swallowed(&self, from: SiteId, to: SiteId, datagram: Option<&[u8]>) -> bool {
+    pub(super) fn swallowed(
+        &self,
+        from: SiteId,
+        to: SiteId,
+        datagram: Option<(SocketAddr, &[u8])>,
+    ) -> bool {
         self.holes.iter().any(|hole| {
             hole.from.is_none_or(|s| s == from)
                 && hole.to.is_none_or(|s| s == to)
                 && match (hole.what, datagram) {
                     (Traffic::All, _) | (Traffic::Udp, Some(_)) => true,
-                    (Traffic::FirstByte(b), Some(d)) => d.first() == Some(&b),
-                    (Traffic::LongerThan(n), Some(d)) => d.len() > n,
+                    (Traffic::V6, Some((to, _))) => to.is_ipv6(),
+                    (Traffic::FirstByte(b), Some((_, d))) => d.first() == Some(&b),
+                    (Traffic::LongerThan(n), Some((_, d))) => d.len() > n,
                     (_, None) => false,
                 }
         })

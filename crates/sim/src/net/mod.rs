@@ -10,6 +10,9 @@
 //!
 //! Hosts of one site reach each other over its LAN without any of that. Byte pipes (TCP) are in [`pipe`].
 //!
+//! A NAT is IPv4's alone. IPv6 addresses are public, behind a firewall if the site has one; a site with broken IPv6 gives
+//! its hosts addresses to which nobody finds a way.
+//!
 //! An attacker's network is no different, but it may do what real ones can: send with any source address
 //! ([`Network::send_spoofed`]), and listen to the core ([`Network::tap`]).
 //!
@@ -17,6 +20,7 @@
 //! clock to it and returns what a host must hear of.
 
 mod datagram;
+mod firewall;
 pub mod link;
 pub mod nat;
 pub mod pipe;
@@ -30,6 +34,7 @@ use bytes::Bytes;
 
 use crate::rng::Rng;
 use crate::trace::Trace;
+use firewall::Firewall;
 use link::{Link, LinkConfig};
 use nat::{Nat, NatConfig};
 use pipe::{PipeId, Pipes, Side};
@@ -50,12 +55,26 @@ pub struct SiteConfig {
     pub name: String,
     /// The NAT in front of its hosts; none: the hosts' addresses are public.
     pub nat: Option<(NatConfig, IpAddr)>,
+    /// What stands in front of its hosts' IPv6 addresses.
+    pub v6: V6,
     /// A firewall drops all UDP in both directions (inside the site UDP works).
     pub udp_blocked: bool,
     /// From the site to the core.
     pub up: LinkConfig,
     /// From the core to the site.
     pub down: LinkConfig,
+}
+
+/// What a site does with IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum V6 {
+    /// It carries it as it is.
+    #[default]
+    Plain,
+    /// A stateful firewall stands in front of it, which forgets a flow after this time.
+    Firewall(Duration),
+    /// Its hosts' addresses lead nowhere: what they send goes out, and nothing ever comes back.
+    Broken,
 }
 
 /// Which traffic a hole swallows.
@@ -65,6 +84,8 @@ pub enum Traffic {
     All,
     /// Datagrams.
     Udp,
+    /// IPv6 datagrams.
+    V6,
     /// Datagrams whose payload begins with this byte.
     FirstByte(u8),
     /// Datagrams whose payload is longer than this.
@@ -159,6 +180,7 @@ enum Event {
 struct Site {
     config: SiteConfig,
     nat: Option<Nat>,
+    firewall: Option<Firewall>,
     up: Link,
     down: Link,
     lan: BTreeMap<IpAddr, HostId>,
@@ -173,6 +195,17 @@ struct Host {
     /// False: the process is dead; the machine answers pipes with a reset and UDP with nothing.
     alive: bool,
     wake: Option<Duration>,
+}
+
+impl Site {
+    /// True if a host's own address is its address outside too.
+    fn is_public(&self, addr: IpAddr) -> bool {
+        if addr.is_ipv4() {
+            self.nat.is_none()
+        } else {
+            self.config.v6 != V6::Broken
+        }
+    }
 }
 
 /// What [`Network::step`] found.
@@ -191,6 +224,8 @@ pub enum Step {
 /// A datagram as it crossed the core: who sent it and to whom, as seen from outside, and what it was.
 pub type Tapped = (SocketAddr, SocketAddr, Bytes);
 
+/// Virtual time starts at this moment of wall clocks.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// How long a LAN takes.
 const LAN_DELAY: Duration = Duration::from_micros(300);
 
@@ -203,6 +238,8 @@ pub struct Network {
     lag: Duration,
     /// How far the clocks of hosts are behind that slept and did not count it.
     lags: BTreeMap<HostId, Duration>,
+    /// How far the wall clocks of hosts are before the right time, or behind it.
+    walls: BTreeMap<HostId, (Duration, Duration)>,
     seed: u64,
     queue: Queue<Event>,
     sites: Vec<Site>,
@@ -229,6 +266,7 @@ impl Network {
             now: Duration::ZERO,
             lag: Duration::ZERO,
             lags: BTreeMap::new(),
+            walls: BTreeMap::new(),
             seed,
             queue: Queue::new(),
             sites: Vec::new(),
@@ -258,6 +296,19 @@ impl Network {
     pub fn since_start(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.base) + self.lag
     }
+    /// The wall clock of a host, since 1970. It goes on while the host sleeps, and is as right as it was set.
+    pub fn wall(&self, host: HostId) -> Duration {
+        let (before, behind) = self.walls.get(&host).copied().unwrap_or_default();
+        (EPOCH + self.now + before).saturating_sub(behind)
+    }
+    /// The wall clock of a host is set: forwards, or back.
+    pub(crate) fn set_wall(&mut self, host: HostId, forwards: bool, by: Duration) {
+        let direction = if forwards { "forwards" } else { "back" };
+        let text = format!("host {} {direction} by {by:?}", host.0);
+        self.trace.say(self.now, "clock", text);
+        let (before, behind) = self.walls.entry(host).or_default();
+        *(if forwards { before } else { behind }) += by;
+    }
     /// From now on this host is at work: instants are those of its clock.
     pub(crate) fn at_work(&mut self, host: HostId) {
         self.lag = self.lags.get(&host).copied().unwrap_or_default();
@@ -278,6 +329,10 @@ impl Network {
             nat: config
                 .nat
                 .map(|(nat, external)| Nat::new(nat, external, self.rng(&label("nat")))),
+            firewall: match config.v6 {
+                V6::Firewall(timeout) => Some(Firewall::new(timeout)),
+                V6::Plain | V6::Broken => None,
+            },
             up: Link::new(config.up, self.rng(&label("up"))),
             down: Link::new(config.down, self.rng(&label("down"))),
             lan: BTreeMap::new(),
@@ -285,13 +340,13 @@ impl Network {
         });
         id
     }
-    /// Adds a host to a site; without a NAT its addresses are public.
+    /// Adds a host to a site; IPv6 addresses are public, and IPv4 ones without a NAT.
     pub fn add_host(&mut self, site: SiteId, addrs: Vec<IpAddr>, ports: &[u16]) -> HostId {
         let id = HostId(self.hosts.len() as u32);
         let place = &mut self.sites[site.0 as usize];
         for addr in &addrs {
             place.lan.insert(*addr, id);
-            if place.nat.is_none() {
+            if place.is_public(*addr) {
                 self.public.insert(*addr, site);
             }
         }
@@ -310,15 +365,16 @@ impl Network {
         let left = std::mem::replace(&mut host.site, site);
         let old = std::mem::replace(&mut host.addrs, addrs.clone());
         for addr in &old {
-            self.sites[left.0 as usize].lan.remove(addr);
-            if self.public.get(addr) == Some(&left) && self.sites[left.0 as usize].nat.is_none() {
+            let left_site = &mut self.sites[left.0 as usize];
+            left_site.lan.remove(addr);
+            if self.public.get(addr) == Some(&left) && left_site.is_public(*addr) {
                 self.public.remove(addr);
             }
         }
         let place = &mut self.sites[site.0 as usize];
         for addr in addrs {
             place.lan.insert(addr, id);
-            if place.nat.is_none() {
+            if place.is_public(addr) {
                 self.public.insert(addr, site);
             }
         }
@@ -361,31 +417,46 @@ impl Network {
         up.delay = delay;
         down.delay = delay;
     }
-    /// A site gets another public address: that of its NAT, which starts anew, or, where there is none, that of its one
-    /// host. What is sent to the old one arrives nowhere.
+    /// A site gets another public address of this family: that of its NAT, which starts anew, or, where there is none, that
+    /// of its one host. What is sent to the old one arrives nowhere.
     pub fn readdress(&mut self, site: SiteId, ip: IpAddr) {
         let text = format!("site {} is at {ip}", site.0);
         self.trace.say(self.now, "readdress", text);
-        self.public.retain(|_, at| *at != site);
+        self.public
+            .retain(|old, at| *at != site || old.is_ipv4() != ip.is_ipv4());
         self.public.insert(ip, site);
         let rng = self.rng(&format!("nat {} at {ip}", site.0));
         let place = &mut self.sites[site.0 as usize];
-        if let Some(nat) = &mut place.nat {
+        let same_family = |old: &IpAddr| old.is_ipv4() == ip.is_ipv4();
+        let one = place.lan.iter().find(|(old, _)| same_family(old));
+        if let Some(nat) = &mut place.nat
+            && ip.is_ipv4()
+        {
             *nat = Nat::new(nat.config(), ip, rng);
-        } else if let Some(host) = place.lan.values().next().copied() {
-            place.lan = BTreeMap::from([(ip, host)]);
-            self.hosts[host.0 as usize].addrs = vec![ip];
+        } else if let Some((_, host)) = one {
+            let host = *host;
+            place.lan.retain(|old, _| !same_family(old));
+            place.lan.insert(ip, host);
+            let addrs = &mut self.hosts[host.0 as usize].addrs;
+            for addr in addrs.iter_mut().filter(|old| same_family(old)) {
+                *addr = ip;
+            }
         }
-        self.pipes_cut_by_nat(site);
+        self.pipes_cut(site, |from| same_family(&from));
     }
-    /// Restarts a site's NAT: all mappings are gone, of datagrams and of pipes; new ones get other ports.
+    /// Restarts a site's NAT, and its firewall: all mappings are gone, of datagrams and of pipes; new ones get other ports.
     pub fn rebind_nat(&mut self, site: SiteId) {
         let text = format!("NAT of site {}", site.0);
         self.trace.say(self.now, "rebind", text);
-        if let Some(nat) = &mut self.sites[site.0 as usize].nat {
+        let place = &mut self.sites[site.0 as usize];
+        if let Some(nat) = &mut place.nat {
             nat.rebind();
-            self.pipes_cut_by_nat(site);
         }
+        if let Some(firewall) = &mut place.firewall {
+            firewall.restart();
+        }
+        let (v4, v6) = (place.nat.is_some(), place.firewall.is_some());
+        self.pipes_cut(site, |from| if from.is_ipv4() { v4 } else { v6 });
     }
     /// True if the site's NAT would let a datagram from `from` in at its external port `port` now.
     pub fn lets_in(&self, site: SiteId, port: u16, from: SocketAddr) -> bool {

@@ -15,7 +15,7 @@
 //! nothing it said was acknowledged for long enough.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -161,9 +161,11 @@ impl Network {
         self.pipes.next += 1;
         // What the other end sees: the site's public address, and a port of its own for each pipe.
         let site = &self.sites[self.site_of(host).0 as usize];
+        let own = self.addrs(host).iter();
+        let own = own.copied().find(|own| own.is_ipv4() == to.is_ipv4());
         let ip = match &site.nat {
-            Some(nat) => nat.external(),
-            None => self.addrs(host).first().copied().unwrap_or(to.ip()),
+            Some(nat) if to.is_ipv4() => nat.external(),
+            _ => own.unwrap_or(to.ip()),
         };
         let port = 30_000 + (id.0 % 30_000) as u16;
         let mut lanes: [Lane; 2] = Default::default();
@@ -240,13 +242,15 @@ impl Network {
         let here = self.hosts[pipe.dialler.0 as usize].site;
         let cut = pipe.cut;
         let astray = pipe.astray;
+        let from_ip = pipe.from.ip();
         let route = there.map(|there| match side {
             Side::Dialler => (here, there),
             Side::Acceptor => (there, here),
         });
         let open = route.filter(|(from, to)| {
-            let no_mapping = cut && side == Side::Acceptor;
-            !astray && !no_mapping && !self.swallowed(*from, *to, None)
+            // Neither through a NAT that has forgotten it, nor to an address that leads nowhere.
+            let lost = side == Side::Acceptor && (cut || !self.public.contains_key(&from_ip));
+            !astray && !lost && !self.swallowed(*from, *to, None)
         });
         if cut && open.is_some() {
             self.pipe_reset_by_stranger(id);
@@ -312,10 +316,10 @@ impl Network {
             .map(|host| (host, Happening::PipeRoom { pipe: id }))
     }
 
-    /// A site's NAT has forgotten the pipes that were dialled from there.
-    pub(super) fn pipes_cut_by_nat(&mut self, site: SiteId) {
+    /// A site's NAT or firewall has forgotten the pipes that were dialled from there, from such addresses.
+    pub(super) fn pipes_cut(&mut self, site: SiteId, from: impl Fn(IpAddr) -> bool) {
         for pipe in self.pipes.all.values_mut() {
-            if self.hosts[pipe.dialler.0 as usize].site == site {
+            if self.hosts[pipe.dialler.0 as usize].site == site && from(pipe.from.ip()) {
                 pipe.cut = true;
                 // What was coming in finds no mapping any more.
                 pipe.lanes[Side::Acceptor as usize].flying.clear();

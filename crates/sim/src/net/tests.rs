@@ -30,6 +30,7 @@ fn lab(nat: NatConfig) -> Lab {
     let place = |name: &str, nat| SiteConfig {
         name: name.to_owned(),
         nat,
+        v6: V6::Plain,
         udp_blocked: false,
         up: LinkConfig::default(),
         down: LinkConfig::default(),
@@ -211,6 +212,7 @@ fn a_datagram_with_a_false_source_arrives_with_it_and_is_counted_for_its_real_on
     let cafe = net.add_site(SiteConfig {
         name: "cafe".to_owned(),
         nat: None,
+        v6: V6::Plain,
         udp_blocked: false,
         up: LinkConfig::default(),
         down: LinkConfig::default(),
@@ -343,6 +345,7 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
             let site = net.add_site(SiteConfig {
                 name: String::new(),
                 nat: None,
+                v6: V6::Plain,
                 udp_blocked: false,
                 up: lossy,
                 down: lossy,

@@ -5,13 +5,15 @@ use std::time::Duration;
 use byway_core::io::LinkMode;
 
 use super::{Scenario, Trouble};
-use crate::model::Access;
+use crate::model::{Access, Families};
 use crate::net::link::LinkConfig;
 use crate::rng::Rng;
 use crate::scene::Setup;
 use crate::shell::app::Task;
 use crate::shell::stun::Manner;
 
+/// In milliseconds: eight hours.
+const FARTHEST_JUMP: u64 = 8 * 3_600_000;
 /// In milliseconds. A transfer over TLS is still held up for longer after longer ones (`tests/faults/asleep.rs`).
 const LONGEST_SLEEP: u64 = 600_000;
 
@@ -42,6 +44,13 @@ impl Scenario {
         };
         let client = rng.pick(&Access::ALL);
         let agent = rng.pick(&Access::ALL);
+        let families = |rng: &mut Rng| match rng.below(20) {
+            0..=12 => Families::V4,
+            13..=15 => Families::Both,
+            16..=17 => Families::BrokenV6,
+            _ => Families::V6,
+        };
+        let (client_ip, agent_ip) = (families(&mut rng), families(&mut rng));
         let links = match rng.below(10) {
             0 => LinkMode::Tls,
             1 if client != Access::UdpBlocked => LinkMode::Udp,
@@ -58,6 +67,8 @@ impl Scenario {
             seed,
             client,
             agent,
+            client_ip,
+            agent_ip,
             client_link,
             agent_link,
             links,
@@ -87,9 +98,9 @@ impl Scenario {
         for _ in 0..rng.below(4) {
             let what = trouble(&mut rng, &setup, &troubles);
             // One after the other: two at once can cut every path, which says nothing.
-            let free = troubles
-                .last()
-                .map_or(ms(100), |(at, lasts, _)| *at + *lasts + ms(3000));
+            let free = troubles.last().map_or(ms(100), |(at, lasts, what)| {
+                *at + what.lasts(*lasts) + ms(3000)
+            });
             let at = free + rng.up_to(ms(4000));
             let lasts = lasts(&mut rng, what);
             troubles.push((at, lasts, what));
@@ -145,7 +156,13 @@ fn trouble(rng: &mut Rng, setup: &Setup, before: &[(Duration, Duration, Trouble)
 fn lasts(rng: &mut Rng, what: Trouble) -> Duration {
     let ms = Duration::from_millis;
     match what {
-        Trouble::ClientSleeps | Trouble::ClientSleepsCounted => ms(match rng.below(10) {
+        // Two of the clock in ten stay below what is taken for a sleep.
+        what if what.is_clock() => ms(match rng.below(10) {
+            0..=1 => rng.between(1, 4_900),
+            2..=5 => rng.between(4_900, 60_000),
+            _ => rng.between(60_000, FARTHEST_JUMP),
+        }),
+        what if what.is_sleep() => ms(match rng.below(10) {
             0..=3 => rng.between(60_000, LONGEST_SLEEP),
             _ => rng.between(1_000, 60_000),
         }),
@@ -191,7 +208,7 @@ mod tests {
         for seed in 0..200 {
             let scenario = Scenario::generate(seed);
             for pair in scenario.troubles.windows(2) {
-                assert!(pair[0].0 + pair[0].1 < pair[1].0);
+                assert!(pair[0].0 + pair[0].2.lasts(pair[0].1) < pair[1].0);
             }
         }
     }

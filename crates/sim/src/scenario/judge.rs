@@ -5,10 +5,12 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
 use super::{Failure, Outcome, Rule};
-use crate::model::{Access, Direct, direct, expected_path};
+use crate::model::{Access, Direct, Place, direct, direct_within, expected_path, must_connect};
+use crate::net::link::LinkConfig;
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
 use crate::shell::node::Note;
+use crate::shell::stun::Manner;
 use crate::world::Fault;
 
 /// Paths have this long to become what the model says: longer than the longest back-off of a quarantined path.
@@ -16,12 +18,25 @@ const SETTLE: Duration = Duration::from_secs(180);
 /// Seconds for which the right paths are watched to stay.
 const STAYS: u32 = 5;
 
+/// After the last trouble both must be on the direct path for this long at the latest. What decides is no round trip but how
+/// long a path that lost a failover stays out, doubling, and how many samples it must be better for before data returns; and
+/// on a network that loses packets how long it takes to measure that.
+const DIRECT_AGAIN: Duration = Duration::from_secs(180);
+/// The relays' access links, each way and twice, as far as no trouble has changed them.
+const RELAY_ROUND_TRIP: Duration = Duration::from_millis(20);
+
 #[derive(Default)]
 pub(super) struct Judge {
     failures: Vec<Failure>,
+    direct_after: Option<Duration>,
 }
 
 impl Judge {
+    /// A tunnel came up, or need not have.
+    pub(super) fn comes_up(&mut self, setup: &Setup, came: bool) {
+        let must = must_connect(setup.client_place(), setup.agent_place());
+        self.require(came || !must, Rule::ComesUp, "it never did");
+    }
     pub(super) fn require(&mut self, held: bool, rule: Rule, what: &str) {
         if !held {
             self.fail(rule, what.to_owned());
@@ -69,6 +84,66 @@ impl Judge {
             }
         }
         touches
+    }
+
+    /// A new tunnel goes direct as fast as the model says, as long as nothing else happens, nothing is lost, every STUN server
+    /// answers (beside a NAT that depends on the destination a silent one is waited for, for a second), and full-size
+    /// datagrams pass: where they do not, a path is first used when that is certain, after four tries of each larger size
+    /// (1.5 s at the least, some 40 round trips on a long path).
+    pub(super) fn opening(&mut self, setup: &Setup, scene: &mut Scene, quiet_until: Duration) {
+        let links = [&setup.client_link, &setup.agent_link];
+        let clean = |link: &&LinkConfig| {
+            let chances = [link.loss, link.reorder, link.duplicate];
+            let full_size = link.mtu >= LinkConfig::default().mtu;
+            chances == [0.0; 3] && link.jitter.is_zero() && full_size
+        };
+        let round_trip = links.map(|link| link.delay).iter().sum::<Duration>() * 2;
+        let places = (setup.client_place(), setup.agent_place());
+        let within = direct_within(places.0, places.1, round_trip + RELAY_ROUND_TRIP);
+        let answers = |manner: &Manner| matches!(manner, Manner::Honest | Manner::Repeating);
+        let clean = links.iter().all(clean) && setup.stun.iter().all(answers);
+        let Some(within) = within.filter(|_| setup.direct && clean) else {
+            return;
+        };
+        for (host, name) in [(scene.client, "client"), (scene.agent, "agent")] {
+            let Some(up) = scene.connected_at(host) else {
+                return;
+            };
+            let direct = scene.first_on(host, PathKind::Direct);
+            if up + within < quiet_until && direct.is_none_or(|at| at > up + within) {
+                let failure =
+                    format!("{name}: up at {up:?}, direct at {direct:?}, not within {within:?}");
+                self.fail(Rule::DirectInTime, failure);
+            }
+        }
+    }
+
+    /// After the troubles, both come back to a direct path that there surely is. `calm`: when the last one ended.
+    pub(super) fn in_time(&mut self, setup: &Setup, scene: &mut Scene, calm: Duration) {
+        if !setup.direct || direct(setup.client_place(), setup.agent_place()) != Direct::Surely {
+            return;
+        }
+        // That they stay is another rule's; a network that loses packets is measured for longer than this.
+        let since = [scene.client, scene.agent].map(|host| {
+            let routes = scene.routes_since(host, Duration::ZERO);
+            let before = routes.partition_point(|(at, _)| *at <= calm);
+            let from = before.saturating_sub(1);
+            let direct =
+                |(_, path): &&(Duration, Option<PathKind>)| *path == Some(PathKind::Direct);
+            let found = routes[from..].iter().find(direct);
+            found.map(|(at, _)| calm.max(*at))
+        });
+        let [Some(client), Some(agent)] = since else {
+            // That they are not on it at all, another rule has said.
+            return;
+        };
+        let after = client.max(agent).saturating_sub(calm);
+        self.direct_after = Some(after);
+        if after > DIRECT_AGAIN {
+            let failure =
+                format!("client since {client:?}, agent since {agent:?}, calm since {calm:?}");
+            self.fail(Rule::DirectInTime, failure);
+        }
     }
 
     /// Everything that was begun is there, and is over, and was right.
@@ -119,6 +194,7 @@ impl Judge {
             hash: trace.hash(),
             events: trace.events(),
             met,
+            direct_after: self.direct_after,
             failures: self.failures,
             story,
         }
@@ -131,11 +207,11 @@ type Paths = (Option<PathKind>, Option<PathKind>);
 /// The kinds of path on which client and agent may end: two pairs of them where a direct path is a matter of chance.
 fn accepted_paths(setup: &Setup) -> Vec<Paths> {
     let chance = if setup.direct {
-        direct(setup.client, setup.agent)
+        direct(setup.client_place(), setup.agent_place())
     } else {
         Direct::Never
     };
-    let relayed = |own, mode| {
+    let relayed = |own: Place, mode| {
         if mode == LinkMode::Tls {
             PathKind::RelayTls
         } else {
@@ -148,8 +224,11 @@ fn accepted_paths(setup: &Setup) -> Vec<Paths> {
         accepted.push((Some(PathKind::Direct), Some(PathKind::Direct)));
     }
     if chance < Direct::Surely {
-        let agents = relayed(setup.agent, LinkMode::Auto);
-        accepted.push((Some(relayed(setup.client, setup.links)), Some(agents)));
+        let agents = relayed(setup.agent_place(), LinkMode::Auto);
+        accepted.push((
+            Some(relayed(setup.client_place(), setup.links)),
+            Some(agents),
+        ));
     }
     accepted
 }

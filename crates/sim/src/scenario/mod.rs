@@ -5,7 +5,7 @@
 //!
 //! - every task ends well: each byte in its place, however many faults there were on the way;
 //! - when the faults are over and some time has passed, bytes pass both ways, and each side comes to send on the kind of
-//!   path the model says, and stays there;
+//!   path the model says, and stays there; where it says that there surely is a direct one, in time;
 //! - no side ever sends on a direct path that the model says cannot exist;
 //! - the tunnel is one connection from beginning to end.
 
@@ -62,6 +62,22 @@ pub enum Trouble {
     ClientSleeps,
     /// The client's machine sleeps; its clock goes on.
     ClientSleepsCounted,
+    /// The agent's machine sleeps; its monotonic clock stands still meanwhile.
+    AgentSleeps,
+    /// The agent's machine sleeps; its clock goes on.
+    AgentSleepsCounted,
+    /// The wall clock of the client's machine is set forwards, by the trouble's length (lasts no time).
+    ClientClockForwards,
+    /// It is set back.
+    ClientClockBackwards,
+    /// That of the agent's machine is set forwards.
+    AgentClockForwards,
+    /// It is set back.
+    AgentClockBackwards,
+    /// That of the relay's machine is set forwards.
+    RelayClockForwards,
+    /// It is set back.
+    RelayClockBackwards,
     /// The client's access link loses a third of everything.
     LossBurst,
     /// The client's access link takes 150 ms longer, in each direction.
@@ -70,7 +86,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Trouble; 18] = [
+    pub const ALL: [Trouble; 26] = [
         Trouble::DirectDead,
         Trouble::DirectDeadOneWay,
         Trouble::RelayUdpDead,
@@ -87,13 +103,47 @@ impl Trouble {
         Trouble::AgentMoves,
         Trouble::ClientSleeps,
         Trouble::ClientSleepsCounted,
+        Trouble::AgentSleeps,
+        Trouble::AgentSleepsCounted,
+        Trouble::ClientClockForwards,
+        Trouble::ClientClockBackwards,
+        Trouble::AgentClockForwards,
+        Trouble::AgentClockBackwards,
+        Trouble::RelayClockForwards,
+        Trouble::RelayClockBackwards,
         Trouble::LossBurst,
         Trouble::SlowSpell,
     ];
 
     /// True if a machine sleeps.
     pub fn is_sleep(self) -> bool {
-        matches!(self, Self::ClientSleeps | Self::ClientSleepsCounted)
+        matches!(
+            self,
+            Self::ClientSleeps
+                | Self::ClientSleepsCounted
+                | Self::AgentSleeps
+                | Self::AgentSleepsCounted
+        )
+    }
+    /// True if a wall clock is set. The trouble's length says by how much, and it lasts no time.
+    pub fn is_clock(self) -> bool {
+        matches!(
+            self,
+            Self::ClientClockForwards
+                | Self::ClientClockBackwards
+                | Self::AgentClockForwards
+                | Self::AgentClockBackwards
+                | Self::RelayClockForwards
+                | Self::RelayClockBackwards
+        )
+    }
+    /// How long one of that length lasts.
+    pub fn lasts(self, length: Duration) -> Duration {
+        if self.is_clock() {
+            Duration::ZERO
+        } else {
+            length
+        }
     }
     /// True if it takes a second relay.
     pub fn needs_second_relay(self) -> bool {
@@ -109,7 +159,7 @@ impl Trouble {
 pub struct Scenario {
     /// The network and its ends.
     pub setup: Setup,
-    /// When which trouble begins, and how long it lasts. Times count from the tunnel's first answer.
+    /// When which trouble begins, and how long it lasts ([`Trouble::lasts`]). Times count from the tunnel's first answer.
     pub troubles: Vec<(Duration, Duration, Trouble)>,
     /// What is done when. Times count from the tunnel's first answer.
     pub tasks: Vec<(Duration, Task)>,
@@ -128,6 +178,8 @@ pub enum Rule {
     Tasks,
     /// Both sides come to send on the paths the model says, and stay there.
     Paths,
+    /// Where the model says that there surely is a direct path, both come to send on it in time.
+    DirectInTime,
     /// Nobody sends on a path that cannot exist.
     NoSuchPath,
     /// The tunnel is one connection from beginning to end.
@@ -160,6 +212,9 @@ pub struct Outcome {
     pub events: u64,
     /// Troubles that began while a transfer was under way, of how many.
     pub met: (usize, usize),
+    /// Where there surely is a direct path: how long after the last trouble, or the tunnel's first answer, both sides were on
+    /// it.
+    pub direct_after: Option<Duration>,
     /// What did not hold.
     pub failures: Vec<Failure>,
     /// If something failed: the last lines of the trace, and what both nodes went through.

@@ -28,6 +28,7 @@ impl Scenario {
                 hash: 0,
                 events: 0,
                 met: (0, 0),
+                direct_after: None,
                 failures: vec![Failure {
                     rule: Rule::NoPanic,
                     detail: text.lines().next().unwrap_or_default().to_owned(),
@@ -41,7 +42,7 @@ impl Scenario {
         let mut scene = Scene::new(base, &self.setup);
         let mut judge = Judge::default();
         let peer = scene.dial(vec![Task::Touch]);
-        judge.require(scene.finish(PATIENCE), Rule::ComesUp, "it never did");
+        judge.comes_up(&self.setup, scene.finish(PATIENCE));
         let start = scene.world.net.now();
         let slept = self.troubles.iter().filter(|(.., what)| what.is_sleep());
         // QUIC may take a sleep for a round trip (`tests/faults/asleep.rs`). Its average is an eighth of it then, the
@@ -62,7 +63,8 @@ impl Scenario {
             scene.world.run_within(LONGEST_SLEEP, |w| !w.sleeps(client));
             scene.begin(peer, task);
         }
-        let ends = self.troubles.iter().map(|(at, lasts, _)| *at + *lasts);
+        let ends = self.troubles.iter();
+        let ends = ends.map(|(at, lasts, what)| *at + what.lasts(*lasts));
         let over = start + ends.max().unwrap_or_default();
         scene.world.run_until(over, |_| false);
         judge.require(
@@ -79,6 +81,11 @@ impl Scenario {
             "nothing after the troubles",
         );
         let touches = judge.paths(&self.setup, &mut scene, peer);
+        let first = self.troubles.iter().map(|(at, ..)| *at);
+        let first = first.chain(self.tasks.iter().map(|(at, _)| *at)).min();
+        let quiet_until = start + first.unwrap_or(Duration::MAX - start);
+        judge.opening(&self.setup, &mut scene, quiet_until);
+        judge.in_time(&self.setup, &mut scene, over);
         judge.require(
             scene.finish(patience),
             Rule::Passes,

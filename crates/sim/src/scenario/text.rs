@@ -5,7 +5,7 @@
 //! `trouble@begin+length` and `task:bytes@begin` say what happens when. Times are seconds after the tunnel's first answer.
 //!
 //! ```text
-//! seed=7 client=Symmetric client-link=delay:0.01,mtu:1280 links=Udp Offline@1.5+2 Upload:500000@1.4
+//! seed=7 client=Symmetric agent-ip=BrokenV6 client-link=delay:0.01,mtu:1280 links=Udp Offline@1.5+2 Upload:500000@1.4
 //! ```
 
 use std::fmt;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use byway_core::io::LinkMode;
 
 use super::{Scenario, Trouble};
-use crate::model::Access;
+use crate::model::{Access, Families};
 use crate::net::link::LinkConfig;
 use crate::scene::Setup;
 use crate::shell::app::Task;
@@ -34,10 +34,11 @@ impl fmt::Display for BadWord {
 impl std::error::Error for BadWord {}
 
 const MODES: [LinkMode; 3] = [LinkMode::Auto, LinkMode::Udp, LinkMode::Tls];
-const PLAIN_MANNERS: [Manner; 8] = [
+const PLAIN_MANNERS: [Manner; 9] = [
     Manner::Honest,
     Manner::Dead,
     Manner::Repeating,
+    Manner::Flooding,
     Manner::WrongTransaction,
     Manner::WrongSource,
     Manner::Garbage,
@@ -52,6 +53,14 @@ impl fmt::Display for Scenario {
         for (name, own, usual) in [
             ("client", setup.client, usual.client),
             ("agent", setup.agent, usual.agent),
+        ] {
+            if own != usual {
+                write!(f, " {name}={own:?}")?;
+            }
+        }
+        for (name, own, usual) in [
+            ("client-ip", setup.client_ip, usual.client_ip),
+            ("agent-ip", setup.agent_ip, usual.agent_ip),
         ] {
             if own != usual {
                 write!(f, " {name}={own:?}")?;
@@ -127,6 +136,8 @@ fn set(setup: &mut Setup, name: &str, value: &str) -> Option<()> {
         "seed" => setup.seed = value.parse().ok()?,
         "client" => setup.client = named(&Access::ALL, value)?,
         "agent" => setup.agent = named(&Access::ALL, value)?,
+        "client-ip" => setup.client_ip = named(&Families::ALL, value)?,
+        "agent-ip" => setup.agent_ip = named(&Families::ALL, value)?,
         "client-link" => setup.client_link = link(value)?,
         "agent-link" => setup.agent_link = link(value)?,
         "second-relay" => setup.second_relay = Some(link(value)?),
@@ -276,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_is_usual_is_not_said() {
-        let text = "seed=7 client=Symmetric client-link=delay:0.01,mtu:1280 links=Udp Offline@1.5+2 Upload:500000@1.4";
+        let text = "seed=7 client=Symmetric agent-ip=BrokenV6 client-link=delay:0.01,mtu:1280 links=Udp Offline@1.5+2 Upload:500000@1.4";
         let read: Result<Scenario, _> = text.parse();
         assert_eq!(read.map(|s| s.to_string()), Ok(text.to_owned()));
     }
@@ -287,6 +298,7 @@ mod tests {
             "sed=1",
             "seed=x",
             "client=Moon",
+            "agent-ip=V5",
             "client-link=colour:red",
             "stun=Honest,Funny",
             "Offline@1",

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Trouble;
+use crate::model::Families;
 use crate::net::{Hole, HostId, SiteId, Traffic};
-use crate::scene::{Scene, Setup};
+use crate::scene::{Scene, Setup, v6};
 use crate::world::{Clock, Fault};
 
 /// Two holes, there and back.
@@ -18,7 +19,10 @@ const BURST: f64 = 0.33;
 /// What a slow spell adds, in each direction.
 const SLOWER: Duration = Duration::from_millis(150);
 /// Where client and agent move to.
-const MOVED: [[u8; 4]; 2] = [[203, 0, 113, 110], [203, 0, 113, 120]];
+const MOVED: [([u8; 4], IpAddr); 2] = [
+    ([203, 0, 113, 110], v6(0xcc, 2)),
+    ([203, 0, 113, 120], v6(0xaa, 2)),
+];
 
 /// The faults that make a trouble.
 pub(super) fn concrete(
@@ -78,10 +82,18 @@ pub(super) fn concrete(
                 .map(|n| (at + MINUTE * n as u32, Fault::Rebind(client)))
                 .collect()
         }
-        Trouble::ClientMoves => vec![(at, Fault::Readdress(client, IpAddr::from(MOVED[0])))],
-        Trouble::AgentMoves => vec![(at, Fault::Readdress(agent, IpAddr::from(MOVED[1])))],
+        Trouble::ClientMoves => moves(client, setup.client_ip, at, MOVED[0]),
+        Trouble::AgentMoves => moves(agent, setup.agent_ip, at, MOVED[1]),
         Trouble::ClientSleeps => asleep(scene.client, at, end, Clock::StandsStill),
         Trouble::ClientSleepsCounted => asleep(scene.client, at, end, Clock::Counts),
+        Trouble::AgentSleeps => asleep(scene.agent, at, end, Clock::StandsStill),
+        Trouble::AgentSleepsCounted => asleep(scene.agent, at, end, Clock::Counts),
+        Trouble::ClientClockForwards => vec![(at, Fault::ClockForwards(scene.client, lasts))],
+        Trouble::ClientClockBackwards => vec![(at, Fault::ClockBackwards(scene.client, lasts))],
+        Trouble::AgentClockForwards => vec![(at, Fault::ClockForwards(scene.agent, lasts))],
+        Trouble::AgentClockBackwards => vec![(at, Fault::ClockBackwards(scene.agent, lasts))],
+        Trouble::RelayClockForwards => vec![(at, Fault::ClockForwards(scene.relay, lasts))],
+        Trouble::RelayClockBackwards => vec![(at, Fault::ClockBackwards(scene.relay, lasts))],
         Trouble::LossBurst => vec![
             (at, Fault::Loss(client, BURST)),
             (end, Fault::Loss(client, setup.client_link.loss)),
@@ -94,6 +106,21 @@ pub(super) fn concrete(
             ]
         }
     }
+}
+
+/// Another address of each family that has one and works.
+fn moves(
+    site: SiteId,
+    families: Families,
+    at: Duration,
+    (v4, v6): ([u8; 4], IpAddr),
+) -> Vec<(Duration, Fault)> {
+    let v4 = families.has_v4().then_some(IpAddr::from(v4));
+    let v6 = families.v6_works().then_some(v6);
+    let addrs = v4.into_iter().chain(v6);
+    addrs
+        .map(|addr| (at, Fault::Readdress(site, addr)))
+        .collect()
 }
 
 fn asleep(host: HostId, at: Duration, end: Duration, clock: Clock) -> Vec<(Duration, Fault)> {

@@ -15,6 +15,9 @@ pub const STUN_PORT: u16 = 3478;
 /// The port from which a server that answers from elsewhere answers.
 pub const OTHER_PORT: u16 = 3479;
 
+/// What a flood comes to, for each request.
+const FLOOD: usize = 1_000;
+
 /// How a server behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
@@ -26,6 +29,8 @@ pub enum Manner {
     Slow(Duration),
     /// Answers three times.
     Repeating,
+    /// Answers as it should, and then goes on: a thousand answers more, every other to a question that nobody asked.
+    Flooding,
     /// Says that everyone is here.
     Lying(SocketAddr),
     /// Answers with a transaction id of its own.
@@ -90,6 +95,16 @@ impl StunServer {
             }
             Manner::Repeating => {
                 for _ in 0..3 {
+                    send(STUN_PORT, right.clone());
+                }
+            }
+            Manner::Flooding => {
+                send(STUN_PORT, right.clone());
+                for _ in 0..FLOOD / 2 {
+                    let mut other = [0; 12];
+                    self.rng.fill(&mut other);
+                    let answer = stun::encode_success(TransactionId(other), from, stun::MAX_LEN);
+                    send(STUN_PORT, answer);
                     send(STUN_PORT, right.clone());
                 }
             }

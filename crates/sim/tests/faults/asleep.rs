@@ -65,10 +65,11 @@ fn a_direct_tunnel_answers_within_two_round_trips_of_waking_up_however_long_the_
 }
 
 /// The round trip is 40 ms, 20 ms of it to the relay. A link that the relay has given up meanwhile must be made anew, which
-/// is three round trips for UDP, and for TLS more, after the 300 ms that UDP has to itself.
+/// is three round trips for UDP, and for TLS more, after the 300 ms that UDP has to itself. Where the clock counts the sleep and
+/// the node had no timer of its own, only its links' timers tell that they are dead, and some tries go before the new one.
 #[test]
 fn a_relayed_tunnel_answers_within_two_round_trips_while_its_link_lives_and_then_takes_a_new_one() {
-    for (access, anew) in [(Access::Symmetric, 150), (Access::UdpBlocked, 520)] {
+    for (access, anew) in [(Access::Symmetric, 230), (Access::UdpBlocked, 520)] {
         let took = worst(access, &SLEEPS[..1]);
         assert!(took <= ms(80), "{access:?}: {took:?}");
         let took = worst(access, &SLEEPS[1..]);

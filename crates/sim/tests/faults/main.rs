@@ -1,9 +1,10 @@
-//! Faults in the middle of things: black holes, a relay that dies, NATs that restart, poor networks.
+//! Faults in the middle of things: black holes, a relay that dies, NATs that restart, poor networks, clocks that jump.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod asleep;
+mod clocks;
 mod holes;
 mod nats;
 mod networks;

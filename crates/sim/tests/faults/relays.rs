@@ -66,7 +66,7 @@ fn an_agent_that_is_not_there_is_reported_offline_and_one_that_refuses_is_report
         // Without the ticket's secret the agent does not know us.
         let peer = shell.connect(
             net,
-            target(node, vec![url.clone()], None),
+            target(node, vec![(url.clone(), Vec::new())], None),
             vec![Task::Touch],
         );
         s.world.run_for(secs(15));

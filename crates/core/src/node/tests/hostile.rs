@@ -162,6 +162,90 @@ fn an_address_nobody_attests_gets_three_small_probes_however_often_it_is_offered
     assert!(at_victim.iter().all(|len| *len <= 120));
 }
 
+/// How many probes the agent sent to an address.
+fn probes_to(world: &World, addr: SocketAddr) -> usize {
+    let sent = world.hosts[AGENT].probes_sent.iter();
+    sent.filter(|(_, way, _)| matches!(way, Way::Direct { remote, .. } if *remote == addr))
+        .count()
+}
+
+#[test]
+fn a_relay_that_a_peer_names_as_its_own_address_gets_no_more_than_anybody_else() {
+    let mut world = World::direct();
+    let relay: SocketAddr = "203.0.113.1:443".parse().unwrap();
+    for _ in 0..5 {
+        offer(&mut world, vec![relay]);
+    }
+    assert_eq!(probes_to(&world, relay), 3);
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+}
+
+/// It names ports of its own address, which a relay attests, and answers at none of them.
+#[test]
+fn a_peer_that_promises_paths_and_never_answers_costs_a_ladder_each_and_then_one_ping_a_minute() {
+    let mut world = World::direct();
+    let ip = world.hosts[CLIENT].addr.ip();
+    let promised: Vec<SocketAddr> = (0..32).map(|n| SocketAddr::new(ip, 7_000 + n)).collect();
+    offer(&mut world, promised.clone());
+    // In use all the time: a tunnel at rest would not look for better paths at all.
+    world.chat(AGENT, ms(500), ms(30_000));
+    let counts =
+        |world: &World| -> Vec<usize> { promised.iter().map(|p| probes_to(world, *p)).collect() };
+    let soon = counts(&world);
+    assert!(soon.iter().all(|n| (7..=10).contains(n)), "{soon:?}");
+    world.chat(AGENT, ms(500), ms(600_000));
+    let later = counts(&world);
+    for (soon, later) in soon.iter().zip(&later) {
+        assert!(later - soon <= 11, "{soon} and then {later}");
+    }
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+}
+
+#[test]
+fn what_is_sent_back_to_its_sender_is_counted_and_nothing_else() {
+    let mut world = World::direct();
+    world.pass(ms(5_000));
+    let probe = caught_probe(&mut world);
+    let now = world.now;
+    let peer = Way::Direct {
+        socket: SocketId(0),
+        remote: world.hosts[AGENT].addr,
+    };
+    let client = &mut world.hosts[CLIENT].node;
+    while client.poll_transmit().is_some() || client.poll_event().is_some() {}
+    let before = *client.counters();
+    client.handle_datagram(now, peer, None, &probe);
+    assert_eq!(
+        client.counters().probe_unknown_index,
+        before.probe_unknown_index + 1
+    );
+    assert!(client.poll_transmit().is_none() && client.poll_event().is_none());
+
+    // A signal of the client's, by the relay.
+    let (channel, _) = channel(&world);
+    let link = world.link_of(CLIENT);
+    world.hosts[CLIENT].controls_sent.clear();
+    offer(&mut world, vec!["192.0.2.80:80".parse().unwrap()]);
+    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
+    let sealed = sent.into_iter().find_map(|message| match message {
+        Control::Signal { sealed, .. } => Some(sealed),
+        _ => None,
+    });
+    let sealed = sealed.expect("a signal");
+    let (probes, now) = (world.hosts[CLIENT].probes_sent.len(), world.now);
+    let client = &mut world.hosts[CLIENT].node;
+    let before = *client.counters();
+    client.handle_control(now, link, Control::Signal { channel, sealed });
+    assert_eq!(client.counters().signal_forged, before.signal_forged + 1);
+    world.pass(ms(500));
+    let victim = "192.0.2.80:80".parse().unwrap();
+    let probed = &world.hosts[CLIENT].probes_sent[probes..];
+    let at_victim =
+        |(_, way, _): &&(_, Way, _)| matches!(way, Way::Direct { remote, .. } if *remote == victim);
+    assert_eq!(probed.iter().filter(at_victim).count(), 0);
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+}
+
 #[test]
 fn thousands_of_candidates_stay_bounded() {
     let mut world = World::direct();

@@ -177,3 +177,51 @@ fn one_node_is_sprayed_for_a_few_times_however_often_it_calls_anew() {
         "five minutes later"
     );
 }
+
+/// Pings of the agent to an address.
+fn pings_to(world: &World, addr: SocketAddr) -> usize {
+    let sent = world.hosts[AGENT].probes_sent.iter();
+    sent.filter(|(_, way, _)| matches!(way, Way::Direct { remote, .. } if *remote == addr))
+        .count()
+}
+
+fn name(world: &mut World, addr: SocketAddr) {
+    use byway_wire::signal::{Candidate, CandidateKind};
+    let kind = CandidateKind::Host;
+    let now = world.now;
+    let client = &mut world.hosts[CLIENT].node;
+    client.offer_for_test(now, vec![Candidate { kind, addr }]);
+    world.pass(ms(3_000));
+}
+
+/// Found by carrying a simulated client from a network of IPv6 alone to one of IPv4 alone.
+#[test]
+fn an_address_of_a_family_that_no_socket_has_is_asked_as_soon_as_one_has() {
+    let mut world = World::direct();
+    let addr = "[2001:db8::7]:5000".parse().unwrap();
+    name(&mut world, addr);
+    assert_eq!(pings_to(&world, addr), 0, "there is no way to send any");
+    let mut socket = world.socket(AGENT);
+    socket.v6 = true;
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.handle_sockets(now, vec![socket]);
+    world.pass(ms(3_000));
+    assert_eq!(pings_to(&world, addr), 3);
+}
+
+#[test]
+fn in_another_network_an_address_nobody_attests_is_asked_three_times_again_and_no_more() {
+    let mut world = World::direct();
+    let addr = "192.0.2.80:80".parse().unwrap();
+    name(&mut world, addr);
+    assert_eq!(pings_to(&world, addr), 3);
+    for n in 2..=4 {
+        change(&mut world, AGENT);
+        world.pass(ms(3_000));
+        assert_eq!(pings_to(&world, addr), 3 * n);
+        // The peer may name it as often as it likes.
+        name(&mut world, addr);
+        assert_eq!(pings_to(&world, addr), 3 * n);
+    }
+}

@@ -221,7 +221,7 @@ impl World {
             self.hosts[host].node.handle_sockets(self.now, vec![socket]);
         }
     }
-    fn socket(&self, host: usize) -> LocalSocket {
+    pub(super) fn socket(&self, host: usize) -> LocalSocket {
         let addr = self.hosts[host].addr;
         LocalSocket {
             id: SocketId(0),
@@ -542,6 +542,10 @@ impl World {
     fn stun(&mut self, host: usize, relay: usize, way: Way, request: &[u8]) {
         use byway_wire::stun::{Message, decode, encode_success};
         if !self.udp_open[host] || !self.relays[relay].alive {
+            return;
+        }
+        // What a liar had somebody send here is nothing to it.
+        if request.first() == Some(&0x81) {
             return;
         }
         let Ok(Message::Request { txid, len, .. }) = decode(request) else {

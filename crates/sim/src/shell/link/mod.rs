@@ -1,8 +1,9 @@
 //! A node's links to relays, in both carriers: what `links/udp.rs` and `links/tls.rs` are in `byway`.
 //!
-//! The races between a relay's addresses and ports, which happen there below one dial, are left out: a simulated relay has
-//! one address.
+//! Below one dial a relay's addresses race, by the rules of `resolve.rs`, of `schedule` in `links/udp.rs` and of
+//! `race` in `links/tcp.rs`. The race between a relay's ports is left out: a simulated relay has one.
 
+mod race;
 mod tls;
 mod udp;
 
@@ -21,10 +22,11 @@ use quinn_proto::StreamId;
 use super::egress::Egress;
 use super::heartbeat::Heartbeat;
 use super::virt::Virtual;
-use crate::net::pipe::{PipeId, Side};
+use crate::net::pipe::PipeId;
 use crate::net::{HostId, Network};
 use crate::quic::crypto::{Client, Credentials};
 use crate::quic::{ConnId, QuicHost, link_client_transport};
+use race::Race;
 pub(crate) use tls::{CLIENT_HELLO, SERVER_HELLO, SWITCHING, UPGRADE, exporter};
 
 /// What a link tells the node.
@@ -48,8 +50,9 @@ enum State {
 
 #[derive(Debug)]
 struct UdpLink {
-    conn: ConnId,
-    relay: SocketAddr,
+    race: Race<ConnId>,
+    /// The name the relay is pinned by.
+    name: String,
     stream: Option<StreamId>,
     decoder: StreamDecoder,
     unsent: BytesMut,
@@ -67,8 +70,10 @@ enum Leaving {
 
 #[derive(Debug)]
 struct TlsLink {
-    pipe: PipeId,
+    race: Race<PipeId>,
     stage: Stage,
+    /// The round trip that TCP's handshake took.
+    rtt: Option<Duration>,
     url: RelayUrl,
     egress: Egress,
     heartbeat: Heartbeat,
@@ -88,7 +93,6 @@ struct Link {
     state: State,
     /// Until when the dial must have succeeded; none once it has.
     dialing_until: Option<Instant>,
-    began: Instant,
 }
 
 /// All dials and links of a node.
@@ -96,6 +100,8 @@ pub(crate) struct Links {
     credentials: Arc<Credentials>,
     role: Role,
     all: BTreeMap<LinkId, Link>,
+    /// The host they are dialled from.
+    host: Option<HostId>,
     said: VecDeque<Said>,
 }
 
@@ -105,6 +111,7 @@ impl Links {
             credentials,
             role,
             all: BTreeMap::new(),
+            host: None,
             said: VecDeque::new(),
         }
     }
@@ -127,14 +134,11 @@ impl Links {
         carrier: Carrier,
     ) {
         let now = net.instant();
-        let addr = match url.host().parse::<IpAddr>() {
-            Ok(ip) => Some(SocketAddr::new(ip, url.port())),
-            Err(_) => addrs.first().copied(),
-        };
-        let Some(relay) = addr else {
+        let addrs = race::resolve(url, addrs);
+        if addrs.is_empty() {
             let error = LinkError::Resolve(url.host().to_owned());
             return self.said.push_back(Said::Dialed(link, Err(error)));
-        };
+        }
         let pinned = url.pin().and_then(|pin| NodeId::from_bytes(&pin.0).ok());
         let Some(pinned) = pinned else {
             let error = LinkError::Certificate("no pin".to_owned());
@@ -142,24 +146,9 @@ impl Links {
         };
         let (state, deadline) = match carrier {
             Carrier::Udp => {
-                let crypto = Client {
-                    credentials: self.credentials.clone(),
-                    alpn: b"byway-relay/1",
-                };
-                let conn = quic.connect(
-                    now,
-                    Arc::new(crypto),
-                    Arc::new(link_client_transport()),
-                    Virtual::Link(link).to_addr(),
-                    &pinned.server_name(),
-                );
-                let Some(conn) = conn else {
-                    let error = LinkError::Broken("cannot connect".to_owned());
-                    return self.said.push_back(Said::Dialed(link, Err(error)));
-                };
                 let state = State::Udp(UdpLink {
-                    conn,
-                    relay,
+                    race: Race::new(race::udp(now, &addrs)),
+                    name: pinned.server_name(),
                     stream: None,
                     decoder: StreamDecoder::default(),
                     unsent: BytesMut::new(),
@@ -169,8 +158,9 @@ impl Links {
             }
             Carrier::Tls => {
                 let state = State::Tls(TlsLink {
-                    pipe: net.pipe_connect(host, relay),
+                    race: Race::new(race::tcp(now, addrs)),
                     stage: Stage::Connecting,
+                    rtt: None,
                     url: url.clone(),
                     egress: Egress::default(),
                     heartbeat: Heartbeat::new(now),
@@ -181,9 +171,55 @@ impl Links {
         let entry = Link {
             state,
             dialing_until: Some(now + deadline),
-            began: now,
         };
         self.all.insert(link, entry);
+        self.host = Some(host);
+        self.try_due(net, quic, link);
+    }
+
+    /// Makes the attempts whose time has come.
+    fn try_due(&mut self, net: &mut Network, quic: &mut QuicHost, id: LinkId) {
+        let (Some(host), Some(link)) = (self.host, self.all.get_mut(&id)) else {
+            return;
+        };
+        let families: Vec<bool> = net.addrs(host).iter().map(IpAddr::is_ipv4).collect();
+        let now = net.instant();
+        let hopeless = match &mut link.state {
+            State::Udp(udp) => {
+                while let Some((number, addr)) = udp.race.due(now) {
+                    let crypto = Client {
+                        credentials: self.credentials.clone(),
+                        alpn: b"byway-relay/1",
+                    };
+                    let crypto = Arc::new(crypto);
+                    let transport = Arc::new(link_client_transport());
+                    let to = Virtual::Link(id, number).to_addr();
+                    let conn = families
+                        .contains(&addr.is_ipv4())
+                        .then(|| quic.connect(now, crypto, transport, to, &udp.name));
+                    match conn.flatten() {
+                        Some(conn) => udp.race.began(now, (number, addr), conn),
+                        None => udp.race.hurry(now),
+                    }
+                }
+                udp.race.is_lost()
+            }
+            State::Tls(tls) => {
+                while let Some((number, addr)) = tls.race.due(now) {
+                    if families.contains(&addr.is_ipv4()) {
+                        let pipe = net.pipe_connect(host, addr);
+                        tls.race.began(now, (number, addr), pipe);
+                    } else {
+                        tls.race.hurry(now);
+                    }
+                }
+                tls.race.is_lost()
+            }
+        };
+        if hopeless {
+            let error = "this machine has no address of the relay's family";
+            self.ended(id, LinkError::Broken(error.to_owned()));
+        }
     }
 
     /// Ends a dial at once; a link after what was said has been sent.
@@ -198,7 +234,7 @@ impl Links {
                 self.all.remove(&id);
             }
             State::Tls(tls) => {
-                net.pipe_close(tls.pipe, Side::Dialler);
+                tls.close(net);
                 self.all.remove(&id);
             }
         }
@@ -233,11 +269,17 @@ impl Links {
             if link.dialing_until.is_some_and(|at| at <= now) {
                 match &mut link.state {
                     State::Udp(udp) => udp.close(now, quic),
-                    State::Tls(tls) => net.pipe_close(tls.pipe, Side::Dialler),
+                    State::Tls(tls) => tls.close(net),
                 }
                 self.ended(*id, LinkError::TimedOut);
                 continue;
             }
+            if link.dialing_until.is_some() {
+                self.try_due(net, quic, *id);
+            }
+            let Some(link) = self.all.get_mut(id) else {
+                continue;
+            };
             let over = match &mut link.state {
                 State::Udp(udp) => udp.handle_timeout(now, quic),
                 State::Tls(tls) => tls.handle_timeout(net),
@@ -284,6 +326,10 @@ impl Link {
             State::Udp(udp) => udp.poll_timeout(),
             State::Tls(tls) => tls.poll_timeout(),
         };
-        [self.dialing_until, own].into_iter().flatten().min()
+        let next = match &self.state {
+            State::Udp(udp) => udp.race.next(),
+            State::Tls(tls) => tls.race.next(),
+        };
+        [self.dialing_until, own, next].into_iter().flatten().min()
     }
 }

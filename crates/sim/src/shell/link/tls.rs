@@ -25,9 +25,16 @@ pub(crate) const SWITCHING: usize = 200;
 
 impl TlsLink {
     pub(super) fn send(&mut self, net: &mut Network, message: &Control) {
-        if self.stage == Stage::Up {
+        if self.stage == Stage::Up
+            && let Some(won) = self.race.first()
+        {
             let frame = Frame::Control(message.clone()).encode();
-            net.pipe_send(self.pipe, Side::Dialler, frame);
+            net.pipe_send(won.is, Side::Dialler, frame);
+        }
+    }
+    pub(super) fn close(&mut self, net: &mut Network) {
+        for attempt in self.race.attempts() {
+            net.pipe_close(attempt.is, Side::Dialler);
         }
     }
     pub(super) fn handle_timeout(&mut self, net: &mut Network) -> Option<Over> {
@@ -37,15 +44,17 @@ impl TlsLink {
         let now = net.instant();
         let stalled = self.egress.stalls_at().is_some_and(|at| at <= now);
         if stalled || self.heartbeat.is_silent(now) {
-            net.pipe_close(self.pipe, Side::Dialler);
+            self.close(net);
             return Some(Over::Lost(if stalled {
                 LinkError::Broken("the relay takes nothing".to_owned())
             } else {
                 LinkError::TimedOut
             }));
         }
-        if let Some(ping) = self.heartbeat.ping(now) {
-            net.pipe_send(self.pipe, Side::Dialler, ping);
+        if let Some(ping) = self.heartbeat.ping(now)
+            && let Some(won) = self.race.first()
+        {
+            net.pipe_send(won.is, Side::Dialler, ping);
         }
         None
     }
@@ -74,8 +83,10 @@ impl Links {
             segment: segment as u16,
             payload,
         };
-        tls.egress
-            .push(net, tls.pipe, Side::Dialler, frame.encode());
+        let Some(won) = tls.race.first() else {
+            return false;
+        };
+        tls.egress.push(net, won.is, Side::Dialler, frame.encode());
         true
     }
 
@@ -87,7 +98,7 @@ impl Links {
     }
     fn by_pipe(&self, id: PipeId) -> Option<LinkId> {
         self.all.iter().find_map(|(link, l)| match &l.state {
-            State::Tls(tls) if tls.pipe == id => Some(*link),
+            State::Tls(tls) if tls.race.has(id) => Some(*link),
             _ => None,
         })
     }
@@ -95,12 +106,22 @@ impl Links {
     pub(crate) fn pipe_connected(&mut self, net: &mut Network, pipe: PipeId) {
         if let Some(tls) = self.by_pipe(pipe).and_then(|id| self.tls(id)) {
             tls.stage = Stage::Hello;
+            for lost in tls.race.won(pipe) {
+                net.pipe_close(lost, Side::Dialler);
+            }
+            let now = net.instant();
+            tls.rtt = tls.race.first().map(|won| now - won.began);
             net.pipe_send(pipe, Side::Dialler, Bytes::from(vec![0; CLIENT_HELLO]));
         }
     }
-    pub(crate) fn pipe_broken(&mut self, pipe: PipeId) {
-        if let Some(link) = self.by_pipe(pipe) {
-            self.ended(link, LinkError::Broken("connection reset".to_owned()));
+    pub(crate) fn pipe_broken(&mut self, now: Instant, pipe: PipeId) {
+        if let Some(link) = self.by_pipe(pipe)
+            && let Some(tls) = self.tls(link)
+        {
+            tls.race.failed(now, pipe);
+            if tls.race.is_lost() {
+                self.ended(link, LinkError::Broken("connection reset".to_owned()));
+            }
         }
     }
     pub(crate) fn pipe_room(&mut self, net: &mut Network, pipe: PipeId) {
@@ -133,7 +154,7 @@ impl Links {
                 };
                 tls.stage = Stage::Up;
                 tls.heartbeat = Heartbeat::new(now);
-                let url = tls.url.clone();
+                let (url, rtt) = (tls.url.clone(), tls.rtt);
                 let claim = LinkClaim {
                     nonce: self.credentials.random(),
                     exporter: exporter(pipe),
@@ -152,10 +173,7 @@ impl Links {
                 net.pipe_send(pipe, Side::Dialler, frame);
                 let link = self.all.get_mut(&id)?;
                 link.dialing_until = None;
-                let up = LinkUp {
-                    rtt: Some((now - link.began) / 3),
-                    udp: None,
-                };
+                let up = LinkUp { rtt, udp: None };
                 self.said.push_back(Said::Dialed(id, Ok(up)));
             }
             Stage::Up => {

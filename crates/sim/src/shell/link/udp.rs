@@ -8,7 +8,7 @@ use bytes::Bytes;
 use byway_core::io::{LinkError, LinkId, LinkUp, SocketId};
 use byway_wire::relay::control::Control;
 use byway_wire::relay::frame::encode_stream;
-use quinn_proto::{Dir, Event, StreamEvent, StreamId};
+use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 
 use super::{Leaving, Links, Over, Said, State, UdpLink};
 use crate::net::Network;
@@ -28,15 +28,17 @@ impl UdpLink {
     pub(super) fn leave(&mut self, now: Instant, quic: &mut QuicHost) {
         self.flush(quic);
         if let Some(stream) = self.stream
-            && let Some(c) = quic.conn(self.conn)
+            && let Some(c) = self.conn(quic)
         {
             let _ = c.send_stream(stream).finish();
         }
         self.leaving = Some(Leaving::Said(now + LAST_WORDS));
     }
     pub(super) fn close(&mut self, now: Instant, quic: &mut QuicHost) {
-        if let Some(c) = quic.conn(self.conn) {
-            c.close(now, 0u32.into(), Bytes::new());
+        for attempt in self.race.attempts() {
+            if let Some(c) = quic.conn(attempt.is) {
+                c.close(now, 0u32.into(), Bytes::new());
+            }
         }
         self.leaving = Some(Leaving::Closed(now + LAST_PACKETS));
     }
@@ -54,9 +56,16 @@ impl UdpLink {
         self.leaving
             .map(|(Leaving::Said(at) | Leaving::Closed(at))| at)
     }
+    /// The connection that won.
+    fn conn<'a>(&self, quic: &'a mut QuicHost) -> Option<&'a mut Connection> {
+        quic.conn(self.race.first()?.is)
+    }
     fn flush(&mut self, quic: &mut QuicHost) {
         let Some(stream) = self.stream else { return };
-        let Some(c) = quic.conn(self.conn) else {
+        let Some(first) = self.race.first() else {
+            return;
+        };
+        let Some(c) = quic.conn(first.is) else {
             return;
         };
         while !self.unsent.is_empty() {
@@ -72,14 +81,37 @@ impl Links {
     /// The links whose relay has this UDP address, the newest last.
     pub(crate) fn by_relay(&self, addr: SocketAddr) -> Vec<LinkId> {
         let all = self.all.iter();
-        all.filter(|(_, link)| matches!(&link.state, State::Udp(udp) if udp.relay == addr))
-            .map(|(id, _)| *id)
-            .collect()
+        all.filter(|(_, link)| {
+            matches!(&link.state, State::Udp(udp) if udp.race.first().is_some_and(|a| a.addr == addr))
+        })
+        .map(|(id, _)| *id)
+        .collect()
+    }
+    /// The attempts, those that won among them, that lead to this UDP address.
+    pub(crate) fn attempts_at(&self, addr: SocketAddr) -> Vec<(LinkId, u16)> {
+        let mut out = Vec::new();
+        for (id, link) in &self.all {
+            if let State::Udp(udp) = &link.state {
+                let there = udp.race.attempts().iter().filter(|a| a.addr == addr);
+                out.extend(there.map(|a| (*id, a.number)));
+            }
+        }
+        out
+    }
+    /// Where an attempt leads; none if it is over.
+    pub(crate) fn attempt(&self, link: LinkId, number: u16) -> Option<SocketAddr> {
+        match self.all.get(&link).map(|l| &l.state) {
+            Some(State::Udp(udp)) => {
+                let attempt = udp.race.attempts().iter().find(|a| a.number == number);
+                attempt.map(|a| a.addr)
+            }
+            _ => None,
+        }
     }
     /// The UDP address of a link's relay.
     pub(crate) fn relay_of(&self, link: LinkId) -> Option<SocketAddr> {
         match self.all.get(&link).map(|l| &l.state) {
-            Some(State::Udp(udp)) => Some(udp.relay),
+            Some(State::Udp(udp)) => udp.race.first().map(|a| a.addr),
             _ => None,
         }
     }
@@ -93,10 +125,10 @@ impl Links {
     ) {
         let Some(id) = self.by_conn(conn) else { return };
         match event {
-            Event::Connected => self.connected(net, quic, id),
+            Event::Connected => self.connected(net, quic, id, conn),
             Event::ConnectionLost { reason } => {
                 let error = LinkError::Broken(reason.to_string());
-                self.ended(id, error);
+                self.broke(net.instant(), id, conn, error);
             }
             Event::Stream(StreamEvent::Readable { id: stream }) => self.read(quic, id, *stream),
             Event::Stream(StreamEvent::Writable { .. }) => {
@@ -113,15 +145,24 @@ impl Links {
             _ => {}
         }
     }
-    pub(crate) fn drained(&mut self, conn: ConnId) {
+    pub(crate) fn drained(&mut self, now: Instant, conn: ConnId) {
         if let Some(id) = self.by_conn(conn) {
-            self.ended(id, LinkError::Broken("drained".to_owned()));
+            self.broke(now, id, conn, LinkError::Broken("drained".to_owned()));
+        }
+    }
+    /// An attempt failed, and with the last one the dial; or the link ended.
+    fn broke(&mut self, now: Instant, id: LinkId, conn: ConnId, error: LinkError) {
+        if let Some(udp) = self.udp(id) {
+            udp.race.failed(now, conn);
+            if udp.race.is_lost() {
+                self.ended(id, error);
+            }
         }
     }
 
     fn by_conn(&self, id: ConnId) -> Option<LinkId> {
         self.all.iter().find_map(|(link, l)| match &l.state {
-            State::Udp(udp) if udp.conn == id => Some(*link),
+            State::Udp(udp) if udp.race.has(id) => Some(*link),
             _ => None,
         })
     }
@@ -132,18 +173,27 @@ impl Links {
         }
     }
 
-    fn connected(&mut self, net: &Network, quic: &mut QuicHost, id: LinkId) {
+    fn connected(&mut self, net: &Network, quic: &mut QuicHost, id: LinkId, conn: ConnId) {
         let Some(link) = self.all.get_mut(&id) else {
             return;
         };
         let State::Udp(udp) = &mut link.state else {
             return;
         };
-        let Some(c) = quic.conn(udp.conn) else { return };
+        let now = net.instant();
+        // Nobody hears what the others still have to say.
+        for lost in udp.race.won(conn) {
+            if let Some(c) = quic.conn(lost) {
+                c.close(now, 0u32.into(), Bytes::new());
+            }
+        }
+        let (Some(won), Some(c)) = (udp.race.first(), quic.conn(conn)) else {
+            return;
+        };
         udp.stream = c.streams().open(Dir::Bi);
         let up = LinkUp {
-            rtt: Some(net.instant() - link.began),
-            udp: Some((SocketId(0), udp.relay)),
+            rtt: Some(now - won.began),
+            udp: Some((SocketId(0), won.addr)),
         };
         link.dialing_until = None;
         self.said.push_back(Said::Dialed(id, Ok(up)));
@@ -151,7 +201,7 @@ impl Links {
 
     fn read(&mut self, quic: &mut QuicHost, id: LinkId, stream: StreamId) {
         let Some(udp) = self.udp(id) else { return };
-        let Some(c) = quic.conn(udp.conn) else { return };
+        let Some(c) = udp.conn(quic) else { return };
         let mut over = false;
         if let Ok(mut chunks) = c.recv_stream(stream).read(true) {
             loop {

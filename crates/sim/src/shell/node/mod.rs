@@ -8,12 +8,13 @@ mod carry_out;
 mod reassemble;
 mod receive;
 mod send;
+mod sleep;
 mod sockets;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_congestion::{FlowMonitor, PathAwareFactory};
@@ -23,7 +24,7 @@ use byway_core::io::{
     Route, RouteReason, SocketId, Way,
 };
 use byway_core::node::{Identity, Node};
-use byway_wire::{NodeId, SecretKey, TicketSecret};
+use byway_wire::{NodeId, RelayUrl, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
 use crate::net::pipe::PipeId;
@@ -35,6 +36,7 @@ use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
 use crate::shell::virt::Virtual;
 use reassemble::Reassembler;
+use sleep::SleepWatch;
 use sockets::Sockets;
 
 /// The port a node's UDP socket is bound to.
@@ -101,6 +103,9 @@ pub struct NodeShell {
     sources: BTreeMap<Way, Vec<PeerId>>,
     parts: Reassembler,
     sockets: Sockets,
+    sleep: SleepWatch,
+    /// When the node wanted to wake up, as of the last turn.
+    due: Option<Instant>,
     /// The application.
     pub app: App,
     /// What happened, in order.
@@ -124,8 +129,10 @@ impl NodeShell {
             rng: Rng::new(rng.u64(), "quic"),
         });
         quic.listen(tunnel_server(&credentials, TransportConfig::default()));
-        let identity = Identity { key, epoch: 1 };
         let now = net.instant();
+        // The first start on this machine: nothing is stored.
+        let epoch = net.wall(host).as_secs();
+        let identity = Identity { key, epoch };
         let role = setup.config.role;
         let mut node = Node::new(now, setup.config, identity, rng.seed());
         node.handle_sockets(now, vec![local_socket(net, host)]);
@@ -140,6 +147,8 @@ impl NodeShell {
             sources: BTreeMap::new(),
             parts: Reassembler::default(),
             sockets: Sockets::default(),
+            sleep: SleepWatch::new(now, net.wall(host)),
+            due: None,
             app: App::default(),
             notes: Vec::new(),
             wakes: BTreeMap::new(),
@@ -247,11 +256,16 @@ impl NodeShell {
             }
             Happening::PipeConnected { pipe } => self.links.pipe_connected(net, pipe),
             Happening::PipeData { pipe, data } => self.pipe_data(net, pipe, data),
-            Happening::PipeBroken { pipe } => self.links.pipe_broken(pipe),
+            Happening::PipeBroken { pipe } => self.links.pipe_broken(net.instant(), pipe),
             Happening::PipeRoom { pipe } => self.links.pipe_room(net, pipe),
             Happening::PipeAccepted { .. } => {}
         }
+        let due = self.due;
         self.turn(net);
+        let (now, wall) = (net.instant(), net.wall(self.host));
+        if self.sleep.slept(now, wall, due) {
+            self.moved(net);
+        }
     }
 
     fn wake(&mut self, net: &mut Network) {
@@ -313,11 +327,10 @@ impl NodeShell {
                 net.now()
             );
         }
-        let wake = [
-            self.node.poll_timeout().map(|(at, _)| at),
-            self.quic.poll_timeout(),
-            self.links.poll_timeout(),
-        ];
+        let due = self.node.poll_timeout().map(|(at, _)| at);
+        // What is overdue already is late by nobody's sleep.
+        self.due = due.map(|at| at.max(now));
+        let wake = [due, self.quic.poll_timeout(), self.links.poll_timeout()];
         let wake = wake.into_iter().flatten().min();
         let wake = wake.map(|at| net.since_start(at));
         net.wake_at(self.host, wake);
@@ -372,8 +385,8 @@ impl NodeShell {
         match output {
             Output::Batch(batch) => match Virtual::from_addr(batch.to) {
                 Some(Virtual::Peer(peer)) => self.send_batch(net, peer, &batch),
-                Some(Virtual::Link(link)) => {
-                    if let Some(relay) = self.links.relay_of(link) {
+                Some(Virtual::Link(link, attempt)) => {
+                    if let Some(relay) = self.links.attempt(link, attempt) {
                         for datagram in batch.datagrams() {
                             net.send(self.host, NODE_PORT, relay, datagram);
                         }
@@ -393,7 +406,7 @@ impl NodeShell {
             },
             Output::Drained(conn) => {
                 self.tunnels.remove(&conn);
-                self.links.drained(conn);
+                self.links.drained(net.instant(), conn);
             }
         }
     }
@@ -470,15 +483,15 @@ fn tunnel_server(
     server_config(Arc::new(crypto), transport, false)
 }
 
-/// A ticket in the simulation: the node, its relays and perhaps a secret.
+/// A ticket in the simulation: the node, its relays with their addresses, and perhaps a secret.
 pub fn target(
     node: NodeId,
-    relays: Vec<byway_wire::RelayUrl>,
+    relays: Vec<(RelayUrl, Vec<SocketAddr>)>,
     secret: Option<TicketSecret>,
 ) -> PeerTarget {
     PeerTarget {
         node,
-        relays: relays.into_iter().map(|url| (url, Vec::new())).collect(),
+        relays,
         secret,
     }
 }

@@ -60,8 +60,8 @@ impl NodeShell {
     /// its own.
     fn direct_quic(&mut self, net: &mut Network, socket: SocketId, from: SocketAddr, data: &[u8]) {
         // Links go by the socket that is always there.
-        let links = if socket == SOCKET {
-            self.links.by_relay(from)
+        let attempts = if socket == SOCKET {
+            self.links.attempts_at(from)
         } else {
             Vec::new()
         };
@@ -70,11 +70,11 @@ impl NodeShell {
             remote: from,
         };
         let peers = self.owners(way);
-        if links.is_empty() && peers.is_empty() {
+        if attempts.is_empty() && peers.is_empty() {
             return self.count("quic from a stranger");
         }
-        for link in links {
-            let virt = Virtual::Link(link).to_addr();
+        for (link, attempt) in attempts {
+            let virt = Virtual::Link(link, attempt).to_addr();
             self.quic.handle(net.instant(), virt, data, |_| None);
         }
         for peer in peers {

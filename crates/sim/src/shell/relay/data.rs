@@ -11,13 +11,20 @@ use byway_wire::relay::data;
 use byway_wire::relay::frame::Frame;
 use byway_wire::{ChannelId, stun};
 
-use super::{Carrier, RelayShell};
+use super::{Carrier, RELAY_PORT, RelayShell};
 use crate::net::Network;
 use crate::net::pipe::Side;
 
 impl RelayShell {
-    pub(super) fn datagram(&mut self, net: &mut Network, from: SocketAddr, data: &Bytes) {
+    pub(super) fn datagram(
+        &mut self,
+        net: &mut Network,
+        from: SocketAddr,
+        port: u16,
+        data: &Bytes,
+    ) {
         match classify(data) {
+            kind if kind != Kind::Stun && port != RELAY_PORT => self.count("other port"),
             Kind::Quic => {
                 let server = self.server.clone();
                 self.quic
@@ -26,7 +33,7 @@ impl RelayShell {
             Kind::Stun => {
                 if let Ok(stun::Message::Request { txid, len, .. }) = stun::decode(data) {
                     let answer = stun::encode_success(txid, from, len);
-                    self.outbox.push_back((from, Bytes::from(answer)));
+                    self.outbox.push_back((port, from, Bytes::from(answer)));
                 }
             }
             Kind::RelayData => self.relay_data(net, from, data),
@@ -39,7 +46,7 @@ impl RelayShell {
             return self.count("short relay data");
         };
         if channel == ChannelId::ECHO && self.sources.values().any(|known| *known == from) {
-            return self.outbox.push_back((from, datagram.clone()));
+            return self.outbox.push_back((RELAY_PORT, from, datagram.clone()));
         }
         let decision = self
             .table
@@ -48,7 +55,7 @@ impl RelayShell {
         match decision {
             Some(Decision::Forward(Outlet::Udp(to))) => {
                 self.count("forwarded");
-                self.outbox.push_back((to, datagram.clone()));
+                self.outbox.push_back((RELAY_PORT, to, datagram.clone()));
             }
             Some(Decision::Forward(Outlet::Tls(link))) => {
                 let payload = datagram.slice_ref(payload);
@@ -76,7 +83,8 @@ impl RelayShell {
         if cookie.len() > trigger || !self.cookies.take(now, from.ip()) {
             return self.count("cookie withheld");
         }
-        self.outbox.push_back((from, Bytes::from(cookie)));
+        self.outbox
+            .push_back((RELAY_PORT, from, Bytes::from(cookie)));
     }
 
     pub(super) fn send_data(

@@ -1,6 +1,7 @@
 //! The shell of a relay: what `byway-relay` is around `relay-core`, in virtual time.
 //!
-//! One UDP port carries QUIC control, plain relay data and STUN; the TCP port of the same number carries TLS links. Data
+//! One UDP port carries QUIC control, plain relay data and STUN (the other one that relays listen on answers STUN alone
+//! here); the TCP port of the same number carries TLS links. Data
 //! is forwarded from a table by [`byway_relay_core::forward::decide`], as the real shards do; the state machine sees
 //! control messages only. Which file of `relay/src` each part follows: `data` `plane.rs` and `udp/`, `tls`
 //! `tls/link.rs`, `udp` `quic.rs`. Left out are its budgets for strangers' handshakes (`strangers.rs`), its pauses for
@@ -36,8 +37,6 @@ use budget::Budget;
 
 /// The port of every protocol.
 pub const RELAY_PORT: u16 = 443;
-/// Virtual time starts at this wall-clock second.
-const EPOCH: u64 = 1_700_000_000;
 /// After `Refused`, the link has this long to carry it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Carrier {
@@ -82,7 +81,8 @@ pub struct RelayShell {
     sources: BTreeMap<LinkId, SocketAddr>,
     closing: BTreeMap<LinkId, Instant>,
     cookies: Budget,
-    outbox: VecDeque<(SocketAddr, Bytes)>,
+    /// From which port, where to, and what.
+    outbox: VecDeque<(u16, SocketAddr, Bytes)>,
     /// Datagrams by what became of them.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -123,15 +123,10 @@ impl RelayShell {
             counts: BTreeMap::new(),
         }
     }
-    /// Its URL. The pin is its public key: the simulated handshake has no certificates to hash.
-    pub fn url(addr: SocketAddr, key: [u8; 32]) -> Option<RelayUrl> {
+    /// The URL of one with this key at this name or address. The pin is its public key: the simulated handshake has no certificates to hash.
+    pub fn url(host: &str, key: [u8; 32]) -> Option<RelayUrl> {
         let id = SecretKey::from_bytes(&key).node_id();
-        RelayUrl::new(
-            &addr.ip().to_string(),
-            addr.port(),
-            Some(Pin(*id.as_bytes())),
-        )
-        .ok()
+        RelayUrl::new(host, RELAY_PORT, Some(Pin(*id.as_bytes()))).ok()
     }
     fn pin(&self) -> Pin {
         Pin(*self.key.node_id().as_bytes())
@@ -158,7 +153,7 @@ impl RelayShell {
                 self.look_for_moves(now);
                 self.beat(net);
             }
-            Happening::Datagram { from, data, .. } => self.datagram(net, from, &data),
+            Happening::Datagram { from, to, data } => self.datagram(net, from, to.port(), &data),
             Happening::PipeAccepted { pipe, from } => {
                 self.pipes.insert(pipe, Pipe::Hello(from));
             }
@@ -186,8 +181,8 @@ impl RelayShell {
                 idle = false;
                 self.quic_output(net, output);
             }
-            while let Some((to, data)) = self.outbox.pop_front() {
-                net.send(self.host, RELAY_PORT, to, data);
+            while let Some((port, to, data)) = self.outbox.pop_front() {
+                net.send(self.host, port, to, data);
             }
             if idle {
                 break;
@@ -208,7 +203,7 @@ impl RelayShell {
         *self.counts.entry(what).or_default() += 1;
     }
     fn unix_time(&self, net: &Network) -> u64 {
-        EPOCH + net.now().as_secs()
+        net.wall(self.host).as_secs()
     }
 
     fn carry_out(&mut self, net: &mut Network, event: Event) {

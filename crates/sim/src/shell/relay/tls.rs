@@ -10,7 +10,7 @@ use byway_wire::ChannelId;
 use byway_wire::relay::control::{Challenge, Control};
 use byway_wire::relay::frame::Frame;
 
-use super::{Carrier, Pipe, RelayShell};
+use super::{Carrier, Pipe, RELAY_PORT, RelayShell};
 use crate::net::Network;
 use crate::net::pipe::{PipeId, Side};
 use crate::quic::cut;
@@ -158,7 +158,7 @@ impl RelayShell {
                 for datagram in cut(&payload, usize::from(segment)) {
                     self.count("forwarded");
                     let whole = [&channel.header()[..], &datagram].concat();
-                    self.outbox.push_back((to, Bytes::from(whole)));
+                    self.outbox.push_back((RELAY_PORT, to, Bytes::from(whole)));
                 }
             }
             Some(Decision::Unbound) | None => self.count("unbound"),

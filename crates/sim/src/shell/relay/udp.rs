@@ -9,7 +9,7 @@ use byway_wire::relay::frame::{StreamDecoder, encode_stream};
 use byway_wire::{ChannelId, NodeId};
 use quinn_proto::{Dir, StreamEvent, StreamId};
 
-use super::{Carrier, RelayShell};
+use super::{Carrier, RELAY_PORT, RelayShell};
 use crate::net::Network;
 use crate::quic::{ConnId, Output};
 
@@ -21,7 +21,7 @@ impl RelayShell {
         match output {
             Output::Batch(batch) => {
                 for datagram in batch.datagrams() {
-                    self.outbox.push_back((batch.to, datagram));
+                    self.outbox.push_back((RELAY_PORT, batch.to, datagram));
                 }
             }
             Output::Accepted(..) => {}

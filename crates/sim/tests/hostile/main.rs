@@ -1,6 +1,9 @@
 //! Those that mean harm: STUN servers that lie, floods of garbage, a node that abuses its link.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod forged;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,7 +12,7 @@ use byway_core::discovery::{Mapping, NatReport};
 use byway_core::io::{PathKind, PeerId, RouteReason};
 use byway_sim::model::{Access, expected_path};
 use byway_sim::net::link::LinkConfig;
-use byway_sim::net::{HostId, SiteConfig};
+use byway_sim::net::{HostId, SiteConfig, V6};
 use byway_sim::scene::{RELAY_ADDR, Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::hostile::{Abuser, Flooder, HOSTILE_PORT};
@@ -80,6 +83,7 @@ fn a_hostile_stun_server_changes_nothing_but_its_own_row() {
         Manner::Dead,
         Manner::Slow(ms(700)),
         Manner::Repeating,
+        Manner::Flooding,
         Manner::WrongTransaction,
         Manner::WrongSource,
         Manner::Garbage,
@@ -105,7 +109,10 @@ fn a_hostile_stun_server_changes_nothing_but_its_own_row() {
         }
         let row = with.servers.iter().find(|r| r.addr == addrs[2]);
         let believed = row.is_some_and(|r| r.mapped.is_some());
-        let harmless = matches!(manner, Manner::Slow(_) | Manner::Repeating);
+        let harmless = matches!(
+            manner,
+            Manner::Slow(_) | Manner::Repeating | Manner::Flooding
+        );
         assert_eq!(believed, harmless, "{manner:?}: {row:?}");
     }
 }
@@ -130,6 +137,7 @@ fn attacker(s: &mut Scene, ip: [u8; 4]) -> HostId {
     let site = s.world.net.add_site(SiteConfig {
         name: "attacker".to_owned(),
         nat: None,
+        v6: V6::Plain,
         udp_blocked: false,
         up: LinkConfig::default(),
         down: LinkConfig::default(),
