@@ -220,6 +220,9 @@ pub(crate) struct Ping {
     /// Stop as soon as the path is direct; fail if it is not after N pings (40 unless -c says otherwise).
     #[arg(long)]
     pub(crate) until_direct: bool,
+    /// A new tunnel for each ping, three seconds apart: how long connecting takes once there is a link to the relay.
+    #[arg(long, conflicts_with = "until_direct")]
+    pub(crate) fresh: bool,
     /// One JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,10 +1,12 @@
 //! `byway ping`: round trips through the tunnel and the agent's process, and the path they took.
 
+mod times;
+
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use byway::tunnel::{StreamError, Tunnel};
-use byway::{PathInfo, PathKind};
+use byway::{Endpoint, PathInfo, PathKind};
 use serde::Serialize;
 
 use crate::args;
@@ -12,11 +14,14 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::output::{json_line, print_line};
 use crate::peer::Peer;
+use times::{Attempt, Times};
 
 /// Between two pings.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Between two pings that wait for a direct path: it may come within tens of milliseconds.
 const HURRIED_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two tunnels of `--fresh`: what the tunnel before had is forgotten two seconds after it.
+const FRESH_INTERVAL: Duration = Duration::from_secs(3);
 /// With `--until-direct`: 40 x 250 ms, by when every probe of the ladder has had its answer.
 const UNTIL_DIRECT_COUNT: u64 = 40;
 /// An answer later than this counts as lost.
@@ -30,6 +35,10 @@ struct Line {
     rtt_ms: Option<f64>,
     /// From the first attempt to reach the peer to this answer, or to giving it up.
     at_ms: f64,
+    /// From the first attempt until a link to a relay was up.
+    link_ms: Option<f64>,
+    /// From the first attempt until the tunnel was up.
+    up_ms: f64,
     path: Path,
 }
 
@@ -40,104 +49,166 @@ struct Path {
     relay: Option<String>,
     /// Why data came to it from the path before.
     reason: &'static str,
+    /// From the first attempt until data came to it.
+    at_ms: f64,
     /// How often the tunnel has changed its path.
     switches: u64,
+}
+
+/// How the pings of a run go.
+struct Run<'a> {
+    args: &'a args::Ping,
+    /// The peer, for people.
+    label: &'a str,
+    answered: u64,
+    /// The path of the last line.
+    shown: Option<(PathKind, Option<SocketAddr>)>,
 }
 
 pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
     let peer = Peer::find(&args.peer)?;
     let endpoint = client::bind(&args.tunnel).await?;
-    let result = async {
-        let began = Instant::now();
-        let tunnel = client::connect(&endpoint, &peer).await?;
-        tokio::select! {
-            result = ping(&args, &tunnel, &peer.label, began) => result,
-            // What it has printed is what was asked for, unless it was to wait for something.
-            interrupted = client::interrupted() => {
-                if args.until_direct { Err(interrupted) } else { Ok(()) }
+    let mut run = Run {
+        args: &args,
+        label: &peer.label,
+        answered: 0,
+        shown: None,
+    };
+    let result = tokio::select! {
+        result = async {
+            if args.fresh {
+                return run.fresh(&endpoint, &peer).await;
             }
+            let attempt = Attempt::begin(&endpoint);
+            let tunnel = client::connect(&endpoint, &peer).await?;
+            run.all(&tunnel, &attempt.succeeded(&tunnel)).await
+        } => result,
+        // What it has printed is what was asked for, unless it was to wait for something.
+        interrupted = client::interrupted() => {
+            if args.until_direct { Err(interrupted) } else { Ok(()) }
         }
-    }
-    .await;
+    };
     endpoint.close().await;
     result
 }
 
-async fn ping(
-    args: &args::Ping,
-    tunnel: &Tunnel,
-    label: &str,
-    began: Instant,
-) -> Result<(), Failure> {
-    let count = match (args.count, args.until_direct) {
-        (Some(count), _) => count,
-        (None, true) => UNTIL_DIRECT_COUNT,
-        (None, false) => u64::MAX,
-    };
-    let interval = if args.until_direct {
-        HURRIED_INTERVAL
-    } else {
-        INTERVAL
-    };
-    let mut answered = 0;
-    let mut shown = None;
-    for seq in 1..=count {
+impl Run<'_> {
+    /// All pings through one tunnel.
+    async fn all(&mut self, tunnel: &Tunnel, times: &Times) -> Result<(), Failure> {
+        let until_direct = self.args.until_direct;
+        let count = match (self.args.count, until_direct) {
+            (Some(count), _) => count,
+            (None, true) => UNTIL_DIRECT_COUNT,
+            (None, false) => u64::MAX,
+        };
+        let interval = if until_direct {
+            HURRIED_INTERVAL
+        } else {
+            INTERVAL
+        };
+        self.connected(times);
+        for seq in 1..=count {
+            let direct = self.ping(seq, tunnel, times).await?;
+            if until_direct && direct {
+                return Ok(());
+            }
+            if seq < count {
+                tokio::time::sleep(interval).await;
+            }
+        }
+        if until_direct {
+            return Err(
+                Failure::new(Code::Failed, format!("no direct path to {}", self.label))
+                    .why(format!("after {count} pings the path is still {}", client::describe_path(tunnel)))
+                    .hint("byway netcheck --relay URL, here and at the agent, says what the networks allow"),
+            );
+        }
+        self.some_answered()
+    }
+
+    /// A tunnel for each ping.
+    async fn fresh(&mut self, endpoint: &Endpoint, peer: &Peer) -> Result<(), Failure> {
+        let count = self.args.count.unwrap_or(u64::MAX);
+        for seq in 1..=count {
+            let attempt = Attempt::begin(endpoint);
+            let tunnel = client::connect(endpoint, peer).await?;
+            let times = attempt.succeeded(&tunnel);
+            self.connected(&times);
+            self.ping(seq, &tunnel, &times).await?;
+            tunnel.close();
+            if seq < count {
+                tokio::time::sleep(FRESH_INTERVAL).await;
+            }
+        }
+        self.some_answered()
+    }
+
+    /// One ping. True if it was answered by a direct path.
+    async fn ping(&mut self, seq: u64, tunnel: &Tunnel, times: &Times) -> Result<bool, Failure> {
         // As it was when the ping left: by the time the answer is here the tunnel may have moved.
-        let path = tunnel.path().borrow().clone();
+        let (path, since) = times.path();
         let switches = tunnel.stats().switches;
         let pinged = tokio::time::timeout(LOST_AFTER, tunnel.ping()).await;
         let rtt = match pinged {
             Ok(Ok(rtt)) => Some(rtt),
             Err(_) => None,
-            Ok(Err(StreamError::Closed(closed))) => return Err(Failure::closed(label, &closed)),
+            Ok(Err(StreamError::Closed(closed))) => {
+                return Err(Failure::closed(self.label, &closed));
+            }
             Ok(Err(error)) => {
-                return Err(
-                    Failure::new(Code::Failed, format!("pinging {label} failed")).why(error),
-                );
+                let what = format!("pinging {} failed", self.label);
+                return Err(Failure::new(Code::Failed, what).why(error));
             }
         };
-        answered += u64::from(rtt.is_some());
-        if args.json {
+        self.answered += u64::from(rtt.is_some());
+        if self.args.json {
             json_line(&Line {
                 seq,
                 rtt_ms: rtt.map(in_ms),
-                at_ms: in_ms(began.elapsed()),
-                path: Path::of(&path, switches),
+                at_ms: in_ms(times.elapsed()),
+                link_ms: times.link.map(in_ms),
+                up_ms: in_ms(times.up),
+                path: Path::of(&path, since, switches),
             });
         } else {
-            let news = shown.replace((path.kind, path.remote)) != Some((path.kind, path.remote));
+            let now = (path.kind, path.remote);
+            let news = self.shown.replace(now) != Some(now);
             print_for_people(seq, rtt, &path, news);
         }
-        if args.until_direct && rtt.is_some() && path.kind == PathKind::Direct {
-            return Ok(());
+        Ok(rtt.is_some() && path.kind == PathKind::Direct)
+    }
+
+    /// For people: how long it took, and how much of it was for the link.
+    fn connected(&self, times: &Times) {
+        if self.args.json {
+            return;
         }
-        if seq < count {
-            tokio::time::sleep(interval).await;
+        let link = match times.link {
+            Some(link) if !link.is_zero() => {
+                format!(", the link to the relay in {:.2} ms", in_ms(link))
+            }
+            _ => String::new(),
+        };
+        print_line(&format!("connected in {:.2} ms{link}", in_ms(times.up)));
+    }
+
+    fn some_answered(&self) -> Result<(), Failure> {
+        if self.answered == 0 {
+            let what = format!("{} answered no ping", self.label);
+            return Err(Failure::new(Code::NoPath, what).hint("is this machine still online?"));
         }
+        Ok(())
     }
-    if args.until_direct {
-        return Err(
-            Failure::new(Code::Failed, format!("no direct path to {label}"))
-                .why(format!("after {count} pings the path is still {}", client::describe_path(tunnel)))
-                .hint("byway netcheck --relay URL, here and at the agent, says what the networks allow"),
-        );
-    }
-    if answered == 0 {
-        return Err(
-            Failure::new(Code::NoPath, format!("{label} answered no ping"))
-                .hint("is this machine still online?"),
-        );
-    }
-    Ok(())
 }
 
 impl Path {
-    fn of(path: &PathInfo, switches: u64) -> Self {
+    fn of(path: &PathInfo, since: Duration, switches: u64) -> Self {
         Self {
             kind: client::kind_name(path.kind),
             remote: path.remote,
             relay: path.relay.as_ref().map(ToString::to_string),
             reason: path.reason.name(),
+            at_ms: in_ms(since),
             switches,
         }
     }

@@ -224,6 +224,12 @@ pub struct Pong {
     pub seq: u64,
     /// From the first attempt to reach the peer, in milliseconds, as the program says.
     pub at_ms: f64,
+    /// Likewise until a link to a relay was up.
+    pub link: Duration,
+    /// Likewise until the tunnel was up.
+    pub up: Duration,
+    /// Likewise until data came to this path.
+    pub path_since: Duration,
     /// The round trip.
     pub rtt_ms: f64,
     /// `direct`, `relay_udp` or `relay_tls`.
@@ -285,8 +291,12 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
         let Some(rtt_ms) = json["rtt_ms"].as_f64() else {
             continue;
         };
+        let time = |ms: &Value| ms.as_f64().map(|ms| Duration::from_secs_f64(ms / 1e3));
         pongs.push(Pong {
             at: line.at,
+            link: time(&json["link_ms"]).context("a ping without link_ms")?,
+            up: time(&json["up_ms"]).context("a ping without up_ms")?,
+            path_since: time(&json["path"]["at_ms"]).context("a ping without path.at_ms")?,
             seq: json["seq"].as_u64().context("a ping without seq")?,
             at_ms: json["at_ms"].as_f64().context("a ping without at_ms")?,
             rtt_ms,

@@ -3,6 +3,7 @@
 //!
 //! | way | where the round trips go |
 //! |---|---|
+//! | warm link, 2 T | T the tunnel's handshake, its first flight inside `Open`; T question and answer |
 //! | cold UDP link, R + 2 T | R the relay's handshake; T the tunnel's handshake, its first flight inside `Open`; T question and answer |
 //! | cold TLS link, 3 R + 2 T | R TCP, R TLS, R the upgrade and the challenge; then as above |
 //! | UDP blocked | the same after 300 ms, which UDP had to itself |
@@ -13,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::NatKind::{self, PortRestricted, UdpBlocked};
-use crate::figures::Figures;
 use crate::harness::{self, Need, Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};
 use crate::world::{RELAY, RELAY_2, World};
@@ -24,15 +24,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     run: || {
         for case in Case::ALL {
             // The least of a few: another scenario on the same processor delays, and never hastens.
-            let mut least = Duration::MAX;
-            for _ in 0..TRIES {
-                least = least.min(case.play()?);
-                if least <= case.budget().mul_f64(BUSY) {
+            let mut least = case.play()?;
+            for _ in 1..TRIES {
+                if least.in_time(case, BUSY) {
                     break;
                 }
+                let next = case.play()?;
+                if next.answer < least.answer {
+                    least = next;
+                }
             }
-            say(case.line(least));
-            ensure!(least <= case.budget().mul_f64(BUSY), "{}", case.line(least));
+            let line = case.line(least);
+            say(line.clone());
+            ensure!(least.in_time(case, BUSY), "{line}");
         }
         Ok(())
     },
@@ -55,6 +59,7 @@ const TRIES: usize = 5;
 
 #[derive(Clone, Copy, Debug)]
 enum Case {
+    WarmUdp,
     ColdUdp,
     ColdTls,
     UdpBlocked,
@@ -62,7 +67,8 @@ enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
+        Self::WarmUdp,
         Self::ColdUdp,
         Self::ColdTls,
         Self::UdpBlocked,
@@ -71,6 +77,7 @@ impl Case {
 
     fn budget(self) -> Duration {
         match self {
+            Self::WarmUdp => 2 * T,
             Self::ColdUdp => R + 2 * T,
             Self::ColdTls => 3 * R + 2 * T,
             Self::UdpBlocked => STAGGER + 3 * R + 2 * T,
@@ -78,8 +85,7 @@ impl Case {
         }
     }
 
-    /// From the first attempt to the first answer.
-    fn play(self) -> Result<Duration> {
+    fn play(self) -> Result<Times> {
         let client: NatKind = match self {
             Self::UdpBlocked => UdpBlocked,
             _ => PortRestricted,
@@ -104,20 +110,50 @@ impl Case {
             no_direct: true,
             ..Options::default()
         };
-        let pongs = programs::ping(&world, &agent.peer(), options, &["-c", "1"])?;
-        let pong = pongs.first().context("no answer")?;
-        Ok(Duration::from_secs_f64(pong.at_ms / 1e3))
+        let args: &[&str] = match self {
+            Self::WarmUdp => &["-c", "2", "--fresh"],
+            _ => &["-c", "1"],
+        };
+        let pongs = programs::ping(&world, &agent.peer(), options, args)?;
+        let pong = pongs.last().context("no answer")?;
+        let is_warm = pong.link.is_zero();
+        ensure!(
+            is_warm == matches!(self, Self::WarmUdp),
+            "{self:?}: the link was there after {:?}",
+            pong.link
+        );
+        Ok(Times {
+            link: pong.link,
+            up: pong.up,
+            answer: Duration::from_secs_f64(pong.at_ms / 1e3),
+        })
     }
 
-    fn line(self, took: Duration) -> String {
+    fn line(self, took: Times) -> String {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let budget = self.budget();
+        let Times { link, up, answer } = took;
+        let (took, budget) = (ms(answer), ms(self.budget()));
         format!(
-            "{self:?}: {:.0} ms of {:.0} ms ({:+.0} %)",
-            ms(took),
-            ms(budget),
-            (ms(took) / ms(budget) - 1.0) * 100.0
+            "{self:?}: {took:.0} ms of {budget:.0} ms ({:+.0} %): link {:.0}, tunnel {:.0}, question and answer {:.0}",
+            (took / budget - 1.0) * 100.0,
+            ms(link),
+            ms(up.saturating_sub(link)),
+            ms(answer.saturating_sub(up))
         )
+    }
+}
+
+/// When what was there, from the first attempt.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    link: Duration,
+    up: Duration,
+    answer: Duration,
+}
+
+impl Times {
+    fn in_time(self, case: Case, margin: f64) -> bool {
+        self.answer <= case.budget().mul_f64(margin)
     }
 }
 
@@ -136,9 +172,11 @@ pub fn table() -> bool {
                     }
                 }
             }
-            let median = Figures::of(took).percentile(50);
-            println!("{}", case.line(median));
-            fine &= median <= case.budget().mul_f64(1.1);
+            took.sort_by_key(|times| times.answer);
+            if let Some(median) = took.get(took.len() / 2) {
+                println!("{}", case.line(*median));
+                fine &= median.in_time(case, 1.1);
+            }
         }
         fine
     })

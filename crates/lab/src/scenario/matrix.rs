@@ -2,6 +2,7 @@
 //! the direct path, and that what it carries arrives unchanged.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,6 +12,7 @@ use crate::NatKind::{
     Only443WithQuic, Open, PortRestricted, Preserving, ProxyOnly, Sequential, Symmetric,
     UdpBlocked,
 };
+use crate::figures::Figures;
 use crate::harness::{self, Need, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, RELAY_2, Traffic, World};
@@ -51,7 +53,7 @@ macro_rules! pairs {
         pub(super) const SCENARIOS: &[Scenario] = &[$(Scenario {
             name: $name,
             needs: needs($client, $agent),
-            run: || pair($client, $agent, Way::$way),
+            run: || pair($client, $agent, Way::$way).map(drop),
         }),*];
     };
 }
@@ -116,12 +118,17 @@ fn print_table(clients: &[NatKind], agents: &[NatKind]) -> bool {
     }
     println!();
     let mut problems = Vec::new();
+    let mut easy = Vec::new();
     for &client in clients {
         print!("{:width$}", client.to_string());
         for &agent in agents {
             let way = Way::expected(client, agent);
             let cell = match harness::quietly(move || pair(client, agent, way)) {
-                Ok(()) => way.name(),
+                Ok(direct_after) => {
+                    let is_easy = client.is_where_it_says() && agent.is_where_it_says();
+                    easy.extend(direct_after.filter(|_| is_easy));
+                    way.name()
+                }
                 Err(why) => {
                     problems.push(format!("{client} to {agent}: {why}"));
                     "FAILED"
@@ -135,6 +142,10 @@ fn print_table(clients: &[NatKind], agents: &[NatKind]) -> bool {
     for problem in &problems {
         println!("\n{problem}");
     }
+    let easy = Figures::of(easy);
+    println!(
+        "\neasy pairs, from the tunnel to the direct path (two round trips are 40 ms): {easy}"
+    );
     problems.is_empty()
 }
 
@@ -152,7 +163,8 @@ enum Way {
 /// The size of each download: large beside all probes and handshakes.
 const SIZE: u64 = 4 << 20;
 
-fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
+/// Plays a pair. How long after the tunnel was up data went direct, if it did.
+fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<Option<Duration>> {
     let world = World::with_delay(client, agent, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
@@ -221,7 +233,9 @@ fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<()> {
     say(format!(
         "the second download: client {client:?}, agent {agent:?}"
     ));
-    way.judge(client, agent)
+    way.judge(client, agent)?;
+    let directly = pongs.iter().find(|pong| pong.kind == "direct");
+    Ok(directly.map(|pong| pong.path_since.saturating_sub(pong.up)))
 }
 
 impl Way {
@@ -280,13 +294,16 @@ fn first_byte_did_not_wait(pongs: &[Pong]) -> Result<()> {
         first.kind
     );
     let direct = pongs.iter().find(|p| p.kind == "direct");
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     say(format!(
-        "first answer after {:.1} ms by {}, direct {}",
-        first.at.as_secs_f64() * 1e3,
+        "link after {:.1} ms, tunnel after {:.1} ms, first answer after {:.1} ms by {}, direct {}",
+        ms(first.link),
+        ms(first.up),
+        first.at_ms,
         first.kind,
-        direct.map_or("never".to_owned(), |d| format!(
+        direct.map_or("never".to_owned(), |pong| format!(
             "after {:.1} ms",
-            d.at.as_secs_f64() * 1e3
+            ms(pong.path_since)
         ))
     ));
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use byway::tunnel::Tunnel;
-use byway::{Endpoint, PathInfo};
+use byway::{Endpoint, LinkStatus, PathInfo};
 use tokio::sync::watch;
 
 /// Counts from the first attempt until there is a tunnel.
@@ -16,7 +16,7 @@ pub(super) struct Attempt {
 /// The times of a tunnel.
 pub(super) struct Times {
     began: Instant,
-    /// A link to a relay was up. None: it was given up again in the same moment.
+    /// A link to a relay was up; nothing if there was one before. None: it was given up again in the same moment.
     pub(super) link: Option<Duration>,
     /// The tunnel was up.
     pub(super) up: Duration,
@@ -29,10 +29,13 @@ impl Attempt {
         let began = Instant::now();
         let link = Arc::new(OnceLock::new());
         let (mut links, known) = (endpoint.links(), Arc::clone(&link));
+        let is_up = |links: &Vec<LinkStatus>| links.iter().any(|link| link.carrier.is_some());
+        if is_up(&links.borrow()) {
+            // Nobody else sets it.
+            let _ = link.set(Duration::ZERO);
+        }
         tokio::spawn(async move {
-            let up = links.wait_for(|links| links.iter().any(|link| link.carrier.is_some()));
-            if up.await.is_ok() {
-                // Nobody else sets it.
+            if links.wait_for(is_up).await.is_ok() {
                 let _ = known.set(began.elapsed());
             }
         });
