@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-pub use byway::{Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, pongs, start_ping};
+pub use byway::{
+    Agent, Forward, Options, Pong, Relay, byway, netcheck, netcheck_asking, ping, pongs, start_ping,
+};
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
 pub use proxy::{Proxy, microsocks, tinyproxy};

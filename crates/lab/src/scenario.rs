@@ -10,6 +10,7 @@ mod lasting;
 pub mod links;
 pub mod matrix;
 mod nats;
+mod netcheck;
 mod openssh;
 mod portmap;
 mod proxy;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         roaming::SCENARIOS,
         links::SCENARIOS,
         portmap::SCENARIOS,
+        netcheck::SCENARIOS,
         proxy::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,

@@ -1,10 +1,12 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
 //! check that a NAT is what it claims, a hole puncher, a web server with a known body, a
-//! server that needs half-close, a thrower of garbage, a link emulator, and who cleans up after all of it.
+//! server that needs half-close, a thrower of garbage, a gateway that is older than PCP, a captive portal, a link emulator, and who cleans up after all of it.
 
 mod digest;
+mod elder;
 mod garbage;
 mod noise;
+mod portal;
 mod punch;
 mod reflect;
 mod switch;
@@ -12,20 +14,23 @@ mod web;
 
 use anyhow::{Context, Result, bail};
 
+pub use portal::LOGIN;
 pub use reflect::Observation;
 pub use web::{body_sha256, sha256_of};
 
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {
-    let (name, rest) = args
-        .split_first()
-        .context("which tool? digest, garbage, janitor, observe, punch, reflect, switch, web")?;
+    let (name, rest) = args.split_first().context(
+        "which tool? digest, elder, garbage, janitor, observe, portal, punch, reflect, switch, web",
+    )?;
     match name.as_str() {
         "digest" => digest::serve(rest),
+        "elder" => elder::serve(rest),
         "garbage" => garbage::throw(rest),
         "janitor" => crate::leftovers::janitor(rest),
         "reflect" => reflect::reflect(rest),
         "observe" => reflect::observe(rest),
+        "portal" => portal::serve(rest),
         "punch" => punch::punch(rest),
         "switch" => switch::run(rest),
         "web" => web::serve(rest),

@@ -12,7 +12,7 @@ use byway_wire::{ChannelId, RelayUrl};
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::{Cx, Wake, earliest};
-use crate::discovery::{Discovery, Kind, MtuSearch, NatReport, PortMapping};
+use crate::discovery::{Discovery, GatewayPort, Kind, MtuSearch, NatReport, PortMapping};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
@@ -287,9 +287,9 @@ impl Node {
 
     /// The gateway holds a port for us, or no longer. Behind a second NAT the port leads nowhere; that is for people to know
     /// and not for peers to try.
-    pub(super) fn take_mapping(&mut self, now: Instant, mapping: Option<PortMapping>) {
+    pub(super) fn take_mapping(&mut self, now: Instant, mapping: GatewayPort) {
         self.discovery.discovery.set_port_mapping(mapping);
-        let outside = mapping.filter(PortMapping::leads_outside);
+        let outside = mapping.held().filter(PortMapping::leads_outside);
         let list = outside
             .map(|m| Candidate {
                 kind: CandidateKind::Mapped,

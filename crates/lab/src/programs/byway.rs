@@ -35,10 +35,18 @@ impl Relay {
 
     /// Starts an open relay on the relay's host, at these addresses.
     pub fn start_at(world: &World, listen: &[String]) -> Result<Self> {
-        let home = home(world, "relay")?;
-        let mut command =
-            with_clean_home(world.relay.namespace.command(binary("byway-relay")), &home);
-        command.current_dir(&home).args(["serve", "--open"]);
+        Self::serve(&world.relay, listen, &home(world, "relay")?)
+    }
+
+    /// Starts a second open relay, on another host.
+    pub fn start_elsewhere(world: &World, place: &Place) -> Result<Self> {
+        let listen = [place.at(443), place.at(3478)].map(|addr| addr.to_string());
+        Self::serve(place, &listen, &home(world, "relay-elsewhere")?)
+    }
+
+    fn serve(place: &Place, listen: &[String], home: &Path) -> Result<Self> {
+        let mut command = with_clean_home(place.namespace.command(binary("byway-relay")), home);
+        command.current_dir(home).args(["serve", "--open"]);
         for addr in listen {
             command.args(["--listen", addr]);
         }
@@ -249,7 +257,17 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
 
 /// `byway netcheck --json`.
 pub fn netcheck(world: &World, place: &Place, args: &[&str]) -> Result<Value> {
+    netcheck_by(byway(world, place, "netcheck")?, args)
+}
+
+/// The same, which asks the gateway for a port.
+pub fn netcheck_asking(world: &World, place: &Place, args: &[&str]) -> Result<Value> {
     let mut command = byway(world, place, "netcheck")?;
+    command.env_remove("BYWAY_NO_PORT_MAPPING");
+    netcheck_by(command, args)
+}
+
+fn netcheck_by(mut command: Command, args: &[&str]) -> Result<Value> {
     command.args(["netcheck", "--json"]).args(args);
     let done = Running::run("byway netcheck", &mut command, Duration::from_secs(30))?.success()?;
     serde_json::from_str(&done.stdout())
