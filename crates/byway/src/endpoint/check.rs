@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::{GatewayPort, NatReport, RelayRow, SecondNat, prefer, quic_filtered};
+use byway_core::discovery::{
+    GatewayPort, NatReport, RelayRow, SecondNat, ServerRow, prefer, quic_filtered,
+};
 use byway_core::io::Carrier;
 use byway_wire::relay::STUN_PORT;
 use tokio::task::JoinSet;
@@ -54,7 +56,7 @@ impl Endpoint {
         };
         let discover = async {
             let report = self.discover().await;
-            let filtering = netcheck::filtering(believed(&report)).await;
+            let filtering = netcheck::filtering(trusted(&report)).await;
             (report, filtering)
         };
         let (found, looks, nat64, ()) =
@@ -106,12 +108,15 @@ impl Endpoint {
     }
 }
 
-/// Servers outside this host that the report rests on. Those of IPv4: where translators are.
-fn believed(report: &NatReport) -> Vec<SocketAddr> {
+/// Servers outside this host that the report rests on, and those that were not waited for because others had told enough: one
+/// of these may be the only one that can answer from elsewhere. Of IPv4: where translators are.
+fn trusted(report: &NatReport) -> Vec<SocketAddr> {
+    let not_heard = |row: &ServerRow| row.mapped.is_none() && row.fault.is_none();
     let rows = report
         .servers
         .iter()
-        .filter(|row| row.believed && row.addr.is_ipv4() && !row.addr.ip().is_loopback());
+        .filter(|row| row.believed || not_heard(row))
+        .filter(|row| row.addr.is_ipv4() && !row.addr.ip().is_loopback());
     // One port of each host.
     let mut hosts = BTreeSet::new();
     rows.map(|row| row.addr)

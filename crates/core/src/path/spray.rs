@@ -15,7 +15,8 @@
 //! **Bounds.** A spray goes only to the address at which a relay attests the peer, and only if the peer itself names no
 //! other one. It waits until the ordinary pings had their chance. It is at most 2,048 pings of 120 bytes at 1,000 a second
 //! on one side, one ping of each of 256 sockets on the other. There is one for each peer in five minutes, doubling, at most
-//! [`MOST_AT_ONCE`] in a node, and none where the settings forbid it.
+//! [`MOST_AT_ONCE`] in a node, and none where the settings forbid it. Where it is unknown whether a side is easy (one server
+//! alone cannot tell), there is one in each network and no more.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -154,6 +155,10 @@ impl Network {
     fn is_easy(&self) -> bool {
         self.mapping == Mapping::EndpointIndependent
     }
+    /// It may be easy: its NAT was seen from one place only, or not yet from enough.
+    fn is_untold(&self) -> bool {
+        self.mapping == Mapping::Unknown
+    }
     /// True if it is seen at this address and, as far as it says, at no other.
     fn is_only_at(&self, ip: IpAddr) -> bool {
         !self.reflexive.is_empty() && self.reflexive.iter().all(|addr| addr.ip() == ip)
@@ -252,7 +257,10 @@ impl Paths {
         if !(outside && harmless) {
             return None;
         }
-        if own.is_hard() && peer.is_easy() {
+        // What may be easy is tried once in each network: if it was not, more tries would be in vain too.
+        let first = self.spray.failures == 0;
+        let easy = |side: &Network| side.is_easy() || first && side.is_untold();
+        if own.is_hard() && easy(peer) {
             // Its one port.
             let mut addrs = peer.reflexive.iter();
             return match (addrs.next(), addrs.next()) {
@@ -260,7 +268,7 @@ impl Paths {
                 _ => None,
             };
         }
-        (own.is_easy() && peer.is_hard()).then_some(Side::Easy(ip))
+        (easy(own) && peer.is_hard()).then_some(Side::Easy(ip))
     }
 
     fn has_direct(&self, now: Instant) -> bool {
