@@ -155,6 +155,7 @@ impl Driver {
         // What is found out before the host's own addresses are known has to be found out again.
         let _ = tokio::time::timeout(FIRST_ADDRESSES, self.interfaces.changed()).await;
         self.learn_nat64_first().await;
+        self.socket.nat64.set_asked();
         self.sockets_changed();
         loop {
             self.flows();

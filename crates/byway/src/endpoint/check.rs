@@ -43,7 +43,10 @@ impl Endpoint {
             .map(|(n, url)| {
                 let proxies = Arc::clone(proxies);
                 let nat64 = Arc::clone(&self.inner.socket.nat64);
-                async move { (n, netcheck::relay(url, &proxies, &nat64).await) }
+                async move {
+                    nat64.asked().await;
+                    (n, netcheck::relay(url, &proxies, &nat64).await)
+                }
             })
             .collect();
         let look = async {

@@ -79,17 +79,18 @@ const TRUTHS: [Truth; 10] = [
         kind: Sequential,
         mapping: PORT,
         ports: "sequential",
-        filtering: PORT,
+        // Calling one port of a server opens none to another (the tests of RFC 5780 cannot tell).
+        filtering: UNKNOWN,
         hairpin: None,
-        findings: &[ANOTHER, VERY],
+        findings: &[ANOTHER],
     },
     Truth {
         kind: Symmetric,
         mapping: PORT,
         ports: "random",
-        filtering: PORT,
+        filtering: UNKNOWN,
         hairpin: None,
-        findings: &[ANOTHER, VERY],
+        findings: &[ANOTHER],
     },
     Truth {
         kind: UdpBlocked,
@@ -113,12 +114,12 @@ const TRUTHS: [Truth; 10] = [
     Truth {
         kind: Ipv6Only,
         mapping: ENDPOINT,
-        ports: "preserving",
-        filtering: PORT,
+        // It is the translator that has a port of IPv4.
+        ports: UNKNOWN,
+        filtering: UNKNOWN,
         hairpin: Some(false),
         findings: &[
             KEEPS,
-            VERY,
             NO_TURN,
             "IPv4 is reached from this network by a translator (NAT64), behind 2001:db8:64::/96",
         ],
@@ -126,6 +127,8 @@ const TRUTHS: [Truth; 10] = [
 ];
 
 pub(super) fn all() -> Result<()> {
+    // All that is wrong, not what is wrong first.
+    let mut wrong = Vec::new();
     for truth in &TRUTHS {
         let world = World::with_delay(truth.kind, Open, ACCESS)?;
         let relay = Relay::start(&world)?;
@@ -133,8 +136,11 @@ pub(super) fn all() -> Result<()> {
         let args = asked(&relay.url);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let report = programs::netcheck(&world, &world.client, &args)?;
-        truth.judge(&report)?;
+        if let Err(error) = truth.judge(&report) {
+            wrong.push(format!("{error:#}"));
+        }
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
@@ -180,7 +186,7 @@ impl Truth {
                 ),
                 ("captive_portal", json!(false)),
                 ("captive_portal_evidence", null.clone()),
-                ("preferred_relay.reason", json!("the only one reached")),
+                ("preferred_relay.reason", json!("the only one asked")),
                 ("relays.0.carrier", json!(carrier)),
                 ("relays.0.tls_intercepted", json!(false)),
                 ("relays.0.proxied", json!(proxied)),
@@ -212,17 +218,28 @@ impl Truth {
             is_own(seen) == udp && seen.is_null() != udp,
             "{what}: seen at {seen}"
         );
-        // The relay at its two ports, and the two servers.
+        // The relay at its two ports, the two servers, and where else the first of these says that it is. Who was not waited for,
+        // because others had told enough, has no fault.
         let servers = report["servers"].as_array().context("no servers")?;
-        ensure!(servers.len() == 4, "{what}: who was asked? {report}");
+        ensure!(servers.len() >= 4, "{what}: who was asked? {report}");
+        let mut believed = 0;
         for server in servers {
+            let heard = is_own(&server["mapped"]) && server["rtt_ms"].is_number();
+            let not_heard = server["mapped"].is_null() && server["believed"] == false;
             ensure!(
-                is_own(&server["mapped"]) == udp
-                    && server["rtt_ms"].is_number() == udp
-                    && server["believed"] == udp,
+                if udp {
+                    heard || not_heard && server["fault"].is_null()
+                } else {
+                    not_heard
+                },
                 "{what}: {server}"
             );
+            believed += usize::from(server["believed"] == true);
         }
+        ensure!(
+            (believed >= 2) == udp,
+            "{what}: {believed} believed: {report}"
+        );
         let delta = &report["port_delta"];
         ensure!(
             (self.kind == Sequential) == (*delta == json!(1))
@@ -250,7 +267,9 @@ impl Truth {
         };
         for name in over {
             let took = ms(report, 0, name)?;
-            ensure!((10.0..60.0).contains(&took), "{what}: {name} is {took}");
+            // A proxy takes its own time.
+            let most = if self.kind == ProxyOnly { 500.0 } else { 60.0 };
+            ensure!((10.0..most).contains(&took), "{what}: {name} is {took}");
         }
         Ok(())
     }

@@ -91,6 +91,9 @@ pub(super) fn two_relays() -> Result<()> {
         let far = Relay::start_elsewhere(&world, &world.stun_2)?;
         // The farther one first: it is not the order that decides.
         let args = ["--relay", far.url.as_str(), "--relay", near.url.as_str()];
+        for relay in [&world.relay, &world.stun_2] {
+            world.client.until_answered_at(relay.addr.into())?;
+        }
         let report = netcheck(&world, &world.client, &args)?;
         let names: &[&str] = match over {
             "UDP" => &["stun_ms", "udp_ms", "tls_ms"],
@@ -113,10 +116,10 @@ pub(super) fn two_relays() -> Result<()> {
             .as_str()
             .unwrap_or_default();
         ensure!(
-            reason.starts_with(&format!("lowest latency over {over}")),
+            reason.contains(&format!("lowest latency over {over}")),
             "{kind}: {reason}"
         );
-        let preferred = format!("Preferred relay: 203.0.113.10:443, lowest latency over {over}");
+        let preferred = format!("Preferred relay: 203.0.113.10:443, {reason}.");
         let findings = report["findings"].to_string();
         ensure!(findings.contains(&preferred), "{kind}: {findings}");
     }
@@ -143,6 +146,8 @@ pub(super) fn narrow() -> Result<()> {
             KEEPS,
             NO_TURN,
             &format!("Datagrams of more than {mtu} bytes do not come back"),
+            // Nobody on this path says what is too large: TCP sends its certificates in vain.
+            "TLS does not lead to https://203.0.113.10:443",
         ],
     )
 }
@@ -209,7 +214,8 @@ pub(super) fn portal() -> Result<()> {
         &report,
         &[
             ("captive_portal", json!(true)),
-            ("udp_v4", json!(false)),
+            // Nobody answered at all: the servers might be down.
+            ("udp_v4", Value::Null),
             ("relays.0.carrier", Value::Null),
             ("relays.0.tls", json!("failed")),
             ("preferred_relay", Value::Null),
