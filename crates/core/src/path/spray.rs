@@ -41,6 +41,8 @@ pub(crate) const MOST_AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// ...and this many round trips where they are longer.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
+/// A side of which it is unknown whether it is easy may be about to say: its discovery takes so long at most (design section 5).
+const UNTOLD_PATIENCE: Duration = Duration::from_secs(3);
 /// A spray that was not permitted asks again after this long.
 const TURNED_AWAY: Duration = Duration::from_secs(5);
 
@@ -98,6 +100,8 @@ enum State {
     /// A spray would be of use; ordinary pings have until then.
     Waiting {
         at: Instant,
+        /// Whether one side is easy is not known yet.
+        untold: bool,
     },
     /// The node is asked.
     Asking,
@@ -155,9 +159,9 @@ impl Network {
     fn is_easy(&self) -> bool {
         self.mapping == Mapping::EndpointIndependent
     }
-    /// It may be easy: its NAT was seen from one place only, or not yet from enough.
+    /// It may be easy: its NAT was seen, from one place only or not yet from enough.
     fn is_untold(&self) -> bool {
-        self.mapping == Mapping::Unknown
+        self.mapping == Mapping::Unknown && !self.reflexive.is_empty()
     }
     /// True if it is seen at this address and, as far as it says, at no other.
     fn is_only_at(&self, ip: IpAddr) -> bool {
@@ -186,7 +190,7 @@ impl Spray {
     pub(super) fn wake(&self) -> Option<Instant> {
         match self.state {
             State::Idle | State::Asking => None,
-            State::Waiting { at } => Some(at),
+            State::Waiting { at, .. } => Some(at),
             State::Hard { more_at, until, .. } => Some(more_at.map_or(until, |at| at.min(until))),
             State::Easy { next, .. } => Some(next),
         }
@@ -285,11 +289,11 @@ impl Paths {
             State::Idle => {
                 let rested = self.spray.rest_until.is_none_or(|at| at <= cx.now);
                 if rested && self.spray_side(cx.now).is_some() {
-                    let round_trip = self.primary_path().and_then(|p| p.smoothed());
-                    let patience = round_trip.unwrap_or_default() * PATIENCE_ROUND_TRIPS;
-                    let at = cx.now + patience.max(PATIENCE);
-                    self.spray.state = State::Waiting { at };
+                    self.await_pings(cx.now);
                 }
+            }
+            State::Waiting { untold: true, .. } if !due && !self.is_untold() => {
+                self.await_pings(cx.now);
             }
             State::Waiting { .. } if due => {
                 if self.spray_side(cx.now).is_some() {
@@ -316,6 +320,25 @@ impl Paths {
         }
     }
 
+    /// Gives ordinary pings their time, and a side that may yet say what it is its own.
+    fn await_pings(&mut self, now: Instant) {
+        let round_trip = self.primary_path().and_then(|p| p.smoothed());
+        let mut patience = round_trip.unwrap_or_default() * PATIENCE_ROUND_TRIPS;
+        patience = patience.max(PATIENCE);
+        let untold = self.is_untold();
+        if untold {
+            patience = patience.max(UNTOLD_PATIENCE);
+        }
+        self.spray.state = State::Waiting {
+            at: now + patience,
+            untold,
+        };
+    }
+
+    fn is_untold(&self) -> bool {
+        self.spray.own.is_untold() || self.spray.peer.is_untold()
+    }
+
     /// The node says whether a spray may begin now.
     pub(crate) fn permit_spray(&mut self, cx: &mut Cx<'_>, permitted: bool) {
         if !matches!(self.spray.state, State::Asking) {
@@ -326,6 +349,7 @@ impl Paths {
             None => State::Idle,
             Some(_) if !permitted => State::Waiting {
                 at: cx.now + TURNED_AWAY,
+                untold: false,
             },
             Some(Side::Hard(target)) => State::Hard {
                 target,

@@ -135,7 +135,7 @@ impl Table {
     }
 
     fn asks_to_spray(&mut self) -> bool {
-        self.pass(Duration::from_secs(2)).0 == [Ask::Permission]
+        self.pass(Duration::from_secs(4)).0 == [Ask::Permission]
     }
 }
 
