@@ -16,7 +16,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 pub use byway::{
-    Agent, Forward, Options, Pong, Relay, byway, netcheck, ping, ping_from, pongs, start_ping,
+    Agent, Forward, Options, Pong, Relay, byway, netcheck, netcheck_asking, ping, ping_from, pongs,
+    start_ping,
 };
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};

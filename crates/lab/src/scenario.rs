@@ -14,6 +14,7 @@ pub mod links;
 pub mod matrix;
 mod nats;
 mod neighbours;
+mod netcheck;
 mod openssh;
 mod portmap;
 mod proxy;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Scenario> {
         roaming::SCENARIOS,
         links::SCENARIOS,
         portmap::SCENARIOS,
+        netcheck::SCENARIOS,
         proxy::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,

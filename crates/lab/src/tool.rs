@@ -1,10 +1,13 @@
 //! Small tools the scenarios run inside namespaces, as `byway-lab tool ...`: a UDP reflector and observer to
 //! check that a NAT is what it claims, a hole puncher, numbered datagrams to check that a link is, a web server with a
-//! known body, a server that needs half-close, a thrower of garbage, a typist, a link emulator, and who cleans up after all of it.
+//! known body, a server that needs half-close, a thrower of garbage, a typist, a gateway that is older than PCP, a captive
+//! portal, a link emulator, and who cleans up after all of it.
 
 mod digest;
+mod elder;
 mod garbage;
 mod noise;
+mod portal;
 mod punch;
 mod reflect;
 mod stream;
@@ -14,6 +17,7 @@ mod web;
 
 use anyhow::{Context, Result, bail};
 
+pub use portal::LOGIN;
 pub use reflect::Observation;
 pub use stream::Arrival;
 pub use web::{body_sha256, sha256_of};
@@ -21,14 +25,16 @@ pub use web::{body_sha256, sha256_of};
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {
     let (name, rest) = args.split_first().context(
-        "which tool? digest, garbage, janitor, observe, punch, reflect, sink, stream, switch, type, web",
+        "which tool? digest, elder, garbage, janitor, observe, portal, punch, reflect, sink, stream, switch, type, web",
     )?;
     match name.as_str() {
         "digest" => digest::serve(rest),
+        "elder" => elder::serve(rest),
         "garbage" => garbage::throw(rest),
         "janitor" => crate::leftovers::janitor(rest),
         "reflect" => reflect::reflect(rest),
         "observe" => reflect::observe(rest),
+        "portal" => portal::serve(rest),
         "punch" => punch::punch(rest),
         "sink" => stream::sink(rest),
         "stream" => stream::stream(rest),

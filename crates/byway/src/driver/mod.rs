@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::{self, NatReport, PortMapping};
+use byway_core::discovery::{self, GatewayPort, NatReport};
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerError, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
 use byway_wire::relay::control::Control;
@@ -69,7 +69,7 @@ pub(crate) enum Input {
     /// A peer showed its record inside its tunnel.
     Record(PeerId, SignedRecord),
     /// The gateway holds a port for us, or no longer.
-    PortMapping(Option<PortMapping>),
+    PortMapping(GatewayPort),
     /// A relay's name was resolved: discovery can ask it before there is a link.
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
     /// A STUN server's name was resolved.
@@ -156,6 +156,7 @@ impl Driver {
         let first = async { while !self.interfaces.changed().await {} };
         let _ = tokio::time::timeout(FIRST_ADDRESSES, first).await;
         self.learn_nat64_first().await;
+        self.socket.nat64.set_asked();
         self.sockets_changed();
         loop {
             self.flows();

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use byway_core::discovery::{NatReport, PortMapping, RelayRow, SecondNat, prefer, quic_filtered};
+use byway_core::discovery::{
+    GatewayPort, NatReport, RelayRow, SecondNat, ServerRow, prefer, quic_filtered,
+};
 use byway_core::io::Carrier;
 use byway_wire::relay::STUN_PORT;
 use tokio::task::JoinSet;
@@ -19,6 +21,9 @@ const LINK: Duration = Duration::from_secs(5);
 const OTHER_CARRIER: Duration = Duration::from_secs(1);
 /// The search for the largest datagram takes a second where not all come back, and begins with the first UDP link.
 const MTU: Duration = Duration::from_millis(1_200);
+/// From the beginning, to hear of the gateway's port. One that gives ports does so within a second, by UPnP too; to know that it
+/// gives none takes longer than anybody should wait.
+const GATEWAY: Duration = Duration::from_millis(2_500);
 /// Most relays that are looked at: a map of regions, and no flood of handshakes.
 const MAX_RELAYS: usize = 32;
 
@@ -30,6 +35,7 @@ impl Endpoint {
     /// Over TLS a relay is looked at through the proxy that applies to it, as a link is: its latency is then that of the way
     /// through the proxy.
     pub async fn netcheck(&self) -> Arc<NatReport> {
+        let gateway_until = Instant::now() + GATEWAY;
         let relays = self.inner.relays.iter().take(MAX_RELAYS).cloned();
         let proxies = &self.inner.proxies;
         let mut looks: JoinSet<(usize, RelayLook)> = relays
@@ -37,7 +43,10 @@ impl Endpoint {
             .map(|(n, url)| {
                 let proxies = Arc::clone(proxies);
                 let nat64 = Arc::clone(&self.inner.socket.nat64);
-                async move { (n, netcheck::relay(url, &proxies, &nat64).await) }
+                async move {
+                    nat64.asked().await;
+                    (n, netcheck::relay(url, &proxies, &nat64).await)
+                }
             })
             .collect();
         let look = async {
@@ -50,13 +59,13 @@ impl Endpoint {
         };
         let discover = async {
             let report = self.discover().await;
-            let filtering = netcheck::filtering(believed(&report)).await;
+            let filtering = netcheck::filtering(trusted(&report)).await;
             (report, filtering)
         };
         let (found, looks, nat64, ()) =
             tokio::join!(discover, look, netcheck::nat64(), self.settled_links());
         let (discovered, filtering) = found;
-        let (mtu, port_mapping) = self.late_findings(&discovered).await;
+        let (mtu, port_mapping) = self.late_findings(gateway_until).await;
         let mut report = NatReport::clone(&discovered);
         report.filtering = filtering;
         report.nat64 = nat64;
@@ -83,7 +92,7 @@ impl Endpoint {
     }
 
     /// What the node hears of after its round has settled: the largest datagram, and the gateway's port.
-    async fn late_findings(&self, discovered: &NatReport) -> (Option<u16>, Option<PortMapping>) {
+    async fn late_findings(&self, gateway_until: Instant) -> (Option<u16>, GatewayPort) {
         let mut reports = self.nat_report();
         let over_udp = |link: &LinkStatus| {
             let outside = link.address.is_some_and(|addr| !addr.ip().is_loopback());
@@ -95,18 +104,22 @@ impl Endpoint {
             // Nothing came back whole: it stays unknown.
             let _ = tokio::time::timeout(MTU, known).await;
         }
+        let known = reports.wait_for(|report| report.port_mapping != GatewayPort::Unknown);
+        let _ = tokio::time::timeout_at(gateway_until.into(), known).await;
         let latest = reports.borrow();
-        let mtu = latest.mtu.filter(|_| tried);
-        (mtu, latest.port_mapping.or(discovered.port_mapping))
+        (latest.mtu.filter(|_| tried), latest.port_mapping)
     }
 }
 
-/// Servers outside this host that the report rests on. Those of IPv4: where translators are.
-fn believed(report: &NatReport) -> Vec<SocketAddr> {
+/// Servers outside this host that the report rests on, and those that were not waited for because others had told enough: one
+/// of these may be the only one that can answer from elsewhere. Of IPv4: where translators are.
+fn trusted(report: &NatReport) -> Vec<SocketAddr> {
+    let not_heard = |row: &ServerRow| row.mapped.is_none() && row.fault.is_none();
     let rows = report
         .servers
         .iter()
-        .filter(|row| row.believed && row.addr.is_ipv4() && !row.addr.ip().is_loopback());
+        .filter(|row| row.believed || not_heard(row))
+        .filter(|row| row.addr.is_ipv4() && !row.addr.ip().is_loopback());
     // One port of each host.
     let mut hosts = BTreeSet::new();
     rows.map(|row| row.addr)

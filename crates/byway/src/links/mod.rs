@@ -4,6 +4,7 @@
 //! WebSocket, through a proxy if one applies, which then resolves the name), reports to the driver, and then carries control messages both ways until either side ends it or the
 //! driver drops its sender.
 
+mod connect;
 mod egress;
 mod resolve;
 mod tcp;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::driver::Input;
 use crate::proxy::Proxies;
 use crate::socket::Socket;
+pub(crate) use connect::{Before, Connected, connect_relay, round_trip};
 pub(crate) use egress::Egress;
 pub(crate) use resolve::{lookup, resolve};
 pub(crate) use tcp::connect_tcp;

@@ -27,8 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
-use super::{Dial, Egress, Ended, Links, connect_tcp};
-use crate::proxy;
+use super::{Connected, Dial, Egress, Ended, Links, connect_relay, round_trip};
 use crate::socket::{Injected, Reassembler, ToDriver, Virtual};
 use crate::tls;
 
@@ -80,17 +79,13 @@ async fn connect(
     dial: &Dial,
 ) -> Result<(Socket, Option<SocketAddr>, Duration), LinkError> {
     let tls = tls::tls_link_client(&dial.url).map_err(broken)?;
-    let (tcp, straight) = match links.proxies.before(&dial.url) {
-        Some(proxy) => (proxy::connect(proxy?, &dial.url).await?, None),
-        None => {
-            let addrs = super::resolve(&dial.url, &dial.addrs).await?;
-            let addrs = links.socket.nat64.canonical(addrs);
-            let (tcp, relay, rtt) = connect_tcp(addrs, &links.socket.nat64)
-                .await
-                .map_err(broken)?;
-            (tcp, Some((relay, rtt)))
-        }
+    let nat64 = &links.socket.nat64;
+    let addrs = async {
+        let addrs = super::resolve(&dial.url, &dial.addrs).await?;
+        Ok(nat64.canonical(addrs))
     };
+    let proxy = links.proxies.before(&dial.url);
+    let Connected { tcp, straight } = connect_relay(&dial.url, proxy, nat64, addrs).await?;
     // Batches are whole messages already: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
     // What the kernel holds back unsent cannot be dropped by age any more.
@@ -122,12 +117,11 @@ async fn connect(
         ))
         .await
         .map_err(broken)?;
-    // Through a proxy, TCP's handshake ends at the proxy; the upgrade is the first thing the relay itself answers.
-    let (relay, rtt) = match straight {
-        Some((relay, rtt)) => (Some(relay), rtt),
-        None => (None, upgraded),
-    };
-    Ok((socket, relay, rtt))
+    Ok((
+        socket,
+        straight.map(|s| s.relay),
+        round_trip(straight, upgraded),
+    ))
 }
 
 fn upgrade_uri(url: &RelayUrl) -> String {

@@ -9,6 +9,7 @@ mod quic;
 mod tls;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::discovery::{Reach, RelayRow};
@@ -35,7 +36,7 @@ pub(crate) struct RelayLook {
 
 /// Connects to a relay by both carriers, over TLS through the proxy that applies to it, and looks at what is there. Nothing is
 /// said to it that admits anybody.
-pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> RelayLook {
+pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Arc<Nat64>) -> RelayLook {
     let mut look = RelayLook {
         row: RelayRow::new(url.clone()),
         portal: None,
@@ -49,18 +50,20 @@ pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> Re
         // That it does not is said elsewhere, and leaves everything unknown.
         Err(_) => return look,
     };
-    let addrs: Vec<SocketAddr> = addrs
-        .into_iter()
-        .map(|addr| nat64.outside(addr).unwrap_or(addr))
-        .collect();
+    let addrs = nat64.canonical(addrs);
     look.here = !addrs.is_empty() && addrs.iter().all(|addr| addr.ip().is_loopback());
     let over_udp = async {
         match addrs.as_slice() {
             [] => (Reach::Unknown, None),
-            addrs => quic::look(&url, addrs).await,
+            addrs => {
+                let outside = |&addr| nat64.outside(addr).unwrap_or(addr);
+                let addrs: Vec<SocketAddr> = addrs.iter().map(outside).collect();
+                quic::look(&url, &addrs).await
+            }
         }
     };
-    let (over_udp, over_tls) = tokio::join!(over_udp, tls::look(&url, &addrs, proxy));
+    let over_tls = tls::look(&url, &addrs, proxy, nat64);
+    let (over_udp, over_tls) = tokio::join!(over_udp, over_tls);
     (look.row.udp, look.row.udp_ms) = over_udp;
     (look.row.tls, look.row.tls_ms) = (over_tls.reach, over_tls.ms);
     look.portal = over_tls.portal;

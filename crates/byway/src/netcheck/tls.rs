@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byway_core::discovery::Reach;
-use byway_core::io::ProxyError;
+use byway_core::io::LinkError;
 use byway_wire::RelayUrl;
 use byway_wire::text::printable;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::answer::Answer;
 use super::{MAX_ADDRS, millis};
-use crate::links::connect_tcp;
-use crate::proxy::ProxyUrl;
+use crate::links::{Before, Connected, connect_relay, connect_tcp, round_trip};
+use crate::socket::Nat64;
 use crate::tls;
 
 /// For all of it. Slower than this no one would call it a connection.
@@ -47,16 +46,18 @@ enum Met {
     InClear(Option<Answer>),
 }
 
-/// The proxy before a relay, or why it cannot be used.
-type Before<'a> = Option<Result<&'a ProxyUrl, ProxyError>>;
-
-pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr], proxy: Before<'_>) -> TlsLook {
+pub(super) async fn look(
+    url: &RelayUrl,
+    addrs: &[SocketAddr],
+    proxy: Before<'_>,
+    nat64: &Arc<Nat64>,
+) -> TlsLook {
     let silent = TlsLook {
         reach: Reach::Silent,
         ms: None,
         portal: None,
     };
-    let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy)).await {
+    let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy, nat64)).await {
         Ok(Ok((rtt, met))) => judge(url, rtt, met),
         Ok(Err(error)) => TlsLook {
             reach: Reach::Failed(error),
@@ -106,21 +107,11 @@ async fn meet(
     url: &RelayUrl,
     addrs: &[SocketAddr],
     proxy: Before<'_>,
+    nat64: &Arc<Nat64>,
 ) -> Result<(Duration, Met), String> {
-    let (tcp, straight) = match proxy {
-        // As for a link: a proxy that applies is used, or its failure is the finding.
-        Some(proxy) => {
-            let proxy = proxy.map_err(text)?;
-            (crate::proxy::connect(proxy, url).await.map_err(text)?, None)
-        }
-        None => {
-            let addrs = addrs.iter().copied().take(MAX_ADDRS).collect();
-            // They are what they are on this network already.
-            let connected = connect_tcp(addrs, &Arc::default()).await;
-            let (tcp, addr, rtt) = connected.map_err(text)?;
-            (tcp, Some((addr, rtt)))
-        }
-    };
+    let addrs = async { Ok(addrs.iter().copied().take(MAX_ADDRS).collect()) };
+    let connected = connect_relay(url, proxy, nat64, addrs).await;
+    let Connected { tcp, straight } = connected.map_err(reason)?;
     let (config, opinion) = tls::tls_look_client(url).map_err(text)?;
     let name = ServerName::try_from(url.host().to_owned()).map_err(text)?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
@@ -129,7 +120,7 @@ async fn meet(
         Err(error) if is_no_tls(&error) => {
             // Asked again in clear it may say what it is; through a proxy, that would be the proxy's word.
             let answer = match straight {
-                Some((addr, _)) => in_clear(url, addr).await,
+                Some(straight) => in_clear(url, straight.relay, nat64).await,
                 None => None,
             };
             return Ok((Duration::ZERO, Met::InClear(answer)));
@@ -138,8 +129,7 @@ async fn meet(
     };
     let began = Instant::now();
     let answer = ask(stream, url).await;
-    // Through a proxy, TCP's handshake ends at the proxy; the upgrade is the first thing the relay itself answers.
-    let rtt = straight.map_or(began.elapsed(), |(_, rtt)| rtt);
+    let rtt = round_trip(straight, began.elapsed());
     Ok((
         rtt,
         match opinion.refusal() {
@@ -175,8 +165,8 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, url: &RelayUrl) ->
 }
 
 /// What somebody who took our TLS for something else says when asked in clear.
-async fn in_clear(url: &RelayUrl, addr: SocketAddr) -> Option<Answer> {
-    let tcp = TcpStream::connect(addr).await.ok()?;
+async fn in_clear(url: &RelayUrl, addr: SocketAddr, nat64: &Arc<Nat64>) -> Option<Answer> {
+    let (tcp, ..) = connect_tcp(vec![addr], nat64).await.ok()?;
     ask(tcp, url).await
 }
 
@@ -186,6 +176,14 @@ fn is_no_tls(error: &std::io::Error) -> bool {
         .get_ref()
         .and_then(|e| e.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidMessage(_)))
+}
+
+/// Why nobody was connected to, without the sentence that says so.
+fn reason(error: LinkError) -> String {
+    match error {
+        LinkError::Broken(why) => printable(&why),
+        other => other.to_string(),
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -2,24 +2,28 @@
 //!
 //! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked half a second later beside
 //! them, because it takes several requests to a web server. The first that gives a port wins. The port is renewed when
-//! half of its lifetime is over, asked for anew when the gateway changes, and given back at the end. A gateway that gives
+//! half of its lifetime is over or the gateway announces that it began anew, asked for anew when the gateway changes, and given back
+//! at the end. A gateway that gives
 //! none is asked ever more seldom: most never will, some were only starting.
 //!
 //! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
 //! peers to try, and nothing is believed of it before a probe has come through.
 
+mod announce;
 mod gateway;
 mod pcp;
 mod upnp;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::{MappingProtocol, PortMapping};
+use byway_core::discovery::{GatewayPort, MappingProtocol, PortMapping};
 use tokio::sync::{mpsc, watch};
 
 use crate::driver::Input;
 use crate::socket::Socket;
+use announce::Announcements;
 use gateway::Gateway;
 use pcp::Pcp;
 use upnp::Upnp;
@@ -31,8 +35,10 @@ const UPNP_AFTER: Duration = Duration::from_millis(500);
 /// Before a gateway that gave nothing is asked again, doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// A port is not renewed more often than this, whatever lifetime the gateway gives.
-const SHORTEST_RENEWAL: Duration = Duration::from_secs(30);
+/// A port is not renewed more often than this, whatever lifetime the gateway gives (RFC 6887 section 11.2.1).
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(4);
+/// When the host's addresses change and the gateway seems to be the same, a renewal tells; they may change all the time.
+const AFTER_CHANGE: Duration = Duration::from_secs(30);
 /// To give the port back. The process is about to end, and the lease does so too.
 const RELEASE: Duration = Duration::from_millis(500);
 
@@ -61,6 +67,7 @@ struct Place {
 /// Why the mapper stopped waiting.
 enum Woken {
     Due,
+    /// The network is another one, or began anew.
     NetworkChanged,
     Stopped,
 }
@@ -68,23 +75,31 @@ enum Woken {
 impl PortMapper {
     /// Runs until the endpoint closes.
     pub(crate) async fn run(mut self) {
+        self.tell(GatewayPort::Unknown).await;
         if matches!(self.wait(self.delay).await, Woken::Stopped) {
             return;
         }
+        let mut announcements = Announcements::listen();
         let mut pause = FIRST_PAUSE;
         loop {
             match self.acquire().await {
                 Some(Ok((place, held))) => {
                     pause = FIRST_PAUSE;
-                    if matches!(self.hold(place, held).await, Woken::Stopped) {
+                    let woken = self.hold(place, held, &mut announcements).await;
+                    if matches!(woken, Woken::Stopped) {
                         return;
                     }
+                    self.tell(GatewayPort::Unknown).await;
                 }
                 Some(Err(why)) => {
                     tracing::debug!(%why, "no port mapping");
-                    match self.wait(pause).await {
+                    self.tell(GatewayPort::None).await;
+                    match self.pause(pause, &mut announcements).await {
                         Woken::Due => pause = (pause * 2).min(LONGEST_PAUSE),
-                        Woken::NetworkChanged => pause = FIRST_PAUSE,
+                        Woken::NetworkChanged => {
+                            pause = FIRST_PAUSE;
+                            self.tell(GatewayPort::Unknown).await;
+                        }
                         Woken::Stopped => return,
                     }
                 }
@@ -123,19 +138,31 @@ impl PortMapper {
     }
 
     /// Keeps a port until it is lost or not needed any more.
-    async fn hold(&mut self, place: Place, mut held: Held) -> Woken {
-        self.tell(Some(held.mapping())).await;
+    async fn hold(
+        &mut self,
+        place: Place,
+        mut held: Held,
+        announcements: &mut Announcements,
+    ) -> Woken {
+        self.tell(GatewayPort::Held(held.mapping())).await;
         let mut renew_at = Instant::now() + renewal(&held);
         let woken = loop {
-            match self
-                .wait(renew_at.saturating_duration_since(Instant::now()))
-                .await
-            {
+            let due = self.wait(renew_at.saturating_duration_since(Instant::now()));
+            let woken = tokio::select! {
+                woken = due => woken,
+                who = announcements.heard() => {
+                    if who == IpAddr::V4(place.gateway.addr) {
+                        renew_at = Instant::now();
+                    }
+                    continue;
+                }
+            };
+            match woken {
                 Woken::Due => {}
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
                 Woken::NetworkChanged if self.is_still(place).await => {
-                    renew_at = renew_at.min(Instant::now() + SHORTEST_RENEWAL);
+                    renew_at = renew_at.min(Instant::now() + AFTER_CHANGE);
                     continue;
                 }
                 other => break other,
@@ -147,16 +174,15 @@ impl PortMapper {
             };
             if let Err(why) = renewed {
                 tracing::debug!(%why, "port mapping lost");
-                self.tell(None).await;
                 return Woken::Due;
             }
             renew_at = Instant::now() + renewal(&held);
             if held.mapping() != before {
-                self.tell(Some(held.mapping())).await;
+                self.tell(GatewayPort::Held(held.mapping())).await;
             }
         };
         if matches!(woken, Woken::NetworkChanged) {
-            self.tell(None).await;
+            self.tell(GatewayPort::Unknown).await;
         }
         // On another network the old gateway may not hear it; its lease ends by itself.
         let _ = tokio::time::timeout(RELEASE, held.release()).await;
@@ -173,7 +199,23 @@ impl PortMapper {
         place.port == self.port() && Gateway::find().await.ok() == Some(place.gateway)
     }
 
-    async fn tell(&self, mapping: Option<PortMapping>) {
+    /// Before a gateway that gave nothing is asked again. One that began anew may give something now.
+    async fn pause(&mut self, time: Duration, announcements: &mut Announcements) -> Woken {
+        let until = Instant::now() + time;
+        loop {
+            let over = self.wait(until.saturating_duration_since(Instant::now()));
+            let who = tokio::select! {
+                woken = over => return woken,
+                who = announcements.heard() => who,
+            };
+            let gateway = Gateway::find().await;
+            if gateway.is_ok_and(|gateway| IpAddr::V4(gateway.addr) == who) {
+                return Woken::NetworkChanged;
+            }
+        }
+    }
+
+    async fn tell(&self, mapping: GatewayPort) {
         tracing::debug!(?mapping, "port mapping");
         // If the driver is gone, nobody needs it.
         let _ = self.driver.send(Input::PortMapping(mapping)).await;

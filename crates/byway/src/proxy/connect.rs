@@ -11,26 +11,32 @@ use tokio::time::timeout;
 use super::url::{ProxyUrl, Scheme};
 use super::{http, socks};
 use crate::links::{connect_tcp, lookup};
+use crate::socket::Nat64;
 
 /// To the proxy and through it. Less than a TLS link has in all, so that a silent proxy is known for what it is.
 const DEADLINE: Duration = Duration::from_secs(7);
 
 /// Connects to the proxy and has it connect to the relay. What the stream carries from then on is the relay's.
-pub(crate) async fn connect(proxy: &ProxyUrl, relay: &RelayUrl) -> Result<TcpStream, ProxyError> {
-    connect_within(DEADLINE, proxy, relay).await
+pub(crate) async fn connect(
+    proxy: &ProxyUrl,
+    relay: &RelayUrl,
+    nat64: &Arc<Nat64>,
+) -> Result<TcpStream, ProxyError> {
+    connect_within(DEADLINE, proxy, relay, nat64).await
 }
 
 async fn connect_within(
     deadline: Duration,
     proxy: &ProxyUrl,
     relay: &RelayUrl,
+    nat64: &Arc<Nat64>,
 ) -> Result<TcpStream, ProxyError> {
     let tunnel = async {
         let addrs = lookup(&proxy.host(), proxy.port())
             .await
             .map_err(ProxyFault::Resolve)?;
-        // A proxy belongs to the network it is on: NAT64 does not lead there.
-        let (mut tcp, ..) = connect_tcp(addrs, &Arc::default())
+        // Where there is IPv6 alone, a proxy of IPv4 is behind the translator like all else of it.
+        let (mut tcp, ..) = connect_tcp(nat64.canonical(addrs), nat64)
             .await
             .map_err(|error| ProxyFault::Connect(error.to_string()))?;
         match proxy.scheme {
@@ -73,7 +79,7 @@ mod tests {
                 heard.len()
             });
             let proxy: ProxyUrl = format!("{scheme}://{addr}").parse().unwrap();
-            let error = connect_within(Duration::from_secs(1), &proxy, &relay())
+            let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Arc::default())
                 .await
                 .unwrap_err();
             assert_eq!(error.fault, ProxyFault::TimedOut(1));
@@ -95,11 +101,35 @@ mod tests {
                 drip.tick().await;
             }
         });
-        let error = connect_within(Duration::from_secs(1), &proxy.parse().unwrap(), &relay())
+        let proxy = proxy.parse().unwrap();
+        let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Arc::default())
             .await
             .unwrap_err();
         assert_eq!(error.fault, ProxyFault::TimedOut(1));
         dripping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_ipv4_is_reached_behind_the_networks_prefix() {
+        // An IPv4 address that the prefix makes this host's: no other is there to be met.
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let nat64: Arc<Nat64> = Arc::default();
+        nat64.set(Some(byway_core::discovery::Prefix {
+            addr: "::".parse().unwrap(),
+            len: 96,
+        }));
+        let willing = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let proxy = format!("http://0.0.0.1:{port}").parse().unwrap();
+        connect(&proxy, &relay(), &nat64).await.unwrap();
+        let asked = willing.await.unwrap();
+        assert!(asked.starts_with("CONNECT relay.invalid:443"), "{asked}");
     }
 
     #[tokio::test]
@@ -108,7 +138,9 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         drop(listener);
         let proxy = format!("http://me:hunter2@{addr}").parse().unwrap();
-        let error = connect(&proxy, &relay()).await.unwrap_err();
+        let error = connect(&proxy, &relay(), &Arc::default())
+            .await
+            .unwrap_err();
         assert!(matches!(error.fault, ProxyFault::Connect(_)), "{error}");
         let told = format!("{error} {error:?}");
         assert!(
@@ -117,7 +149,9 @@ mod tests {
         );
 
         let proxy = "http://proxy.invalid:3128".parse().unwrap();
-        let error = connect(&proxy, &relay()).await.unwrap_err();
+        let error = connect(&proxy, &relay(), &Arc::default())
+            .await
+            .unwrap_err();
         assert!(matches!(error.fault, ProxyFault::Resolve(_)), "{error}");
     }
 }

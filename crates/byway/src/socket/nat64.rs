@@ -8,19 +8,35 @@ use std::net::{IpAddr, SocketAddr};
 
 use arc_swap::ArcSwapOption;
 use byway_core::discovery::Prefix;
+use tokio::sync::watch;
 
 #[derive(Debug, Default)]
-pub(crate) struct Nat64(ArcSwapOption<Prefix>);
+pub(crate) struct Nat64 {
+    prefix: ArcSwapOption<Prefix>,
+    /// The network was asked for it at least once.
+    asked: watch::Sender<bool>,
+}
 
 impl Nat64 {
+    /// The first question was answered, or nobody had to be asked.
+    pub(crate) fn set_asked(&self) {
+        self.asked.send_replace(true);
+    }
+
+    /// Waits until it is known how IPv4 is reached: before, all that is of IPv4 would seem to be dead.
+    pub(crate) async fn asked(&self) {
+        // The sender is here, and lives as long.
+        let _ = self.asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
     /// The prefix of the network as it is now; none where IPv4 is there, or cannot be reached.
     pub(crate) fn set(&self, prefix: Option<Prefix>) {
-        self.0.store(prefix.map(std::sync::Arc::new));
+        self.prefix.store(prefix.map(std::sync::Arc::new));
     }
 
     /// The prefix that is set.
     pub(crate) fn prefix(&self) -> Option<Prefix> {
-        self.0.load().as_deref().copied()
+        self.prefix.load().as_deref().copied()
     }
 
     /// Where to send instead.
@@ -29,7 +45,7 @@ impl Nat64 {
             return None;
         };
         // The host itself is where it always was.
-        let prefix = self.0.load();
+        let prefix = self.prefix.load();
         let prefix = prefix.as_ref().filter(|_| !ip.is_loopback())?;
         Some(SocketAddr::new(prefix.embed(ip).into(), remote.port()))
     }
@@ -52,7 +68,7 @@ impl Nat64 {
         let IpAddr::V6(ip) = from.ip() else {
             return None;
         };
-        let prefix = self.0.load();
+        let prefix = self.prefix.load();
         let ip = prefix.as_ref()?.extract(ip)?;
         // Nobody is sent to there, and nothing comes from there but what somebody forged.
         let nobody =

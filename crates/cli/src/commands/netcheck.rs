@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use byway::discovery::{
-    Filtering, Mapping, MappingProtocol, Nat64, NatReport, PortPattern, Reach, RelayRow,
+    Filtering, GatewayPort, Mapping, MappingProtocol, Nat64, NatReport, PortPattern, Reach,
+    RelayRow,
 };
 use byway::endpoint::LinkStatus;
 use byway::proxy::{ProxyInUse, ProxySource};
@@ -38,6 +39,8 @@ struct Report<'a> {
     hairpin: Option<bool>,
     double_nat: Option<bool>,
     port_mapping: Option<PortMapping>,
+    /// Why there is none: `not_asked`, `unknown` (asked, and no answer yet) or `none`; else `held`.
+    port_mapping_state: &'static str,
     /// Bytes of UDP payload.
     mtu: Option<u16>,
     nat64: Option<bool>,
@@ -215,7 +218,8 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
             url: preferred.relay.to_string(),
             reason: preferred.reason.to_string(),
         }),
-        port_mapping: report.port_mapping.map(|mapping| PortMapping {
+        port_mapping_state: gateway_port(report.port_mapping),
+        port_mapping: report.port_mapping.held().map(|mapping| PortMapping {
             protocol: protocol(mapping.protocol),
             external: mapping.external,
         }),
@@ -284,6 +288,15 @@ fn protocol(protocol: MappingProtocol) -> &'static str {
         MappingProtocol::Pcp => "pcp",
         MappingProtocol::NatPmp => "nat_pmp",
         MappingProtocol::Upnp => "upnp",
+        _ => "unknown",
+    }
+}
+
+fn gateway_port(port: GatewayPort) -> &'static str {
+    match port {
+        GatewayPort::NotAsked => "not_asked",
+        GatewayPort::None => "none",
+        GatewayPort::Held(_) => "held",
         _ => "unknown",
     }
 }
@@ -365,6 +378,7 @@ mod tests {
             "hairpin",
             "double_nat",
             "port_mapping",
+            "port_mapping_state",
             "mtu",
             "nat64",
             "nat64_prefix",
@@ -382,6 +396,7 @@ mod tests {
         }
         assert_eq!(json["mapping"], "unknown");
         assert_eq!(json["filtering"], "unknown");
+        assert_eq!(json["port_mapping_state"], "not_asked");
         for unknown in ["udp_v4", "hairpin", "double_nat", "mtu", "nat64"] {
             assert!(json[unknown].is_null(), "unknown is null, never a guess");
         }

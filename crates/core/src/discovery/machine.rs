@@ -12,7 +12,7 @@ use byway_wire::stun::{self, Message, StunError, TransactionId};
 
 use super::hairpin::{Hairpin, Verdict};
 use super::server::{Fault, GIVE_UP, Server, State};
-use super::{Ignored, IgnoredAnswers, Mapping, NatReport, PortMapping, screen};
+use super::{GatewayPort, Ignored, IgnoredAnswers, Mapping, NatReport, screen};
 use crate::io::{LocalSocket, SocketId};
 use crate::rng::Rng;
 
@@ -106,7 +106,7 @@ impl Discovery {
     }
 
     /// A port that the gateway holds for us: part of the report, and of nothing that is inferred.
-    pub fn set_port_mapping(&mut self, mapping: Option<PortMapping>) {
+    pub fn set_port_mapping(&mut self, mapping: GatewayPort) {
         let mut report = (*self.report).clone();
         report.port_mapping = mapping;
         self.publish(report);

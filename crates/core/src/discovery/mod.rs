@@ -87,6 +87,7 @@ pub(crate) use mtu::MtuSearch;
 pub use nat64::{IPV4_ONLY, Nat64, Prefix};
 pub use relays::{Preferred, PreferredReason, Reach, RelayRow, prefer, quic_filtered};
 pub use report::{
-    Ignored, IgnoredAnswers, MappingProtocol, NatReport, PortMapping, PortPattern, ServerRow,
+    GatewayPort, Ignored, IgnoredAnswers, MappingProtocol, NatReport, PortMapping, PortPattern,
+    ServerRow,
 };
 pub use second_nat::SecondNat;

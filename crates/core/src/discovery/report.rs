@@ -50,6 +50,31 @@ impl PortMapping {
     }
 }
 
+/// What is known of a port of the gateway's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum GatewayPort {
+    /// The gateway was not asked: the settings forbid it, or nothing could come in by the port.
+    #[default]
+    NotAsked,
+    /// It is asked, and has not answered yet.
+    Unknown,
+    /// It gives none, by any protocol.
+    None,
+    /// It holds one for us.
+    Held(PortMapping),
+}
+
+impl GatewayPort {
+    /// The port, if there is one.
+    pub fn held(self) -> Option<PortMapping> {
+        match self {
+            Self::Held(mapping) => Some(mapping),
+            Self::NotAsked | Self::Unknown | Self::None => None,
+        }
+    }
+}
+
 /// One STUN server's row in the report.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServerRow {
@@ -102,8 +127,8 @@ pub struct NatReport {
     /// A second NAT, a carrier's or another router's, is suspected ([`SecondNat`](super::SecondNat) says on what evidence).
     /// False where the gateway's own outside address is the one that servers see, or there is no NAT.
     pub double_nat: Option<bool>,
-    /// A port that the gateway holds for us; none if it gives none, or was not asked.
-    pub port_mapping: Option<PortMapping>,
+    /// A port that the gateway holds for us.
+    pub port_mapping: GatewayPort,
     /// The largest datagram that came back whole from a relay over UDP, in bytes of UDP payload; at most
     /// [`FULL_DATAGRAM`](super::FULL_DATAGRAM), for no more is tried. Unknown unless a whole check was asked for, and
     /// without a UDP link.

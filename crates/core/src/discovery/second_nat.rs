@@ -31,7 +31,10 @@ pub enum SecondNat {
 impl SecondNat {
     /// What the report shows of it; none if it shows nothing. Of IPv4.
     pub fn of(report: &NatReport) -> Option<Self> {
-        let gateway = report.port_mapping.map(|mapping| mapping.external.ip());
+        let gateway = report
+            .port_mapping
+            .held()
+            .map(|mapping| mapping.external.ip());
         if let Some(gateway) = gateway
             && is_inside(gateway)
         {
@@ -65,15 +68,17 @@ impl SecondNat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::{MappingProtocol, PortMapping, ServerRow};
+    use crate::discovery::{GatewayPort, MappingProtocol, PortMapping, ServerRow};
 
     fn report(seen: Option<&str>, gateway: Option<&str>, local: Option<&str>) -> NatReport {
         NatReport {
             reflexive_v4: seen.map(|seen| seen.parse().unwrap()),
             public: seen.map(|_| false),
-            port_mapping: gateway.map(|external| PortMapping {
-                protocol: MappingProtocol::Pcp,
-                external: external.parse().unwrap(),
+            port_mapping: gateway.map_or(GatewayPort::NotAsked, |external| {
+                GatewayPort::Held(PortMapping {
+                    protocol: MappingProtocol::Pcp,
+                    external: external.parse().unwrap(),
+                })
             }),
             servers: vec![ServerRow {
                 label: "a".to_owned(),

@@ -1089,10 +1089,11 @@ fn a_port_that_the_gateway_gives_tells_of_a_second_nat() {
         ("100.64.7.7:41000", Some(true)),
         ("192.0.2.4:41000", Some(true)),
     ] {
-        world.discovery.set_port_mapping(Some(PortMapping {
+        let held = GatewayPort::Held(PortMapping {
             protocol: MappingProtocol::Pcp,
             external: external.parse().unwrap(),
-        }));
+        });
+        world.discovery.set_port_mapping(held);
         assert_eq!(world.report().double_nat, suspected, "{external}");
     }
     let mut world = World::new(None, &[(A, HONEST), (B, HONEST)]);

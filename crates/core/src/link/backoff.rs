@@ -16,14 +16,22 @@ const OPERATOR: Duration = Duration::from_secs(60);
 /// Another instance runs under our key: it must end first.
 const REPLACED: Duration = Duration::from_secs(300);
 
-/// The wait before the next round, after `failures` rounds in a row failed and the last one with `error`.
+/// The wait before the next round, after `failures` rounds in a row failed and the last one with `error`. A relay that
+/// refuses does so by every carrier; what is wrong with one carrier alone is for [`hold`].
 pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration {
     let full = match error {
         LinkError::Refused(RefuseReason::Replaced, _) => REPLACED,
-        error if is_lasting(error) => OPERATOR,
+        LinkError::Refused(..) if is_lasting(error) => OPERATOR,
         _ => (FIRST * 2u32.saturating_pow(failures.min(16))).min(LAST),
     };
     rng.between(full / 2, full)
+}
+
+/// How long a carrier is left out that failed by what stands in its own way: a proxy, or who shows another certificate. The
+/// other carrier may have another way, and is tried meanwhile.
+pub(super) fn hold(rng: &mut Rng, error: &LinkError) -> Option<Duration> {
+    let own = matches!(error, LinkError::Proxy(_) | LinkError::Certificate(_));
+    (own && is_lasting(error)).then(|| rng.between(OPERATOR / 2, OPERATOR))
 }
 
 /// True for an error that another attempt will not cure.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::Control;
 
-use super::relay::Phase;
+use super::relay::{Held, Phase};
 use super::{DIAL_LIMIT, LinkState, Links, Output, WELCOME_LIMIT, is_lasting};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
@@ -38,6 +38,10 @@ impl Links {
     pub(crate) fn handle_network_change(&mut self, cx: &mut Cx<'_>, sockets: &[LocalSocket]) {
         let relays: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in relays {
+            // So is what stood in a carrier's way: a proxy, a login page.
+            if let Some(r) = self.relays.get_mut(&id) {
+                r.held = Held::default();
+            }
             match self.relays.get(&id).map(|r| &r.phase) {
                 Some(&Phase::Up { link, .. }) => {
                     if self.has_lost_its_family(link, sockets) {

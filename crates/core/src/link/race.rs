@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backoff;
-use super::relay::{Beside, Lane, Phase, Race};
+use super::relay::{Beside, Held, Lane, Phase, Race};
 use super::{DIAL_LIMIT, Link, LinkState, Links, Output};
 use crate::cx::Cx;
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, RelayId};
@@ -30,9 +30,16 @@ impl Links {
         self.race(cx, relay, Race { udp, tls });
     }
 
-    fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, race: Race) {
+    fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, mut race: Race) {
+        let mode = self.mode;
         if let Some(r) = self.relays.get_mut(&relay) {
-            r.phase = Phase::Racing(race);
+            race.leave_out(r.held, cx.now);
+            r.phase = if race.is_lost() {
+                let until = r.held.first_free(mode, cx.now);
+                Phase::Resting { until }
+            } else {
+                Phase::Racing(race)
+            };
         }
         self.start_due_lanes(cx, relay);
     }
@@ -198,12 +205,7 @@ impl Links {
         };
         if *link == id {
             if mode == LinkMode::Auto && matches!(beside, Beside::Nothing | Beside::TryAt(..)) {
-                let tls = self.dial(cx, relay, Carrier::Tls);
-                if let Some(Phase::Up { beside, .. }) =
-                    self.relays.get_mut(&relay).map(|r| &mut r.phase)
-                {
-                    *beside = Beside::Trying(tls);
-                }
+                self.try_beside(cx, relay, Carrier::Tls);
             }
         } else if matches!(beside, Beside::Trying(trying) if *trying == id) {
             *beside = upgrade(cx, mode);
@@ -228,6 +230,9 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
+        if let Some(time) = backoff::hold(cx.rng, &error) {
+            r.held.hold(gone.carrier, cx.now + time);
+        }
         // That UDP, which no proxy carries, leads nowhere is no news beside what a proxy said.
         let error = match &r.last_error {
             Some(told @ LinkError::Proxy(_)) if gone.carrier == Carrier::Udp => told.clone(),
@@ -304,6 +309,7 @@ impl Links {
 
     /// Waits before the next round. A link that worked until now is dialled again almost at once.
     fn rest(&mut self, cx: &mut Cx<'_>, relay: RelayId, error: LinkError) {
+        let mode = self.mode;
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -312,9 +318,8 @@ impl Links {
         }
         let delay = backoff::delay(cx.rng, r.failures, &error);
         r.failures = r.failures.saturating_add(1);
-        r.phase = Phase::Resting {
-            until: cx.now + delay,
-        };
+        let until = r.held.first_free(mode, cx.now).max(cx.now + delay);
+        r.phase = Phase::Resting { until };
         self.out.push_back(Output::RoundFailed { relay, error });
     }
 
@@ -325,6 +330,7 @@ impl Links {
         if r.linger_until.is_some_and(|t| t <= cx.now) {
             r.linger_until = None;
             r.failures = 0;
+            r.held = Held::default();
             r.phase = Phase::Idle;
             let links: Vec<LinkId> = self
                 .links
@@ -346,14 +352,7 @@ impl Links {
                 }
             }
             Phase::Up { beside, .. } => match *beside {
-                Beside::TryAt(at, carrier) if at <= cx.now => {
-                    let link = self.dial(cx, relay, carrier);
-                    if let Some(Phase::Up { beside, .. }) =
-                        self.relays.get_mut(&relay).map(|r| &mut r.phase)
-                    {
-                        *beside = Beside::Trying(link);
-                    }
-                }
+                Beside::TryAt(at, carrier) if at <= cx.now => self.try_beside(cx, relay, carrier),
                 Beside::Retiring(old, until) if until <= cx.now => {
                     *beside = Beside::Nothing;
                     self.drop_link(old, LinkError::HungUp);
@@ -361,6 +360,18 @@ impl Links {
                 }
                 _ => {}
             },
+        }
+    }
+
+    /// Has a link made beside the one in use, now or when its carrier is not left out any more.
+    fn try_beside(&mut self, cx: &mut Cx<'_>, relay: RelayId, carrier: Carrier) {
+        let held = self.relays.get(&relay).map(|r| r.held);
+        let next = match held.and_then(|held| held.until(carrier, cx.now)) {
+            Some(at) => Beside::TryAt(at, carrier),
+            None => Beside::Trying(self.dial(cx, relay, carrier)),
+        };
+        if let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase) {
+            *beside = next;
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use byway_wire::RelayUrl;
 
 use crate::cx::{Wake, earliest};
-use crate::io::{Carrier, LinkError, LinkId};
+use crate::io::{Carrier, LinkError, LinkId, LinkMode};
 
 /// Most addresses remembered for one name.
 const MAX_ADDRS: usize = 8;
@@ -24,7 +24,41 @@ pub(super) struct Relay {
     /// Rounds that failed, or gave a link that soon broke, in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<LinkError>,
+    pub(super) held: Held,
     pub(super) phase: Phase,
+}
+
+/// Carriers that are left out until then: only a person can change what is in their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    udp: Option<Instant>,
+    tls: Option<Instant>,
+}
+
+impl Held {
+    pub(super) fn hold(&mut self, carrier: Carrier, until: Instant) {
+        match carrier {
+            Carrier::Udp => self.udp = Some(until),
+            Carrier::Tls => self.tls = Some(until),
+        }
+    }
+    /// Until when it is left out, if it is.
+    pub(super) fn until(self, carrier: Carrier, now: Instant) -> Option<Instant> {
+        let until = match carrier {
+            Carrier::Udp => self.udp,
+            Carrier::Tls => self.tls,
+        };
+        until.filter(|at| *at > now)
+    }
+    /// When the first of the carriers that these settings allow may be tried.
+    pub(super) fn first_free(self, mode: LinkMode, now: Instant) -> Instant {
+        let free = |carrier| self.until(carrier, now).unwrap_or(now);
+        match mode {
+            LinkMode::Auto => free(Carrier::Udp).min(free(Carrier::Tls)),
+            LinkMode::Udp => free(Carrier::Udp),
+            LinkMode::Tls => free(Carrier::Tls),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +100,7 @@ pub(super) enum Lane {
     At(Instant),
     /// Being connected, or connected and not yet welcomed.
     Trying(LinkId),
-    /// It failed in this round.
+    /// It failed in this round, or is left out of it.
     Failed,
 }
 
@@ -86,6 +120,15 @@ impl Race {
             Carrier::Tls => &mut self.tls,
         }
     }
+    /// What has not begun of a carrier that is left out is not begun.
+    pub(super) fn leave_out(&mut self, held: Held, now: Instant) {
+        for carrier in [Carrier::Udp, Carrier::Tls] {
+            let lane = self.lane(carrier);
+            if matches!(lane, Lane::At(_)) && held.until(carrier, now).is_some() {
+                *lane = Lane::Failed;
+            }
+        }
+    }
     pub(super) fn is_lost(&self) -> bool {
         [&self.udp, &self.tls]
             .into_iter()
@@ -103,6 +146,7 @@ impl Relay {
             welcomed: None,
             failures: 0,
             last_error: None,
+            held: Held::default(),
             phase: Phase::Idle,
         };
         relay.learn(addrs);

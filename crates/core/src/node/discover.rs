@@ -12,7 +12,9 @@ use byway_wire::{ChannelId, RelayUrl};
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::{Cx, Wake, earliest};
-use crate::discovery::{Discovery, Kind, MtuSearch, NatReport, PortMapping};
+use crate::discovery::{
+    Discovery, GatewayPort, Kind, MtuSearch, NatReport, PortMapping, PortPattern,
+};
 use crate::io::{Event, LinkId, LocalSocket, PeerId, SocketId, Transmit};
 use crate::path::candidate::Source;
 
@@ -164,12 +166,13 @@ impl Discoverer {
 }
 
 /// The mapping behaviour as peers are told it. Where there is one server only, two of its ports that see one mapping prove
-/// that ports do not matter, and leave open whether addresses do. NATs that look at addresses alone are rare, and a peer that
-/// believes one too many to be easy sends a bounded number of datagrams in vain.
+/// that ports do not matter, and leave open whether addresses do. If that mapping has the socket's own port, the NAT keeps
+/// ports where it can, and other addresses see the same one whether it looks at them or not. Otherwise it stays unknown, and
+/// that is worth one try to a peer (decision 0015).
 fn mapping_for_peers(report: &NatReport) -> Mapping {
-    match (report.mapping, report.port_dependent) {
-        (Mapping::Unknown, Some(false)) => Mapping::EndpointIndependent,
-        (known, _) => known,
+    match (report.mapping, report.port_dependent, report.ports) {
+        (Mapping::Unknown, Some(false), PortPattern::Preserving) => Mapping::EndpointIndependent,
+        (known, ..) => known,
     }
 }
 
@@ -287,9 +290,9 @@ impl Node {
 
     /// The gateway holds a port for us, or no longer. Behind a second NAT the port leads nowhere; that is for people to know
     /// and not for peers to try.
-    pub(super) fn take_mapping(&mut self, now: Instant, mapping: Option<PortMapping>) {
+    pub(super) fn take_mapping(&mut self, now: Instant, mapping: GatewayPort) {
         self.discovery.discovery.set_port_mapping(mapping);
-        let outside = mapping.filter(PortMapping::leads_outside);
+        let outside = mapping.held().filter(PortMapping::leads_outside);
         let list = outside
             .map(|m| Candidate {
                 kind: CandidateKind::Mapped,
@@ -337,5 +340,27 @@ impl Node {
             live.paths.offer(&mut cx, list, mapping, self.generation);
             self.touched.insert(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_shows_an_easy_nat_only_where_ports_are_kept() {
+        let one_server = |port_dependent, ports| {
+            mapping_for_peers(&NatReport {
+                port_dependent,
+                ports,
+                ..NatReport::default()
+            })
+        };
+        let kept = one_server(Some(false), PortPattern::Preserving);
+        assert_eq!(kept, Mapping::EndpointIndependent);
+        let drawn = one_server(Some(false), PortPattern::Unknown);
+        assert_eq!(drawn, Mapping::Unknown, "addresses may matter to it");
+        let one_port = one_server(None, PortPattern::Preserving);
+        assert_eq!(one_port, Mapping::Unknown);
     }
 }

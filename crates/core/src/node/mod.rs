@@ -52,7 +52,7 @@ use byway_wire::{
 use crate::budget::Budget;
 use crate::counters::Counters;
 use crate::cx::Cx;
-use crate::discovery::PortMapping;
+use crate::discovery::GatewayPort;
 use crate::io::*;
 use crate::link::Links;
 use crate::path::Paths;
@@ -245,8 +245,8 @@ impl Node {
         self.discover_if_useful(now);
         self.settle(now);
     }
-    /// The gateway holds a port for us (PCP, NAT-PMP, UPnP), or holds it no longer.
-    pub fn handle_port_mapping(&mut self, now: Instant, mapping: Option<PortMapping>) {
+    /// What is known of a port of the gateway's (PCP, NAT-PMP, UPnP).
+    pub fn handle_port_mapping(&mut self, now: Instant, mapping: GatewayPort) {
         self.now = now;
         self.take_mapping(now, mapping);
         self.settle(now);

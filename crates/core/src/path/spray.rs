@@ -15,7 +15,8 @@
 //! **Bounds.** A spray goes only to the address at which a relay attests the peer, and only if the peer itself names no
 //! other one. It waits until the ordinary pings had their chance. It is at most 2,048 pings of 120 bytes at 1,000 a second
 //! on one side, one ping of each of 256 sockets on the other. There is one for each peer in five minutes, doubling, at most
-//! [`MOST_AT_ONCE`] in a node, and none where the settings forbid it.
+//! [`MOST_AT_ONCE`] in a node, and none where the settings forbid it. Where it is unknown whether a side is easy (one server
+//! alone cannot tell), there is one in each network and no more.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -40,6 +41,8 @@ pub(crate) const MOST_AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// ...and this many round trips where they are longer.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
+/// A side of which it is unknown whether it is easy may be about to say: its discovery takes so long at most (design section 5).
+const UNTOLD_PATIENCE: Duration = Duration::from_secs(3);
 /// A spray that was not permitted asks again after this long.
 const TURNED_AWAY: Duration = Duration::from_secs(5);
 
@@ -97,6 +100,8 @@ enum State {
     /// A spray would be of use; ordinary pings have until then.
     Waiting {
         at: Instant,
+        /// Whether one side is easy is not known yet.
+        untold: bool,
     },
     /// The node is asked.
     Asking,
@@ -154,6 +159,10 @@ impl Network {
     fn is_easy(&self) -> bool {
         self.mapping == Mapping::EndpointIndependent
     }
+    /// It may be easy: its NAT was seen, from one place only or not yet from enough.
+    fn is_untold(&self) -> bool {
+        self.mapping == Mapping::Unknown && !self.reflexive.is_empty()
+    }
     /// True if it is seen at this address and, as far as it says, at no other.
     fn is_only_at(&self, ip: IpAddr) -> bool {
         !self.reflexive.is_empty() && self.reflexive.iter().all(|addr| addr.ip() == ip)
@@ -181,7 +190,7 @@ impl Spray {
     pub(super) fn wake(&self) -> Option<Instant> {
         match self.state {
             State::Idle | State::Asking => None,
-            State::Waiting { at } => Some(at),
+            State::Waiting { at, .. } => Some(at),
             State::Hard { more_at, until, .. } => Some(more_at.map_or(until, |at| at.min(until))),
             State::Easy { next, .. } => Some(next),
         }
@@ -252,7 +261,10 @@ impl Paths {
         if !(outside && harmless) {
             return None;
         }
-        if own.is_hard() && peer.is_easy() {
+        // What may be easy is tried once in each network: if it was not, more tries would be in vain too.
+        let first = self.spray.failures == 0;
+        let easy = |side: &Network| side.is_easy() || first && side.is_untold();
+        if own.is_hard() && easy(peer) {
             // Its one port.
             let mut addrs = peer.reflexive.iter();
             return match (addrs.next(), addrs.next()) {
@@ -260,7 +272,7 @@ impl Paths {
                 _ => None,
             };
         }
-        (own.is_easy() && peer.is_hard()).then_some(Side::Easy(ip))
+        (easy(own) && peer.is_hard()).then_some(Side::Easy(ip))
     }
 
     fn has_direct(&self, now: Instant) -> bool {
@@ -277,11 +289,11 @@ impl Paths {
             State::Idle => {
                 let rested = self.spray.rest_until.is_none_or(|at| at <= cx.now);
                 if rested && self.spray_side(cx.now).is_some() {
-                    let round_trip = self.primary_path().and_then(|p| p.smoothed());
-                    let patience = round_trip.unwrap_or_default() * PATIENCE_ROUND_TRIPS;
-                    let at = cx.now + patience.max(PATIENCE);
-                    self.spray.state = State::Waiting { at };
+                    self.await_pings(cx.now);
                 }
+            }
+            State::Waiting { untold: true, .. } if !due && !self.is_untold() => {
+                self.await_pings(cx.now);
             }
             State::Waiting { .. } if due => {
                 if self.spray_side(cx.now).is_some() {
@@ -308,6 +320,25 @@ impl Paths {
         }
     }
 
+    /// Gives ordinary pings their time, and a side that may yet say what it is its own.
+    fn await_pings(&mut self, now: Instant) {
+        let round_trip = self.primary_path().and_then(|p| p.smoothed());
+        let mut patience = round_trip.unwrap_or_default() * PATIENCE_ROUND_TRIPS;
+        patience = patience.max(PATIENCE);
+        let untold = self.is_untold();
+        if untold {
+            patience = patience.max(UNTOLD_PATIENCE);
+        }
+        self.spray.state = State::Waiting {
+            at: now + patience,
+            untold,
+        };
+    }
+
+    fn is_untold(&self) -> bool {
+        self.spray.own.is_untold() || self.spray.peer.is_untold()
+    }
+
     /// The node says whether a spray may begin now.
     pub(crate) fn permit_spray(&mut self, cx: &mut Cx<'_>, permitted: bool) {
         if !matches!(self.spray.state, State::Asking) {
@@ -318,6 +349,7 @@ impl Paths {
             None => State::Idle,
             Some(_) if !permitted => State::Waiting {
                 at: cx.now + TURNED_AWAY,
+                untold: false,
             },
             Some(Side::Hard(target)) => State::Hard {
                 target,

@@ -312,7 +312,17 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
 
 /// `byway netcheck --json`.
 pub fn netcheck(internet: &Internet, place: &Place, args: &[&str]) -> Result<Value> {
+    netcheck_by(byway(internet, place, "netcheck")?, args)
+}
+
+/// The same, which asks the gateway for a port.
+pub fn netcheck_asking(internet: &Internet, place: &Place, args: &[&str]) -> Result<Value> {
     let mut command = byway(internet, place, "netcheck")?;
+    command.env_remove("BYWAY_NO_PORT_MAPPING");
+    netcheck_by(command, args)
+}
+
+fn netcheck_by(mut command: Command, args: &[&str]) -> Result<Value> {
     command.args(["netcheck", "--json"]).args(args);
     let done = Running::run("byway netcheck", &mut command, Duration::from_secs(30))?.success()?;
     serde_json::from_str(&done.stdout())

@@ -1,14 +1,15 @@
-//! A gateway that gives a port makes the hardest pair of networks an easy one.
+//! A gateway that gives a port makes the hardest pair of networks an easy one; and the port is looked after until the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::ACCESS;
+use super::{ACCESS, SHORT};
 use crate::NatKind::Symmetric;
 use crate::harness::{Need, Scenario, say};
-use crate::process::poll;
-use crate::programs::{self, Agent, Options, Relay, miniupnpd};
+use crate::process::{Line, poll};
+use crate::programs::miniupnpd::{self, Miniupnpd, Speaks};
+use crate::programs::{self, Agent, Options, Relay};
 use crate::world::World;
 
 const NEEDS: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("miniupnpd")];
@@ -17,28 +18,77 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "portmap::symmetric_to_symmetric_goes_direct_by_a_port_got_by_pcp",
         needs: NEEDS,
-        run: || goes_direct(false),
+        run: || goes_direct(Speaks::Everything, "pcp"),
+    },
+    Scenario {
+        name: "portmap::symmetric_to_symmetric_goes_direct_by_a_port_got_by_nat_pmp",
+        needs: NEEDS,
+        run: || goes_direct(Speaks::NoPcp, "nat_pmp"),
     },
     Scenario {
         name: "portmap::symmetric_to_symmetric_goes_direct_by_a_port_got_by_upnp",
         needs: NEEDS,
-        run: || goes_direct(true),
+        run: || goes_direct(Speaks::UpnpAlone, "upnp"),
+    },
+    Scenario {
+        name: "portmap::a_port_is_renewed_before_it_ends_and_ends_with_who_is_killed",
+        needs: NEEDS,
+        run: renewed,
+    },
+    Scenario {
+        name: "portmap::a_router_that_was_restarted_gives_the_port_again",
+        needs: NEEDS,
+        run: || {
+            forgotten(Speaks::Everything)?;
+            forgotten(Speaks::NoPcp)
+        },
     },
 ];
 
-fn goes_direct(upnp_only: bool) -> Result<()> {
+/// The lifetime that is asked for, and that a gateway without a limit of its own gives.
+const LONG_LIFE: u32 = 86_400;
+/// In seconds. Several of them fit a scenario, and a busy machine fits one of them.
+const SHORT_LIFE: u32 = 12;
+/// A port that is given back, or noticed to be lost, without delay: far less than half an hour, after which it would be renewed.
+const SOON: Duration = Duration::from_secs(10);
+
+const ASKING: Options = Options {
+    no_direct: false,
+    link: None,
+    port_mapping: true,
+};
+
+/// Waits for so many mapped ports.
+fn until_mapped(world: &World, ports: usize, within: Duration) -> Result<()> {
+    poll(&format!("{ports} mapped ports"), within, || {
+        Ok((miniupnpd::mapped(&world.agent)? == ports).then_some(()))
+    })
+}
+
+fn goes_direct(speaks: Speaks, protocol: &str) -> Result<()> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
-    let _gateway = miniupnpd::miniupnpd(&world, &world.agent, &world.client, upnp_only)?;
-    let options = Options {
-        port_mapping: true,
-        ..Options::default()
-    };
-    let mut agent = Agent::start(&world, &relay.url, options, &[])?;
+    let _gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, LONG_LIFE)?;
+    let options = ["--relay", relay.url.as_str()];
+    let report = programs::netcheck_asking(&world, &world.agent, &options)?;
+    let told = &report["port_mapping"];
+    say(format!(
+        "netcheck: {told}, {}",
+        report["port_mapping_state"]
+    ));
+    ensure!(
+        told["protocol"] == protocol && report["port_mapping_state"] == "held",
+        "a port by {protocol}: {report}"
+    );
+    let outside = format!("{}:", miniupnpd::OUTSIDE);
+    let external = told["external"].as_str().unwrap_or_default();
+    ensure!(external.starts_with(&outside), "where it leads in: {told}");
+    let left = miniupnpd::mapped(&world.agent)?;
+    ensure!(left == 0, "netcheck left {left} ports behind");
+
+    let mut agent = Agent::start(&world, &relay.url, ASKING, &[])?;
     // The search for UPnP alone takes seconds.
-    poll("mapped port", Duration::from_secs(20), || {
-        Ok((miniupnpd::mapped(&world.agent)? > 0).then_some(()))
-    })?;
+    until_mapped(&world, 1, SHORT)?;
     let peer = agent.peer();
     let pongs = programs::ping(&world, &peer, Options::default(), &["--until-direct"])?;
     let last = pongs.last().context("no answer at all")?;
@@ -51,7 +101,56 @@ fn goes_direct(upnp_only: bool) -> Result<()> {
     );
 
     agent.process.signal("TERM")?;
-    poll("end of the agent", Duration::from_secs(10), || {
+    poll("end of the agent", SOON, || {
+        Ok((!agent.process.is_running()).then_some(()))
+    })?;
+    let left = miniupnpd::mapped(&world.agent)?;
+    ensure!(left == 0, "{left} ports were not given back");
+    Ok(())
+}
+
+fn renewed() -> Result<()> {
+    let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
+    let relay = Relay::start(&world)?;
+    let speaks = Speaks::Everything;
+    let gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, SHORT_LIFE)?;
+    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    until_mapped(&world, 1, SHORT)?;
+    let began = Instant::now();
+    let lifetime = Duration::from_secs(SHORT_LIFE.into());
+    // Longer than it would live by itself, and never without.
+    let is_renewal = |line: &&Line| line.text.contains("already redirected to");
+    poll("two lifetimes and three renewals", lifetime * 4, || {
+        let mapped = miniupnpd::mapped(&world.agent)?;
+        ensure!(mapped > 0, "no port after {:?}", began.elapsed());
+        let renewals = gateway.process.lines().iter().filter(is_renewal).count();
+        Ok((began.elapsed() > lifetime * 2 && renewals >= 3).then_some(()))
+    })?;
+    say(format!("held for {:?}", began.elapsed()));
+    // And the lifetime was a real one: nobody gives this port back.
+    agent.process.signal("KILL")?;
+    until_mapped(&world, 0, lifetime * 2 + SOON)
+}
+
+fn forgotten(speaks: Speaks) -> Result<()> {
+    let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
+    let relay = Relay::start(&world)?;
+    let mut gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, LONG_LIFE)?;
+    let mut agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    until_mapped(&world, 1, SHORT)?;
+    gateway.restart(&world, &world.agent)?;
+    let began = Instant::now();
+    until_mapped(&world, 1, SOON)?;
+    say(format!(
+        "{speaks:?}: mapped again after {:?}",
+        began.elapsed()
+    ));
+    let peer = agent.peer();
+    let pongs = programs::ping(&world, &peer, Options::default(), &["--until-direct"])?;
+    let last = pongs.last().context("no answer at all")?;
+    ensure!(last.kind == "direct", "it leads nowhere: {last:?}");
+    agent.process.signal("TERM")?;
+    poll("end of the agent", SOON, || {
         Ok((!agent.process.is_running()).then_some(()))
     })?;
     let left = miniupnpd::mapped(&world.agent)?;

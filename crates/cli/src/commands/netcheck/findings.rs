@@ -124,7 +124,7 @@ fn filtering(report: &NatReport) -> Option<String> {
 }
 
 fn gateway(report: &NatReport) -> Option<String> {
-    let mapping = report.port_mapping.filter(|m| m.leads_outside())?;
+    let mapping = report.port_mapping.held().filter(|m| m.leads_outside())?;
     // That it leads nowhere is the second NAT's finding.
     let elsewhere = report.double_nat == Some(true);
     (!elsewhere).then(|| {

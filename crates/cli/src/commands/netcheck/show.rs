@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use byway::discovery::{Nat64, NatReport, Reach, RelayRow};
+use byway::discovery::{GatewayPort, Nat64, NatReport, Reach, RelayRow};
 use byway::endpoint::LinkStatus;
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -49,10 +49,12 @@ fn facts(seen: &Seen<'_>) -> Vec<(&'static str, String)> {
         || pattern.to_owned(),
         |delta| format!("{pattern}, {delta:+}"),
     );
-    let gateway = report.port_mapping.map_or_else(
-        || "none".to_owned(),
-        |m| format!("{} by {}", m.external, protocol(m.protocol)),
-    );
+    let gateway = match report.port_mapping {
+        GatewayPort::NotAsked => style.dim("not asked for"),
+        GatewayPort::None => "none".to_owned(),
+        GatewayPort::Held(held) => format!("{} by {}", held.external, protocol(held.protocol)),
+        _ => unknown(),
+    };
     let nat64 = match report.nat64 {
         Nat64::Absent => "none".to_owned(),
         Nat64::Prefix(prefix) => prefix.to_string(),

@@ -92,7 +92,7 @@ fn nothing_wakes_a_client_once_discovery_is_over() {
 
 #[test]
 fn a_port_of_the_gateways_is_offered_unless_another_nat_is_in_front_of_it() {
-    use crate::discovery::{MappingProtocol, PortMapping};
+    use crate::discovery::{GatewayPort, MappingProtocol, PortMapping};
     let mut world = World::direct();
     let now = world.now;
     let mapped = |world: &World| {
@@ -109,7 +109,7 @@ fn a_port_of_the_gateways_is_offered_unless_another_nat_is_in_front_of_it() {
     let outside = mapping("203.0.113.77:5000");
     world.hosts[AGENT]
         .node
-        .handle_port_mapping(now, Some(outside));
+        .handle_port_mapping(now, GatewayPort::Held(outside));
     world.pass(ms(100));
     assert_eq!(mapped(&world), [outside.external]);
     let probed = |w: &World| {
@@ -119,19 +119,19 @@ fn a_port_of_the_gateways_is_offered_unless_another_nat_is_in_front_of_it() {
     };
     assert!(probed(&world) > 0, "the peer was not told");
     let report = world.hosts[AGENT].report.clone().unwrap();
-    assert_eq!(report.port_mapping, Some(outside));
+    assert_eq!(report.port_mapping, GatewayPort::Held(outside));
 
     for inside in ["192.168.1.2:5000", "100.64.3.4:5000"] {
         let inside = mapping(inside);
         world.hosts[AGENT]
             .node
-            .handle_port_mapping(now, Some(inside));
+            .handle_port_mapping(now, GatewayPort::Held(inside));
         world.pass(ms(100));
         assert_eq!(mapped(&world), []);
         let report = world.hosts[AGENT].report.clone().unwrap();
         assert_eq!(
             report.port_mapping,
-            Some(inside),
+            GatewayPort::Held(inside),
             "people are told all the same"
         );
     }

@@ -3,6 +3,7 @@
 mod chaos;
 mod discover;
 mod failover;
+mod held;
 mod hostile;
 mod life;
 mod moved;

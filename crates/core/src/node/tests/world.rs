@@ -69,6 +69,7 @@ pub(super) struct Host {
     pub(super) probes_sent: Vec<(Duration, Way, usize)>,
     pub(super) controls_sent: Vec<Control>,
     pub(super) ready: Vec<Carrier>,
+    pub(super) dials: Vec<(Duration, Carrier)>,
     pub(super) lost: usize,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
     pub(super) replaced: bool,
@@ -121,6 +122,8 @@ pub(super) struct World {
     pub(super) tls_open: bool,
     /// What TLS dials end with at once where TLS is not open; UDP's end in silence then, as they do behind a real firewall.
     pub(super) tls_error: Option<LinkError>,
+    /// And what UDP's do, where it is not silence.
+    pub(super) udp_error: Option<LinkError>,
     /// Nothing direct reaches this host.
     pub(super) deaf: Option<usize>,
     /// Largest datagram that fits the direct path.
@@ -187,6 +190,7 @@ impl World {
             direct_open: true,
             udp_open: [true; 2],
             tls_error: None,
+            udp_error: None,
             tls_open: true,
             deaf: None,
             direct_mtu: 1_472,
@@ -598,7 +602,9 @@ impl World {
                 let Some(relay) = relay else { return };
                 self.links.insert((host, link), (relay, carrier));
                 let round_trips = if carrier == Carrier::Udp { 2 } else { 6 };
-                let silent = carrier == Carrier::Udp && self.tls_error.is_some();
+                h.dials.push((at, carrier));
+                let silent =
+                    carrier == Carrier::Udp && self.tls_error.is_some() && self.udp_error.is_none();
                 let after = if silent && !self.carries(host, carrier) {
                     SILENCE
                 } else {
@@ -728,10 +734,11 @@ impl World {
                     Ok(LinkUp { rtt: None, udp })
                 } else {
                     self.links.remove(&(host, link));
-                    let told = self.tls_error.clone();
-                    Err(told
-                        .filter(|_| carrier == Carrier::Tls)
-                        .unwrap_or(LinkError::TimedOut))
+                    let told = match carrier {
+                        Carrier::Udp => self.udp_error.clone(),
+                        Carrier::Tls => self.tls_error.clone(),
+                    };
+                    Err(told.unwrap_or(LinkError::TimedOut))
                 };
                 self.hosts[host].node.handle_dialed(self.now, link, result);
             }
@@ -921,6 +928,7 @@ impl Host {
             probes_sent: Vec::new(),
             controls_sent: Vec::new(),
             ready: Vec::new(),
+            dials: Vec::new(),
             lost: 0,
             wakeups: BTreeMap::new(),
             replaced: false,

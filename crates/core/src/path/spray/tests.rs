@@ -135,7 +135,7 @@ impl Table {
     }
 
     fn asks_to_spray(&mut self) -> bool {
-        self.pass(Duration::from_secs(2)).0 == [Ask::Permission]
+        self.pass(Duration::from_secs(4)).0 == [Ask::Permission]
     }
 }
 
@@ -147,8 +147,11 @@ fn one_hard_and_one_easy_nat_ask_for_a_spray_and_no_other_pair_does() {
         (Mapping::AddressDependent, EASY, true),
         (HARD, HARD, false),
         (EASY, EASY, false),
-        (HARD, Mapping::Unknown, false),
-        (Mapping::Unknown, HARD, false),
+        // What may be easy, too.
+        (HARD, Mapping::Unknown, true),
+        (Mapping::Unknown, HARD, true),
+        (EASY, Mapping::Unknown, false),
+        (Mapping::Unknown, Mapping::Unknown, false),
     ] {
         let mut table = Table::meet(true, PEER, (ours, &[OWN]), (theirs, &[PEER]));
         assert_eq!(table.asks_to_spray(), expected, "{ours:?} {theirs:?}");
@@ -213,6 +216,20 @@ fn another_network_ends_what_was_learnt_in_the_old_one_and_the_bound_stays() {
     assert_eq!(asks, []);
     let (asks, _) = table.pass(Duration::from_secs(20));
     assert_eq!(asks, [Ask::Permission]);
+}
+
+#[test]
+fn what_is_not_known_to_be_easy_is_tried_once_in_each_network() {
+    for (own, peer) in [(HARD, Mapping::Unknown), (Mapping::Unknown, HARD)] {
+        let mut table = Table::meet(true, PEER, (own, &[OWN]), (peer, &[PEER]));
+        assert!(table.asks_to_spray());
+        table.with(|paths, cx| paths.permit_spray(cx, true));
+        let (asks, _) = table.pass(REST * 3);
+        let again = |asks: &[Ask]| asks.contains(&Ask::Permission);
+        assert!(!again(&asks), "{own:?} {peer:?}: {asks:?}");
+        table.with(|paths, cx| paths.handle_network_change(cx));
+        assert!(again(&table.pass(REST).0), "{own:?} {peer:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use byway::RelayUrl;
-use byway::discovery::{MappingProtocol, PortMapping, Preferred, RelayRow};
+use byway::discovery::{GatewayPort, MappingProtocol, PortMapping, Preferred, RelayRow};
 
 use super::*;
 
@@ -171,8 +171,8 @@ fn every_filter_has_its_sentence() {
     }
 }
 
-fn gateway(external: &str) -> Option<PortMapping> {
-    Some(PortMapping {
+fn gateway(external: &str) -> GatewayPort {
+    GatewayPort::Held(PortMapping {
         protocol: MappingProtocol::Pcp,
         external: external.parse().unwrap(),
     })

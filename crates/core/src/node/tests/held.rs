@@ -1,0 +1,101 @@
+//! A carrier that only a person can mend is left out; the other one is tried as if it were alone.
+
+use byway_wire::relay::control::Role;
+
+use super::world::*;
+use crate::io::*;
+
+fn refused() -> LinkError {
+    LinkError::from(ProxyError {
+        proxy: "http://proxy.test:3128".to_owned(),
+        fault: ProxyFault::AuthRequired,
+    })
+}
+
+fn unreachable_proxy() -> LinkError {
+    LinkError::from(ProxyError {
+        proxy: "http://proxy.test:3128".to_owned(),
+        fault: ProxyFault::Connect("refused".to_owned()),
+    })
+}
+
+/// An agent that has just been started where nothing leads to its relay.
+fn stranded(udp: Option<LinkError>, tls: LinkError) -> World {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.udp_open[AGENT] = false;
+    world.tls_open = false;
+    world.udp_error = udp;
+    world.tls_error = Some(tls);
+    world
+}
+
+fn dials(world: &World, carrier: Carrier) -> usize {
+    let dials = &world.hosts[AGENT].dials;
+    dials.iter().filter(|(_, by)| *by == carrier).count()
+}
+
+#[test]
+fn udp_is_tried_again_soon_after_a_proxy_refused() {
+    let mut world = stranded(None, refused());
+    // UDP is given up after its own time.
+    assert!(world.run_for(ms(15_000), |w| dials(w, Carrier::Udp) == 2));
+    assert_eq!(dials(&world, Carrier::Tls), 1);
+    world.udp_open[AGENT] = true;
+    assert!(world.run_for(ms(12_000), |w| !w.hosts[AGENT].ready.is_empty()));
+    assert_eq!(world.hosts[AGENT].ready, [Carrier::Udp]);
+    assert_eq!(dials(&world, Carrier::Tls), 1, "an account may be locked");
+}
+
+#[test]
+fn a_proxy_that_refused_is_asked_once_a_minute_and_not_more() {
+    let mut world = stranded(None, refused());
+    world.pass(ms(300_000));
+    let tls: Vec<_> = world.hosts[AGENT]
+        .dials
+        .iter()
+        .filter(|(_, carrier)| *carrier == Carrier::Tls)
+        .map(|(at, _)| *at)
+        .collect();
+    assert!((4..=11).contains(&tls.len()), "{tls:?}");
+    assert!(tls.windows(2).all(|w| w[1] - w[0] >= ms(30_000)), "{tls:?}");
+    assert!(dials(&world, Carrier::Udp) > 2 * tls.len());
+}
+
+#[test]
+fn a_proxy_is_tried_again_soon_though_udp_meets_somebody_with_another_certificate() {
+    let other = LinkError::Certificate("another one".to_owned());
+    let mut world = stranded(Some(other), unreachable_proxy());
+    world.pass(ms(2_000));
+    assert_eq!(dials(&world, Carrier::Udp), 1);
+    assert!(dials(&world, Carrier::Tls) > 2);
+    world.tls_open = true;
+    assert!(world.run_for(ms(12_000), |w| !w.hosts[AGENT].ready.is_empty()));
+    assert_eq!(world.hosts[AGENT].ready, [Carrier::Tls]);
+}
+
+#[test]
+fn where_every_carrier_is_left_out_the_first_that_may_be_tried_is() {
+    let other = LinkError::Certificate("another one".to_owned());
+    let mut world = stranded(Some(other), refused());
+    world.pass(ms(29_000));
+    assert_eq!(world.hosts[AGENT].dials.len(), 2);
+    world.udp_open[AGENT] = true;
+    assert!(world.run_for(ms(32_000), |w| !w.hosts[AGENT].ready.is_empty()));
+}
+
+#[test]
+fn a_proxy_that_refuses_beside_a_udp_link_does_not_hold_back_its_successor() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.tls_open = false;
+    world.tls_error = Some(refused());
+    // UDP that carries control and no data has TLS tried beside it.
+    world.relays[0].echo = false;
+    assert!(world.run_for(ms(5_000), |w| dials(w, Carrier::Tls) == 1));
+    world.pass(ms(20_000));
+    assert_eq!(dials(&world, Carrier::Tls), 1, "an account may be locked");
+    world.udp_open[AGENT] = false;
+    world.break_links(AGENT);
+    world.pass(ms(1_000));
+    world.udp_open[AGENT] = true;
+    assert!(world.run_for(ms(12_000), |w| w.hosts[AGENT].ready.len() == 2));
+}

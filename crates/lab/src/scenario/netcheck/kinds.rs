@@ -1,0 +1,331 @@
+//! The kinds of network, each with all that is to be found out about it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::super::ACCESS;
+use super::{asked, finds, ms, says, servers};
+use crate::NatKind::{self, *};
+use crate::programs::{self, Relay};
+use crate::world::{CLIENT_PUBLIC, World};
+
+/// Mapping and filtering, as the report names them.
+const ENDPOINT: &str = "endpoint_independent";
+const ADDRESS: &str = "address_dependent";
+const PORT: &str = "address_and_port_dependent";
+const UNKNOWN: &str = "unknown";
+
+/// Beginnings of findings.
+const KEEPS: &str = "The NAT keeps one port for all destinations";
+const ANOTHER: &str = "This network gives every destination another port";
+const ANYBODY: &str = "Nothing filters what comes in";
+const CALLED: &str = "Only addresses that this host has called";
+const VERY: &str = "Only the very address and port";
+const NO_TURN: &str = "The NAT does not turn around";
+const TURNS: &str = "The NAT turns around";
+
+/// What a kind of network is.
+struct Truth {
+    kind: NatKind,
+    mapping: &'static str,
+    ports: &'static str,
+    filtering: &'static str,
+    hairpin: Option<bool>,
+    findings: &'static [&'static str],
+}
+
+const TRUTHS: [Truth; 10] = [
+    Truth {
+        kind: Open,
+        mapping: ENDPOINT,
+        ports: "preserving",
+        filtering: ENDPOINT,
+        hairpin: None,
+        findings: &["There is no NAT", ANYBODY],
+    },
+    Truth {
+        kind: FullCone,
+        mapping: ENDPOINT,
+        ports: "preserving",
+        filtering: ENDPOINT,
+        hairpin: Some(false),
+        findings: &[KEEPS, ANYBODY, NO_TURN],
+    },
+    Truth {
+        kind: AddressRestricted,
+        mapping: ENDPOINT,
+        ports: "preserving",
+        filtering: ADDRESS,
+        hairpin: Some(false),
+        findings: &[KEEPS, CALLED, NO_TURN],
+    },
+    Truth {
+        kind: PortRestricted,
+        mapping: ENDPOINT,
+        ports: "preserving",
+        filtering: PORT,
+        hairpin: Some(false),
+        findings: &[KEEPS, VERY, NO_TURN],
+    },
+    Truth {
+        kind: CarrierGrade,
+        mapping: ENDPOINT,
+        ports: "preserving",
+        filtering: PORT,
+        hairpin: Some(false),
+        findings: &[KEEPS, VERY, NO_TURN],
+    },
+    Truth {
+        kind: Sequential,
+        mapping: PORT,
+        ports: "sequential",
+        // Calling one port of a server opens none to another (the tests of RFC 5780 cannot tell).
+        filtering: UNKNOWN,
+        hairpin: None,
+        findings: &[ANOTHER],
+    },
+    Truth {
+        kind: Symmetric,
+        mapping: PORT,
+        ports: "random",
+        filtering: UNKNOWN,
+        hairpin: None,
+        findings: &[ANOTHER],
+    },
+    Truth {
+        kind: UdpBlocked,
+        mapping: UNKNOWN,
+        ports: UNKNOWN,
+        filtering: UNKNOWN,
+        hairpin: None,
+        findings: &["UDP does not get out of this network. Tunnels run over TLS"],
+    },
+    Truth {
+        kind: ProxyOnly,
+        mapping: UNKNOWN,
+        ports: UNKNOWN,
+        filtering: UNKNOWN,
+        hairpin: None,
+        findings: &[
+            "The link to https://203.0.113.10:443",
+            "UDP does not get out of this network. Tunnels run over TLS",
+        ],
+    },
+    Truth {
+        kind: Ipv6Only,
+        mapping: ENDPOINT,
+        // It is the translator that has a port of IPv4.
+        ports: UNKNOWN,
+        filtering: UNKNOWN,
+        hairpin: Some(false),
+        findings: &[
+            KEEPS,
+            NO_TURN,
+            "IPv4 is reached from this network by a translator (NAT64), behind 2001:db8:64::/96",
+        ],
+    },
+];
+
+pub(super) fn all() -> Result<()> {
+    // All that is wrong, not what is wrong first.
+    let mut wrong = Vec::new();
+    for truth in &TRUTHS {
+        let world = World::with_delay(truth.kind, Open, ACCESS)?;
+        let relay = Relay::start(&world)?;
+        let _servers = servers(&world)?;
+        let args = asked(&relay.url);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let report = programs::netcheck(&world, &world.client, &args)?;
+        if let Err(error) = truth.judge(&report) {
+            wrong.push(format!("{error:#}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+impl Truth {
+    fn judge(&self, report: &Value) -> Result<()> {
+        let what = self.kind.to_string();
+        let udp = !self.kind.is_tls_only();
+        let open = self.kind == Open;
+        let translated = self.kind == Ipv6Only;
+        let proxied = self.kind == ProxyOnly;
+        let carrier = if udp { "udp" } else { "tls" };
+        let way = |works: bool| if works { "works" } else { "silent" };
+        let null = Value::Null;
+        says(
+            &what,
+            report,
+            &[
+                ("udp_v4", json!(udp)),
+                ("udp_v6", null.clone()),
+                ("reflexive_v6", null.clone()),
+                ("mapping", json!(self.mapping)),
+                ("mapping_v6", json!(UNKNOWN)),
+                ("ports", json!(self.ports)),
+                ("public", if udp { json!(open) } else { null.clone() }),
+                ("filtering", json!(self.filtering)),
+                ("hairpin", json!(self.hairpin)),
+                ("double_nat", if open { json!(false) } else { null.clone() }),
+                ("port_mapping", null.clone()),
+                ("port_mapping_state", json!("not_asked")),
+                ("mtu", if udp { json!(1_452) } else { null.clone() }),
+                // Elsewhere there is nobody to ask.
+                (
+                    "nat64",
+                    if translated {
+                        json!(true)
+                    } else {
+                        null.clone()
+                    },
+                ),
+                (
+                    "quic_filtered",
+                    if udp { json!(false) } else { null.clone() },
+                ),
+                ("captive_portal", json!(false)),
+                ("captive_portal_evidence", null.clone()),
+                ("preferred_relay.reason", json!("the only one asked")),
+                ("relays.0.carrier", json!(carrier)),
+                ("relays.0.tls_intercepted", json!(false)),
+                ("relays.0.proxied", json!(proxied)),
+                ("relays.0.error", null.clone()),
+                ("relays.0.udp", json!(way(udp))),
+                ("relays.0.tls", json!("works")),
+            ],
+        )?;
+        let prefix = if translated {
+            json!("2001:db8:64::/96")
+        } else {
+            null.clone()
+        };
+        says(&what, report, &[("nat64_prefix", prefix)])?;
+        let source = if proxied { json!("HTTPS_PROXY") } else { null };
+        says(&what, report, &[("proxy.source", source)])?;
+        self.judge_addresses(&what, report)?;
+        self.judge_latencies(&what, report)?;
+        finds(&what, report, self.findings)
+    }
+
+    /// Where others see it, and who says so.
+    fn judge_addresses(&self, what: &str, report: &Value) -> Result<()> {
+        let own = format!("{CLIENT_PUBLIC}:");
+        let is_own = |addr: &Value| addr.as_str().is_some_and(|addr| addr.starts_with(&own));
+        let udp = !self.kind.is_tls_only();
+        let seen = &report["reflexive_v4"];
+        ensure!(
+            is_own(seen) == udp && seen.is_null() != udp,
+            "{what}: seen at {seen}"
+        );
+        // The relay at its two ports, the two servers, and where else the first of these says that it is. Who was not waited for,
+        // because others had told enough, has no fault.
+        let servers = report["servers"].as_array().context("no servers")?;
+        ensure!(servers.len() >= 4, "{what}: who was asked? {report}");
+        let mut believed = 0;
+        for server in servers {
+            let heard = is_own(&server["mapped"]) && server["rtt_ms"].is_number();
+            let not_heard = server["mapped"].is_null() && server["believed"] == false;
+            ensure!(
+                if udp {
+                    heard || not_heard && server["fault"].is_null()
+                } else {
+                    not_heard
+                },
+                "{what}: {server}"
+            );
+            believed += usize::from(server["believed"] == true);
+        }
+        ensure!(
+            (believed >= 2) == udp,
+            "{what}: {believed} believed: {report}"
+        );
+        let delta = &report["port_delta"];
+        ensure!(
+            (self.kind == Sequential) == (*delta == json!(1))
+                && (self.kind == Sequential) != delta.is_null(),
+            "{what}: it counts by {delta}"
+        );
+        let dependent = match self.mapping {
+            UNKNOWN => Value::Null,
+            mapping => json!(mapping == PORT),
+        };
+        says(what, report, &[("port_dependent", dependent)])
+    }
+
+    /// A round trip to the relay takes 10 ms, and a busy machine's time.
+    fn judge_latencies(&self, what: &str, report: &Value) -> Result<()> {
+        let udp = !self.kind.is_tls_only();
+        for name in ["stun_ms", "udp_ms"] {
+            let is_there = report["relays"][0][name].is_number();
+            ensure!(is_there == udp, "{what}: {name} of {report}");
+        }
+        let over: &[&str] = if udp {
+            &["stun_ms", "udp_ms", "tls_ms"]
+        } else {
+            &["tls_ms"]
+        };
+        for name in over {
+            let took = ms(report, 0, name)?;
+            // A proxy takes its own time.
+            let most = if self.kind == ProxyOnly { 500.0 } else { 60.0 };
+            ensure!((10.0..most).contains(&took), "{what}: {name} is {took}");
+        }
+        Ok(())
+    }
+}
+
+/// What is not a kind of its own.
+pub(super) fn variants() -> Result<()> {
+    turns_around()?;
+    carriers_address()
+}
+
+/// Sends on what its host sends to the router's outside address, from that address, as RFC 4787 section 6 asks.
+const HAIRPIN: &str = r#"
+insert rule ip nat prerouting iifname "lan0" ip daddr 203.0.113.65 meta l4proto udp dnat to 10.1.0.2
+insert rule ip nat postrouting oifname "lan0" ip saddr 10.1.0.2 meta l4proto udp snat to 203.0.113.65
+"#;
+
+fn turns_around() -> Result<()> {
+    let world = World::with_delay(PortRestricted, Open, ACCESS)?;
+    world
+        .client
+        .router
+        .as_ref()
+        .context("a router")?
+        .nft(HAIRPIN)?;
+    let report = check(&world)?;
+    says("hairpin", &report, &[("hairpin", json!(true))])?;
+    finds("hairpin", &report, &[KEEPS, VERY, TURNS])
+}
+
+/// A host on a carrier's own network, as a telephone is.
+fn carriers_address() -> Result<()> {
+    let world = World::with_delay(PortRestricted, Open, ACCESS)?;
+    let router = world.client.router.as_ref().context("a router")?;
+    router.ip("addr add 100.64.9.1/24 dev lan0\n")?;
+    world.client.namespace.ip(
+        "addr flush dev eth0 scope global\naddr add 100.64.9.2/24 dev eth0\nroute replace default via 100.64.9.1\n",
+    )?;
+    let report = check(&world)?;
+    says("carrier", &report, &[("double_nat", json!(true))])?;
+    finds(
+        "carrier",
+        &report,
+        &[
+            KEEPS,
+            VERY,
+            "This host's address, 100.64.9.2, is of the range kept for",
+            NO_TURN,
+        ],
+    )
+}
+
+fn check(world: &World) -> Result<Value> {
+    let relay = Relay::start(world)?;
+    let _servers = servers(world)?;
+    let args = asked(&relay.url);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    programs::netcheck(world, &world.client, &args)
+}
