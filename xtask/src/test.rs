@@ -21,9 +21,9 @@ const STEPS: &[&str] = &[
     "tools", "fmt", "clippy", "doc", "deny", "unit", "doctest", "release", "lab",
 ];
 
-/// How many random scenarios are played, and how many where nobody says otherwise: some two minutes on two processors.
+/// How many random scenarios are played, and how many where nobody says otherwise: some five minutes on two processors.
 const SEEDS: &str = "BYWAY_SIM_SEEDS";
-const CI_SEEDS: &str = "5000";
+const CI_SEEDS: &str = "20000";
 
 /// Where tools are put that no distribution package has.
 const TOOLS_DIR: &str = "target/tools";

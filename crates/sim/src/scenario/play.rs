@@ -9,7 +9,7 @@ use super::{Failure, Outcome, Rule, Scenario};
 use crate::scene::Scene;
 use crate::shell::app::Task;
 
-/// After the last trouble, tasks have this long.
+/// After the last trouble, tasks have this long, and what their bytes take over a link that loses some.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Longer than any machine sleeps here.
 const LONGEST_SLEEP: Duration = Duration::from_secs(9 * 3600);
@@ -48,7 +48,7 @@ impl Scenario {
         // QUIC may take a sleep for a round trip (`tests/faults/asleep.rs`). Its average is an eighth of it then, the
         // variation a quarter, and a lost tail is sent again after average and four variations, at first.
         let slept = slept.map(|(_, lasts, _)| *lasts).max().unwrap_or_default();
-        let patience = PATIENCE + slept * 4;
+        let patience = PATIENCE + slept * 4 + self.lossy_pace();
         for (at, lasts, trouble) in &self.troubles {
             for (when, fault) in concrete(&scene, &self.setup, *trouble, start + *at, *lasts) {
                 scene.world.at(when, fault);
@@ -97,6 +97,26 @@ impl Scenario {
         let onsets = self.troubles.iter().map(|(at, ..)| start + *at);
         let met = met(&mut scene, onsets);
         judge.outcome(scene, met)
+    }
+}
+
+/// What a congestion controller keeps under way that takes every loss for congestion: this over the root of the share that is
+/// lost, in packets (Mathis and others, 1997).
+const MATHIS: f64 = 1.22;
+/// Bytes of data in a packet, at the least.
+const PACKET: f64 = 1_100.0;
+/// Timers that back off, and relays on the way, are not in that figure.
+const SLACK: u32 = 3;
+
+impl Scenario {
+    /// What all tasks together take at the pace that losses allow. Without losses, nothing.
+    fn lossy_pace(&self) -> Duration {
+        let bytes: u64 = self.tasks.iter().map(|(_, task)| task.bytes()).sum();
+        let [near, far] = [&self.setup.client_link, &self.setup.agent_link];
+        let lost = 1.0 - (1.0 - near.loss) * (1.0 - far.loss);
+        let round_trip = (near.delay + near.jitter + far.delay + far.jitter) * 2;
+        let round_trips = bytes as f64 / PACKET * lost.sqrt() / MATHIS;
+        round_trip.mul_f64(round_trips) * SLACK
     }
 }
 

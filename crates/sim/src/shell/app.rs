@@ -22,6 +22,16 @@ pub enum Task {
     Download(u64),
 }
 
+impl Task {
+    /// How many are moved.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Touch => 1,
+            Self::Upload(bytes) | Self::Download(bytes) => bytes,
+        }
+    }
+}
+
 /// How a task went, as the client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
