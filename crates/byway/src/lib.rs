@@ -85,6 +85,7 @@ mod socket;
 mod tls;
 pub mod tunnel;
 
+pub use byway_congestion::Congestion;
 pub use byway_core::discovery::{self, NatReport};
 pub use byway_core::io::{Admission, Carrier, Health, LinkMode, PathKind, RouteReason};
 pub use byway_wire::signal::Candidate;

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use byway::{LinkMode, NodeId, Proxy, RelayUrl, Target};
+use byway::{Congestion, LinkMode, NodeId, Proxy, RelayUrl, Target};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands::forward::Spec;
@@ -61,10 +61,39 @@ pub(crate) struct Tunnel {
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,
+    /// How much this side sends at once: by losses (cubic), or by what the path delivers (bbr: much faster where packets are
+    /// lost all the time, not always fair to others).
+    #[arg(long, value_enum, default_value = "cubic")]
+    pub(crate) congestion: CongestionName,
     /// Reach relays over TLS through this proxy, SCHEME://HOST:PORT with http or socks5 and, where it asks, USER:PASSWORD@ before
     /// the host; or none. Without it: the one of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
     #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
     pub(crate) proxy: Option<ProxyText>,
+}
+
+/// The value of `--congestion`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CongestionName {
+    #[default]
+    Cubic,
+    Bbr,
+}
+
+impl CongestionName {
+    pub(crate) fn kind(self) -> Congestion {
+        match self {
+            Self::Cubic => Congestion::Cubic,
+            Self::Bbr => Congestion::Bbr,
+        }
+    }
+
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
 }
 
 /// The value of `--proxy` as it was written. It may hold a password: nothing shows it, and it is judged later than by clap,

@@ -35,7 +35,8 @@ pub(crate) fn builder(options: &args::Tunnel) -> Result<Builder, Failure> {
         .proxy(proxy(options.proxy.as_ref())?)
         .direct(!options.no_direct)
         .port_mapping(!options.no_port_mapping)
-        .spray(!options.no_spray))
+        .spray(!options.no_spray)
+        .congestion(options.congestion.kind()))
 }
 
 /// A client's endpoint.

@@ -284,7 +284,7 @@ fn ssh_is_run_with_stdio_as_its_proxy_and_its_exit_code_is_ours() {
     let words: Vec<_> = done.stdout.lines().collect();
     let node = agent.ticket.parse::<byway::Ticket>().unwrap().node;
     let proxy = format!(
-        "ProxyCommand={} stdio --no-direct --link=auto --no-port-mapping {} localhost:%p",
+        "ProxyCommand={} stdio --no-direct --link=auto --no-port-mapping --congestion=cubic {} localhost:%p",
         env!("CARGO_BIN_EXE_byway"),
         agent.peer
     );

@@ -67,5 +67,5 @@ mod monitor;
 mod rtt;
 mod unanswered;
 
-pub use controller::{KEEP_FOR, KEPT_PATHS, PathAware, PathAwareFactory};
+pub use controller::{Congestion, KEEP_FOR, KEPT_PATHS, PathAware, PathAwareFactory};
 pub use monitor::FlowMonitor;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use byway_congestion::Congestion;
 use byway_core::io::{Admission, Config, LinkMode};
 use byway_core::node::{Identity, Node};
 use byway_wire::relay::control::Role;
@@ -42,6 +43,7 @@ pub struct Builder {
     proxy: Proxy,
     direct: bool,
     spray: bool,
+    congestion: Congestion,
     port_mapping: bool,
     bind: Vec<SocketAddr>,
     max_datagram: u16,
@@ -59,6 +61,7 @@ impl Default for Builder {
             proxy: Proxy::default(),
             direct: true,
             spray: true,
+            congestion: Congestion::default(),
             port_mapping: true,
             bind: Vec::new(),
             max_datagram: MAX_DATAGRAM,
@@ -115,6 +118,11 @@ impl Builder {
         self.spray = spray;
         self
     }
+    /// What decides how much this side has under way at once; [`Congestion::Cubic`] otherwise.
+    pub fn congestion(mut self, congestion: Congestion) -> Self {
+        self.congestion = congestion;
+        self
+    }
     /// Bind here rather than to any address and port; may be called once for IPv4 and once for IPv6. If it is called,
     /// only what it names is bound.
     pub fn bind_addr(mut self, addr: SocketAddr) -> Self {
@@ -166,7 +174,9 @@ impl Builder {
         };
 
         let (socket, datagrams) = bind_sockets(&self.bind, self.max_datagram)?;
-        let quic = Arc::new(Quic::new(&key, self.max_datagram).map_err(BindError::Setting)?);
+        let quic = Arc::new(
+            Quic::new(&key, self.max_datagram, self.congestion).map_err(BindError::Setting)?,
+        );
         let endpoint_config =
             quic::endpoint_config(&key, self.max_datagram).map_err(BindError::Setting)?;
         let server = self.admission.as_ref().map(|_| quic.endpoint_server());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use byway_congestion::{FlowMonitor, PathAwareFactory};
+use byway_congestion::{Congestion, FlowMonitor, PathAwareFactory};
 use byway_wire::SecretKey;
 use byway_wire::relay::data::HEADER_LEN;
 use hmac::{Hmac, KeyInit, Mac};
@@ -37,6 +37,7 @@ pub(super) struct Quic {
     client: Arc<QuicClientConfig>,
     server: ServerConfig,
     max_datagram: u16,
+    congestion: Congestion,
 }
 
 impl std::fmt::Debug for Quic {
@@ -46,7 +47,11 @@ impl std::fmt::Debug for Quic {
 }
 
 impl Quic {
-    pub(super) fn new(key: &SecretKey, max_datagram: u16) -> Result<Self, String> {
+    pub(super) fn new(
+        key: &SecretKey,
+        max_datagram: u16,
+        congestion: Congestion,
+    ) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let client = tls::tunnel_client(key).map_err(|error| text(&error))?;
         let server = tls::tunnel_server(key).map_err(|error| text(&error))?;
@@ -60,6 +65,7 @@ impl Quic {
             client: Arc::new(QuicClientConfig::try_from(client).map_err(|error| text(&error))?),
             server,
             max_datagram,
+            congestion,
         })
     }
 
@@ -99,7 +105,10 @@ impl Quic {
             .mtu_discovery_config(Some(mtu))
             // The spin bit would show every observer the round-trip time.
             .allow_spin(false)
-            .congestion_controller_factory(Arc::new(PathAwareFactory::new(Arc::clone(monitor))));
+            .congestion_controller_factory(Arc::new(PathAwareFactory::choosing(
+                Arc::clone(monitor),
+                self.congestion,
+            )));
         transport
     }
 }

@@ -67,6 +67,7 @@ fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> S
     if tunnel.no_spray {
         words.push("--no-spray".to_owned());
     }
+    words.push(format!("--congestion={}", tunnel.congestion.name()));
     words.push(peer.to_owned());
     let quoted: Vec<_> = words
         .iter()

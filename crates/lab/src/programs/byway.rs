@@ -62,6 +62,8 @@ pub struct Options {
     pub no_direct: bool,
     /// `--link`.
     pub link: Option<&'static str>,
+    /// `--congestion`.
+    pub congestion: Option<&'static str>,
     /// The gateway may be asked for a port, which elsewhere in the laboratory nobody answers.
     pub port_mapping: bool,
 }
@@ -75,6 +77,9 @@ impl Options {
         }
         if let Some(link) = self.link {
             args.extend(["--link", link]);
+        }
+        if let Some(congestion) = self.congestion {
+            args.extend(["--congestion", congestion]);
         }
         args
     }

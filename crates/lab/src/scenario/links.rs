@@ -25,10 +25,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "links::five_per_cent_loss_with_disorder_and_copies_changes_no_byte",
         needs: WITH_CURL,
         run: || {
-            let Rung { down, up, tcp } = Rung::play(5, 1 << 20)?;
-            say(format!(
-                "down {down:.2} MiB/s, up {up:.2} MiB/s, plain TCP down {tcp:.2} MiB/s"
-            ));
+            for congestion in CONTROLLERS {
+                let Rung { down, up, tcp } = Rung::play(congestion, 5, 1 << 20)?;
+                say(format!(
+                    "{congestion}: down {down:.2} MiB/s, up {up:.2} MiB/s, plain TCP down {tcp:.2} MiB/s"
+                ));
+            }
             Ok(())
         },
     },
@@ -50,6 +52,8 @@ fn shrinks() -> Result<()> {
 
 /// The rungs of the ladder, in per cent of loss each way.
 const LADDER: [u8; 5] = [1, 5, 10, 20, 30];
+/// What decides how much is sent at once, here and by plain TCP.
+const CONTROLLERS: [&str; 2] = ["cubic", "bbr"];
 /// What is moved each way on the ladder.
 const SIZE: u64 = 10 << 20;
 const MIB: f64 = 1_048_576.0;
@@ -72,7 +76,11 @@ struct Rung {
 }
 
 impl Rung {
-    fn play(loss: u8, size: u64) -> Result<Self> {
+    fn play(congestion: &'static str, loss: u8, size: u64) -> Result<Self> {
+        let options = Options {
+            congestion: Some(congestion),
+            ..Options::default()
+        };
         // The agent is open, so that plain TCP reaches it over the same link.
         let world = World::with_delay(PortRestricted, Open, ACCESS)?;
         let relay = Relay::start(&world)?;
@@ -84,8 +92,18 @@ impl Rung {
             std::slice::from_ref(&digest_at),
         )?;
         digest.first_line("readiness", SHORT)?;
-        let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
-        let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
+        // Plain TCP too is to be of this kind.
+        let server = &world.agent.namespace;
+        if server
+            .sysctl("net.ipv4.tcp_congestion_control", congestion)
+            .is_err()
+        {
+            say(format!(
+                "this kernel has no {congestion}: plain TCP goes by another"
+            ));
+        }
+        let agent = Agent::start(&world, &relay.url, options, &[])?;
+        let forward = Forward::start(&world, &agent.peer(), WEB_PORT, options)?;
         wait_until_direct(&world, &forward.url)?;
         let settings = format!("delay=5ms loss={loss} reorder=1 duplicate=1");
         world.emulator().link("client", &settings)?;
@@ -102,7 +120,7 @@ impl Rung {
         let mut command = programs::byway(&world, &world.client, "uploader")?;
         command
             .args(["stdio", &agent.peer(), &digest_at])
-            .args(Options::default().args());
+            .args(options.args());
         let began = Instant::now();
         let done = Running::start_from(&source, "byway stdio", &mut command)?
             .finish(LONG)?
@@ -144,8 +162,10 @@ pub fn ladder(runs: Option<usize>) -> bool {
 fn climb(runs: usize) -> bool {
     println!("goodput in MiB/s, the median of {runs} runs (the least)");
     let mut whole = true;
-    for loss in LADDER {
-        let (rungs, failures) = harness::quietly_often(runs, move |_| Rung::play(loss, SIZE));
+    let rungs = CONTROLLERS.map(|congestion| LADDER.map(|loss| (congestion, loss)));
+    for (congestion, loss) in rungs.concat() {
+        let (rungs, failures) =
+            harness::quietly_often(runs, move |_| Rung::play(congestion, loss, SIZE));
         failures.iter().for_each(|why| println!("FAILED: {why}"));
         whole &= failures.is_empty();
         let spread = |of: fn(&Rung) -> f64| {
@@ -158,7 +178,7 @@ fn climb(runs: usize) -> bool {
             )
         };
         println!(
-            "{loss:>2} % loss, {} of {runs} whole: down {}, up {}, plain TCP down {}",
+            "{congestion}, {loss:>2} % loss, {} of {runs} whole: down {}, up {}, plain TCP down {}",
             rungs.len(),
             spread(|rung| rung.down),
             spread(|rung| rung.up),

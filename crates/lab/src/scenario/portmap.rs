@@ -55,6 +55,7 @@ const SOON: Duration = Duration::from_secs(10);
 const ASKING: Options = Options {
     no_direct: false,
     link: None,
+    congestion: None,
     port_mapping: true,
 };
 
