@@ -33,7 +33,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "portmap::a_port_is_renewed_before_it_ends_and_ends_with_who_is_killed",
         needs: NEEDS,
-        run: renewed,
+        run: || {
+            renewed(Speaks::Everything)?;
+            renewed(Speaks::NoPcp)
+        },
     },
     Scenario {
         name: "portmap::a_router_that_was_restarted_gives_the_port_again",
@@ -110,10 +113,9 @@ fn goes_direct(speaks: Speaks, protocol: &str) -> Result<()> {
     Ok(())
 }
 
-fn renewed() -> Result<()> {
+fn renewed(speaks: Speaks) -> Result<()> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
-    let speaks = Speaks::Everything;
     let gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, SHORT_LIFE)?;
     let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
     until_mapped(&world, 1, SHORT)?;
@@ -127,7 +129,7 @@ fn renewed() -> Result<()> {
         let renewals = gateway.process.lines().iter().filter(is_renewal).count();
         Ok((began.elapsed() > lifetime * 2 && renewals >= 3).then_some(()))
     })?;
-    say(format!("held for {:?}", began.elapsed()));
+    say(format!("{speaks:?}: held for {:?}", began.elapsed()));
     // And the lifetime was a real one: nobody gives this port back.
     agent.process.signal("KILL")?;
     until_mapped(&world, 0, lifetime * 2 + SOON)
