@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -113,6 +114,29 @@ impl Namespace {
             .flatten()
             .find_map(|item| item["counter"]["bytes"].as_u64())
             .with_context(|| format!("no counter {name}"))
+    }
+
+    /// From now on a router's conntrack forgets a flow of UDP after so long without a packet, in whole seconds.
+    pub fn forget_udp_after(&self, after: Duration) -> Result<()> {
+        let seconds = after.as_secs().max(1).to_string();
+        for key in ["udp_timeout", "udp_timeout_stream"] {
+            self.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
+        }
+        Ok(())
+    }
+
+    /// The flows that a router knows, a line each, without those whose time is over.
+    pub fn flows(&self) -> Result<String> {
+        let out = Command::new("ip")
+            .args(["netns", "exec", &self.name, "cat", "/proc/net/nf_conntrack"])
+            .output()?;
+        if !out.status.success() {
+            bail!(
+                "this kernel does not tell its flows: {}",
+                String::from_utf8_lossy(&out.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
     /// Sets a kernel parameter inside.

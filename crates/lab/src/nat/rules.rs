@@ -13,8 +13,10 @@
 //! | symmetric | `masquerade random,fully-random` |
 //!
 //! A chain behind the translation sees each packet of UDP on its way out as the internet will, and writes down what the
-//! others look up: so who holds a port is known whatever the kind, and mappings are refreshed by what goes out and by nothing
-//! else (RFC 4787, REQ-6).
+//! others look up: so who holds a port is known whatever the kind. What it wrote is refreshed by what goes out, an answer to who
+//! was let in too, and by nothing else (RFC 4787, REQ-6): that is how long a full cone keeps a port open to strangers, a filter
+//! by address its addresses and an address-dependent one its ports. A flow itself, and with it all that the other kinds remember,
+//! lasts as long as conntrack's entry for it, which what comes in refreshes as well, as on most routers.
 //!
 //! With hairpinning (RFC 4787, section 6) what a host inside sends to a mapped port of the router's own address goes to who
 //! holds that port, and seems to come from the sender's own mapped port (REQ-9). No filter is applied to it. Without, the
@@ -124,10 +126,11 @@ table ip nat {{
     chain translated {{
         type filter hook postrouting priority srcnat + 1; policy accept;
         oifname != "wan0" accept
+        meta l4proto udp update @called {{ ip daddr . udp sport }}
+        ct direction reply meta l4proto udp update @mappings {{ udp sport : ct reply ip saddr . ct reply proto-src }}
         ct direction reply accept
         meta l4proto udp update @mappings {{ udp sport : ct original ip saddr . ct original proto-src }}
         meta l4proto udp update @chosen {{ ct original ip saddr . ct original proto-src . ip daddr : udp sport }}
-        meta l4proto udp update @called {{ ip daddr . udp sport }}
         meta l4proto udp update @held {{ udp sport }}
     }}
 }}

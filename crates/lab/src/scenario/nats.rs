@@ -1,6 +1,6 @@
 //! The laboratory checked first: are its NATs what they claim to be? Small UDP tools judge, not Byway.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -72,6 +72,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "nat::a_mapping_is_forgotten_when_its_time_is_over",
         needs: NAMESPACES,
         run: forgets,
+    },
+    Scenario {
+        name: "nat::who_is_answered_through_a_mapping_keeps_it_open_to_others",
+        needs: NAMESPACES,
+        run: kept_open,
     },
     Scenario {
         name: "nat::two_networks_behind_one_router_meet_outside_it_where_it_hairpins",
@@ -160,13 +165,34 @@ fn address_restricted() -> Result<()> {
 }
 
 fn carrier_grade() -> Result<()> {
-    cone(NatKind::CarrierGrade, [true, false, false, false, false])
+    let world = World::new(NatKind::CarrierGrade, NatKind::Open)?;
+    let seen = ask(&world)?;
+    is_cone(
+        NatKind::CarrierGrade,
+        &seen,
+        [true, false, false, false, false],
+    )?;
+    // Two translations: what the outer router forwards comes from the carrier's range, not from the host's.
+    let (local, host) = (seen.local_port, world.client.addr);
+    let flows = world.client.gate()?.flows()?;
+    let outer = flows
+        .lines()
+        .find(|flow| flow.contains(&format!("sport={local} ")))
+        .with_context(|| format!("the outer router knows nothing of port {local}: {flows}"))?;
+    ensure!(
+        outer.contains("src=100.64.") && !flows.contains(&format!("src={host} ")),
+        "one router alone: {flows}"
+    );
+    Ok(())
 }
 
 /// One mapping for all; of five, those that are let in when only the first was spoken to: the address and port itself, then
 /// another port, another address, and both.
 fn cone(kind: NatKind, passed: [bool; 5]) -> Result<()> {
-    let seen = observe(kind)?;
+    is_cone(kind, &observe(kind)?, passed)
+}
+
+fn is_cone(kind: NatKind, seen: &Observation, passed: [bool; 5]) -> Result<()> {
     ensure!(
         seen.mapped
             .iter()
@@ -278,6 +304,51 @@ fn forgets() -> Result<()> {
     std::thread::sleep(AFTER + Duration::from_millis(500));
     let later = look()?;
     ensure!(one.mapped != later.mapped, "never forgotten: {one:?}");
+    Ok(())
+}
+
+/// Answers go out too (RFC 4787, REQ-6).
+fn kept_open() -> Result<()> {
+    const AFTER: Duration = Duration::from_secs(2);
+    let client = Site::behind(NatKind::FullCone).forgets(AFTER);
+    let world = World::of(
+        World::servers()
+            .site("client", client)
+            .site("agent", NatKind::Open),
+    )?;
+    let inside = world.client.at(5000).to_string();
+    let at = format!("{}:7001", STUN_1[0]);
+    let outside = format!("{CLIENT_PUBLIC}:5000");
+    let called = reflect(&world.stun_1, std::slice::from_ref(&at))?;
+    let seen = observation(&world.client, &[inside.clone(), at])?;
+    ensure!(
+        seen.mapped == [outside.parse().ok()],
+        "the port is not kept: {seen:?}"
+    );
+    drop(called);
+    let _answers = reflect(&world.client, std::slice::from_ref(&inside))?;
+    let knock = |place: &Place, from: &str| -> Result<bool> {
+        let seen = observation(place, &[from.to_owned(), outside.clone()])?;
+        Ok(seen.mapped != [None])
+    };
+    // One stranger, always from the same port: a flow that began outside.
+    let began = Instant::now();
+    while began.elapsed() < 2 * AFTER {
+        ensure!(
+            knock(&world.stun_2, "0.0.0.0:6000")?,
+            "no stranger is let in"
+        );
+        std::thread::sleep(AFTER / 4);
+    }
+    ensure!(
+        knock(&world.agent, "0.0.0.0:0")?,
+        "the port was closed while answers went out through it"
+    );
+    std::thread::sleep(AFTER + Duration::from_millis(500));
+    ensure!(
+        !knock(&world.agent, "0.0.0.0:0")?,
+        "the port is open long after the last answer"
+    );
     Ok(())
 }
 
@@ -442,23 +513,27 @@ fn delay() -> Result<()> {
 }
 
 fn panic_leaves_nothing() -> Result<()> {
-    let (name, dir) = std::thread::spawn(|| {
-        let name = std::sync::Mutex::default();
+    let (name, dir, pid) = std::thread::spawn(|| {
+        let left = std::sync::Mutex::default();
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let Ok(world) = World::new(NatKind::PortRestricted, NatKind::Open) else {
                 return;
             };
-            if let Ok(mut name) = name.lock() {
-                *name = (world.name().to_owned(), world.dir().to_owned());
+            let Ok((web, _)) = programs::web(&world.agent, 8080) else {
+                return;
+            };
+            if let Ok(mut left) = left.lock() {
+                *left = (world.name().to_owned(), world.dir().to_owned(), web.pid());
             }
-            let _web = programs::web(&world.agent, 8080);
             std::panic::resume_unwind(Box::new("on purpose"));
         }));
-        name.into_inner().unwrap_or_default()
+        left.into_inner().unwrap_or_default()
     })
     .join()
     .unwrap_or_default();
     ensure!(!name.is_empty(), "the world was not built");
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    ensure!(!process.exists(), "its web server, {pid}, still runs");
     let kept = std::env::var_os("BYWAY_LAB_KEEP").is_some();
     ensure!(kept || !dir.exists(), "its directory is still there");
     let left = std::fs::read_dir("/run/netns")?.flatten().filter(|e| {

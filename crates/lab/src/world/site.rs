@@ -100,11 +100,7 @@ fn route(router: &Namespace, site: Site, outside: Ipv4Addr) -> Result<()> {
         return Ok(());
     }
     // Conntrack exists since the rules do.
-    for key in ["udp_timeout", "udp_timeout_stream"] {
-        let seconds = forgets.as_secs().max(1).to_string();
-        router.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
-    }
-    Ok(())
+    router.forget_udp_after(forgets)
 }
 
 /// A router's end of a network inside.
