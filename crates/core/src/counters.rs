@@ -1,7 +1,7 @@
 //! Everything the node drops or refuses is counted here: hostile input leaves a number, never a state. So are datagrams sent
 //! to addresses where perhaps nobody is.
 
-/// Drops, refusals and sprays since the node began. Read by [`crate::node::Node::counters`].
+/// Drops, refusals, quarantines and sprays since the node began. Read by [`crate::node::Node::counters`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Counters {
@@ -41,6 +41,8 @@ pub struct Counters {
     pub candidate_cut: u64,
     /// Moves of a peer that a relay told of beyond what is followed in a second.
     pub moves_limited: u64,
+    /// Paths shut out for a while, because they fell silent beside one that answered, or carried nothing of the least size.
+    pub quarantines: u64,
     /// Sprays begun to cross a hard NAT.
     pub sprays: u64,
     /// Pings sent in sprays.

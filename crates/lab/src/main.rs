@@ -25,7 +25,7 @@ The programs are taken from target/release (or BYWAY_BIN_DIR):
 
     BYWAY_LAB_SIZE=1GiB         size of bulk transfers (32MiB)
     BYWAY_LAB_KEEP=1            keeps the files of each world in the temporary directory
-    BYWAY_LAB_VERBOSE=1         runs the programs with -v
+    BYWAY_LAB_VERBOSE=1         runs the programs with -v; what else is given is their RUST_LOG
 ";
 
 fn main() {
@@ -121,7 +121,8 @@ fn kind(name: &str) -> NatKind {
 
 /// How many runs a person wants.
 fn number(runs: &str) -> usize {
-    runs.parse().unwrap_or_else(|_| {
+    let number = runs.parse().ok().filter(|number| *number > 0);
+    number.unwrap_or_else(|| {
         eprintln!("{runs}: how many runs is that?");
         exit(2)
     })

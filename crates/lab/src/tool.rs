@@ -25,7 +25,7 @@ pub use web::{body_sha256, sha256_of};
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {
     let (name, rest) = args.split_first().context(
-        "which tool? digest, elder, garbage, janitor, observe, portal, punch, reflect, sink, stream, switch, type, web",
+        "which tool? digest, elder, garbage, janitor, observe, portal, punch, reflect, sink, stream, switch, type, upload, web",
     )?;
     match name.as_str() {
         "digest" => digest::serve(rest),
@@ -40,6 +40,7 @@ pub fn main(args: &[String]) -> Result<()> {
         "stream" => stream::stream(rest),
         "switch" => switch::run(rest),
         "type" => typing::run(rest),
+        "upload" => digest::upload(rest),
         "web" => web::serve(rest),
         other => bail!("no tool {other}"),
     }

@@ -118,6 +118,8 @@ pub struct Scene {
     pub agent_id: NodeId,
     /// The STUN servers' addresses, as in the setup.
     pub stun: Vec<SocketAddr>,
+    /// Their hosts.
+    pub stun_hosts: Vec<HostId>,
     /// The relays with their addresses: what a ticket holds.
     relays: Vec<(RelayUrl, Vec<SocketAddr>)>,
     dialled: Duration,
@@ -216,7 +218,7 @@ impl Scene {
         );
         let mut world = World::new(net);
         start_relay(&mut world, relay, RELAY_KEY);
-        let mut stun = Vec::new();
+        let (mut stun, mut stun_hosts) = (Vec::new(), Vec::new());
         for (n, manner) in setup.stun.iter().enumerate() {
             let ip = IpAddr::from([192, 0, 2, 10 + n as u8]);
             let place = world.net.add_site(public("stun"));
@@ -224,6 +226,7 @@ impl Scene {
             let host = world.net.add_host(place, addrs, &[STUN_PORT]);
             let server = StunServer::new(&world.net, host, *manner);
             world.add_stun(host, server);
+            stun_hosts.push(host);
             stun.push(SocketAddr::new(ip, STUN_PORT));
         }
         let second_relay = setup.second_relay.map(|link| {
@@ -302,6 +305,7 @@ impl Scene {
             relays,
             agent_id,
             stun,
+            stun_hosts,
             dialled: Duration::ZERO,
         }
     }

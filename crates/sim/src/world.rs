@@ -37,6 +37,8 @@ pub enum Fault {
     KillRelay(HostId),
     /// It is started again.
     StartRelay(HostId),
+    /// A STUN server's process dies for good.
+    KillStun(HostId),
     /// The access link of a site loses this share of its packets from now on, in both directions.
     Loss(SiteId, f64),
     /// The access link of a site takes this long from now on, in each direction.
@@ -181,7 +183,7 @@ impl World {
             Fault::Open(hole) => self.net.open_hole(hole),
             Fault::Close(hole) => self.net.close_hole(hole),
             Fault::Rebind(site) => self.net.rebind_nat(site),
-            Fault::KillRelay(host) => self.net.set_alive(host, false),
+            Fault::KillRelay(host) | Fault::KillStun(host) => self.net.set_alive(host, false),
             Fault::StartRelay(host) => {
                 if let Some((lives, restart)) = self.restarts.get_mut(&host) {
                     *lives += 1;

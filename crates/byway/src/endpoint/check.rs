@@ -115,11 +115,13 @@ impl Endpoint {
 /// of these may be the only one that can answer from elsewhere. Of IPv4: where translators are.
 fn trusted(report: &NatReport) -> Vec<SocketAddr> {
     let not_heard = |row: &ServerRow| row.mapped.is_none() && row.fault.is_none();
-    let rows = report
-        .servers
-        .iter()
+    let rows = report.servers.iter();
+    let rows = rows.filter(|row| row.addr.is_ipv4() && !row.addr.ip().is_loopback());
+    // Dead ones must not take the place of those that are believed.
+    let (believed, others): (Vec<_>, Vec<_>) = rows
         .filter(|row| row.believed || not_heard(row))
-        .filter(|row| row.addr.is_ipv4() && !row.addr.ip().is_loopback());
+        .partition(|row| row.believed);
+    let rows = believed.into_iter().chain(others);
     // One port of each host.
     let mut hosts = BTreeSet::new();
     rows.map(|row| row.addr)

@@ -1,8 +1,8 @@
 //! A gateway's word that it began anew, and has forgotten whom it gave ports to (RFC 6886 section 3.2.1, RFC 6887 section
 //! 14.1). Without it a port that a restarted router took back would be missed for half of its lifetime.
 //!
-//! Anybody on the local network can say so. It has the gateway asked once more for what it should hold already, at most every
-//! few seconds, and nothing else.
+//! Anybody on the local network can say so. It has the gateway asked once more for what it should hold already, or for what
+//! it did not give before, at most every few seconds.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -43,18 +43,23 @@ impl Announcements {
 
     /// Who announced that it began anew. Never ends where nobody is heard.
     pub(super) async fn heard(&mut self) -> IpAddr {
-        let Some(socket) = &self.socket else {
-            return std::future::pending().await;
-        };
-        tokio::time::sleep_until(self.next.into()).await;
         let mut buffer = [0; BUFFER];
         loop {
-            // An error is about one datagram.
-            if let Ok((len, from)) = socket.recv_from(&mut buffer).await
-                && is_announcement(&buffer[..len])
-            {
-                self.next = Instant::now() + SHORTEST_RENEWAL;
-                return from.ip();
+            let Some(socket) = &self.socket else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep_until(self.next.into()).await;
+            match socket.recv_from(&mut buffer).await {
+                Ok((len, from)) if is_announcement(&buffer[..len]) => {
+                    self.next = Instant::now() + SHORTEST_RENEWAL;
+                    return from.ip();
+                }
+                Ok(_) => {}
+                // A socket that receives from anybody has no errors of single datagrams: the system has ended it.
+                Err(_) => {
+                    *self = Self::listen();
+                    self.next = Instant::now() + SHORTEST_RENEWAL;
+                }
             }
         }
     }

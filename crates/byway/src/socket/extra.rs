@@ -2,8 +2,8 @@
 //! seconds; one that a path was found by carries data like any other.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use byway_core::io::SocketId;
 
@@ -21,6 +21,8 @@ const COMMON_LIMIT: u64 = 1_024;
 #[derive(Debug)]
 pub(super) struct Extra {
     pub(super) list: List,
+    /// Held while it is made another one: the driver opens and closes sockets, and who meets one that ended closes it.
+    changing: Mutex<()>,
     /// The number after the last one given. Numbers come around after 65,280 sockets, when
     /// whatever named the first ones is long gone.
     next: AtomicU16,
@@ -30,6 +32,7 @@ impl Default for Extra {
     fn default() -> Self {
         Self {
             list: List::default(),
+            changing: Mutex::default(),
             next: AtomicU16::new(FIRST),
         }
     }
@@ -38,6 +41,7 @@ impl Default for Extra {
 impl Extra {
     /// Opens up to `count` sockets, fewer where the host has no more descriptors to spare.
     pub(super) fn open(&self, count: u16) -> Vec<SocketId> {
+        let _alone = self.alone();
         let mut open = Vec::clone(&self.list.load());
         let room = (descriptors() / SHARE).saturating_sub(open.len() as u64);
         let mut opened = Vec::new();
@@ -59,9 +63,14 @@ impl Extra {
     }
 
     pub(super) fn close(&self, ids: &[SocketId]) {
+        let _alone = self.alone();
         let mut open = Vec::clone(&self.list.load());
         open.retain(|socket| !ids.contains(&socket.id));
         self.list.replace(open);
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free_id(&self, open: &[Arc<UdpSocket>]) -> SocketId {

@@ -5,8 +5,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use byway_core::io::SocketId;
 use futures_util::future::select_all;
@@ -14,6 +15,9 @@ use tokio::sync::Notify;
 
 use super::list::List;
 use super::udp::UdpSocket;
+
+/// Between two times that sockets are bound anew: a system that takes each at once must not keep the node busy.
+const REVIVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Own {
@@ -23,8 +27,10 @@ pub(super) struct Own {
     dead: AtomicBool,
     /// One was bound anew: for the driver.
     pub(super) rebound: Notify,
-    /// The same, for who watches them.
-    replaced: Notify,
+    /// They are others now, or one waits: for who watches them.
+    tried: Notify,
+    /// When one was bound anew, or that was tried.
+    last: Mutex<Option<Instant>>,
 }
 
 impl Own {
@@ -45,17 +51,30 @@ impl Own {
             list,
             dead: AtomicBool::new(false),
             rebound: Notify::new(),
-            replaced: Notify::new(),
+            tried: Notify::new(),
+            last: Mutex::new(None),
         })
     }
 
-    /// Binds those anew that the system has ended.
+    /// Binds those anew that the system has ended, once in a while.
     pub(super) fn revive(&self) {
+        // Whoever comes second finds the first one's sockets.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.list.load();
+        if old.iter().all(|socket| socket.is_sound()) {
+            self.dead.store(false, Ordering::Relaxed);
+            return;
+        }
+        let now = Instant::now();
+        if last.is_some_and(|at| now < at + REVIVAL) {
+            self.dead.store(true, Ordering::Relaxed);
+            return;
+        }
+        *last = Some(now);
         let mut sockets = Vec::clone(&old);
         let (mut revived, mut dead) = (false, false);
-        for socket in sockets.iter_mut().filter(|socket| !socket.is_bound()) {
-            match socket.bind_anew() {
+        for socket in sockets.iter_mut().filter(|socket| !socket.is_sound()) {
+            match socket.renewed() {
                 Ok(new) => {
                     tracing::debug!(old = %socket.addr, new = %new.addr, "the system ended a socket; it is bound anew");
                     *socket = Arc::new(new);
@@ -71,8 +90,8 @@ impl Own {
         if revived {
             self.list.replace(sockets);
             self.rebound.notify_one();
-            self.replaced.notify_one();
         }
+        self.tried.notify_one();
     }
 
     /// Waits for the system to end one of them, and binds it anew, for ever.
@@ -86,8 +105,9 @@ impl Own {
                 (ended, ..) = select_all(all) => if ended {
                     self.revive();
                 },
-                // Whoever sent or received was first: these are others now.
-                () = self.replaced.notified() => {}
+                // Whoever sent or received was first: these may be others now.
+                () = self.tried.notified() => {}
+                () = tokio::time::sleep(REVIVAL), if self.is_dead() => self.revive(),
             }
         }
     }
@@ -104,9 +124,13 @@ mod tests {
 
     use super::*;
 
+    fn localhost(sockets: usize) -> Own {
+        Own::bind(&vec![(Ipv4Addr::LOCALHOST, 0).into(); sockets]).unwrap()
+    }
+
     #[tokio::test]
     async fn a_socket_that_the_system_ended_is_bound_anew_and_the_others_stay() {
-        let own = Own::bind(&[(Ipv4Addr::LOCALHOST, 0).into(); 2]).unwrap();
+        let own = localhost(2);
         let before = Vec::clone(&own.list.load());
         own.revive();
         assert!(Arc::ptr_eq(&before[0], &own.list.load()[0]), "it lives");
@@ -115,17 +139,43 @@ mod tests {
         own.rebound.notified().await;
         let after = Vec::clone(&own.list.load());
         assert!(Arc::ptr_eq(&before[1], &after[1]));
-        assert!(after[0].is_bound() && after[0].id == before[0].id);
+        assert!(after[0].is_sound() && after[0].id == before[0].id);
         // The old one still has its port here.
         assert_ne!(after[0].addr.port(), before[0].addr.port());
         assert_eq!(after[0].addr.ip(), before[0].addr.ip());
         assert!(!own.is_dead());
+        // A second end in the same second waits.
+        after[0].end();
+        own.revive();
+        assert!(own.is_dead() && Arc::ptr_eq(&after[0], &own.list.load()[0]));
+    }
+
+    #[tokio::test]
+    async fn two_who_notice_at_once_bind_one_socket() {
+        for _ in 0..50 {
+            let own = localhost(2);
+            let reset = io::Error::from(io::ErrorKind::ConnectionAborted);
+            let before: Vec<_> = own.list.load().iter().map(|s| s.addr).collect();
+            assert!(own.list.load().iter().all(|s| s.ends_by(&reset)));
+            let runtime = tokio::runtime::Handle::current();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let _in_it = runtime.enter();
+                        own.revive();
+                    });
+                }
+            });
+            let after: Vec<_> = own.list.load().iter().map(|s| s.addr).collect();
+            assert_eq!(after, before);
+            assert!(own.list.load().iter().all(|s| s.is_sound()) && !own.is_dead());
+        }
     }
 
     #[tokio::test]
     async fn one_that_cannot_be_bound_anew_is_tried_again() {
+        let own = localhost(1);
         // An address of nobody's, as after a change of network.
-        let own = Own::bind(&[(Ipv4Addr::LOCALHOST, 0).into()]).unwrap();
         let mut lost = UdpSocket::bind(SocketId(0), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         lost.addr = (Ipv4Addr::new(192, 0, 2, 1), 4_000).into();
         lost.end();
@@ -135,7 +185,11 @@ mod tests {
         let lost = UdpSocket::bind(SocketId(0), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         lost.end();
         own.list.replace(vec![Arc::new(lost)]);
-        own.revive();
-        assert!(!own.is_dead() && own.list.load()[0].is_bound());
+        let bound = own.rebound.notified();
+        tokio::select! {
+            () = own.watch() => {}
+            () = bound => {}
+        }
+        assert!(!own.is_dead() && own.list.load()[0].is_sound());
     }
 }

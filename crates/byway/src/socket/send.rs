@@ -279,6 +279,10 @@ impl Socket {
         batch: Batch<'_>,
         leg: Option<&Leg>,
     ) -> io::Result<()> {
+        if socket.has_ended() {
+            self.counters.send_refused.add();
+            return Ok(());
+        }
         let one_by_one = || leg.is_some_and(|leg| leg.one_by_one.load(Ordering::Relaxed));
         let segment = batch.segment.unwrap_or(batch.contents.len()).max(1);
         let per_send = if one_by_one() {

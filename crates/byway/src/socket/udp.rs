@@ -32,6 +32,8 @@ pub(crate) struct UdpSocket {
     seen: AtomicBool,
     /// The system has said that nothing will come of it any more.
     ended: AtomicBool,
+    /// The system has reset it: the runtime has to take it anew.
+    reset: AtomicBool,
 }
 
 impl UdpSocket {
@@ -46,6 +48,10 @@ impl UdpSocket {
         let _ = socket.set_send_buffer_size(BUFFER);
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
+        Self::of(id, socket)
+    }
+
+    fn of(id: SocketId, socket: Socket) -> io::Result<Self> {
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;
         Ok(Self {
@@ -56,13 +62,18 @@ impl UdpSocket {
             state,
             seen: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
         })
     }
 
-    /// False if the system has ended it: a socket that lives has its port.
-    pub(crate) fn is_bound(&self) -> bool {
-        let port = || self.io.local_addr().map(|addr| addr.port());
-        !self.has_ended() && port().is_ok_and(|port| port == self.addr.port())
+    /// False if the system has ended or reset it.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.has_ended() && !self.reset.load(Ordering::Relaxed) && self.has_port()
+    }
+
+    fn has_port(&self) -> bool {
+        let port = self.io.local_addr().map(|addr| addr.port());
+        port.is_ok_and(|port| port == self.addr.port())
     }
 
     /// Whether this error, of a send or a receive, was the end of it.
@@ -75,8 +86,11 @@ impl UdpSocket {
                 true
             }
             // Linux says so once, to whoever comes first. A socket that was bound to no certain port loses it, and gets
-            // another with what it sends next.
-            io::ErrorKind::ConnectionAborted => !self.is_bound(),
+            // another with what it sends next. One that keeps it counts as always writable with the runtime from then on.
+            io::ErrorKind::ConnectionAborted => {
+                self.reset.store(true, Ordering::Relaxed);
+                true
+            }
             _ => false,
         }
     }
@@ -111,8 +125,11 @@ impl UdpSocket {
         }
     }
 
-    /// One to take its place, at its port if that is free.
-    pub(crate) fn bind_anew(&self) -> io::Result<Self> {
+    /// One to take its place: the same where it still has its port, else one at its port, else at any.
+    pub(crate) fn renewed(&self) -> io::Result<Self> {
+        if !self.has_ended() && self.has_port() {
+            return Self::of(self.id, socket2::SockRef::from(&self.io).try_clone()?);
+        }
         let any_port = SocketAddr::new(self.addr.ip(), 0);
         Self::bind(self.id, self.addr).or_else(|_| Self::bind(self.id, any_port))
     }
@@ -208,17 +225,41 @@ mod tests {
     async fn only_what_a_dead_socket_says_is_the_end() {
         let ends = |kind: io::ErrorKind| {
             let socket = UdpSocket::bind(SocketId(0), ([127, 0, 0, 1], 0).into()).unwrap();
-            (socket.ends_by(&kind.into()), !socket.is_bound())
+            (socket.ends_by(&kind.into()), socket.is_sound())
         };
-        assert_eq!(ends(io::ErrorKind::NotConnected), (true, true));
-        // An answer of somebody's to an earlier datagram, by ICMP; and an end that left the port.
+        for kind in [
+            io::ErrorKind::NotConnected,
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::ConnectionAborted,
+        ] {
+            assert_eq!(ends(kind), (true, false), "{kind}");
+        }
+        // An answer of somebody's to an earlier datagram, by ICMP.
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset,
             io::ErrorKind::HostUnreachable,
-            io::ErrorKind::ConnectionAborted,
         ] {
-            assert_eq!(ends(kind), (false, false), "{kind}");
+            assert_eq!(ends(kind), (false, true), "{kind}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_reset_and_kept_its_port_goes_on_with_it() {
+        let old = UdpSocket::bind(SocketId(0), ([127, 0, 0, 1], 0).into()).unwrap();
+        old.ends_by(&io::ErrorKind::ConnectionAborted.into());
+        let new = old.renewed().unwrap();
+        assert_eq!((new.addr, new.id), (old.addr, old.id));
+        assert!(new.is_sound());
+        drop(old);
+        let peer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        peer.send_to(b"still here", new.addr).await.unwrap();
+        let mut space = [0; 64];
+        let mut metas = [RecvMeta::default()];
+        let received = std::future::poll_fn(|cx| {
+            new.poll_recv(cx, &mut [IoSliceMut::new(&mut space)], &mut metas)
+        });
+        assert_eq!(received.await.unwrap(), 1);
+        assert_eq!(&space[..metas[0].len], b"still here");
     }
 }

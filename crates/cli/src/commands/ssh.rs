@@ -194,7 +194,7 @@ mod tests {
         };
         assert_eq!(
             proxy_command("/x/byway", 2, &tunnel, "@100%.ticket"),
-            "/x/byway stdio -v -v --no-direct --link=tls '@100%%.ticket' localhost:%p"
+            "/x/byway stdio -v -v --no-direct --link=tls --congestion=cubic '@100%%.ticket' localhost:%p"
         );
     }
 }

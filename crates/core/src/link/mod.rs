@@ -24,8 +24,8 @@
 //! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s, which begins anew once a
 //! link has lasted ten seconds. A refusal of the relay's that will not go
 //! away by itself (not admitted) waits a minute; an agent that was *replaced* by a newer instance waits five. What stands in
-//! the way of one carrier alone (a proxy that refuses, somebody with another certificate) has that carrier left out for a
-//! minute, or until the network is another one; the other carrier is tried meanwhile as if it were the only one.
+//! the way of one carrier alone (a proxy that refuses, somebody with another certificate) has that carrier left out for half a
+//! minute to a minute, or until the network is another one; the other carrier is tried meanwhile as if it were the only one.
 //!
 //! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
 //! `Links::poll` and moves its channels.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::Control;
 
-use super::relay::{Held, Phase};
+use super::relay::Phase;
 use super::{DIAL_LIMIT, LinkState, Links, Output, WELCOME_LIMIT, is_lasting};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, LocalSocket, RelayId};
@@ -40,7 +40,7 @@ impl Links {
         for id in relays {
             // So is what stood in a carrier's way: a proxy, a login page.
             if let Some(r) = self.relays.get_mut(&id) {
-                r.held = Held::default();
+                r.held.forgive(cx.now);
             }
             match self.relays.get(&id).map(|r| &r.phase) {
                 Some(&Phase::Up { link, .. }) => {

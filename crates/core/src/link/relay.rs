@@ -1,7 +1,7 @@
 //! One relay and where its link stands.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
 
@@ -33,9 +33,23 @@ pub(super) struct Relay {
 pub(super) struct Held {
     udp: Option<Instant>,
     tls: Option<Instant>,
+    /// When another network was given its chance.
+    forgiven: Option<Instant>,
 }
 
+/// A host that starts containers changes its addresses all day, and a proxy may lock the account of who asks each time.
+const FORGIVEN_EVERY: Duration = Duration::from_secs(30);
+
 impl Held {
+    /// The network is another one, and what stood in the way may not be in it.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        if self.forgiven.is_none_or(|at| at + FORGIVEN_EVERY <= now) {
+            *self = Self {
+                forgiven: Some(now),
+                ..Self::default()
+            };
+        }
+    }
     pub(super) fn hold(&mut self, carrier: Carrier, until: Instant) {
         match carrier {
             Carrier::Udp => self.udp = Some(until),

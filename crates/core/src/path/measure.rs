@@ -139,7 +139,10 @@ impl Paths {
             let Some(path) = self.table.get_mut(&id) else {
                 continue;
             };
-            match path.advance(cx.now) {
+            let was = path.is_quarantined();
+            let next = path.advance(cx.now);
+            cx.counters.quarantines += u64::from(!was && path.is_quarantined());
+            match next {
                 Advance::Ping(sizes) => {
                     changed |= sizes.is_empty();
                     for size in sizes {
@@ -197,6 +200,7 @@ impl Paths {
             if silent && path.is_direct() && self.primary != Some(path.id) && !path.is_quarantined()
             {
                 path.quarantine(cx.now);
+                cx.counters.quarantines += 1;
             }
         }
         self.review(cx, true, RouteReason::Better);

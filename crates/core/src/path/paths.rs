@@ -27,6 +27,9 @@ const MAX_DIRECT: usize = 64;
 const MAX_TRIED: usize = 128;
 /// After this long an unattested address may be tried again.
 const TRIED_FOR: Duration = Duration::from_secs(60);
+/// By then an unattested address has had its probes. A node that is seen from outside only later than this asks once more, once
+/// in each network.
+const SEEN_LATE: Duration = Duration::from_millis(500);
 /// Most attested addresses remembered: one for each relay and family. A node that roams leaves the oldest behind.
 const MAX_ATTESTED: usize = 16;
 
@@ -89,6 +92,10 @@ pub(crate) struct Paths {
     /// Addresses a relay says the peer is at, the newest last.
     pub(super) attested: VecDeque<IpAddr>,
     tried: BTreeMap<SocketAddr, Tried>,
+    /// When candidates were first offered in this network.
+    offered: Option<Instant>,
+    /// They came to be seen from outside only later, and addresses were asked once more for it.
+    seen_late: bool,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
@@ -130,6 +137,8 @@ impl Paths {
             generation: None,
             attested: VecDeque::new(),
             tried: BTreeMap::new(),
+            offered: None,
+            seen_late: false,
             primary: None,
             primary_since: now,
             epoch: 0,
@@ -242,6 +251,7 @@ impl Paths {
             self.pings.forget(path.id);
         }
         self.ask_anew(cx);
+        (self.offered, self.seen_late) = (None, false);
         self.restart_spray(cx.now);
         // A doubt that is older has grown slow.
         self.doubt = None;
@@ -276,7 +286,8 @@ impl Paths {
         } else {
             (Vec::new(), Mapping::Unknown)
         };
-        self.note_own_network(&list, mapping);
+        let late = *self.offered.get_or_insert(cx.now) + SEEN_LATE <= cx.now;
+        let seen = self.note_own_network(&list, mapping);
         let body = SignalBody::Candidates(Candidates {
             index: self.association.own_index(),
             generation,
@@ -285,6 +296,10 @@ impl Paths {
         });
         let sealed = self.association.seal_signal(cx.rng, body);
         self.out.push_back(Output::Signal(sealed));
+        // Only now does the peer know where to send, and what we sent before met a filter that nothing had opened.
+        if late && seen && !std::mem::replace(&mut self.seen_late, true) {
+            self.ask_anew(cx);
+        }
         self.run_spray(cx);
     }
 

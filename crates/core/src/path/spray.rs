@@ -221,8 +221,11 @@ impl Paths {
             .collect()
     }
 
-    pub(super) fn note_own_network(&mut self, list: &[Candidate], mapping: Mapping) {
+    /// True if it is seen from outside now and was not before.
+    pub(super) fn note_own_network(&mut self, list: &[Candidate], mapping: Mapping) -> bool {
+        let unseen = self.spray.own.reflexive.is_empty();
         self.spray.own = Network::of(list, mapping);
+        unseen && !self.spray.own.reflexive.is_empty()
     }
 
     pub(super) fn note_peer_network(&mut self, list: &[Candidate], mapping: Mapping) {

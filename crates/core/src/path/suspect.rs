@@ -218,6 +218,7 @@ impl Paths {
         };
         if let Some(loser) = self.primary.and_then(|id| self.table.get_mut(&id)) {
             loser.quarantine(cx.now);
+            cx.counters.quarantines += 1;
         }
         self.set_primary(cx, winner, RouteReason::Failover);
         self.out.push_back(Output::Replay);

@@ -364,8 +364,9 @@ pub fn byway(internet: &Internet, place: &Place, role: &str) -> Result<Command> 
     if let Some(proxy) = &place.proxy {
         command.env("HTTPS_PROXY", &proxy.url);
     }
-    if std::env::var_os("BYWAY_LAB_VERBOSE").is_some() {
-        command.env("RUST_LOG", "debug");
+    if let Ok(filter) = std::env::var("BYWAY_LAB_VERBOSE") {
+        let filter = if filter == "1" { "debug" } else { &filter };
+        command.env("RUST_LOG", filter);
     }
     Ok(command)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::matrix::wait_until_direct;
-use super::scene::{STALL, Transfer};
+use super::scene::Transfer;
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
@@ -105,7 +105,7 @@ fn relay_in_use_killed() -> Result<()> {
         "the relay in use was killed: stalled for {:.0} ms",
         stall.as_secs_f64() * 1e3
     ));
-    ensure!(stall < STALL, "stalled for {stall:?}");
+    ensure!(stall < PROMPT, "stalled for {stall:?}");
     let reported = |line: &crate::process::Line| {
         line.text
             .contains("without an answer")

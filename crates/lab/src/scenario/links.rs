@@ -10,7 +10,6 @@ use super::scene::{STALL, Transfer, direct_forward};
 use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
 use crate::NatKind::{Open, PortRestricted};
 use crate::harness::{self, Scenario, say};
-use crate::process::Running;
 use crate::programs::{self, Agent, Forward, Options, Relay};
 use crate::tool::sha256_of;
 use crate::world::World;
@@ -26,9 +25,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: WITH_CURL,
         run: || {
             for congestion in CONTROLLERS {
-                let Rung { down, up, tcp } = Rung::play(congestion, 5, 1 << 20)?;
+                let rung = Rung::play(congestion, 5, 1 << 20)?;
+                let Rung { down, up, tcp, .. } = rung;
                 say(format!(
-                    "{congestion}: down {down:.2} MiB/s, up {up:.2} MiB/s, plain TCP down {tcp:.2} MiB/s"
+                    "{congestion}: down {down:.2} MiB/s, up {up:.2} MiB/s, plain TCP ({}) down {tcp:.2} MiB/s",
+                    rung.tcp_kind
                 ));
             }
             Ok(())
@@ -67,12 +68,14 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const TCP_TIME: Duration = Duration::from_secs(20);
 
 /// One run over a link that loses so much: goodputs in MiB a second.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Rung {
     down: f64,
     up: f64,
     /// The same download over plain TCP, or as much of it as came in time.
     tcp: f64,
+    /// By what the kernel's TCP goes: not every kernel has every controller.
+    tcp_kind: String,
 }
 
 impl Rung {
@@ -86,56 +89,47 @@ impl Rung {
         let relay = Relay::start(&world)?;
         let (_web, plain) = programs::web(&world.agent, WEB_PORT)?;
         let digest_at = "127.0.0.1:9100".to_owned();
-        let digest = programs::tool(
-            &world.agent.namespace,
-            "digest",
-            std::slice::from_ref(&digest_at),
-        )?;
-        digest.first_line("readiness", SHORT)?;
-        // Plain TCP too is to be of this kind.
         let server = &world.agent.namespace;
-        if server
-            .sysctl("net.ipv4.tcp_congestion_control", congestion)
-            .is_err()
-        {
-            say(format!(
-                "this kernel has no {congestion}: plain TCP goes by another"
-            ));
-        }
+        let digest = programs::tool(server, "digest", std::slice::from_ref(&digest_at))?;
+        digest.first_line("readiness", SHORT)?;
+        // Plain TCP too is to be of this kind, if it can.
+        let _ = server.sysctl("net.ipv4.tcp_congestion_control", congestion);
+        let asked = server
+            .command("cat")
+            .arg("/proc/sys/net/ipv4/tcp_congestion_control")
+            .output()?;
+        let tcp_kind = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
         let agent = Agent::start(&world, &relay.url, options, &[])?;
-        let forward = Forward::start(&world, &agent.peer(), WEB_PORT, options)?;
+        let to_digest = format!("{digest_at}:{digest_at}");
+        let forward = Forward::start_with(&world, &agent.peer(), WEB_PORT, options, &[&to_digest])?;
         wait_until_direct(&world, &forward.url)?;
         let settings = format!("delay=5ms loss={loss} reorder=1 duplicate=1");
         world.emulator().link("client", &settings)?;
 
-        let download = |base: &str, file| -> Result<Duration> {
-            let url = format!("{base}/{size}");
-            let began = Instant::now();
-            programs::curl(&world, &world.client, &url, file, &[], PATIENCE)?;
-            Ok(began.elapsed())
-        };
-        let down = download(&forward.url, "tunnelled")?;
-        let source = world.dir().join("source");
-        fs::write(&source, b"byway".repeat(size as usize / 5))?;
-        let mut command = programs::byway(&world, &world.client, "uploader")?;
-        command
-            .args(["stdio", &agent.peer(), &digest_at])
-            .args(options.args());
+        let mib_s = |began: Instant| size as f64 / MIB / began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let done = Running::start_from(&source, "byway stdio", &mut command)?
-            .finish(LONG)?
+        let url = format!("{}/{size}", forward.url);
+        programs::curl(&world, &world.client, &url, "tunnelled", &[], PATIENCE)?;
+        let down = mib_s(began);
+        let source = world.dir().join("source");
+        let mut bytes = b"byway".repeat(size as usize / 5 + 1);
+        bytes.truncate(size as usize);
+        fs::write(&source, bytes)?;
+        let began = Instant::now();
+        let args = [digest_at, source.display().to_string()];
+        let done = programs::tool(&world.client.namespace, "upload", &args)?
+            .finish(PATIENCE)?
             .success()?;
-        let up = began.elapsed();
+        let up = mib_s(began);
         ensure!(
             done.stdout().trim() == sha256_of(&source)?,
             "what was sent up arrived changed"
         );
-        let tcp = plain_tcp(&world, &format!("{plain}/{size}"))?;
-        let mib_s = |took: Duration| size as f64 / MIB / took.as_secs_f64();
         Ok(Self {
-            down: mib_s(down),
-            up: mib_s(up),
-            tcp,
+            down,
+            up,
+            tcp: plain_tcp(&world, &format!("{plain}/{size}"))?,
+            tcp_kind,
         })
     }
 }
@@ -178,10 +172,11 @@ fn climb(runs: usize) -> bool {
             )
         };
         println!(
-            "{congestion}, {loss:>2} % loss, {} of {runs} whole: down {}, up {}, plain TCP down {}",
+            "{congestion}, {loss:>2} % loss, {} of {runs} whole: down {}, up {}, plain TCP ({}) down {}",
             rungs.len(),
             spread(|rung| rung.down),
             spread(|rung| rung.up),
+            rungs.first().map_or("none", |rung| &rung.tcp_kind),
             spread(|rung| rung.tcp)
         );
     }

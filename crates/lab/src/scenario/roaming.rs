@@ -262,7 +262,7 @@ fn offline() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
     let host = &world.client;
-    let stall = Transfer::LARGE.disturbed(world, &forward.url, || {
+    let stall = Transfer::LARGE.interrupted(world, &forward.url, || {
         host.namespace.ip("link set eth0 down\n")?;
         // It is the time that passes that does it: timers back off, the peer counts as lost.
         std::thread::sleep(AWAY);

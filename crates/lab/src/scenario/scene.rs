@@ -1,6 +1,10 @@
 //! What several groups begin with: a forward that is direct, and a transfer through it to which something happens.
 
 use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -61,34 +65,108 @@ impl Transfer {
     };
 
     /// Downloads through a forward, does something to the world after a third, and checks what arrived. Returns the longest
-    /// time in which the file did not grow after that.
+    /// time in which the file did not grow, from when that began.
     pub(super) fn disturbed(
         self,
         world: &World,
         forward: &str,
         at_a_third: impl FnOnce() -> Result<()>,
     ) -> Result<Duration> {
+        self.run(world, forward, || {
+            let began = Instant::now();
+            at_a_third().map(|()| began)
+        })
+    }
+
+    /// The same with something that takes its time and is over then: what counts is what comes after.
+    pub(super) fn interrupted(
+        self,
+        world: &World,
+        forward: &str,
+        at_a_third: impl FnOnce() -> Result<()>,
+    ) -> Result<Duration> {
+        self.run(world, forward, || at_a_third().map(|()| Instant::now()))
+    }
+
+    fn run(
+        self,
+        world: &World,
+        forward: &str,
+        at_a_third: impl FnOnce() -> Result<Instant>,
+    ) -> Result<Duration> {
         let Self { size: whole, pace } = self;
         let url = format!("{forward}/paced/{pace}/{whole}");
         let file = world.dir().join("bulk");
-        let size = || fs::metadata(&file).map_or(0, |m| m.len());
         let mut curl = programs::start_curl(world, &world.client, &url, "bulk", &["--no-buffer"])?;
-        poll("a third of the transfer", LONG, || {
-            Ok((size() > whole / 3).then_some(()))
-        })?;
-        at_a_third()?;
-        let (mut grown, mut last, mut stall) = (Instant::now(), size(), Duration::ZERO);
-        while curl.is_running() {
-            poll("growth of the file", Duration::from_secs(60), || {
-                Ok((size() != last || !curl.is_running()).then_some(()))
+        let growth = Growth::default();
+        let since = thread::scope(|scope| {
+            scope.spawn(|| growth.watch(&file));
+            // Ends the watch however this goes.
+            let _over = growth.until_dropped();
+            poll("a third of the transfer", LONG, || {
+                Ok((growth.size() > whole / 3).then_some(()))
             })?;
-            if size() != last {
-                stall = stall.max(grown.elapsed());
-                (grown, last) = (Instant::now(), size());
-            }
-        }
+            let since = at_a_third()?;
+            poll("the end of the transfer", LONG, || {
+                Ok((!curl.is_running()).then_some(()))
+            })?;
+            Ok::<_, anyhow::Error>(since)
+        })?;
         curl.finish(LONG)?.success()?;
         programs::check_body(world, &url, "bulk")?;
-        Ok(stall)
+        Ok(growth.longest_pause(since))
+    }
+}
+
+/// When a file grew.
+#[derive(Debug, Default)]
+struct Growth {
+    /// And how long it was then.
+    grown: Mutex<Vec<(Instant, u64)>>,
+    over: AtomicBool,
+}
+
+/// Ends a watch.
+struct Watched<'a>(&'a Growth);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Growth {
+    /// As often as this.
+    const LOOK: Duration = Duration::from_millis(1);
+
+    fn until_dropped(&self) -> Watched<'_> {
+        Watched(self)
+    }
+
+    fn watch(&self, file: &Path) {
+        while !self.over.load(Ordering::Relaxed) {
+            let size = fs::metadata(file).map_or(0, |m| m.len());
+            if size != self.size() {
+                self.lock().push((Instant::now(), size));
+            }
+            thread::sleep(Self::LOOK);
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.lock().last().map_or(0, |(_, size)| *size)
+    }
+
+    fn longest_pause(&self, since: Instant) -> Duration {
+        let grown = self.lock();
+        let pauses = grown.windows(2).map(|two| {
+            let begin = two[0].0.max(since);
+            two[1].0.saturating_duration_since(begin)
+        });
+        pauses.max().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, u64)>> {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -107,7 +107,7 @@ fn a_relay_whose_clock_jumps_keeps_its_links_and_makes_new_ones() {
         for host in [s.client, s.agent] {
             assert_eq!(s.routes_since(host, since), [], "nothing changed");
         }
-        // The client's NAT forgets everything, the link is lost, and is made anew by that clock.
+        // Nothing leaves the client's site for so long that the relay gives the link up; it is made anew by that clock.
         let (client, site) = (s.client, s.client_site);
         let hole = byway_sim::net::Hole {
             from: Some(site),

@@ -2,12 +2,13 @@
 
 use byway_core::io::{Carrier, PathKind, PeerId};
 use byway_sim::model::Access;
+use byway_sim::scenario::Scenario;
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::Note;
 use byway_sim::world::Fault;
 
-use crate::common::{ms, scene, secs};
+use crate::common::{base, ms, scene, secs};
 use crate::{MIB, direct, relayed, slow, slow_setup};
 
 /// Restarts the NAT of one side in the middle of a download; how long nothing came.
@@ -122,4 +123,19 @@ fn an_agent_that_only_listened_is_reached_again_after_its_nat_restarted() {
         assert!(s.finish(secs(30)), "{}", s.world.net.trace);
         s.assert_fine();
     }
+}
+
+/// Found by random scenarios: behind TLS, beside a server that is silent, the client learns a second late where it is seen.
+/// The agent's filter was closed until then, and the client had asked its three times already.
+#[test]
+fn a_client_that_learns_late_where_it_is_seen_asks_once_more() {
+    let text = "seed=3013218 client=Symmetric agent=AddressRestricted agent-ip=Both links=Tls stun=Honest,Dead";
+    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let outcome = scenario.run(base());
+    assert!(
+        outcome.failures.is_empty(),
+        "{:#?}\n{}",
+        outcome.failures,
+        outcome.story
+    );
 }

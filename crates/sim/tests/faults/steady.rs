@@ -25,9 +25,27 @@ fn type_for(s: &mut Scene, peer: PeerId, time: Duration, gap: Duration) {
     }
 }
 
-/// Nobody left the direct path, not for a moment; how often somebody wondered.
-fn assert_stayed(s: &mut Scene, since: Duration) -> usize {
-    let mut doubts = 0;
+/// What a while without harm was like.
+struct Stayed {
+    /// How often somebody wondered.
+    doubts: usize,
+    /// Datagrams that went by two paths, meanwhile or before.
+    duplicates: u64,
+}
+
+/// Paths shut out so far, by both.
+fn quarantines(s: &mut Scene) -> u64 {
+    let hosts = [s.client, s.agent];
+    hosts
+        .map(|host| s.world.node(host).0.node().counters().quarantines)
+        .iter()
+        .sum()
+}
+
+/// Nobody left the direct path, not for a moment, and nobody ever shut one out.
+fn assert_stayed(s: &mut Scene, since: Duration) -> Stayed {
+    assert_eq!(quarantines(s), 0, "a path was quarantined\n{}", s.story());
+    let (mut doubts, mut duplicates) = (0, 0);
     for (host, name) in [(s.client, "client"), (s.agent, "agent")] {
         let routes = s.routes_since(host, since);
         let left = routes.iter().find(|(_, path)| *path != DIRECT);
@@ -37,9 +55,10 @@ fn assert_stayed(s: &mut Scene, since: Duration) -> usize {
             *at >= since && matches!(note, Note::Route(_, _, RouteReason::Suspected))
         };
         doubts += node.notes.iter().filter(wondered).count();
+        duplicates += node.counts.get("duplicated").copied().unwrap_or_default();
     }
     s.assert_fine();
-    doubts
+    Stayed { doubts, duplicates }
 }
 
 #[test]
@@ -67,8 +86,8 @@ fn ten_minutes_of_loss(seed: u64) {
         type_for(&mut s, peer, secs(60), ms(200));
         assert!(s.finish(secs(30)), "minute {minute}\n{}", s.story());
     }
-    let doubts = assert_stayed(&mut s, since);
-    println!("seed {seed}: {doubts} doubts in ten minutes of loss");
+    let Stayed { doubts, duplicates } = assert_stayed(&mut s, since);
+    println!("seed {seed}: {doubts} doubts, {duplicates} duplicates in ten minutes of loss");
 }
 
 #[test]
@@ -84,8 +103,8 @@ fn ten_minutes_of_pauses_move_nothing() {
         heal(&mut s, holes);
     }
     assert!(s.finish(secs(30)), "{}", s.story());
-    let doubts = assert_stayed(&mut s, since);
-    println!("{doubts} doubts in {TEN_MINUTES} pauses");
+    let Stayed { doubts, duplicates } = assert_stayed(&mut s, since);
+    println!("{doubts} doubts, {duplicates} duplicates in {TEN_MINUTES} pauses");
     assert!(doubts > 0, "no pause was noticed at all");
 }
 
@@ -96,19 +115,27 @@ fn ten_minutes_of_nothing_move_nothing() {
     s.world.run_for(secs(TEN_MINUTES));
     s.begin(peer, Task::Touch);
     assert!(s.finish(secs(2)));
-    assert_eq!(assert_stayed(&mut s, since), 0, "somebody wondered");
+    let Stayed { doubts, duplicates } = assert_stayed(&mut s, since);
+    println!("{duplicates} duplicates in ten minutes of nothing");
+    assert_eq!(doubts, 0, "somebody wondered");
 }
 
-/// The relay is the only STUN server here, so that nothing is left but the two sides.
+/// Both relays and both STUN servers die under it, so that nothing is left but the two sides.
 #[test]
 fn without_any_server_a_direct_tunnel_goes_on_for_half_an_hour() {
     let (mut s, peer) = direct(Setup {
-        stun: Vec::new(),
+        second_relay: Some(LinkConfig::default()),
         ..Setup::default()
     });
     let since = s.world.net.now();
-    let relay = s.relay;
-    s.world.inflict(Fault::KillRelay(relay));
+    let second = s.second_relay.map(|(host, _)| host);
+    for relay in [Some(s.relay), second].into_iter().flatten() {
+        s.world.inflict(Fault::KillRelay(relay));
+    }
+    assert_eq!(s.stun_hosts.len(), 2);
+    for server in s.stun_hosts.clone() {
+        s.world.inflict(Fault::KillStun(server));
+    }
     type_for(&mut s, peer, secs(1_800), secs(1));
     s.begin(peer, Task::Download(MIB));
     assert!(s.finish(secs(30)), "{}", s.story());

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub(super) struct Attempt {
     began: Instant,
     link: Arc<OnceLock<Duration>>,
+    links: watch::Receiver<Vec<LinkStatus>>,
 }
 
 /// The times of a tunnel.
@@ -23,29 +24,36 @@ pub(super) struct Times {
     path: watch::Receiver<(PathInfo, Duration)>,
 }
 
+fn is_up(links: &[LinkStatus]) -> bool {
+    links.iter().any(|link| link.carrier.is_some())
+}
+
 impl Attempt {
     /// Begins to count.
     pub(super) fn begin(endpoint: &Endpoint) -> Self {
         let began = Instant::now();
         let link = Arc::new(OnceLock::new());
-        let (mut links, known) = (endpoint.links(), Arc::clone(&link));
-        let is_up = |links: &Vec<LinkStatus>| links.iter().any(|link| link.carrier.is_some());
+        let links = endpoint.links();
+        let (mut watched, known) = (links.clone(), Arc::clone(&link));
         if is_up(&links.borrow()) {
             // Nobody else sets it.
             let _ = link.set(Duration::ZERO);
         }
         tokio::spawn(async move {
-            if links.wait_for(is_up).await.is_ok() {
+            if watched.wait_for(|links| is_up(links)).await.is_ok() {
                 let _ = known.set(began.elapsed());
             }
         });
-        Self { began, link }
+        Self { began, link, links }
     }
 
     /// The tunnel is up.
     pub(super) fn succeeded(self, tunnel: &Tunnel) -> Times {
-        let Self { began, link } = self;
+        let Self { began, link, links } = self;
         let up = began.elapsed();
+        // On a short way both come in one moment, before who watches for the link has had its turn.
+        let link = link.get().copied();
+        let link = link.or_else(|| is_up(&links.borrow()).then_some(up));
         let mut path = tunnel.path();
         let (told, stamped) = watch::channel((path.borrow_and_update().clone(), up));
         tokio::spawn(async move {
@@ -62,7 +70,7 @@ impl Attempt {
         });
         Times {
             began,
-            link: link.get().copied(),
+            link,
             up,
             path: stamped,
         }

@@ -53,6 +53,9 @@ fn the_direct_path_is_taken_again_when_it_returns_and_quarantine_is_over() {
         "quarantine was cut short {:?}",
         world.hosts[AGENT].routes
     );
+    for host in &world.hosts {
+        assert_eq!(host.node.counters().quarantines, 1);
+    }
     world.chat(CLIENT, ms(20), ms(15_000));
     assert!(
         world.both(|k| k == Some(PathKind::Direct)),

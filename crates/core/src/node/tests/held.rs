@@ -47,7 +47,7 @@ fn udp_is_tried_again_soon_after_a_proxy_refused() {
 }
 
 #[test]
-fn a_proxy_that_refused_is_asked_once_a_minute_and_not_more() {
+fn a_proxy_that_refused_is_asked_no_more_than_every_half_minute() {
     let mut world = stranded(None, refused());
     world.pass(ms(300_000));
     let tls: Vec<_> = world.hosts[AGENT]
@@ -98,4 +98,17 @@ fn a_proxy_that_refuses_beside_a_udp_link_does_not_hold_back_its_successor() {
     world.pass(ms(1_000));
     world.udp_open[AGENT] = true;
     assert!(world.run_for(ms(12_000), |w| w.hosts[AGENT].ready.len() == 2));
+}
+
+/// A host that starts containers: addresses come and go, and each time the network is another one.
+#[test]
+fn a_proxy_that_refused_is_asked_no_more_often_for_a_host_whose_addresses_change_all_day() {
+    let mut world = stranded(None, refused());
+    for _ in 0..60 {
+        world.pass(ms(1_000));
+        let now = world.now;
+        world.hosts[AGENT].node.handle_network_change(now);
+    }
+    let tls = dials(&world, Carrier::Tls);
+    assert!((2..=4).contains(&tls), "{tls} in a minute");
 }

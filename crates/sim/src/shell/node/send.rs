@@ -44,6 +44,8 @@ impl NodeShell {
         self.send_fitting(net, peer, primary, route.primary_max, batch);
         if let Some(standby) = route.standby.filter(|_| route.duplicate) {
             self.send_fitting(net, peer, standby, route.standby_max, batch);
+            let copies = self.counts.entry("duplicated").or_default();
+            *copies += batch.datagrams().count() as u64;
         }
     }
 
