@@ -194,7 +194,10 @@ fn close_on_error<T>(
     connection: &Connection,
     result: Result<T, GreetError>,
 ) -> Result<T, GreetError> {
-    if let Err(error) = &result {
+    // What ended already keeps its reason: quinn would put ours in its place.
+    if let Err(error) = &result
+        && connection.close_reason().is_none()
+    {
         // The other side is told the code alone: what exactly was wrong is for our log.
         connection.close(close_code(error.code()), b"");
     }
