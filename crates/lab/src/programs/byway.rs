@@ -1,6 +1,7 @@
 //! Byway's own programs, driven by their command-line contract alone.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use serde_json::Value;
 
 use super::{READY, binary, with_clean_home};
 use crate::process::{Finished, Running, poll};
-use crate::world::{Internet, Place, World};
+use crate::world::ipv6::{RELAY_NAME, RELAY_V6};
+use crate::world::{Internet, Place, RELAY, World};
 
 /// A running relay.
 #[derive(Debug)]
@@ -25,6 +27,16 @@ impl Relay {
     /// Starts an open relay on the relay's host: 443 and 3478, TCP and UDP.
     pub fn start(world: &World) -> Result<Self> {
         Self::start_on(world, &world.relay)
+    }
+
+    /// Starts an open relay at both of the relay's addresses, in a world with IPv6. Its URL has the name that leads to both.
+    pub fn start_dual(world: &World) -> Result<Self> {
+        let listen = [IpAddr::V4(RELAY), IpAddr::V6(RELAY_V6)];
+        let listen = listen.map(|ip| SocketAddr::new(ip, 443).to_string());
+        let mut relay = Self::start_at(world, &listen)?;
+        let (_, pin) = relay.url.split_once('#').context("a URL with a pin")?;
+        relay.url = format!("https://{RELAY_NAME}:443#{pin}");
+        Ok(relay)
     }
 
     /// Starts an open relay on the relay's host, at these addresses.
@@ -241,6 +253,8 @@ pub struct Pong {
     pub kind: String,
     /// The other end of the path.
     pub remote: Option<String>,
+    /// The URL of the relay that it leads through, if it does.
+    pub relay: Option<String>,
 }
 
 /// Pings until the given number of answers, or until direct. Fails unless the program ends 0.
@@ -310,6 +324,7 @@ pub fn pongs(done: &Finished) -> Result<Vec<Pong>> {
                 .context("a ping without path.kind")?
                 .to_owned(),
             remote: json["path"]["remote"].as_str().map(str::to_owned),
+            relay: json["path"]["relay"].as_str().map(str::to_owned),
         });
     }
     Ok(pongs)

@@ -46,6 +46,21 @@ table ip elder {
 }
 "#;
 
+/// miniupnpd gives by NAT-PMP whatever lifetime is asked for: so nobody is let ask it for more (RFC 6886 section 3.3: version,
+/// operation, reserved, two ports, lifetime).
+fn shorten(longest: u32) -> String {
+    format!(
+        r#"
+table ip shorten {{
+    chain prerouting {{
+        type filter hook prerouting priority mangle; policy accept;
+        iifname "lan0" udp dport 5351 @th,64,16 1 @th,128,32 > {longest} @th,128,32 set {longest}
+    }}
+}}
+"#
+    )
+}
+
 /// What it maps when it is told to forget.
 const FORGET: &str =
     "flush chain inet upnp in\nflush chain inet upnp out\nflush chain inet filter miniupnpd\n";
@@ -60,6 +75,8 @@ pub enum Speaks {
     NoPcp,
     /// UPnP alone: the others are not heard.
     UpnpAlone,
+    /// All of them, to give nobody a port.
+    Refusal,
 }
 
 /// A router's miniupnpd.
@@ -73,7 +90,7 @@ pub struct Miniupnpd {
 
 impl Miniupnpd {
     /// Starts one on the router of a site, whose hosts may map ports, and lets another site's router find [`OUTSIDE`].
-    /// `longest` is the longest lifetime in seconds that it gives by PCP.
+    /// `longest` is the longest lifetime in seconds that it gives by PCP or NAT-PMP.
     pub fn start(
         world: &World,
         site: &Place,
@@ -85,9 +102,10 @@ impl Miniupnpd {
         router.nft(RULES)?;
         let mut elder = None;
         match speaks {
-            Speaks::Everything => {}
+            Speaks::Everything | Speaks::Refusal => {}
             Speaks::NoPcp => {
                 router.nft(ELDER)?;
+                router.nft(&shorten(longest))?;
                 let process = tool(router, "elder", &["0.0.0.0:5361".to_owned()])?;
                 process.first_line("readiness", READY)?;
                 elder = Some(process);
@@ -102,6 +120,10 @@ impl Miniupnpd {
         }
         let config = world.dir().join("miniupnpd.conf");
         let net = site.addr.octets()[1];
+        let allow = match speaks {
+            Speaks::Refusal => String::new(),
+            _ => format!("allow 1024-65535 10.{net}.0.0/24 1024-65535\n"),
+        };
         fs::write(
             &config,
             format!(
@@ -109,7 +131,7 @@ impl Miniupnpd {
                  uuid=11111111-2222-3333-4444-555555555555\nmin_lifetime=1\nmax_lifetime={longest}\n\
                  upnp_table_name=filter\nupnp_forward_chain=miniupnpd\n\
                  upnp_nat_table_name=upnp\nupnp_nat_chain=in\nupnp_nat_postrouting_chain=out\n\
-                 allow 1024-65535 10.{net}.0.0/24 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
+                 {allow}deny 0-65535 0.0.0.0/0 0-65535\n"
             ),
         )?;
         let process = serve(world, router, &config)?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{NAMESPACES, SHORT};
 use crate::NatKind::Open;
+use crate::figures::Figures;
 use crate::harness::{Scenario, say};
 use crate::process::{Running, poll};
 use crate::programs;
@@ -94,9 +95,8 @@ fn delay_and_jitter() -> Result<()> {
 
 /// None may be earlier than this, and half of them little later than that.
 fn judge(arrivals: &[Arrival], least: Duration, median: Duration) -> Result<()> {
-    let mut took: Vec<Duration> = arrivals.iter().map(|a| a.took).collect();
-    took.sort();
-    let (first, middle) = (took[0], took[took.len() / 2]);
+    let took = Figures::of(arrivals.iter().map(|a| a.took).collect());
+    let (first, middle) = (took.percentile(0), took.percentile(50));
     say(format!("the fastest {first:?}, the median {middle:?}"));
     ensure!(first >= least, "one took {first:?} of {least:?}");
     ensure!(
@@ -157,19 +157,41 @@ fn copies() -> Result<()> {
     Ok(())
 }
 
+/// The first and the last of a burst are each sent within a millisecond of what their times say.
+const ROUNDED: u64 = 2;
+/// Bursts, of which one will find the machine free.
+const BURSTS: usize = 5;
+
 fn rate_and_queue() -> Result<()> {
-    const SIZE: usize = 1_000;
     let two = Two::connect(1)?;
     // A thousand bytes take a millisecond, and thirty of them fit into the queue.
     let settings = "delay=2ms rate=8mbit queue=30ms";
     two.net.emulator().up("a", settings)?;
+    let mut least = u64::MAX;
+    for _ in 0..BURSTS {
+        least = least.min(burst(&two)?);
+        if least <= ROUNDED {
+            break;
+        }
+    }
+    ensure!(
+        least <= ROUNDED,
+        "the queue has room for {least} too many each time"
+    );
+    Ok(())
+}
+
+/// More than there is room for. How many came beside one on the wire, thirty behind it, and one for each millisecond in which
+/// they were sent: as many as the machine took milliseconds more to bring them to the queue.
+fn burst(two: &Two) -> Result<u64> {
+    const SIZE: usize = 1_000;
     let came = two.send(200, ms(0), SIZE)?;
     let (first, last) = (came[0], came[came.len() - 1]);
     let burst = (last.sent + last.took).saturating_sub(first.sent + first.took);
     say(format!("{} of 200 came, within {burst:?}", came.len()));
     ensure!(came[0].number == 0, "the first was dropped: {first:?}");
-    // One on the wire and thirty behind it; more by as many milliseconds as the machine took to bring them all.
-    ensure!((31..=100).contains(&came.len()), "{} came", came.len());
+    let room = 31 + last.sent.saturating_sub(first.sent).as_millis() as u64;
+    ensure!(came.len() >= 31, "{} came", came.len());
     let numbers: Vec<u64> = came.iter().take(31).map(|a| a.number).collect();
     ensure!(
         numbers == (0..31).collect::<Vec<_>>(),
@@ -178,7 +200,7 @@ fn rate_and_queue() -> Result<()> {
     // From the first to the last each a millisecond after the one before; a busy machine may deliver two together.
     let least = ms(came.len() as u64 - 1).saturating_sub(LATE);
     ensure!(burst >= least, "they came within {burst:?}");
-    Ok(())
+    Ok((came.len() as u64).saturating_sub(room))
 }
 
 fn mtu() -> Result<()> {

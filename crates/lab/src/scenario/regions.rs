@@ -20,6 +20,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 const OCEAN: Duration = Duration::from_millis(40);
 /// A machine that plays other scenarios meanwhile.
 const BUSY: f64 = 1.5;
+/// Of which one will find it free enough.
+const TRIES: usize = 3;
 
 fn own_relay() -> Result<()> {
     let net = Plan::new()
@@ -54,24 +56,37 @@ fn own_relay() -> Result<()> {
     let second = ["--relay", us.url.as_str()];
     let agent = Agent::start_on(&net, agent, &eu.url, Options::default(), &second)?;
     for (place, access) in [(client, ACCESS), (phone, 3 * ACCESS)] {
-        let pongs = programs::ping_from(&net, place, &agent.peer(), &["--until-direct"])?;
-        let (first, last) = pongs.first().zip(pongs.last()).context("no answer")?;
-        say(format!("from {}: {first:?}, then {last:?}", place.name));
-        // By whichever relay: a link of its own, the handshake, the answer, each over the ocean and back.
+        // A link to the relay that is near, then the handshake and the answer, each over the ocean and back.
         let way = 2 * (access + OCEAN + ACCESS);
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        ensure!(first.kind == "relay_udp", "the first answer: {first:?}");
+        let answered = 2 * access + 2 * way;
+        let mut took = [f64::INFINITY; 2];
+        for _ in 0..TRIES {
+            let pongs = programs::ping_from(&net, place, &agent.peer(), &["--until-direct"])?;
+            let (first, last) = pongs.first().zip(pongs.last()).context("no answer")?;
+            say(format!("from {}: {first:?}, then {last:?}", place.name));
+            ensure!(first.kind == "relay_udp", "the first answer: {first:?}");
+            ensure!(
+                first.relay.as_deref() == Some(eu.url.as_str()),
+                "the first answer came by the other region's relay: {first:?}"
+            );
+            ensure!(last.kind == "direct", "the last answer: {last:?}");
+            ensure!(
+                last.rtt_ms >= ms(way),
+                "{last:?}, sooner than over a way of {way:?}"
+            );
+            took = [took[0].min(first.at_ms), took[1].min(last.rtt_ms)];
+            if took[0] <= BUSY * ms(answered) && took[1] <= BUSY * ms(way) {
+                break;
+            }
+        }
         ensure!(
-            first.at_ms <= BUSY * ms(3 * way),
-            "{} ms for the first answer, over a way of {way:?}",
-            first.at_ms
-        );
-        ensure!(last.kind == "direct", "the last answer: {last:?}");
-        ensure!(
-            last.rtt_ms >= ms(way) && last.rtt_ms <= BUSY * ms(way),
-            "{} ms directly, over a way of {way:?}",
-            last.rtt_ms
+            took[0] <= BUSY * ms(answered) && took[1] <= BUSY * ms(way),
+            "{took:?} ms for the first answer, and directly, where {answered:?} and {way:?} are needed"
         );
     }
     Ok(())
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

@@ -1,9 +1,9 @@
 //! Hosts that change networks or stop for a while under their tunnels: real interfaces, routes and signals.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::matrix::wait_until_direct;
 use super::scene::{Scene, Transfer, direct_forward};
@@ -13,8 +13,8 @@ use crate::figures::Figures;
 use crate::harness::{self, Need, Scenario, say};
 use crate::process::poll;
 use crate::programs::{self, Agent, Forward, Options, Relay, Typist};
-use crate::world::ipv6::{Families, RELAY_NAME, RELAY_V6};
-use crate::world::{Place, RELAY, World};
+use crate::world::ipv6::Families;
+use crate::world::{AGENT_PUBLIC, Place, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -175,16 +175,10 @@ fn families(who: Who) -> Result<()> {
 fn walk(who: Who) -> Result<Vec<Duration>> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     world.add_ipv6()?;
-    let listen = [
-        SocketAddr::new(RELAY.into(), 443),
-        SocketAddr::new(RELAY_V6.into(), 443),
-    ];
-    let relay = Relay::start_at(&world, &listen.map(|addr| addr.to_string()))?;
-    let (_, pin) = relay.url.split_once('#').context("a URL with a pin")?;
-    let url = format!("https://{RELAY_NAME}:443#{pin}");
+    let relay = Relay::start_dual(&world)?;
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
     who.place(&world).set_families(Families::V4)?;
-    let agent = Agent::start(&world, &url, Options::default(), &[])?;
+    let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
     let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
     wait_until_direct(&world, &forward.url)?;
     let mut typist = Typist::start(&world.client, &forward.url)?;
@@ -294,16 +288,37 @@ fn offline() -> Result<()> {
 const NAT_FORGETS: Duration = Duration::from_secs(4);
 const STOPPED: Duration = Duration::from_secs(10);
 
+/// The flows of UDP that something went through since the NAT forgets so soon, by addresses and ports. What stands before these
+/// in a line is the protocol and the seconds that are left; a flow that nobody uses any more has the time of before.
+fn in_use(flows: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in flows.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, _, "udp", _, left, flow @ ..] = &words[..]
+            && left
+                .parse()
+                .is_ok_and(|left: u64| left <= NAT_FORGETS.as_secs())
+        {
+            let tuple: Vec<&str> = flow.iter().take(4).copied().collect();
+            found.push(format!("{} ", tuple.join(" ")));
+        }
+    }
+    found
+}
+
 fn stopped() -> Result<()> {
     let scene = direct_forward()?;
     let Scene { world, forward, .. } = &scene;
-    let router = world.client.router.as_ref().context("a routed site")?;
-    let seconds = NAT_FORGETS.as_secs().to_string();
-    for key in ["udp_timeout", "udp_timeout_stream"] {
-        router.sysctl(&format!("net.netfilter.nf_conntrack_{key}"), &seconds)?;
-    }
+    let router = world.client.gate()?;
+    router.forget_udp_after(NAT_FORGETS)?;
     // With what passes next the entries have the new time.
     until_answered(world, forward)?;
+    let in_use = in_use(&router.flows()?);
+    let peer = format!("dst={AGENT_PUBLIC} ");
+    ensure!(
+        in_use.iter().any(|flow| flow.contains(&peer)),
+        "its NAT knows nothing of the direct path: {in_use:?}"
+    );
     let emulator = world.emulator();
     let others = ["agent", "relay"];
     forward.process.signal("STOP")?;
@@ -312,6 +327,10 @@ fn stopped() -> Result<()> {
         .iter()
         .try_for_each(|from| emulator.hole(from, "client"))?;
     std::thread::sleep(STOPPED);
+    let known = router.flows()?;
+    if let Some(flow) = in_use.iter().find(|flow| known.contains(*flow)) {
+        bail!("its NAT has not forgotten {flow}");
+    }
     others
         .iter()
         .try_for_each(|from| emulator.mend(from, "client"))?;

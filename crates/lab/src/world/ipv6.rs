@@ -117,6 +117,11 @@ impl Place {
             .nft("add rule inet filter cut iifname wan0 meta nfproto ipv6 drop\n")
     }
 
+    /// Its address in a site that has IPv6.
+    pub fn v6(&self) -> Result<Ipv6Addr> {
+        Ok(format!("{}2", network(self.site())).parse()?)
+    }
+
     /// The number of its network.
     fn site(&self) -> u16 {
         let [_, site, _, _] = self.addr.octets();
@@ -139,7 +144,8 @@ impl Place {
         }
         if families.has(Families::V6) {
             batch.push_str(&format!(
-                "addr add {lan}2/64 dev eth0 nodad\nroute replace default via {lan}1 dev eth0\n"
+                "addr add {}/64 dev eth0 nodad\nroute replace default via {lan}1 dev eth0\n",
+                self.v6()?
             ));
         }
         self.namespace.ip(&batch)

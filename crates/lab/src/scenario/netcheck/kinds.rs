@@ -1,13 +1,16 @@
 //! The kinds of network, each with all that is to be found out about it.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::super::ACCESS;
-use super::{asked, finds, ms, says, servers};
+use super::{asked, finds, ms, on_time, says, servers};
 use crate::NatKind::{self, *};
 use crate::programs::{self, Relay};
-use crate::world::{CLIENT_PUBLIC, World};
+use crate::world::ipv6::RELAY_V6;
+use crate::world::{CLIENT_PUBLIC, Site, World};
 
 /// Mapping and filtering, as the report names them.
 const ENDPOINT: &str = "endpoint_independent";
@@ -34,7 +37,7 @@ struct Truth {
     findings: &'static [&'static str],
 }
 
-const TRUTHS: [Truth; 10] = [
+const TRUTHS: [Truth; 11] = [
     Truth {
         kind: Open,
         mapping: ENDPOINT,
@@ -80,6 +83,14 @@ const TRUTHS: [Truth; 10] = [
         mapping: PORT,
         ports: "sequential",
         // Calling one port of a server opens none to another (the tests of RFC 5780 cannot tell).
+        filtering: UNKNOWN,
+        hairpin: None,
+        findings: &[ANOTHER],
+    },
+    Truth {
+        kind: AddressDependent,
+        mapping: ADDRESS,
+        ports: "random",
         filtering: UNKNOWN,
         hairpin: None,
         findings: &[ANOTHER],
@@ -135,7 +146,10 @@ pub(super) fn all() -> Result<()> {
         let _servers = servers(&world)?;
         let args = asked(&relay.url);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let report = programs::netcheck(&world, &world.client, &args)?;
+        let report = on_time(
+            || programs::netcheck(&world, &world.client, &args),
+            |report| truth.is_on_time(report),
+        )?;
         if let Err(error) = truth.judge(&report) {
             wrong.push(format!("{error:#}"));
         }
@@ -260,18 +274,32 @@ impl Truth {
             let is_there = report["relays"][0][name].is_number();
             ensure!(is_there == udp, "{what}: {name} of {report}");
         }
-        let over: &[&str] = if udp {
-            &["stun_ms", "udp_ms", "tls_ms"]
-        } else {
-            &["tls_ms"]
-        };
-        for name in over {
-            let took = ms(report, 0, name)?;
-            // A proxy takes its own time.
-            let most = if self.kind == ProxyOnly { 500.0 } else { 60.0 };
+        for name in self.latencies() {
+            let (took, most) = (ms(report, 0, name)?, self.longest());
             ensure!((10.0..most).contains(&took), "{what}: {name} is {took}");
         }
         Ok(())
+    }
+
+    /// Those that are measured.
+    fn latencies(&self) -> &'static [&'static str] {
+        if self.kind.is_tls_only() {
+            &["tls_ms"]
+        } else {
+            &["stun_ms", "udp_ms", "tls_ms"]
+        }
+    }
+
+    /// The longest that each of them may be, in milliseconds. A proxy takes its own time.
+    fn longest(&self) -> f64 {
+        if self.kind == ProxyOnly { 500.0 } else { 60.0 }
+    }
+
+    /// Whether none is longer; what is not there is no matter of time.
+    fn is_on_time(&self, report: &Value) -> bool {
+        let short = |took: f64| took < self.longest();
+        let mut latencies = self.latencies().iter();
+        latencies.all(|name| ms(report, 0, name).map_or(true, short))
     }
 }
 
@@ -281,20 +309,54 @@ pub(super) fn variants() -> Result<()> {
     carriers_address()
 }
 
-/// Sends on what its host sends to the router's outside address, from that address, as RFC 4787 section 6 asks.
-const HAIRPIN: &str = r#"
-insert rule ip nat prerouting iifname "lan0" ip daddr 203.0.113.65 meta l4proto udp dnat to 10.1.0.2
-insert rule ip nat postrouting oifname "lan0" ip saddr 10.1.0.2 meta l4proto udp snat to 203.0.113.65
-"#;
+/// Both families, each with a relay and another server: a NAT for the one, and a firewall that translates nothing for the other.
+pub(super) fn dual_stack() -> Result<()> {
+    let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
+    world.add_ipv6()?;
+    let relay = Relay::start_dual(&world)?;
+    let second = Ipv6Addr::from(RELAY_V6.to_bits() + 1);
+    world
+        .relay
+        .namespace
+        .ip(&format!("addr add {second}/64 dev eth0 nodad\n"))?;
+    let stun = SocketAddr::new(second.into(), 3478).to_string();
+    let _second = Relay::start_at(&world, std::slice::from_ref(&stun))?;
+    let _servers = servers(&world)?;
+    let mut args = asked(&relay.url);
+    args.extend(["--stun".to_owned(), stun]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let report = programs::netcheck(&world, &world.client, &args)?;
+    says(
+        "dual stack",
+        &report,
+        &[
+            ("udp_v4", json!(true)),
+            ("udp_v6", json!(true)),
+            ("mapping", json!(ENDPOINT)),
+            ("mapping_v6", json!(ENDPOINT)),
+            ("public", json!(false)),
+        ],
+    )?;
+    for (field, own) in [
+        ("reflexive_v4", IpAddr::V4(CLIENT_PUBLIC)),
+        ("reflexive_v6", world.client.v6()?.into()),
+    ] {
+        let seen: Option<SocketAddr> = report[field].as_str().and_then(|at| at.parse().ok());
+        ensure!(
+            seen.is_some_and(|seen| seen.ip() == own),
+            "{field} should be of {own}: {report}"
+        );
+    }
+    finds("dual stack", &report, &[KEEPS, VERY, NO_TURN])
+}
 
 fn turns_around() -> Result<()> {
-    let world = World::with_delay(PortRestricted, Open, ACCESS)?;
-    world
-        .client
-        .router
-        .as_ref()
-        .context("a router")?
-        .nft(HAIRPIN)?;
+    let client = Site::behind(PortRestricted).access(ACCESS).hairpins();
+    let world = World::of(
+        World::servers()
+            .site("client", client)
+            .site("agent", Site::behind(Open).access(ACCESS)),
+    )?;
     let report = check(&world)?;
     says("hairpin", &report, &[("hairpin", json!(true))])?;
     finds("hairpin", &report, &[KEEPS, VERY, TURNS])
