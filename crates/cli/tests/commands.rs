@@ -551,7 +551,7 @@ fn nobody_who_reads_standard_error_is_no_reason_to_break_down() {
 #[test]
 fn a_command_that_was_interrupted_before_it_was_done_says_so() {
     let home = Home::new();
-    let relay = Relay::start();
+    let mut relay = Relay::start();
     let agent = home.agent(&relay.url, &[]);
     let until = [
         "ping",
@@ -563,6 +563,15 @@ fn a_command_that_was_interrupted_before_it_was_done_says_so() {
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut running = Running::start(home.byway(&until));
         running.line_with("\"seq\":1");
+        assert_eq!(running.signal(signal), Some(code), "{signal}");
+    }
+    // A ping that has not come so far as to ping.
+    relay.stop();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut ping = home.byway(&["ping", &agent.peer]);
+        ping.env("RUST_LOG", "debug");
+        let mut running = Running::start(ping);
+        running.line_with("carrier=Tls");
         assert_eq!(running.signal(signal), Some(code), "{signal}");
     }
     // An agent that was never linked.

@@ -61,6 +61,7 @@ impl Driver {
             } => {
                 tracing::debug!(link = link.0, ?carrier, %observed, intercepted, "link ready");
                 let up = UpLink {
+                    since: Instant::now(),
                     carrier,
                     address: self.socket.tables.relay_addr(link),
                     observed,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use byway_core::io::{Carrier, LinkError, LinkId, RelayId};
 use byway_wire::RelayUrl;
@@ -24,6 +25,7 @@ pub(super) struct LinkEntry {
 /// What is known of a link that a relay admitted.
 #[derive(Debug)]
 pub(super) struct UpLink {
+    pub(super) since: Instant,
     pub(super) carrier: Carrier,
     /// The address at which the relay was reached.
     pub(super) address: Option<SocketAddr>,
@@ -43,16 +45,9 @@ impl LinkTable {
     /// True if the relay is new.
     pub(super) fn note_relay(&mut self, relay: RelayId, url: &RelayUrl) -> bool {
         let new = !self.relays.contains_key(&relay);
-        self.relays.entry(relay).or_insert_with(|| LinkStatus {
-            relay: url.clone(),
-            carrier: None,
-            address: None,
-            observed: None,
-            intercepted: false,
-            error: None,
-            certificate_refused: false,
-            proxy_failed: false,
-        });
+        self.relays
+            .entry(relay)
+            .or_insert_with(|| LinkStatus::unlinked(url.clone()));
         new
     }
 
@@ -89,6 +84,7 @@ impl LinkTable {
     pub(super) fn ready(&mut self, relay: RelayId, link: LinkId, up: UpLink) {
         self.ready.insert(relay, link);
         if let Some(status) = self.relays.get_mut(&relay) {
+            status.since = Some(up.since);
             status.carrier = Some(up.carrier);
             status.address = up.address;
             status.observed = Some(up.observed);
@@ -116,6 +112,7 @@ impl LinkTable {
             if status.proxy_failed && carrier == Some(Carrier::Udp) {
                 return;
             }
+            status.since = None;
             status.carrier = None;
             status.address = None;
             status.observed = None;

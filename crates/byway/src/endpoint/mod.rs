@@ -18,7 +18,7 @@ mod tunnels;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byway_core::discovery::NatReport;
 use byway_core::io::Carrier;
@@ -88,6 +88,8 @@ impl Drop for Inner {
 pub struct LinkStatus {
     /// The relay.
     pub relay: RelayUrl,
+    /// Since when it is up; none while it is not.
+    pub since: Option<Instant>,
     /// `udp` or `tls` while up.
     pub carrier: Option<Carrier>,
     /// The address at which it was reached, while up; none through a proxy, which alone knows it.
@@ -110,6 +112,7 @@ impl LinkStatus {
     pub fn unlinked(relay: RelayUrl) -> Self {
         Self {
             relay,
+            since: None,
             carrier: None,
             address: None,
             observed: None,

@@ -175,7 +175,7 @@ async fn chatter(near: &Tunnel, far: &Tunnel, during: impl Future<Output = ()>) 
         let mut pause = tokio::time::interval(Duration::from_millis(5));
         loop {
             pause.tick().await;
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             send.write_all(&byte).await.unwrap();
             recv.read_exact(&mut byte).await.unwrap();
             longest = longest.max(began.elapsed());
@@ -203,7 +203,7 @@ async fn a_blocked_direct_path_falls_back_to_the_relay_and_comes_back() {
             side.inner.socket.direct_blocked.store(blocked, Relaxed);
         }
     };
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     chatter(&near, &far, async {
         block(true);
         near.wait_for(PathKind::RelayUdp).await.unwrap();
@@ -353,7 +353,7 @@ async fn connecting_on_a_warm_link_takes_no_timeout() {
     let _warm = pair(&client, &first, &first.ticket(None)).await;
     for _ in 0..3 {
         let agent = agent(&relay, builder()).await;
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
         within(near.ping()).await.unwrap();
         // QUIC sends a lost first flight again after a second at the earliest.
@@ -558,7 +558,7 @@ async fn discovery_asks_the_relay_and_named_servers() {
         .bind()
         .await
         .unwrap();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let report = within(client.discover()).await;
     assert!(!report.servers.is_empty(), "{report:?}");
     let mapped = report.servers.iter().find_map(|server| server.mapped);

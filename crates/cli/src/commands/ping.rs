@@ -1,9 +1,8 @@
 //! `byway ping`: round trips through the tunnel and the agent's process, and the path they took.
 
-mod times;
-
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byway::tunnel::{StreamError, Tunnel};
 use byway::{Endpoint, PathInfo, PathKind};
@@ -14,7 +13,6 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::output::{json_line, print_line};
 use crate::peer::Peer;
-use times::{Attempt, Times};
 
 /// Between two pings.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -55,11 +53,37 @@ struct Path {
     switches: u64,
 }
 
+/// When what happened: where the time to the first answer goes.
+struct Times {
+    /// The first attempt to reach the peer.
+    began: Instant,
+    /// From then until a link to a relay was up; nothing if there was one before. None: it was given up again in the same
+    /// moment.
+    link: Option<Duration>,
+    /// From then until the tunnel was up.
+    up: Duration,
+}
+
+impl Times {
+    /// Of a tunnel that was asked for then and is up now.
+    fn of(began: Instant, endpoint: &Endpoint) -> Self {
+        let links = endpoint.links();
+        let link = links.borrow().iter().filter_map(|link| link.since).min();
+        Self {
+            began,
+            link: link.map(|at| at.saturating_duration_since(began)),
+            up: began.elapsed(),
+        }
+    }
+}
+
 /// How the pings of a run go.
 struct Run<'a> {
     args: &'a args::Ping,
     /// The peer, for people.
     label: &'a str,
+    /// There was a tunnel.
+    up: &'a Cell<bool>,
     answered: u64,
     /// The path of the last line.
     shown: Option<(PathKind, Option<SocketAddr>)>,
@@ -68,9 +92,11 @@ struct Run<'a> {
 pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
     let peer = Peer::find(&args.peer)?;
     let endpoint = client::bind(&args.tunnel).await?;
+    let up = Cell::new(false);
     let mut run = Run {
         args: &args,
         label: &peer.label,
+        up: &up,
         answered: 0,
         shown: None,
     };
@@ -79,13 +105,12 @@ pub(crate) async fn run(args: args::Ping) -> Result<(), Failure> {
             if args.fresh {
                 return run.fresh(&endpoint, &peer).await;
             }
-            let attempt = Attempt::begin(&endpoint);
-            let tunnel = client::connect(&endpoint, &peer).await?;
-            run.all(&tunnel, &attempt.succeeded(&tunnel)).await
+            let (tunnel, times) = run.connect(&endpoint, &peer).await?;
+            run.all(&tunnel, &times).await
         } => result,
-        // What it has printed is what was asked for, unless it was to wait for something.
+        // What it has printed is what was asked for, unless it was to wait for something, or never got so far.
         interrupted = client::interrupted() => {
-            if args.until_direct { Err(interrupted) } else { Ok(()) }
+            if args.until_direct || !up.get() { Err(interrupted) } else { Ok(()) }
         }
     };
     endpoint.close().await;
@@ -106,7 +131,6 @@ impl Run<'_> {
         } else {
             INTERVAL
         };
-        self.connected(times);
         for seq in 1..=count {
             let direct = self.ping(seq, tunnel, times).await?;
             if until_direct && direct {
@@ -130,10 +154,7 @@ impl Run<'_> {
     async fn fresh(&mut self, endpoint: &Endpoint, peer: &Peer) -> Result<(), Failure> {
         let count = self.args.count.unwrap_or(u64::MAX);
         for seq in 1..=count {
-            let attempt = Attempt::begin(endpoint);
-            let tunnel = client::connect(endpoint, peer).await?;
-            let times = attempt.succeeded(&tunnel);
-            self.connected(&times);
+            let (tunnel, times) = self.connect(endpoint, peer).await?;
             self.ping(seq, &tunnel, &times).await?;
             tunnel.close();
             if seq < count {
@@ -146,7 +167,7 @@ impl Run<'_> {
     /// One ping. True if it was answered by a direct path.
     async fn ping(&mut self, seq: u64, tunnel: &Tunnel, times: &Times) -> Result<bool, Failure> {
         // As it was when the ping left: by the time the answer is here the tunnel may have moved.
-        let (path, since) = times.path();
+        let path = tunnel.path().borrow().clone();
         let switches = tunnel.stats().switches;
         let pinged = tokio::time::timeout(LOST_AFTER, tunnel.ping()).await;
         let rtt = match pinged {
@@ -165,10 +186,10 @@ impl Run<'_> {
             json_line(&Line {
                 seq,
                 rtt_ms: rtt.map(in_ms),
-                at_ms: in_ms(times.elapsed()),
+                at_ms: in_ms(times.began.elapsed()),
                 link_ms: times.link.map(in_ms),
                 up_ms: in_ms(times.up),
-                path: Path::of(&path, since, switches),
+                path: Path::of(&path, times.began, switches),
             });
         } else {
             let now = (path.kind, path.remote);
@@ -178,10 +199,14 @@ impl Run<'_> {
         Ok(rtt.is_some() && path.kind == PathKind::Direct)
     }
 
-    /// For people: how long it took, and how much of it was for the link.
-    fn connected(&self, times: &Times) {
+    /// A tunnel, and for people how long it took and how much of that was for the link.
+    async fn connect(&self, endpoint: &Endpoint, peer: &Peer) -> Result<(Tunnel, Times), Failure> {
+        let began = Instant::now();
+        let tunnel = client::connect(endpoint, peer).await?;
+        let times = Times::of(began, endpoint);
+        self.up.set(true);
         if self.args.json {
-            return;
+            return Ok((tunnel, times));
         }
         let link = match times.link {
             Some(link) if !link.is_zero() => {
@@ -190,6 +215,7 @@ impl Run<'_> {
             _ => String::new(),
         };
         print_line(&format!("connected in {:.2} ms{link}", in_ms(times.up)));
+        Ok((tunnel, times))
     }
 
     fn some_answered(&self) -> Result<(), Failure> {
@@ -202,13 +228,13 @@ impl Run<'_> {
 }
 
 impl Path {
-    fn of(path: &PathInfo, since: Duration, switches: u64) -> Self {
+    fn of(path: &PathInfo, began: Instant, switches: u64) -> Self {
         Self {
             kind: client::kind_name(path.kind),
             remote: path.remote,
             relay: path.relay.as_ref().map(ToString::to_string),
             reason: path.reason.name(),
-            at_ms: in_ms(since),
+            at_ms: in_ms(path.since.saturating_duration_since(began)),
             switches,
         }
     }
