@@ -76,6 +76,7 @@
 mod driver;
 pub mod endpoint;
 pub mod forward;
+mod happy;
 pub mod keyfile;
 mod links;
 mod netcheck;

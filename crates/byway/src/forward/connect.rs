@@ -1,7 +1,6 @@
 //! Connects an agent to a target: resolve, check, race.
 //!
-//! A name's addresses are tried as RFC 8305 advises: the next one starts when the one before failed or has not answered
-//! for 250 ms, and the first connection wins. `localhost` means both loopback addresses whatever the resolver says,
+//! A name's addresses are raced ([`happy`]). `localhost` means both loopback addresses whatever the resolver says,
 //! because servers of many tools listen on one of them only.
 
 use std::io;
@@ -9,17 +8,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use byway_wire::tunnel::{Refusal, Refused};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::policy::{LOOPBACK, TargetPolicy, is_localhost, parse_ip};
+use crate::happy;
 
 /// Resolving and connecting together. Shorter than a person's patience, longer than three lost SYNs (1 + 2 + 4 s).
 const DEADLINE: Duration = Duration::from_secs(10);
-/// RFC 8305, section 5: "Connection Attempt Delay ... recommended value is 250 milliseconds".
-const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses tried of one name.
 const MAX_ADDRS: usize = 8;
 
@@ -105,29 +101,12 @@ async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
 
 /// The first connection that stands, or the most telling failure.
 async fn race(addrs: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut waiting = addrs.into_iter();
-    let mut attempts = FuturesUnordered::new();
-    let mut failure: Option<io::Error> = None;
-    attempts.extend(waiting.next().map(attempt));
-    loop {
-        tokio::select! {
-            Some(result) = attempts.next() => match result {
-                Ok(stream) => return Ok(stream),
-                Err(error) => {
-                    if failure.as_ref().is_none_or(|known| rank(&error) < rank(known)) {
-                        failure = Some(error);
-                    }
-                    attempts.extend(waiting.next().map(attempt));
-                }
-            },
-            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {
-                attempts.extend(waiting.next().map(attempt));
-            }
-            else => {
-                return Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()));
-            }
-        }
-    }
+    let failures = match happy::first(addrs, happy::STAGGER, attempt).await {
+        Ok(stream) => return Ok(stream),
+        Err(failures) => failures,
+    };
+    let most = failures.into_iter().min_by_key(rank);
+    Err(most.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
 /// Which failure tells most: that a host answered "no" says more than that another has no route.

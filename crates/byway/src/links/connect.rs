@@ -1,7 +1,6 @@
 //! The way of TCP to a relay: straight there, or through the proxy that applies to it. Links and looks take the same one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::io::{LinkError, ProxyError};
@@ -36,7 +35,7 @@ pub(crate) struct Straight {
 pub(crate) async fn connect_relay(
     url: &RelayUrl,
     proxy: Before<'_>,
-    nat64: &Arc<Nat64>,
+    nat64: &Nat64,
     addrs: impl Future<Output = Result<Vec<SocketAddr>, LinkError>>,
 ) -> Result<Connected, LinkError> {
     if let Some(proxy) = proxy {

@@ -9,7 +9,6 @@ mod quic;
 mod tls;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::discovery::{Reach, RelayRow};
@@ -36,7 +35,7 @@ pub(crate) struct RelayLook {
 
 /// Connects to a relay by both carriers, over TLS through the proxy that applies to it, and looks at what is there. Nothing is
 /// said to it that admits anybody.
-pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Arc<Nat64>) -> RelayLook {
+pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> RelayLook {
     let mut look = RelayLook {
         row: RelayRow::new(url.clone()),
         portal: None,

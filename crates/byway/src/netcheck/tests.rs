@@ -58,7 +58,7 @@ async fn stand_in(answer: &'static str, tls: bool) -> RelayUrl {
 #[tokio::test]
 async fn a_relay_is_reached_by_both_carriers_and_is_no_portal() {
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
-    let look = super::relay(relay.url(), &no_proxy(), &Arc::default()).await;
+    let look = super::relay(relay.url(), &no_proxy(), &Nat64::default()).await;
     assert_eq!(
         (&look.row.udp, &look.row.tls),
         (&Reach::Works, &Reach::Works)
@@ -79,7 +79,7 @@ async fn a_relay_under_another_pin_is_not_the_relay_and_no_portal_either() {
         relay.url().port(),
         Some(byway_wire::relay::Pin([7; 32])),
     );
-    let look = super::relay(other.unwrap(), &no_proxy(), &Arc::default()).await;
+    let look = super::relay(other.unwrap(), &no_proxy(), &Nat64::default()).await;
     assert!(matches!(look.row.tls, Reach::Failed(_)), "{look:?}");
     assert!(matches!(look.row.udp, Reach::Failed(_)), "{look:?}");
     assert_eq!(look.row.tls_ms, None);
@@ -91,7 +91,7 @@ async fn who_answers_for_a_relay_with_a_login_page_is_a_portal() {
     for tls in [true, false] {
         let url = stand_in(REDIRECT, tls).await;
         let addr = format!("127.0.0.1:{}", url.port()).parse().unwrap();
-        let look = tls::look(&url, &[addr], None, &Arc::default()).await;
+        let look = tls::look(&url, &[addr], None, &Nat64::default()).await;
         assert!(matches!(look.reach, Reach::Failed(_)), "{look:?}");
         let evidence = look.portal.unwrap().unwrap();
         assert!(evidence.contains("http://login.test/"), "{evidence}");
@@ -104,7 +104,7 @@ async fn who_answers_anything_else_is_not() {
         for tls in [true, false] {
             let url = stand_in(answer, tls).await;
             let addr = format!("127.0.0.1:{}", url.port()).parse().unwrap();
-            let look = tls::look(&url, &[addr], None, &Arc::default()).await;
+            let look = tls::look(&url, &[addr], None, &Nat64::default()).await;
             assert!(matches!(look.reach, Reach::Failed(_)), "{look:?}");
             assert_eq!(look.portal, None, "{answer:?}");
         }
@@ -117,7 +117,7 @@ async fn nobody_there_is_a_failure_over_tcp_and_silence_over_udp() {
     let url = url_of(&listener, None);
     let addr = listener.local_addr().unwrap();
     drop(listener);
-    let look = tls::look(&url, &[addr], None, &Arc::default()).await;
+    let look = tls::look(&url, &[addr], None, &Nat64::default()).await;
     assert!(matches!(look.reach, Reach::Failed(_)), "{look:?}");
     let (reach, ms) = quic::look(&url, &[addr]).await;
     assert_eq!((reach, ms), (Reach::Silent, None));
@@ -138,7 +138,7 @@ async fn a_proxy_that_applies_is_not_gone_round() {
     drop(listener);
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
     let proxies = Proxies::from_process(&crate::proxy::Proxy::Url(dead.parse().unwrap()));
-    let look = super::relay(relay.url(), &proxies, &Arc::default()).await;
+    let look = super::relay(relay.url(), &proxies, &Nat64::default()).await;
     assert!(matches!(look.row.tls, Reach::Failed(_)), "{look:?}");
     assert_eq!((look.row.tls_ms, look.portal), (None, None));
     assert_eq!(look.row.udp, Reach::Works, "UDP takes no proxy");

@@ -50,7 +50,7 @@ pub(super) async fn look(
     url: &RelayUrl,
     addrs: &[SocketAddr],
     proxy: Before<'_>,
-    nat64: &Arc<Nat64>,
+    nat64: &Nat64,
 ) -> TlsLook {
     let silent = TlsLook {
         reach: Reach::Silent,
@@ -107,7 +107,7 @@ async fn meet(
     url: &RelayUrl,
     addrs: &[SocketAddr],
     proxy: Before<'_>,
-    nat64: &Arc<Nat64>,
+    nat64: &Nat64,
 ) -> Result<(Duration, Met), String> {
     let addrs = async { Ok(addrs.iter().copied().take(MAX_ADDRS).collect()) };
     let connected = connect_relay(url, proxy, nat64, addrs).await;
@@ -165,7 +165,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, url: &RelayUrl) ->
 }
 
 /// What somebody who took our TLS for something else says when asked in clear.
-async fn in_clear(url: &RelayUrl, addr: SocketAddr, nat64: &Arc<Nat64>) -> Option<Answer> {
+async fn in_clear(url: &RelayUrl, addr: SocketAddr, nat64: &Nat64) -> Option<Answer> {
     let (tcp, ..) = connect_tcp(vec![addr], nat64).await.ok()?;
     ask(tcp, url).await
 }

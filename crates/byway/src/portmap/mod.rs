@@ -2,9 +2,8 @@
 //!
 //! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked half a second later beside
 //! them, because it takes several requests to a web server. The first that gives a port wins. The port is renewed when
-//! half of its lifetime is over or the gateway announces that it began anew, asked for anew when the gateway changes, and given back
-//! at the end. A gateway that gives
-//! none is asked ever more seldom: most never will, some were only starting.
+//! half of its lifetime is over or the gateway announces that it began anew, asked for anew when the gateway changes, and
+//! given back at the end. A gateway that gives none is asked ever more seldom: most never will, some were only starting.
 //!
 //! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
 //! peers to try, and nothing is believed of it before a probe has come through.
@@ -89,7 +88,6 @@ impl PortMapper {
                     if matches!(woken, Woken::Stopped) {
                         return;
                     }
-                    self.tell(GatewayPort::Unknown).await;
                 }
                 Some(Err(why)) => {
                     tracing::debug!(%why, "no port mapping");
@@ -174,6 +172,7 @@ impl PortMapper {
             };
             if let Err(why) = renewed {
                 tracing::debug!(%why, "port mapping lost");
+                self.tell(GatewayPort::Unknown).await;
                 return Woken::Due;
             }
             renew_at = Instant::now() + renewal(&held);

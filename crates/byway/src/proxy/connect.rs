@@ -1,6 +1,5 @@
 //! A connection to a relay, through a proxy.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::io::{ProxyError, ProxyFault};
@@ -20,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(7);
 pub(crate) async fn connect(
     proxy: &ProxyUrl,
     relay: &RelayUrl,
-    nat64: &Arc<Nat64>,
+    nat64: &Nat64,
 ) -> Result<TcpStream, ProxyError> {
     connect_within(DEADLINE, proxy, relay, nat64).await
 }
@@ -29,7 +28,7 @@ async fn connect_within(
     deadline: Duration,
     proxy: &ProxyUrl,
     relay: &RelayUrl,
-    nat64: &Arc<Nat64>,
+    nat64: &Nat64,
 ) -> Result<TcpStream, ProxyError> {
     let tunnel = async {
         let addrs = lookup(&proxy.host(), proxy.port())
@@ -79,7 +78,7 @@ mod tests {
                 heard.len()
             });
             let proxy: ProxyUrl = format!("{scheme}://{addr}").parse().unwrap();
-            let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Arc::default())
+            let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Nat64::default())
                 .await
                 .unwrap_err();
             assert_eq!(error.fault, ProxyFault::TimedOut(1));
@@ -102,7 +101,7 @@ mod tests {
             }
         });
         let proxy = proxy.parse().unwrap();
-        let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Arc::default())
+        let error = connect_within(Duration::from_secs(1), &proxy, &relay(), &Nat64::default())
             .await
             .unwrap_err();
         assert_eq!(error.fault, ProxyFault::TimedOut(1));
@@ -114,7 +113,7 @@ mod tests {
         // An IPv4 address that the prefix makes this host's: no other is there to be met.
         let listener = TcpListener::bind("[::1]:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let nat64: Arc<Nat64> = Arc::default();
+        let nat64 = Nat64::default();
         nat64.set(Some(byway_core::discovery::Prefix {
             addr: "::".parse().unwrap(),
             len: 96,
@@ -138,7 +137,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         drop(listener);
         let proxy = format!("http://me:hunter2@{addr}").parse().unwrap();
-        let error = connect(&proxy, &relay(), &Arc::default())
+        let error = connect(&proxy, &relay(), &Nat64::default())
             .await
             .unwrap_err();
         assert!(matches!(error.fault, ProxyFault::Connect(_)), "{error}");
@@ -149,7 +148,7 @@ mod tests {
         );
 
         let proxy = "http://proxy.invalid:3128".parse().unwrap();
-        let error = connect(&proxy, &relay(), &Arc::default())
+        let error = connect(&proxy, &relay(), &Nat64::default())
             .await
             .unwrap_err();
         assert!(matches!(error.fault, ProxyFault::Resolve(_)), "{error}");

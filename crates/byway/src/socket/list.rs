@@ -1,12 +1,13 @@
 //! A list of sockets that changes while it is used: replaced whole at control events, read for every batch.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::task::AtomicWaker;
 
-use super::udp::{UdpSocket, Writable};
+use super::udp::UdpSocket;
 
 #[derive(Debug, Default)]
 pub(super) struct List {
@@ -36,21 +37,20 @@ impl List {
 /// Waits until all of a list can send. Holds none of them but the one it waits for: a connection that is silent must not keep
 /// closed sockets open.
 #[derive(Default)]
-pub(super) struct AllWritable(Option<Writable>);
+pub(super) struct AllWritable(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
 impl AllWritable {
     pub(super) fn poll(&mut self, list: &List, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(waiting) = &mut self.0 {
-            std::task::ready!(waiting.poll(cx));
-            self.0 = None;
-        }
-        for socket in list.open.load().iter() {
-            let mut writable = Writable::new(Arc::clone(socket));
-            if writable.poll(cx).is_pending() {
-                self.0 = Some(writable);
-                return Poll::Pending;
+        loop {
+            if let Some(waiting) = &mut self.0 {
+                std::task::ready!(waiting.as_mut().poll(cx));
+                self.0 = None;
             }
+            let open = list.open.load();
+            let Some(full) = open.iter().find(|socket| !socket.is_writable()) else {
+                return Poll::Ready(());
+            };
+            self.0 = Some(Box::pin(Arc::clone(full).writable()));
         }
-        Poll::Ready(())
     }
 }

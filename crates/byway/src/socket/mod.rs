@@ -143,8 +143,8 @@ impl Socket {
         self.own.watch().await;
     }
 
-    /// The system has ended a socket.
-    fn has_ended(&self, id: SocketId) {
+    /// The system has ended a socket: it is bound anew, or closed.
+    fn take_out(&self, id: SocketId) {
         if usize::from(id.0) < self.own.list.load().len() {
             self.own.revive();
         } else {

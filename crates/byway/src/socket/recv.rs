@@ -111,7 +111,7 @@ impl Socket {
                 // An ICMP error of some earlier send, or a socket that is gone: nothing of it concerns quinn.
                 tracing::trace!(%error, "receive failed");
                 if socket.ends_by(&error) {
-                    self.has_ended(socket.id);
+                    self.take_out(socket.id);
                 }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

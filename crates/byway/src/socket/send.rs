@@ -328,7 +328,7 @@ impl Socket {
         tracing::trace!(%remote, %error, "send refused");
         self.counters.send_refused.add();
         if socket.ends_by(error) {
-            self.has_ended(socket.id);
+            self.take_out(socket.id);
         }
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
-use std::{future::Future, pin::Pin};
 
 use byway_core::io::SocketId;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
@@ -163,6 +162,19 @@ impl UdpSocket {
         }
     }
 
+    /// Whether it can send, without waiting and without an allocation: quinn asks before every send, and mostly it can.
+    pub(crate) fn is_writable(&self) -> bool {
+        let ready = std::pin::pin!(self.io.writable());
+        let mut nobody = Context::from_waker(Waker::noop());
+        ready.poll(&mut nobody).is_ready()
+    }
+
+    /// Returns when it can send.
+    pub(crate) async fn writable(self: Arc<Self>) {
+        // An error is met by who sends.
+        let _ = self.io.writable().await;
+    }
+
     /// One `recvmmsg`.
     pub(crate) fn poll_recv(
         &self,
@@ -179,41 +191,6 @@ impl UdpSocket {
                 result => return Poll::Ready(result),
             }
         }
-    }
-}
-
-/// Waits until a socket can send; one for each connection, so that all of them are woken.
-pub(crate) struct Writable {
-    socket: Arc<UdpSocket>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
-}
-
-impl Writable {
-    pub(crate) fn new(socket: Arc<UdpSocket>) -> Self {
-        Self {
-            socket,
-            waiting: None,
-        }
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waiting.is_none() {
-            // quinn asks before every send, and mostly the answer is yes: ask without an allocation first.
-            let ready = std::pin::pin!(self.socket.io.writable());
-            if ready
-                .poll(&mut Context::from_waker(Waker::noop()))
-                .is_ready()
-            {
-                return Poll::Ready(());
-            }
-        }
-        let waiting = self.waiting.get_or_insert_with(|| {
-            let socket = Arc::clone(&self.socket);
-            Box::pin(async move { socket.io.writable().await })
-        });
-        let _ = ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        Poll::Ready(())
     }
 }
 
