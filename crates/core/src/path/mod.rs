@@ -54,6 +54,7 @@
 //! and the primary is suspected at once (`docs/decisions/0016`): the peer is asked, and learns by that from where we speak
 //! now. A peer that names an address again is searched for there again.
 
+mod addresses;
 pub(crate) mod candidate;
 mod check;
 mod failover;

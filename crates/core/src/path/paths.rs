@@ -8,6 +8,7 @@ use bytes::Bytes;
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, Candidates, Mapping, SignalBody};
 
+use super::addresses::Tried;
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
 use super::failover::{Cause, Flow, Suspicion};
@@ -17,34 +18,15 @@ use super::secure::Association;
 use super::spray::{Ask, Spray};
 use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
-use crate::io::{
-    Config, FlowSample, LinkId, LocalSocket, PathKind, Route, RouteReason, SocketId, Way,
-};
+use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, SocketId, Way};
 
-/// Most direct paths to one peer: 32 candidates on two sockets.
-const MAX_DIRECT: usize = 64;
-/// Unattested addresses remembered, so that none gets another three probes with each new list.
-const MAX_TRIED: usize = 128;
-/// After this long an unattested address may be tried again.
-const TRIED_FOR: Duration = Duration::from_secs(60);
 /// By then an unattested address has had its probes. A node that is seen from outside only later than this asks once more, once
 /// in each network.
 const SEEN_LATE: Duration = Duration::from_millis(500);
-/// Most attested addresses remembered: one for each relay and family. A node that roams leaves the oldest behind.
-const MAX_ATTESTED: usize = 16;
-
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
 /// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.
 const MOVES_PER_SECOND: u32 = 3;
-
-/// An unattested address that was given probes.
-#[derive(Clone, Copy, Debug)]
-struct Tried {
-    at: Instant,
-    /// The further ones too, for a ping that came from there.
-    heard: bool,
-}
 
 /// What a peer's paths want from the node.
 #[derive(Debug)]
@@ -78,7 +60,7 @@ pub(crate) struct Paths {
     pub(super) policy: &'static dyn Policy,
     pub(super) sockets: Vec<LocalSocket>,
     pub(super) table: BTreeMap<PathId, Path>,
-    next_path: u32,
+    pub(super) next_path: u32,
     pub(super) pings: Pings,
     /// Answers to pings.
     budget: Budget,
@@ -87,11 +69,11 @@ pub(crate) struct Paths {
     /// Moves of the peer that relays tell of.
     moves: Budget,
     /// The peer's latest list, and its number.
-    remote: Vec<SocketAddr>,
+    pub(super) remote: Vec<SocketAddr>,
     generation: Option<u64>,
     /// Addresses a relay says the peer is at, the newest last.
     pub(super) attested: VecDeque<IpAddr>,
-    tried: BTreeMap<SocketAddr, Tried>,
+    pub(super) tried: BTreeMap<SocketAddr, Tried>,
     /// When candidates were first offered in this network.
     offered: Option<Instant>,
     /// They came to be seen from outside only later, and addresses were asked once more for it.
@@ -257,19 +239,6 @@ impl Paths {
         self.doubt = None;
         self.suspect(cx, Cause::Network);
         self.run_checks(cx);
-    }
-
-    /// Addresses that nobody attests were asked from another network, perhaps one that leads to none of their family: the
-    /// NAT of this one never saw it. Those that the peer names now are asked once more. What brings this about is the host's
-    /// alone, and bounded by its shell.
-    fn ask_anew(&mut self, cx: &mut Cx<'_>) {
-        let in_vain = |p: &&Path| p.is_direct() && !p.attested && !p.told;
-        let in_vain: Vec<PathId> = self.table.values().filter(in_vain).map(|p| p.id).collect();
-        for id in in_vain {
-            self.remove(id);
-        }
-        self.tried.clear();
-        self.expand(cx);
     }
 
     /// Tells the peer our candidates.
@@ -508,32 +477,6 @@ impl Paths {
         self.run_spray(cx);
     }
 
-    /// An authenticated probe came from an address nobody named: a NAT chose it, or the peer forged it to have us probe
-    /// somebody else. Until it answers it is as little attested as a candidate.
-    fn discover(&mut self, cx: &mut Cx<'_>, way: Way, remote: SocketAddr) -> Option<PathId> {
-        if super::candidate::class(remote) == super::candidate::Class::Never {
-            return None;
-        }
-        let attested = self.attested.contains(&remote.ip());
-        if !attested {
-            self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
-            let known = self.tried.get(&remote);
-            if known.map_or(self.tried.len() >= MAX_TRIED, |tried| tried.heard) {
-                return None;
-            }
-            let tried = Tried {
-                at: cx.now,
-                heard: true,
-            };
-            self.tried.insert(remote, tried);
-        }
-        let id = self.insert(cx, way, attested)?;
-        if let Some(path) = self.table.get_mut(&id) {
-            path.heard = true;
-        }
-        Some(id)
-    }
-
     fn tell_known(&mut self, id: PathId) {
         if let Some(path) = self.table.get_mut(&id)
             && path.is_direct()
@@ -542,91 +485,6 @@ impl Paths {
             path.told = true;
             self.out.push_back(Output::WayKnown(path.way));
         }
-    }
-
-    /// A relay sees the peer at this address.
-    fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
-        let ip = addr.ip().to_canonical();
-        let known = self.attested.iter().position(|known| *known == ip);
-        if let Some(at) = known {
-            self.attested.remove(at);
-        } else if self.attested.len() >= MAX_ATTESTED {
-            self.attested.pop_front();
-        }
-        self.attested.push_back(ip);
-        if known.is_none() {
-            for path in self.table.values_mut() {
-                if matches!(path.way, Way::Direct { remote, .. } if remote.ip() == ip) {
-                    path.attested = true;
-                }
-            }
-            self.tried.retain(|addr, _| addr.ip() != ip);
-            self.expand(cx);
-        }
-    }
-
-    /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
-    fn expand(&mut self, cx: &mut Cx<'_>) {
-        self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
-        for remote in self.remote.clone() {
-            let attested = self.attested.contains(&remote.ip());
-            if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
-                continue;
-            }
-            let sockets: Vec<SocketId> = self
-                .sockets
-                .iter()
-                .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
-                .map(|s| s.id)
-                .collect();
-            // Nobody was asked there: that waits for a network of its family.
-            if sockets.is_empty() {
-                continue;
-            }
-            for socket in sockets {
-                let way = Way::Direct { socket, remote };
-                if self.find(way).is_none() {
-                    self.insert(cx, way, attested);
-                }
-            }
-            if !attested {
-                let tried = Tried {
-                    at: cx.now,
-                    heard: false,
-                };
-                self.tried.insert(remote, tried);
-            }
-        }
-    }
-
-    /// The one door through which paths come in.
-    fn insert(&mut self, cx: &mut Cx<'_>, way: Way, attested: bool) -> Option<PathId> {
-        if way.kind() == PathKind::Direct
-            && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT
-        {
-            // What never answered makes room for a new path first, then what has not answered for the longest time: a
-            // peer whose NAT gives it one port after another must not run out of room. What works stays, but for what nobody
-            // names: a spray may hit more ports than there is room for, and where the peer is next must find a place.
-            let named = |p: &Path| matches!(p.way, Way::Direct { remote, .. } if self.remote.contains(&remote));
-            let victim = self
-                .table
-                .values()
-                .filter(|p| p.is_direct() && self.primary != Some(p.id))
-                .filter(|p| !p.is_fresh(cx.now) || !named(p))
-                .min_by_key(|p| (p.is_fresh(cx.now), p.last_answer, p.told, p.id))
-                .map(|p| p.id);
-            match victim {
-                Some(victim) => self.remove(victim),
-                None => {
-                    cx.counters.candidate_cut += 1;
-                    return None;
-                }
-            }
-        }
-        let id = PathId(self.next_path);
-        self.next_path += 1;
-        self.table.insert(id, Path::new(id, way, attested, cx.now));
-        Some(id)
     }
 
     pub(super) fn remove(&mut self, id: PathId) {

@@ -1,0 +1,160 @@
+//! Where a peer may be: which of the addresses that it names, that relays attest and that its probes come from get a path, and
+//! how many of them. The budgets here are what keeps a peer from having us send to others (design section 6).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::candidate::{Class, class};
+use super::check::Path;
+use super::paths::Paths;
+use super::score::PathId;
+use crate::cx::Cx;
+use crate::io::{PathKind, SocketId, Way};
+
+/// Most direct paths to one peer: 32 candidates on two sockets.
+const MAX_DIRECT: usize = 64;
+/// Unattested addresses remembered, so that none gets another three probes with each new list.
+const MAX_TRIED: usize = 128;
+/// After this long an unattested address may be tried again.
+const TRIED_FOR: Duration = Duration::from_secs(60);
+/// Most attested addresses remembered: one for each relay and family. A node that roams leaves the oldest behind.
+const MAX_ATTESTED: usize = 16;
+
+/// An unattested address that was given probes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tried {
+    pub(super) at: Instant,
+    /// The further ones too, for a ping that came from there.
+    pub(super) heard: bool,
+}
+
+impl Paths {
+    /// A relay sees the peer at this address.
+    pub(super) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
+        let ip = addr.ip().to_canonical();
+        let known = self.attested.iter().position(|known| *known == ip);
+        if let Some(at) = known {
+            self.attested.remove(at);
+        } else if self.attested.len() >= MAX_ATTESTED {
+            self.attested.pop_front();
+        }
+        self.attested.push_back(ip);
+        if known.is_none() {
+            for path in self.table.values_mut() {
+                if matches!(path.way, Way::Direct { remote, .. } if remote.ip() == ip) {
+                    path.attested = true;
+                }
+            }
+            self.tried.retain(|addr, _| addr.ip() != ip);
+            self.expand(cx);
+        }
+    }
+
+    /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
+    pub(super) fn expand(&mut self, cx: &mut Cx<'_>) {
+        self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
+        for remote in self.remote.clone() {
+            let attested = self.attested.contains(&remote.ip());
+            if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
+                continue;
+            }
+            let sockets: Vec<SocketId> = self
+                .sockets
+                .iter()
+                .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
+                .map(|s| s.id)
+                .collect();
+            // Nobody was asked there: that waits for a network of its family.
+            if sockets.is_empty() {
+                continue;
+            }
+            for socket in sockets {
+                let way = Way::Direct { socket, remote };
+                if self.find(way).is_none() {
+                    self.insert(cx, way, attested);
+                }
+            }
+            if !attested {
+                let tried = Tried {
+                    at: cx.now,
+                    heard: false,
+                };
+                self.tried.insert(remote, tried);
+            }
+        }
+    }
+
+    /// An authenticated probe came from an address nobody named: a NAT chose it, or the peer forged it to have us probe
+    /// somebody else. Until it answers it is as little attested as a candidate.
+    pub(super) fn discover(
+        &mut self,
+        cx: &mut Cx<'_>,
+        way: Way,
+        remote: SocketAddr,
+    ) -> Option<PathId> {
+        if class(remote) == Class::Never {
+            return None;
+        }
+        let attested = self.attested.contains(&remote.ip());
+        if !attested {
+            self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
+            let known = self.tried.get(&remote);
+            if known.map_or(self.tried.len() >= MAX_TRIED, |tried| tried.heard) {
+                return None;
+            }
+            let tried = Tried {
+                at: cx.now,
+                heard: true,
+            };
+            self.tried.insert(remote, tried);
+        }
+        let id = self.insert(cx, way, attested)?;
+        if let Some(path) = self.table.get_mut(&id) {
+            path.heard = true;
+        }
+        Some(id)
+    }
+
+    /// Addresses that nobody attests were asked in vain: from another network, perhaps one that leads to none of their family, or
+    /// before the peer knew where to open its own filter for us. Those that the peer names now are asked once more. No peer
+    /// brings this about: changes of network are bounded by the shell, and a node is seen late once in each.
+    pub(super) fn ask_anew(&mut self, cx: &mut Cx<'_>) {
+        let in_vain = |p: &&Path| p.is_direct() && !p.attested && !p.told;
+        let in_vain: Vec<PathId> = self.table.values().filter(in_vain).map(|p| p.id).collect();
+        for id in in_vain {
+            self.remove(id);
+        }
+        self.tried.clear();
+        self.expand(cx);
+    }
+
+    /// The one door through which paths come in.
+    pub(super) fn insert(&mut self, cx: &mut Cx<'_>, way: Way, attested: bool) -> Option<PathId> {
+        if way.kind() == PathKind::Direct
+            && self.table.values().filter(|p| p.is_direct()).count() >= MAX_DIRECT
+        {
+            // What never answered makes room for a new path first, then what has not answered for the longest time: a
+            // peer whose NAT gives it one port after another must not run out of room. What works stays, but for what nobody
+            // names: a spray may hit more ports than there is room for, and where the peer is next must find a place.
+            let named = |p: &Path| matches!(p.way, Way::Direct { remote, .. } if self.remote.contains(&remote));
+            let victim = self
+                .table
+                .values()
+                .filter(|p| p.is_direct() && self.primary != Some(p.id))
+                .filter(|p| !p.is_fresh(cx.now) || !named(p))
+                .min_by_key(|p| (p.is_fresh(cx.now), p.last_answer, p.told, p.id))
+                .map(|p| p.id);
+            match victim {
+                Some(victim) => self.remove(victim),
+                None => {
+                    cx.counters.candidate_cut += 1;
+                    return None;
+                }
+            }
+        }
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.table.insert(id, Path::new(id, way, attested, cx.now));
+        Some(id)
+    }
+}
