@@ -31,6 +31,7 @@ use crate::harness::{Need, Scenario};
 pub fn all() -> Vec<Scenario> {
     [
         nats::SCENARIOS,
+        nats::punch::SCENARIOS,
         emulator::SCENARIOS,
         matrix::SCENARIOS,
         neighbours::SCENARIOS,

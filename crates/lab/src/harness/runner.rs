@@ -79,30 +79,37 @@ fn run_all(scenarios: &[Scenario], filtered_out: usize, options: &Options) -> i3
     let _janitor = Janitor::start();
     let started = Instant::now();
     println!("\nrunning {} tests", scenarios.len());
-    let next = Mutex::new(scenarios.iter());
     let done = Mutex::new(Done::default());
+    each(options.threads, scenarios.iter(), |scenario| {
+        let began = Instant::now();
+        let outcome = match perform(scenario, options.show, patience()) {
+            Outcome::Ignored(why) if options.must_run() => {
+                Outcome::Failed(format!("cannot run here: {why}"))
+            }
+            outcome => outcome,
+        };
+        lock(&done).add(scenario.name, outcome, began.elapsed());
+    });
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.close(filtered_out, started.elapsed())
+}
+
+/// Does it for each item, so many at a time.
+fn each<T>(threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    let items = Mutex::new(items);
     thread::scope(|scope| {
-        for _ in 0..options.threads {
+        for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    // A lock of its own, so that it is free while the scenario runs.
-                    let Some(scenario) = lock(&next).next() else {
+                    // A lock of its own, so that it is free while the work is done.
+                    let Some(item) = lock(&items).next() else {
                         break;
                     };
-                    let began = Instant::now();
-                    let outcome = match perform(scenario, options.show, patience()) {
-                        Outcome::Ignored(why) if options.must_run() => {
-                            Outcome::Failed(format!("cannot run here: {why}"))
-                        }
-                        outcome => outcome,
-                    };
-                    lock(&done).add(scenario.name, outcome, began.elapsed());
+                    work(item);
                 }
             });
         }
     });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.close(filtered_out, started.elapsed())
 }
 
 impl Done {
@@ -182,23 +189,13 @@ pub(crate) fn quietly_often<T: Send + 'static>(
     runs: usize,
     run: impl Fn(usize) -> anyhow::Result<T> + Copy + Send + Sync + 'static,
 ) -> (Vec<T>, Vec<String>) {
-    let numbers = Mutex::new(0..runs);
     let done = Mutex::new((Vec::new(), Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let Some(n) = lock(&numbers).next() else {
-                        break;
-                    };
-                    let outcome = quietly(move || run(n));
-                    let (held, failed) = &mut *lock(&done);
-                    match outcome {
-                        Ok(result) => held.push(result),
-                        Err(why) => failed.push(why),
-                    }
-                }
-            });
+    each(2, 0..runs, |n| {
+        let outcome = quietly(move || run(n));
+        let (held, failed) = &mut *lock(&done);
+        match outcome {
+            Ok(result) => held.push(result),
+            Err(why) => failed.push(why),
         }
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)

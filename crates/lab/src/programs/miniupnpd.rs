@@ -75,8 +75,6 @@ pub enum Speaks {
     NoPcp,
     /// UPnP alone: the others are not heard.
     UpnpAlone,
-    /// All of them, to give nobody a port.
-    Refusal,
 }
 
 /// A router's miniupnpd.
@@ -102,7 +100,7 @@ impl Miniupnpd {
         router.nft(RULES)?;
         let mut elder = None;
         match speaks {
-            Speaks::Everything | Speaks::Refusal => {}
+            Speaks::Everything => {}
             Speaks::NoPcp => {
                 router.nft(ELDER)?;
                 router.nft(&shorten(longest))?;
@@ -120,10 +118,6 @@ impl Miniupnpd {
         }
         let config = world.dir().join("miniupnpd.conf");
         let net = site.addr.octets()[1];
-        let allow = match speaks {
-            Speaks::Refusal => String::new(),
-            _ => format!("allow 1024-65535 10.{net}.0.0/24 1024-65535\n"),
-        };
         fs::write(
             &config,
             format!(
@@ -131,7 +125,7 @@ impl Miniupnpd {
                  uuid=11111111-2222-3333-4444-555555555555\nmin_lifetime=1\nmax_lifetime={longest}\n\
                  upnp_table_name=filter\nupnp_forward_chain=miniupnpd\n\
                  upnp_nat_table_name=upnp\nupnp_nat_chain=in\nupnp_nat_postrouting_chain=out\n\
-                 {allow}deny 0-65535 0.0.0.0/0 0-65535\n"
+                 allow 1024-65535 10.{net}.0.0/24 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
             ),
         )?;
         let process = serve(world, router, &config)?;

@@ -11,7 +11,7 @@ use crate::NatKind::PortRestricted;
 use crate::figures::Figures;
 use crate::harness::{Need, Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};
-use crate::world::{AGENT_PUBLIC, RELAY, World};
+use crate::world::{AGENT_PUBLIC, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -62,9 +62,6 @@ fn world(broken: Broken) -> Result<(World, Relay)> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     world.add_ipv6()?;
     let relay = Relay::start_dual(&world)?;
-    for place in [&world.client, &world.agent] {
-        place.until_answered_at(RELAY.into())?;
-    }
     if broken.client {
         world.client.lose_ipv6()?;
     }

@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::PROGRAMS;
 use crate::NatKind::{self, PortRestricted, UdpBlocked};
 use crate::figures::Figures;
-use crate::harness::{self, Need, Scenario, say};
+use crate::harness::{self, Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};
 use crate::world::{RELAY, RELAY_2, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "first_byte::comes_after_as_many_round_trips_as_it_must",
-    needs: WITH_BASH,
+    needs: PROGRAMS,
     run: || {
         for case in Case::ALL {
             let mut took = Vec::new();
@@ -36,8 +37,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
         Ok(())
     },
 }];
-
-const WITH_BASH: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("bash")];
 
 /// One way from a site to the middle.
 const ACCESS: Duration = Duration::from_millis(20);
@@ -96,10 +95,6 @@ impl Case {
             _ => &[],
         };
         let agent = Agent::start(&world, &first.url, Options::default(), more)?;
-        // Its router has yet to ask for the relays' hardware addresses, over the same slow link.
-        for relay in [RELAY, RELAY_2] {
-            world.client.until_answered_at(relay.into())?;
-        }
         let options = Options {
             link: matches!(self, Self::ColdTls).then_some("tls"),
             no_direct: true,
@@ -160,7 +155,7 @@ fn median(mut took: Vec<Times>) -> Option<Times> {
 
 /// Ten runs of each case, for a person. False if one failed, or took 10 % more than its round trips in the median.
 pub fn table() -> bool {
-    harness::by_hand(WITH_BASH, || {
+    harness::by_hand(PROGRAMS, || {
         let mut fine = true;
         for case in Case::ALL {
             let mut took = Vec::new();

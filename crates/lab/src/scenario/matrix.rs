@@ -173,8 +173,6 @@ const SIZE: u64 = 4 << 20;
 /// Plays a pair. How long after the tunnel was up data went direct, if it did.
 fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<Option<Duration>> {
     let world = World::with_delay(client, agent, ACCESS)?;
-    world.client.knows(&world.agent)?;
-    world.agent.knows(&world.client)?;
     let relay = Relay::start(&world)?;
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
     let by_address = client == AddressDependent || agent == AddressDependent;

@@ -1,5 +1,7 @@
 //! The laboratory checked first: are its NATs what they claim to be? Small UDP tools judge, not Byway.
 
+pub(super) mod punch;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -97,21 +99,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "nat::behind_a_proxy_nothing_gets_out_but_through_it",
         needs: WITH_PROXY_ALONE,
         run: proxy_only,
-    },
-    Scenario {
-        name: "nat::two_port_restricted_cones_can_be_crossed",
-        needs: NAMESPACES,
-        run: punch_restricted,
-    },
-    Scenario {
-        name: "nat::a_stray_packet_before_the_punch_does_not_spoil_it",
-        needs: NAMESPACES,
-        run: punch_late,
-    },
-    Scenario {
-        name: "nat::two_symmetric_nats_cannot_be_crossed_by_one_socket_each",
-        needs: NAMESPACES,
-        run: punch_symmetric,
     },
     Scenario {
         name: "nat::the_delay_between_sites_is_what_was_asked",
@@ -361,7 +348,7 @@ fn hairpins() -> Result<()> {
         let _reflector = reflect(&world.agent, std::slice::from_ref(&at))?;
         let seen = observation(&world.client, &["0.0.0.0:0".to_owned(), at])?;
         ensure!(seen.mapped == [None], "guests see the others: {seen:?}");
-        let met = punch_in(&world, false)?;
+        let met = punch::between(&world, false)?;
         ensure!(met == meet, "met outside: {met}, where it should be {meet}");
     }
     Ok(())
@@ -429,38 +416,6 @@ fn proxy_only() -> Result<()> {
     programs::curl(&world, &world.client, &url, "through", &through, QUICK)?;
     let traffic = world.client.traffic()?;
     ensure!(traffic.proxied > 1000, "{traffic:?}");
-    Ok(())
-}
-
-fn punch_restricted() -> Result<()> {
-    ensure!(
-        punch(NatKind::PortRestricted, NatKind::PortRestricted, false)?,
-        "two cones must be crossable"
-    );
-    ensure!(
-        punch(NatKind::Open, NatKind::PortRestricted, false)?,
-        "an open host and a cone must be crossable"
-    );
-    Ok(())
-}
-
-fn punch_late() -> Result<()> {
-    ensure!(
-        punch(NatKind::PortRestricted, NatKind::PortRestricted, true)?,
-        "stray packets must leave no trace"
-    );
-    Ok(())
-}
-
-fn punch_symmetric() -> Result<()> {
-    ensure!(
-        !punch(NatKind::Symmetric, NatKind::Symmetric, false)?,
-        "two symmetric NATs must not be crossable"
-    );
-    ensure!(
-        !punch(NatKind::Symmetric, NatKind::PortRestricted, false)?,
-        "nor a symmetric one and a cone"
-    );
     Ok(())
 }
 
@@ -583,38 +538,4 @@ fn observation(place: &Place, args: &[String]) -> Result<Observation> {
     let seen = Observation::parse(&observer.first_line("observation", QUICK)?)?;
     say(format!("{seen:?}"));
     Ok(seen)
-}
-
-/// Whether one socket behind each NAT gets across. With `stray`, the client's packets have been hitting the
-/// agent's router for a while before the agent sends its first.
-fn punch(client: NatKind, agent: NatKind, stray: bool) -> Result<bool> {
-    let crossed = punch_in(&World::new(client, agent)?, stray)?;
-    say(format!(
-        "{client} to {agent}: {}",
-        if crossed { "crossed" } else { "not crossed" }
-    ));
-    Ok(crossed)
-}
-
-fn punch_in(world: &World, stray: bool) -> Result<bool> {
-    let reflector_at = format!("{}:7001", STUN_1[0]);
-    let _reflector = reflect(&world.stun_1, std::slice::from_ref(&reflector_at))?;
-    let file = |name: &str| world.dir().join(name).to_string_lossy().into_owned();
-    let puncher = |place: &Place, own: &str, peer: &str, head_start: &str| -> Result<Running> {
-        programs::tool(
-            &place.namespace,
-            "punch",
-            &[
-                reflector_at.clone(),
-                file(own),
-                file(peer),
-                head_start.to_owned(),
-            ],
-        )
-    };
-    let a = puncher(&world.client, "a", "b", "0")?;
-    let b = puncher(&world.agent, "b", "a", if stray { "300" } else { "0" })?;
-    let a = a.finish(QUICK)?.success()?;
-    let b = b.finish(QUICK)?.success()?;
-    Ok(a.stdout().trim() == "crossed" && b.stdout().trim() == "crossed")
 }

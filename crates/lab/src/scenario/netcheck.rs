@@ -49,7 +49,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: kinds::dual_stack,
     },
     Scenario {
-        name: "netcheck::a_port_of_the_gateways_is_told_apart_from_a_refusal_silence_and_not_asked",
+        name: "netcheck::a_port_of_the_gateways_is_told_apart_from_silence_and_not_asked",
         needs: WITH_GATEWAY,
         run: ways::gateway,
     },

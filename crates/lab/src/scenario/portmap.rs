@@ -92,7 +92,7 @@ fn goes_direct(speaks: Speaks, protocol: &str) -> Result<()> {
     let left = miniupnpd::mapped(&world.agent)?;
     ensure!(left == 0, "netcheck left {left} ports behind");
 
-    let mut agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
     // The search for UPnP alone takes seconds.
     until_mapped(&world, 1, SHORT)?;
     let peer = agent.peer();
@@ -106,6 +106,11 @@ fn goes_direct(speaks: Speaks, protocol: &str) -> Result<()> {
         last.kind
     );
 
+    gives_back(&world, agent)
+}
+
+/// An agent that ends in its order leaves no port behind.
+fn gives_back(world: &World, mut agent: Agent) -> Result<()> {
     agent.process.signal("TERM")?;
     poll("end of the agent", SOON, || {
         Ok((!agent.process.is_running()).then_some(()))
@@ -148,7 +153,7 @@ fn forgotten(speaks: Speaks) -> Result<()> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
     let mut gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, LONG_LIFE)?;
-    let mut agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
     until_mapped(&world, 1, SHORT)?;
     gateway.restart(&world, &world.agent)?;
     let began = Instant::now();
@@ -161,11 +166,5 @@ fn forgotten(speaks: Speaks) -> Result<()> {
     let pongs = programs::ping(&world, &peer, Options::default(), &["--until-direct"])?;
     let last = pongs.last().context("no answer at all")?;
     ensure!(last.kind == "direct", "it leads nowhere: {last:?}");
-    agent.process.signal("TERM")?;
-    poll("end of the agent", SOON, || {
-        Ok((!agent.process.is_running()).then_some(()))
-    })?;
-    let left = miniupnpd::mapped(&world.agent)?;
-    ensure!(left == 0, "{left} ports were not given back");
-    Ok(())
+    gives_back(&world, agent)
 }

@@ -21,7 +21,7 @@ use crate::programs;
 pub struct Internet {
     hosts: BTreeMap<String, Place>,
     // After the hosts, so that they are dropped first.
-    segment: Segment,
+    pub(super) segment: Segment,
     scratch: Scratch,
     name: String,
 }
@@ -101,41 +101,41 @@ impl Internet {
     pub(super) fn public_host(&self, role: &str, addrs: &[Ipv4Addr]) -> Result<Place> {
         let addr = *addrs.first().context("a public host needs an address")?;
         let namespace = Namespace::create(&self.name, role)?;
-        self.attach(&namespace, "eth0", role, addrs)?;
+        self.segment.attach(&namespace, "eth0", role, addrs)?;
         watch(&namespace)?;
         Ok(Place::new(role, namespace, addr, addr, Vec::new()))
-    }
-
-    /// Plugs a namespace into the public segment.
-    pub(super) fn attach(
-        &self,
-        namespace: &Namespace,
-        interface: &str,
-        role: &str,
-        addrs: &[Ipv4Addr],
-    ) -> Result<()> {
-        self.segment.attach(namespace, interface, role, addrs)
     }
 }
 
 /// The public segment: a bridge, or our link emulator. Bridges here do not look for who wants multicast: they would ask, and
-/// what they ask is a packet that nobody sent.
+/// what they ask is a packet that nobody sent. Nor does anybody ask for a hardware address: between two sites there are routers
+/// on a real internet, which know each other, and asking takes a round trip of a slow link.
 #[derive(Debug)]
-struct Segment {
+pub(super) struct Segment {
     // Before the namespace, so that it is ended first.
     switch: Option<Running>,
     namespace: Namespace,
+    /// Every address there, and the first one of its host.
+    known: Vec<(Ipv4Addr, Ipv4Addr)>,
+}
+
+/// Of the host with this first address: locally administered, and the address.
+fn hardware(first: Ipv4Addr) -> String {
+    let [a, b, c, d] = first.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 impl Segment {
     fn create(world: &str, plan: &Plan, control: &Path) -> Result<Self> {
         let namespace = Namespace::create(world, "internet")?;
+        let known = plan.addresses();
         let (ports, distances) = (plan.ports(), plan.distances()?);
         if distances.is_empty() && ports.iter().all(|(_, _, delay)| delay.is_zero()) {
             namespace.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
             return Ok(Self {
                 switch: None,
                 namespace,
+                known,
             });
         }
         let mut args = vec![plan.seed.to_string(), control.display().to_string()];
@@ -151,10 +151,12 @@ impl Segment {
         Ok(Self {
             switch: Some(switch),
             namespace,
+            known,
         })
     }
 
-    fn attach(
+    /// Plugs a namespace in.
+    pub(super) fn attach(
         &self,
         namespace: &Namespace,
         interface: &str,
@@ -173,11 +175,18 @@ impl Segment {
                  link set b-{role} up\nlink set {port} up\nlink set t-{role} up\n"
             ))?;
         }
-        let mut batch = String::new();
+        let first = *addrs.first().context("an address")?;
+        let mut batch = format!("link set {interface} address {}\n", hardware(first));
         for addr in addrs {
             batch.push_str(&format!("addr add {addr}/24 dev {interface}\n"));
         }
         batch.push_str(&format!("link set {interface} up\n"));
+        for (addr, host) in self.known.iter().filter(|(_, host)| *host != first) {
+            let hardware = hardware(*host);
+            batch.push_str(&format!(
+                "neigh replace {addr} lladdr {hardware} dev {interface} nud permanent\n"
+            ));
+        }
         namespace.ip(&batch)
     }
 }

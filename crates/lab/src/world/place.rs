@@ -72,34 +72,6 @@ impl Place {
         })
     }
 
-    /// Its site knows the other's hardware address, and need not ask for it with the first packet: between two sites there are
-    /// routers on a real internet, which know each other, and asking takes a round trip of the slow link.
-    pub(crate) fn knows(&self, other: &Self) -> Result<()> {
-        let (from, interface) = self.outermost();
-        let (to, its_interface) = other.outermost();
-        let shown = to
-            .command("ip")
-            .args(["-o", "link", "show", its_interface])
-            .output()?;
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        let hardware = shown
-            .split_once("link/ether ")
-            .and_then(|(_, rest)| rest.split(' ').next())
-            .with_context(|| format!("no hardware address of {}: {shown}", other.name))?;
-        from.ip(&format!(
-            "neigh replace {} lladdr {hardware} dev {interface} nud permanent\n",
-            other.public
-        ))
-    }
-
-    /// What its site has on the internet, and the interface there.
-    fn outermost(&self) -> (&Namespace, &'static str) {
-        match &self.router {
-            Some(router) => (router, "wan0"),
-            None => (&self.namespace, "eth0"),
-        }
-    }
-
     /// An address and port on this host.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.addr), port)

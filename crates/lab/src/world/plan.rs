@@ -268,6 +268,25 @@ impl Plan {
         hosts.chain(sites).collect()
     }
 
+    /// The public address of the site with this number, from 1 on.
+    pub(super) fn public(number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(203, 0, 113, 64 + number)
+    }
+
+    /// Every public address, and the first one of its host.
+    pub(super) fn addresses(&self) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let of_hosts = self.hosts.iter().flat_map(|host| {
+            let first = host.addrs.first().copied();
+            host.addrs
+                .iter()
+                .filter_map(move |addr| Some((*addr, first?)))
+        });
+        let of_sites = (1..)
+            .zip(&self.sites)
+            .map(|(n, _)| (Self::public(n), Self::public(n)));
+        of_hosts.chain(of_sites).collect()
+    }
+
     /// Pairs of ports and what is between their regions, in both directions.
     pub(super) fn distances(&self) -> Result<Vec<(&str, &str, Duration)>> {
         let mut all = Vec::new();

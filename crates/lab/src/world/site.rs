@@ -7,19 +7,19 @@ use anyhow::{Context, Result};
 
 use super::internet::Internet;
 use super::place::{Place, watch};
-use super::plan::{Lan, PlannedSite, Site};
+use super::plan::{Lan, Plan, PlannedSite, Site};
 use crate::nat::Router;
 use crate::netns::{Namespace, cable};
 
 /// The hosts of the site with this number, from 1 on.
 pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> Result<Vec<Place>> {
-    let public = Ipv4Addr::new(203, 0, 113, 64 + number);
+    let public = Plan::public(number);
     let (site, name) = (planned.site, planned.name());
     if site.kind.routers() == 0 {
         return Ok(vec![internet.public_host(name, &[public])?]);
     }
     let outer = namespace(internet, &format!("{name}-router"))?;
-    internet.attach(&outer, "wan0", name, &[public])?;
+    internet.segment.attach(&outer, "wan0", name, &[public])?;
     let mut routers = vec![outer];
     let mut outside = public;
     // RFC 6598 keeps 100.64.0.0/10 for what is between a carrier's router and its customers'.

@@ -91,9 +91,9 @@ const TRUTHS: [Truth; 11] = [
         kind: AddressDependent,
         mapping: ADDRESS,
         ports: "random",
-        filtering: UNKNOWN,
+        filtering: PORT,
         hairpin: None,
-        findings: &[ANOTHER],
+        findings: &[ANOTHER, VERY],
     },
     Truth {
         kind: Symmetric,
@@ -260,9 +260,22 @@ impl Truth {
                 && (self.kind == Sequential) != delta.is_null(),
             "{what}: it counts by {delta}"
         );
+        // Whether ports matter is seen by two of one server; without, who had told enough was one of each.
+        let heard = servers.iter().filter(|server| is_own(&server["mapped"]));
+        let hosts = heard.filter_map(|server| server["addr"].as_str()?.rsplit_once(':'));
+        let mut hosts: Vec<&str> = hosts.map(|(host, _)| host).collect();
+        hosts.sort_unstable();
+        let by_two = hosts.windows(2).any(|two| two[0] == two[1]);
         let dependent = match self.mapping {
             UNKNOWN => Value::Null,
-            mapping => json!(mapping == PORT),
+            mapping if by_two => json!(mapping == PORT),
+            mapping => {
+                ensure!(
+                    mapping != PORT,
+                    "{what}: it was seen by no server: {report}"
+                );
+                Value::Null
+            }
         };
         says(what, report, &[("port_dependent", dependent)])
     }
