@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::first_byte::{ACCESS, BUSY, R, T};
 use crate::NatKind::PortRestricted;
 use crate::figures::Figures;
 use crate::harness::{Need, Scenario, say};
@@ -33,16 +34,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 const WITH_BASH: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("bash")];
 
-/// One way from a site to the middle.
-const ACCESS: Duration = Duration::from_millis(20);
-/// Client to relay and back.
-const R: Duration = Duration::from_millis(40);
-/// Client through the relay to the agent and back.
-const T: Duration = Duration::from_millis(80);
 /// Between attempts at addresses of two families.
 const STAGGER: Duration = Duration::from_millis(250);
-/// A machine that plays other scenarios meanwhile.
-const BUSY: f64 = 1.2;
 /// Runs of what took too long: another scenario on the same processor delays, and never hastens.
 const TRIES: usize = 5;
 /// Runs of what others are compared with, of which the median is.

@@ -273,7 +273,7 @@ impl Two {
             .site("last", on_link(LAST))
             .build()?;
         let two = Self { net };
-        // So that nobody asks for hardware addresses later.
+        // So that the switch knows who is where, and floods nothing.
         two.send(1, GAP, SMALL)?;
         two.send_back(1, GAP, SMALL)?;
         Ok(two)

@@ -39,15 +39,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 /// One way from a site to the middle.
-const ACCESS: Duration = Duration::from_millis(20);
+pub(super) const ACCESS: Duration = Duration::from_millis(20);
 /// Client to relay and back.
-const R: Duration = Duration::from_millis(40);
+pub(super) const R: Duration = Duration::from_millis(40);
 /// Client through the relay to the agent and back.
-const T: Duration = Duration::from_millis(80);
+pub(super) const T: Duration = Duration::from_millis(80);
 /// What TLS and a second relay wait for those before them.
 const STAGGER: Duration = Duration::from_millis(300);
 /// A machine that plays other scenarios meanwhile needs more than the 10 % that the table is judged by.
-const BUSY: f64 = 1.2;
+pub(super) const BUSY: f64 = 1.2;
 /// Runs of each case, of which the one in the middle counts: another scenario on the same processor delays.
 const TRIES: usize = 3;
 
