@@ -34,17 +34,6 @@ impl fmt::Display for BadWord {
 impl std::error::Error for BadWord {}
 
 const MODES: [LinkMode; 3] = [LinkMode::Auto, LinkMode::Udp, LinkMode::Tls];
-const PLAIN_MANNERS: [Manner; 9] = [
-    Manner::Honest,
-    Manner::Dead,
-    Manner::Repeating,
-    Manner::Flooding,
-    Manner::WrongTransaction,
-    Manner::WrongSource,
-    Manner::Garbage,
-    Manner::Oversized,
-    Manner::Failing,
-];
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +230,7 @@ fn manner(text: &str) -> Option<Manner> {
     match text.split_once(':') {
         Some(("Slow", wait)) => Some(Manner::Slow(duration(wait)?)),
         Some(("Lying", addr)) => Some(Manner::Lying(addr.parse().ok()?)),
-        _ => named(&PLAIN_MANNERS, text),
+        _ => named(&Manner::PLAIN, text),
     }
 }
 

@@ -45,6 +45,21 @@ pub enum Manner {
     Failing,
 }
 
+impl Manner {
+    /// Those that need no more words, the honest one first.
+    pub const PLAIN: [Self; 9] = [
+        Self::Honest,
+        Self::Dead,
+        Self::Repeating,
+        Self::Flooding,
+        Self::WrongTransaction,
+        Self::WrongSource,
+        Self::Garbage,
+        Self::Oversized,
+        Self::Failing,
+    ];
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct StunServer {
