@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use byway_core::discovery::Prefix;
 use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId, Way};
 use byway_relay_core::Config as RelayConfig;
 use byway_wire::relay::control::Role;
@@ -10,7 +11,8 @@ use byway_wire::{NodeId, RelayUrl, TicketSecret};
 
 use crate::model::{Access, Families, Place};
 use crate::net::link::LinkConfig;
-use crate::net::{HostId, Network, SiteConfig, SiteId, V6};
+use crate::net::nat::NatConfig;
+use crate::net::{Exit, HostId, Network, SiteConfig, SiteId, V6};
 use crate::shell::app::{Report, Task};
 use crate::shell::node::{NODE_PORT, NodeSetup, NodeShell, Note, target};
 use crate::shell::relay::{RELAY_PORT, RelayShell};
@@ -31,6 +33,10 @@ pub struct Setup {
     pub client_ip: Families,
     /// What addresses the agent has.
     pub agent_ip: Families,
+    /// The client's gateway gives ports.
+    pub client_port: bool,
+    /// The agent's does.
+    pub agent_port: bool,
     /// The client's access link, both directions.
     pub client_link: LinkConfig,
     /// The agent's access link, both directions.
@@ -59,6 +65,8 @@ impl Default for Setup {
             agent: Access::PortRestricted,
             client_ip: Families::V4,
             agent_ip: Families::V4,
+            client_port: false,
+            agent_port: false,
             client_link: LinkConfig::default(),
             agent_link: LinkConfig::default(),
             nat_timeout: None,
@@ -78,6 +86,7 @@ impl Setup {
         Place {
             access: self.client,
             families: self.client_ip,
+            gives_port: self.client_port,
         }
     }
     /// The agent's network.
@@ -88,6 +97,7 @@ impl Setup {
         Place {
             access: self.agent,
             families: self.agent_ip,
+            gives_port: self.agent_port,
         }
     }
 }
@@ -150,6 +160,12 @@ const AGENT_V6: [u16; 2] = [0xa, 3];
 const RELAY_NET: u16 = 0x5100;
 const SECOND_RELAY_NET: u16 = 0x5101;
 const STUN_NET: u16 = 0x2;
+/// Behind which the translators have IPv4. The well-known prefix must not stand for addresses of documentation networks
+/// (RFC 6052 section 3.1).
+pub const NAT64: Prefix = Prefix {
+    addr: Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 0),
+    len: 96,
+};
 /// What RFC 6092 asks for at the least, as RFC 4787 does.
 const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -170,7 +186,9 @@ impl Scene {
                 *own = timeout;
             }
             if let Some(timeout) = setup.nat_timeout {
-                place.nat = place.nat.map(|(nat, ip)| (nat.timeout(timeout), ip));
+                for (nat, _) in &mut place.nats {
+                    *nat = nat.timeout(timeout);
+                }
             }
             place
         };
@@ -240,9 +258,11 @@ impl Scene {
         let mut relays = vec![(RELAY_ADDR, RELAY_KEY, RELAY_NET)];
         let second = (SECOND_RELAY_ADDR, SECOND_RELAY_KEY, SECOND_RELAY_NET);
         relays.extend(second_relay.map(|_| second));
-        let v4_alone = [client_place, agent_place].map(|p| p.families) == [Families::V4; 2];
+        let v4_alone = [client_place, agent_place]
+            .iter()
+            .all(|place| matches!(place.families, Families::V4 | Families::Nat64));
         let relays = (1..).zip(relays).map(|(n, (addr, key, network))| {
-            // Where there is one family, a relay is called by its address; where there are two, by a name that has both.
+            // Where IPv4 leads everywhere, a relay is called by its address; where it does not, by a name that has both.
             let (name, addrs) = if v4_alone {
                 (addr.ip().to_string(), vec![addr])
             } else {
@@ -254,9 +274,9 @@ impl Scene {
             (url, addrs)
         });
         let relays: Vec<(RelayUrl, Vec<SocketAddr>)> = relays.collect();
-        for (host, key, role) in [
-            (client, CLIENT_KEY, Role::Client),
-            (agent, AGENT_KEY, Role::Agent),
+        for (host, key, role, place) in [
+            (client, CLIENT_KEY, Role::Client, client_place),
+            (agent, AGENT_KEY, Role::Agent, agent_place),
         ] {
             let config = Config {
                 role,
@@ -272,7 +292,10 @@ impl Scene {
                     ..Admission::default()
                 },
             };
-            let mut node = NodeShell::new(&world.net, host, NodeSetup { key, config });
+            // Where there is a proxy, it is in the environment.
+            let proxy = place.access.exit() == Exit::Proxy;
+            let setup = NodeSetup { key, config, proxy };
+            let mut node = NodeShell::new(&world.net, host, setup);
             let now = world.net.instant();
             let has_v6 = world.net.addrs(host).iter().any(IpAddr::is_ipv6);
             for (addr, n) in stun.iter().zip(10..) {
@@ -447,27 +470,49 @@ fn way_text(way: Option<Way>) -> String {
     }
 }
 
-/// A network of that kind, the IPv4 address of its NAT, and both directions of its access link.
+/// A network of that kind, the IPv4 address of its (last) NAT, and both directions of its access link.
 pub fn site(
     name: &str,
     place: impl Into<Place>,
     external: Option<[u8; 4]>,
     link: LinkConfig,
 ) -> SiteConfig {
-    let Place { access, families } = place.into();
+    let place = place.into();
+    let Place {
+        access, families, ..
+    } = place;
+    let translates = families == Families::Nat64;
+    // A translator maps, whatever stands behind it.
+    let own = translates.then(NatConfig::full_cone);
+    let nat = access.nat().or(own);
+    let addresses = external.map(|ip| {
+        let mut row = between(ip, access.routers().saturating_sub(1));
+        row.push(IpAddr::from(ip));
+        row
+    });
+    let addresses = addresses.unwrap_or_default();
     SiteConfig {
         name: name.to_owned(),
-        nat: access
-            .nat()
-            .zip(external)
-            .map(|(nat, ip)| (nat, IpAddr::from(ip))),
+        nats: addresses
+            .into_iter()
+            .filter_map(|ip| Some((nat?, ip)))
+            .collect(),
+        nat64: translates.then_some(NAT64),
+        gives_ports: place.gives_port,
         v6: match access {
             _ if families == Families::BrokenV6 => V6::Broken,
             Access::Open => V6::Plain,
             _ => V6::Firewall(FLOW_TIMEOUT),
         },
-        udp_blocked: access == Access::UdpBlocked,
+        exit: access.exit(),
         up: link,
         down: link,
     }
+}
+
+/// The addresses of so many NATs behind the one at this address, of those that RFC 6598 keeps for what is between a carrier's
+/// router and its customers'.
+fn between([.., last]: [u8; 4], nats: usize) -> Vec<IpAddr> {
+    let numbers = (2..).take(nats);
+    numbers.map(|n| IpAddr::from([100, 64, last, n])).collect()
 }

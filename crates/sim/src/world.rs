@@ -31,7 +31,7 @@ pub enum Fault {
     Open(Hole),
     /// It closes.
     Close(Hole),
-    /// The NAT of a site restarts.
+    /// The NATs of a site restart.
     Rebind(SiteId),
     /// The relay's process dies.
     KillRelay(HostId),
@@ -97,7 +97,7 @@ impl World {
     }
     /// Starts a node.
     pub fn add_node(&mut self, mut node: NodeShell) {
-        node.turn(&mut self.net);
+        node.ask_gateway(&mut self.net);
         self.programs.insert(node.host(), Program::Node(node));
     }
     /// Starts a relay, and says how it is started again.
@@ -182,7 +182,10 @@ impl World {
         match fault {
             Fault::Open(hole) => self.net.open_hole(hole),
             Fault::Close(hole) => self.net.close_hole(hole),
-            Fault::Rebind(site) => self.net.rebind_nat(site),
+            Fault::Rebind(site) => {
+                self.net.rebind_nat(site);
+                self.gateway_began_anew(site);
+            }
             Fault::KillRelay(host) | Fault::KillStun(host) => self.net.set_alive(host, false),
             Fault::StartRelay(host) => {
                 if let Some((lives, restart)) = self.restarts.get_mut(&host) {
@@ -217,6 +220,21 @@ impl World {
                         node.moved(&mut self.net);
                     }
                 }
+                self.gateway_began_anew(site);
+            }
+        }
+    }
+
+    /// The nodes of a site hear that its gateway has forgotten what it gave them (RFC 6887 section 14.1). Who sleeps hears of it
+    /// on waking up.
+    fn gateway_began_anew(&mut self, site: SiteId) {
+        for (host, program) in &mut self.programs {
+            if let Program::Node(node) = program
+                && self.net.site_of(*host) == site
+                && !self.asleep.contains_key(host)
+            {
+                self.net.at_work(*host);
+                node.ask_gateway(&mut self.net);
             }
         }
     }
@@ -273,6 +291,11 @@ impl World {
         self.deliver(host, Happening::Wake);
         for what in sleeper.kept {
             self.deliver(host, what);
+        }
+        // What a gateway says of itself it repeats for minutes (RFC 6887 section 14.1.1), and longer sleeps are noticed.
+        if let Some(Program::Node(node)) = self.programs.get_mut(&host) {
+            self.net.at_work(host);
+            node.ask_gateway(&mut self.net);
         }
     }
 

@@ -129,13 +129,15 @@ fn whatever_the_families_the_best_path_is_found_and_carries() {
         for client in Families::ALL {
             for agent in Families::ALL {
                 let (mut s, peer) = tunnel(setup((access, client), (access, agent)));
-                let place = |families| Place { access, families };
+                let place = |families| Place::from(access).families(families);
                 let expected = Some(expected_path(place(client), place(agent)));
                 let cell = format!("{access:?}: {client:?}, {agent:?}");
                 assert_eq!(s.paths(peer), (expected, expected), "{cell}\n{}", s.story());
                 moves_bytes(&mut s, peer);
-                // Of two families that work, the one without a NAT.
-                if direct_possible(place(client), place(agent)) {
+                // Of two families that work, the one without a NAT. But where both see the relay through translators, what it
+                // sees of them is tried first, and a path that is no faster is no reason to leave one that works.
+                let translated = [client, agent] == [Families::Nat64; 2];
+                if direct_possible(place(client), place(agent)) && !translated {
                     let six = client.v6_works() && agent.v6_works();
                     assert!(both_over(&mut s, six), "{cell}\n{}", s.story());
                 }
@@ -258,10 +260,7 @@ fn carried(agents_side: bool, from: Families, to: Families) {
     s.begin(peer, Task::Download(2 * MIB));
     s.world.run_for(ms(100));
     let host = if agents_side { s.agent } else { s.client };
-    let place = Place {
-        access,
-        families: to,
-    };
+    let place = Place::from(access).families(to);
     let network = site(
         "elsewhere",
         place,

@@ -8,23 +8,22 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 use byway_sim::model::{Access, direct_possible};
 use byway_sim::net::link::LinkConfig;
-use byway_sim::net::{HostId, SiteConfig, SiteId, V6};
-use byway_sim::scene::{Scene, Setup};
+use byway_sim::net::{HostId, SiteId};
+use byway_sim::scene::{Scene, Setup, site};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::Note;
 use common::{ms, percentile, scene, secs};
 
 /// A network to go to, and the address the host gets there.
 fn network(s: &mut Scene, access: Access, n: u8) -> (SiteId, IpAddr) {
-    let external = IpAddr::from([203, 0, 113, 100 + n]);
-    let site = s.world.net.add_site(SiteConfig {
-        name: format!("network {n}"),
-        nat: access.nat().map(|nat| (nat, external)),
-        v6: V6::Plain,
-        udp_blocked: access == Access::UdpBlocked,
-        up: LinkConfig::default(),
-        down: LinkConfig::default(),
-    });
+    let name = format!("network {n}");
+    let of = site(
+        &name,
+        access,
+        Some([203, 0, 113, 100 + n]),
+        LinkConfig::default(),
+    );
+    let site = s.world.net.add_site(of);
     let inside = if access == Access::Open {
         IpAddr::from([203, 0, 113, 200 + n])
     } else {

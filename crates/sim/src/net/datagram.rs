@@ -36,22 +36,15 @@ impl Network {
             );
             return;
         }
-        if site.config.udp_blocked {
+        let to = site.behind_prefix(to);
+        if !site.config.exit.udp_to(to.port()) {
             return self.fate("blocked", Some(from), to, &data);
         }
-        let external = match &mut site.nat {
-            Some(nat) if from.is_ipv4() => nat.outbound(self.now, from, to),
-            _ => from,
-        };
-        if let Some(firewall) = &mut site.firewall
-            && from.is_ipv6()
-        {
-            firewall.outbound(self.now, from, to);
-        }
-        if let Some(nat) = &site.nat
-            && nat.external() == to.ip()
-        {
-            if !nat.config().hairpin {
+        let external = site.outbound(self.now, from, to);
+        if let Some(at) = site.nats.iter().position(|nat| nat.external() == to.ip()) {
+            // A router between two others turns nothing around here.
+            let turns = at + 1 == site.nats.len() && site.nats[at].config().hairpin;
+            if !turns {
                 return self.fate("no hairpin", Some(from), to, &data);
             }
             self.queue.push(
@@ -147,36 +140,25 @@ impl Network {
         from_site: SiteId,
         site_id: SiteId,
         from: SocketAddr,
-        mut to: SocketAddr,
+        to: SocketAddr,
         data: Bytes,
     ) -> Step {
         let site = &mut self.sites[site_id.0 as usize];
-        if site.config.udp_blocked {
+        if !site.config.exit.some_udp() {
             self.fate("blocked", Some(from), to, &data);
             return Step::Inside;
         }
-        if let Some(nat) = &mut site.nat
-            && to.is_ipv4()
-        {
-            match nat.inbound(self.now, to.port(), from) {
-                Ok(internal) => to = internal,
-                Err(Refused::NoMapping) => {
-                    self.fate("no mapping", Some(from), to, &data);
-                    return Step::Inside;
-                }
-                Err(Refused::Filtered) => {
-                    self.fate("filtered", Some(from), to, &data);
-                    return Step::Inside;
-                }
+        let (from, to) = match site.inbound(self.now, from, to) {
+            Ok(inside) => inside,
+            Err(Refused::NoMapping) => {
+                self.fate("no mapping", Some(from), to, &data);
+                return Step::Inside;
             }
-        }
-        if let Some(firewall) = &site.firewall
-            && to.is_ipv6()
-            && !firewall.lets_in(self.now, to, from)
-        {
-            self.fate("filtered", Some(from), to, &data);
-            return Step::Inside;
-        }
+            Err(Refused::Filtered) => {
+                self.fate("filtered", Some(from), to, &data);
+                return Step::Inside;
+            }
+        };
         match site.lan.get(&to.ip()).copied() {
             Some(host) => self.deliver(from_site, host, from, to, data),
             None => Step::Inside,

@@ -1,17 +1,17 @@
 //! The network: sites with access links and NATs, hosts inside them, and everything that is under way.
 //!
-//! A *site* is a place with one access link and, perhaps, a NAT: a flat, an office, a data centre. Hosts live in sites.
+//! A *site* is a place with one access link and, perhaps, NATs and a firewall: a flat, an office, a data centre. Hosts live in sites.
 //! Sites meet in a core that is instantaneous and never loses; all delay, loss and rate is in the access links. A
 //! datagram takes three steps, each at its own time:
 //!
-//! 1. **leave**: the site's firewall and NAT (outbound), then the uplink;
+//! 1. **leave**: the site's firewall and NATs (outbound), then the uplink;
 //! 2. **cross**: the core finds the destination's site (holes are here), then that site's downlink;
-//! 3. **arrive**: the NAT (inbound), then the host.
+//! 3. **arrive**: the NATs (inbound), then the host.
 //!
 //! Hosts of one site reach each other over its LAN without any of that. Byte pipes (TCP) are in [`pipe`].
 //!
-//! A NAT is IPv4's alone. IPv6 addresses are public, behind a firewall if the site has one; a site with broken IPv6 gives
-//! its hosts addresses to which nobody finds a way.
+//! NATs are IPv4's alone, but for what NAT64 takes there. IPv6 addresses are public, behind a firewall if the site has one; a
+//! site with broken IPv6 gives its hosts addresses to which nobody finds a way.
 //!
 //! An attacker's network is no different, but it may do what real ones can: send with any source address
 //! ([`Network::send_spoofed`]), and listen to the core ([`Network::tap`]).
@@ -20,25 +20,31 @@
 //! clock to it and returns what a host must hear of.
 
 mod datagram;
+mod exit;
 mod firewall;
 pub mod link;
 pub mod nat;
 pub mod pipe;
 mod queue;
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use byway_core::discovery::Prefix;
 
 use crate::rng::Rng;
 use crate::trace::Trace;
+pub use exit::Exit;
 use firewall::Firewall;
 use link::{Link, LinkConfig};
-use nat::{Nat, NatConfig};
+use nat::Nat;
 use pipe::{PipeId, Pipes, Side};
 use queue::Queue;
+use site::Site;
+pub use site::{SiteConfig, V6};
 
 /// One host.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -47,35 +53,6 @@ pub struct HostId(pub u32);
 /// One site.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SiteId(pub u32);
-
-/// How a site is connected.
-#[derive(Clone, Debug)]
-pub struct SiteConfig {
-    /// For traces.
-    pub name: String,
-    /// The NAT in front of its hosts; none: the hosts' addresses are public.
-    pub nat: Option<(NatConfig, IpAddr)>,
-    /// What stands in front of its hosts' IPv6 addresses.
-    pub v6: V6,
-    /// A firewall drops all UDP in both directions (inside the site UDP works).
-    pub udp_blocked: bool,
-    /// From the site to the core.
-    pub up: LinkConfig,
-    /// From the core to the site.
-    pub down: LinkConfig,
-}
-
-/// What a site does with IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum V6 {
-    /// It carries it as it is.
-    #[default]
-    Plain,
-    /// A stateful firewall stands in front of it, which forgets a flow after this time.
-    Firewall(Duration),
-    /// Its hosts' addresses lead nowhere: what they send goes out, and nothing ever comes back.
-    Broken,
-}
 
 /// Which traffic a hole swallows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,16 +154,6 @@ enum Event {
 }
 
 #[derive(Debug)]
-struct Site {
-    config: SiteConfig,
-    nat: Option<Nat>,
-    firewall: Option<Firewall>,
-    up: Link,
-    down: Link,
-    lan: BTreeMap<IpAddr, HostId>,
-}
-
-#[derive(Debug)]
 struct Host {
     site: SiteId,
     addrs: Vec<IpAddr>,
@@ -195,17 +162,6 @@ struct Host {
     /// False: the process is dead; the machine answers pipes with a reset and UDP with nothing.
     alive: bool,
     wake: Option<Duration>,
-}
-
-impl Site {
-    /// True if a host's own address is its address outside too.
-    fn is_public(&self, addr: IpAddr) -> bool {
-        if addr.is_ipv4() {
-            self.nat.is_none()
-        } else {
-            self.config.v6 != V6::Broken
-        }
-    }
 }
 
 /// What [`Network::step`] found.
@@ -322,13 +278,20 @@ impl Network {
     pub fn add_site(&mut self, config: SiteConfig) -> SiteId {
         let id = SiteId(self.sites.len() as u32);
         let label = |what: &str| format!("{what} {}", id.0);
-        if let Some((_, external)) = config.nat {
-            self.public.insert(external, id);
+        if let Some((_, external)) = config.nats.last() {
+            self.public.insert(*external, id);
         }
+        let last = config.nats.len().saturating_sub(1);
+        let nats = config.nats.iter().enumerate().map(|(n, (nat, external))| {
+            let label = if n == last {
+                label("nat")
+            } else {
+                format!("{} before {n}", label("nat"))
+            };
+            Nat::new(*nat, *external, self.rng(&label))
+        });
         self.sites.push(Site {
-            nat: config
-                .nat
-                .map(|(nat, external)| Nat::new(nat, external, self.rng(&label("nat")))),
+            nats: nats.collect(),
             firewall: match config.v6 {
                 V6::Firewall(timeout) => Some(Firewall::new(timeout)),
                 V6::Plain | V6::Broken => None,
@@ -417,8 +380,8 @@ impl Network {
         up.delay = delay;
         down.delay = delay;
     }
-    /// A site gets another public address of this family: that of its NAT, which starts anew, or, where there is none, that
-    /// of its one host. What is sent to the old one arrives nowhere.
+    /// A site gets another public address of this family: that of its last NAT, which starts anew, or, where there is none,
+    /// that of its one host. What is sent to the old one arrives nowhere.
     pub fn readdress(&mut self, site: SiteId, ip: IpAddr) {
         let text = format!("site {} is at {ip}", site.0);
         self.trace.say(self.now, "readdress", text);
@@ -429,7 +392,7 @@ impl Network {
         let place = &mut self.sites[site.0 as usize];
         let same_family = |old: &IpAddr| old.is_ipv4() == ip.is_ipv4();
         let one = place.lan.iter().find(|(old, _)| same_family(old));
-        if let Some(nat) = &mut place.nat
+        if let Some(nat) = place.nats.last_mut()
             && ip.is_ipv4()
         {
             *nat = Nat::new(nat.config(), ip, rng);
@@ -444,25 +407,40 @@ impl Network {
         }
         self.pipes_cut(site, |from| same_family(&from));
     }
-    /// Restarts a site's NAT, and its firewall: all mappings are gone, of datagrams and of pipes; new ones get other ports.
+    /// Restarts a site's NATs, and its firewall: all mappings are gone, of datagrams and of pipes; new ones get other ports.
     pub fn rebind_nat(&mut self, site: SiteId) {
         let text = format!("NAT of site {}", site.0);
         self.trace.say(self.now, "rebind", text);
         let place = &mut self.sites[site.0 as usize];
-        if let Some(nat) = &mut place.nat {
+        for nat in &mut place.nats {
             nat.rebind();
         }
         if let Some(firewall) = &mut place.firewall {
             firewall.restart();
         }
-        let (v4, v6) = (place.nat.is_some(), place.firewall.is_some());
+        let (v4, v6) = (!place.nats.is_empty(), place.firewall.is_some());
         self.pipes_cut(site, |from| if from.is_ipv4() { v4 } else { v6 });
     }
-    /// True if the site's NAT would let a datagram from `from` in at its external port `port` now.
+    /// True if the site's NATs would let a datagram from `from` in at its external port `port` now.
     pub fn lets_in(&self, site: SiteId, port: u16, from: SocketAddr) -> bool {
-        let nat = &self.sites[site.0 as usize].nat;
-        nat.as_ref()
-            .is_none_or(|nat| nat.lets_in(self.now, port, from))
+        self.sites[site.0 as usize].lets_in(self.now, port, from)
+    }
+    /// A host asks its gateway for a port that leads to one of its own (RFC 6887): where that leads in from, if it gives one.
+    /// Behind a second NAT it is an address between the two. Until the NAT restarts it is the host's.
+    pub fn map_port(&mut self, host: HostId, port: u16) -> Option<SocketAddr> {
+        let own = self.addrs(host).iter().find(|addr| addr.is_ipv4()).copied();
+        let site = &mut self.sites[self.hosts[host.0 as usize].site.0 as usize];
+        let gateway = site.nats.first_mut().filter(|_| site.config.gives_ports)?;
+        let external = gateway.give(SocketAddr::new(own?, port));
+        let text = format!("host {} has {external}", host.0);
+        self.trace.say(self.now, "port", text);
+        Some(external)
+    }
+    /// What the resolver of a host that has no IPv4 says of how IPv4 is reached (RFC 7050).
+    pub fn nat64(&self, host: HostId) -> Option<Prefix> {
+        let has_v4 = self.addrs(host).iter().any(IpAddr::is_ipv4);
+        let site = &self.sites[self.site_of(host).0 as usize];
+        site.config.nat64.filter(|_| !has_v4)
     }
     /// Opens a black hole.
     pub fn open_hole(&mut self, hole: Hole) {

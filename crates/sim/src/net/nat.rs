@@ -4,6 +4,9 @@
 //! address or address and port too. Each mapping remembers the destinations it was used for; the filtering behaviour
 //! (section 5) says which sources may answer. Mapping and permission alike live for `timeout` after the last outbound
 //! datagram (section 4.3, REQ-6: outbound refresh).
+//!
+//! A port may be given to an inner endpoint that asks for it ([`Nat::give`]): then everyone gets in there. As on most routers
+//! that is a rule for what comes in: what the endpoint sends to who has not called is mapped as ever.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,8 +30,11 @@ pub enum Dependence {
 pub enum Ports {
     /// The internal port, or the next free one.
     Preserving,
-    /// The last one plus a delta.
-    Sequential(u16),
+    /// The internal port for the first mapping of it, random ones for the others (RFC 4787 section 4.2.1: preservation
+    /// without overloading).
+    PreservingOnce,
+    /// The last one plus a delta, which is not 0.
+    Sequential(i16),
     /// Random.
     Random,
 }
@@ -100,6 +106,14 @@ impl NatConfig {
     }
 }
 
+/// A port that an inner endpoint asked for (RFC 6887): whoever calls it gets in.
+#[derive(Debug)]
+struct Given {
+    internal: SocketAddr,
+    /// Who has called it, and when something last passed between the two: what is sent back to them leaves from the port.
+    callers: BTreeMap<SocketAddr, Duration>,
+}
+
 /// What of the destination a mapping belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Towards {
@@ -147,6 +161,8 @@ pub struct Nat {
     mappings: BTreeMap<u16, Mapping>,
     /// (internal, towards) -> external port.
     index: BTreeMap<(SocketAddr, Towards), u16>,
+    /// By external port.
+    given: BTreeMap<u16, Given>,
     /// After a rebinding, ports are not preserved, or nothing would have changed.
     rebound: bool,
 }
@@ -162,6 +178,7 @@ impl Nat {
             last_port,
             mappings: BTreeMap::new(),
             index: BTreeMap::new(),
+            given: BTreeMap::new(),
             rebound: false,
         }
     }
@@ -186,11 +203,20 @@ impl Nat {
         remote: SocketAddr,
     ) -> SocketAddr {
         self.expire(now);
+        let answers = |given: &Given| given.internal == internal;
+        for (port, given) in self.given.iter_mut().filter(|(_, g)| answers(g)) {
+            if let Some(last) = given.callers.get_mut(&remote) {
+                *last = now;
+                return SocketAddr::new(self.external, *port);
+            }
+        }
         let towards = Towards::of(self.config.mapping, remote);
         let port = match self.index.get(&(internal, towards)) {
             Some(port) => *port,
             None => {
-                let port = self.choose_port(internal.port());
+                // One port for all is the port that was given.
+                let given = self.given_to(internal).filter(|_| towards == Towards::Any);
+                let port = given.unwrap_or_else(|| self.choose_port(internal.port()));
                 self.index.insert((internal, towards), port);
                 let mapping = Mapping {
                     internal,
@@ -218,6 +244,10 @@ impl Nat {
         remote: SocketAddr,
     ) -> Result<SocketAddr, Refused> {
         self.expire(now);
+        if let Some(given) = self.given.get_mut(&port) {
+            given.callers.insert(remote, now);
+            return Ok(given.internal);
+        }
         let mapping = self.mappings.get(&port).ok_or(Refused::NoMapping)?;
         let from = Towards::of(self.config.filtering, remote);
         if mapping.permitted.contains_key(&from) {
@@ -227,24 +257,47 @@ impl Nat {
         }
     }
 
-    /// True if a datagram from `remote` to an external port would be let in now.
-    pub fn lets_in(&self, now: Duration, port: u16, remote: SocketAddr) -> bool {
+    /// Where a datagram from `remote` to an external port would go now, if it is let in.
+    pub fn leads_to(&self, now: Duration, port: u16, remote: SocketAddr) -> Option<SocketAddr> {
+        if let Some(given) = self.given.get(&port) {
+            return Some(given.internal);
+        }
         let from = Towards::of(self.config.filtering, remote);
         let live = |last: Duration| now.saturating_sub(last) < self.config.timeout;
-        self.mappings
-            .get(&port)
-            .is_some_and(|m| live(m.last_out) && m.permitted.get(&from).is_some_and(|at| live(*at)))
+        let mapping = self.mappings.get(&port).filter(|m| live(m.last_out))?;
+        let permitted = mapping.permitted.get(&from).is_some_and(|at| live(*at));
+        permitted.then_some(mapping.internal)
+    }
+
+    /// Gives an inner endpoint a port by which everyone reaches it, for as long as the NAT does not restart: the one it has
+    /// already, the one that all see it at (RFC 6887 section 11.3), its own, or another one.
+    pub fn give(&mut self, internal: SocketAddr) -> SocketAddr {
+        let had = self.given_to(internal);
+        let seen = || self.index.get(&(internal, Towards::Any)).copied();
+        let own = || Some(internal.port()).filter(|port| !self.rebound && !self.is_taken(*port));
+        let port = had.or_else(seen).or_else(own);
+        let port = port.unwrap_or_else(|| self.choose_port(internal.port()));
+        self.given.entry(port).or_insert_with(|| Given {
+            internal,
+            callers: BTreeMap::new(),
+        });
+        SocketAddr::new(self.external, port)
     }
 
     /// The NAT restarts: every mapping is gone, and new ones get other ports.
     pub fn rebind(&mut self) {
         self.mappings.clear();
         self.index.clear();
+        self.given.clear();
         self.rebound = true;
     }
 
     fn expire(&mut self, now: Duration) {
         let timeout = self.config.timeout;
+        for given in self.given.values_mut() {
+            let live = |last: &Duration| now.saturating_sub(*last) < timeout;
+            given.callers.retain(|_, last| live(last));
+        }
         let index = &mut self.index;
         self.mappings.retain(|_, m| {
             m.permitted
@@ -257,14 +310,34 @@ impl Nat {
         });
     }
 
+    fn given_to(&self, internal: SocketAddr) -> Option<u16> {
+        let mut given = self.given.iter();
+        let own = given.find(|(_, given)| given.internal == internal);
+        own.map(|(port, _)| *port)
+    }
+
+    fn is_taken(&self, port: u16) -> bool {
+        self.mappings.contains_key(&port) || self.given.contains_key(&port)
+    }
+
     fn choose_port(&mut self, internal: u16) -> u16 {
+        let preserves = !self.rebound
+            && match self.config.ports {
+                Ports::Preserving => true,
+                Ports::PreservingOnce => !self.is_taken(internal),
+                Ports::Sequential(_) | Ports::Random => false,
+            };
         let mut port = match self.config.ports {
-            Ports::Preserving if !self.rebound => internal,
-            Ports::Sequential(delta) => self.last_port.wrapping_add(delta),
-            Ports::Preserving | Ports::Random => self.rng.between(1024, 65_535) as u16,
+            _ if preserves => internal,
+            Ports::Sequential(delta) => self.last_port.wrapping_add_signed(delta),
+            _ => self.rng.between(1024, 65_535) as u16,
         };
-        while port < 1024 || self.mappings.contains_key(&port) {
-            port = port.wrapping_add(1);
+        let onwards = match self.config.ports {
+            Ports::Sequential(delta) => delta.signum(),
+            _ => 1,
+        };
+        while port < 1024 || self.is_taken(port) {
+            port = port.wrapping_add_signed(onwards);
         }
         self.last_port = port;
         port
@@ -385,10 +458,10 @@ mod tests {
         let port = n.outbound(T0, addr(IN), addr(A)).port();
         for (at, remote) in [(0, A), (29, A), (29, A2), (30, A)] {
             let at = Duration::from_secs(at);
-            let looked = n.lets_in(at, port, addr(remote));
-            assert_eq!(looked, n.inbound(at, port, addr(remote)).is_ok(), "{at:?}");
+            let looked = n.leads_to(at, port, addr(remote));
+            assert_eq!(looked, n.inbound(at, port, addr(remote)).ok(), "{at:?}");
         }
-        assert!(!n.lets_in(T0, port, addr(A)), "gone for good");
+        assert_eq!(n.leads_to(T0, port, addr(A)), None, "gone for good");
     }
 
     #[test]
@@ -412,13 +485,57 @@ mod tests {
     }
 
     #[test]
-    fn sequential_ports_follow_the_delta() {
-        let mut config = NatConfig::symmetric();
-        config.ports = Ports::Sequential(2);
+    fn sequential_ports_follow_the_delta_up_and_down() {
+        for delta in [2, -3] {
+            let mut config = NatConfig::symmetric();
+            config.ports = Ports::Sequential(delta);
+            let mut n = nat(config);
+            let a = n.outbound(T0, addr(IN), addr(A)).port();
+            let b = n.outbound(T0, addr(IN), addr(B)).port();
+            assert_eq!(b, a.wrapping_add_signed(delta));
+        }
+    }
+
+    #[test]
+    fn a_port_is_preserved_for_the_first_destination_alone_while_that_holds_it() {
+        let mut config = NatConfig::symmetric().timeout(Duration::from_secs(30));
+        config.ports = Ports::PreservingOnce;
         let mut n = nat(config);
-        let a = n.outbound(T0, addr(IN), addr(A)).port();
-        let b = n.outbound(T0, addr(IN), addr(B)).port();
-        assert_eq!(b, a + 2);
+        assert_eq!(n.outbound(T0, addr(IN), addr(A)).port(), 5000);
+        let other = n.outbound(Duration::from_secs(20), addr(IN), addr(B));
+        assert!(![4999, 5000, 5001].contains(&other.port()), "{other}");
+        let later = Duration::from_secs(30);
+        assert_eq!(n.outbound(later, addr(IN), addr(A2)).port(), 5000);
+        assert_eq!(n.outbound(later, addr(IN), addr(B)), other);
+    }
+
+    #[test]
+    fn a_port_that_was_asked_for_lets_everyone_in_and_is_where_their_answers_come_from() {
+        let mut n = nat(NatConfig::symmetric());
+        let given = n.give(addr(IN));
+        assert_eq!(given, addr("203.0.113.7:5000"), "its own, if it is free");
+        assert_eq!(n.give(addr(IN)), given, "asked for again it is the same");
+        assert_ne!(n.outbound(T0, addr(IN), addr(B)), given, "nobody called");
+        assert_eq!(n.leads_to(T0, given.port(), addr(A)), Some(addr(IN)));
+        assert_eq!(n.inbound(T0, given.port(), addr(A)), Ok(addr(IN)));
+        assert_eq!(n.outbound(T0, addr(IN), addr(A)), given);
+        assert_ne!(n.outbound(T0, addr(IN), addr(A2)), given);
+        n.rebind();
+        let gone = n.inbound(T0, given.port(), addr(A));
+        assert_eq!(gone, Err(Refused::NoMapping));
+        assert_ne!(n.give(addr(IN)), given);
+    }
+
+    #[test]
+    fn a_port_that_all_see_is_the_one_that_is_given() {
+        let mut n = nat(NatConfig::port_restricted().random_ports());
+        let seen = n.outbound(T0, addr(IN), addr(A));
+        assert_eq!(n.give(addr(IN)), seen);
+        assert_eq!(n.inbound(T0, seen.port(), addr(B)), Ok(addr(IN)));
+        assert_eq!(n.outbound(T0, addr(IN), addr(A2)), seen);
+        let mut n = nat(NatConfig::port_restricted().random_ports());
+        let given = n.give(addr(IN));
+        assert_eq!(n.outbound(T0, addr(IN), addr(A)), given, "asked for first");
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! rest waits unsent in the sender's kernel; whoever cares how long asks [`Network::pipe_room`] first, as a program does
 //! that has set TCP_NOTSENT_LOWAT.
 //!
+//! A pipe may lead through a proxy at the site's border. It is one pipe all the same, with one window from end to end: a proxy
+//! that keeps up and holds back nothing.
+//!
 //! UDP firewalls let pipes pass, and NATs too until they restart: that is why the TLS link exists. A NAT that has
 //! forgotten a pipe drops what comes from outside; what comes from inside gets a new port, at which the other end knows
 //! of no connection and answers with a reset. So the inside learns of it as soon as it says something, the outside when
@@ -20,7 +23,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Event, Happening, HostId, Network, SiteId};
+use super::exit::Exit;
+use super::{Event, Happening, HostId, LAN_DELAY, Network, SiteId};
 use crate::rng::Rng;
 
 /// One pipe, never reused.
@@ -81,8 +85,11 @@ struct Pipe {
     closed: [bool; 2],
     /// The dialler's NAT has forgotten it.
     cut: bool,
-    /// The dialler's host is elsewhere, at another address: nothing gets through, and nobody says so.
+    /// The dialler's host is elsewhere, at another address, or its network lets out no such pipe: nothing gets through, and nobody
+    /// says so.
     astray: bool,
+    /// How far the dialler is from the proxy on the way, one way; nothing without one.
+    beyond: Duration,
 }
 
 #[derive(Debug)]
@@ -157,14 +164,35 @@ impl Pipes {
 impl Network {
     /// Dials a pipe; [`Happening::PipeConnected`] or [`Happening::PipeBroken`] follows.
     pub fn pipe_connect(&mut self, host: HostId, to: SocketAddr) -> PipeId {
+        let site = &self.sites[self.site_of(host).0 as usize];
+        let to = site.behind_prefix(to);
+        let barred = !site.config.exit.tcp_to(to.port());
+        self.pipe_dial(host, to, barred, None)
+    }
+    /// Dials a pipe by way of the proxy at the border of the host's site: it is connected a round trip to the proxy, one more for
+    /// the question and one to the other end later. Where there is no proxy nobody answers.
+    pub fn pipe_connect_by_proxy(&mut self, host: HostId, to: SocketAddr) -> PipeId {
+        let site = &self.sites[self.site_of(host).0 as usize];
+        let barred = site.config.exit != Exit::Proxy;
+        self.pipe_dial(host, to, barred, Some(LAN_DELAY))
+    }
+
+    /// `beyond`: how long it takes to the proxy on the way, one way.
+    fn pipe_dial(
+        &mut self,
+        host: HostId,
+        to: SocketAddr,
+        barred: bool,
+        beyond: Option<Duration>,
+    ) -> PipeId {
         let id = PipeId(self.pipes.next);
         self.pipes.next += 1;
         // What the other end sees: the site's public address, and a port of its own for each pipe.
         let site = &self.sites[self.site_of(host).0 as usize];
         let own = self.addrs(host).iter();
         let own = own.copied().find(|own| own.is_ipv4() == to.is_ipv4());
-        let ip = match &site.nat {
-            Some(nat) if to.is_ipv4() => nat.external(),
+        let ip = match site.external() {
+            Some(external) if to.is_ipv4() => external,
             _ => own.unwrap_or(to.ip()),
         };
         let port = 30_000 + (id.0 % 30_000) as u16;
@@ -180,10 +208,13 @@ impl Network {
             lanes,
             closed: [false; 2],
             cut: false,
-            astray: false,
+            astray: barred,
+            beyond: beyond.unwrap_or_default(),
         };
         self.pipes.all.insert(id, pipe);
-        self.pipe_schedule(id, Side::Dialler, self.now);
+        // A round trip to the proxy. The question and its answer then take the way that all else takes.
+        let begins = self.now + beyond.unwrap_or_default() * 2;
+        self.pipe_schedule(id, Side::Dialler, begins);
         id
     }
     /// Sends a message.
@@ -242,6 +273,7 @@ impl Network {
         let here = self.hosts[pipe.dialler.0 as usize].site;
         let cut = pipe.cut;
         let astray = pipe.astray;
+        let beyond = pipe.beyond;
         let from_ip = pipe.from.ip();
         let route = there.map(|there| match side {
             Side::Dialler => (here, there),
@@ -279,8 +311,8 @@ impl Network {
             lane.unacknowledged.pop_front();
         }
         let (from, to) = (from.0 as usize, to.0 as usize);
-        let delay = self.sites[from].up.config.delay + self.sites[to].down.config.delay;
-        let back = self.sites[to].up.config.delay + self.sites[from].down.config.delay;
+        let delay = self.sites[from].up.config.delay + self.sites[to].down.config.delay + beyond;
+        let back = self.sites[to].up.config.delay + self.sites[from].down.config.delay + beyond;
         let loss =
             1.0 - (1.0 - self.sites[from].up.config.loss) * (1.0 - self.sites[to].down.config.loss);
         while lane.under_way() < WINDOW

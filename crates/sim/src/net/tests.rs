@@ -6,6 +6,9 @@
     reason = "a run needs one instant to start from; nothing depends on which"
 )]
 
+mod sites;
+
+use super::nat::NatConfig;
 use super::*;
 
 const PORT: u16 = 7000;
@@ -27,16 +30,13 @@ struct Lab {
 /// A public host, and one behind the given NAT.
 fn lab(nat: NatConfig) -> Lab {
     let mut net = Network::new(Instant::now(), 1, Trace::new(200));
-    let place = |name: &str, nat| SiteConfig {
+    let place = |name: &str, nats| SiteConfig {
         name: name.to_owned(),
-        nat,
-        v6: V6::Plain,
-        udp_blocked: false,
-        up: LinkConfig::default(),
-        down: LinkConfig::default(),
+        nats,
+        ..SiteConfig::default()
     };
-    let cloud = net.add_site(place("cloud", None));
-    let flat = net.add_site(place("flat", Some((nat, ip("203.0.113.1")))));
+    let cloud = net.add_site(place("cloud", Vec::new()));
+    let flat = net.add_site(place("flat", vec![(nat, ip("203.0.113.1"))]));
     let open = net.add_host(cloud, vec![ip("198.51.100.1")], &[PORT]);
     let home = net.add_host(flat, vec![ip("10.0.0.2")], &[PORT]);
     Lab { net, open, home }
@@ -109,7 +109,7 @@ fn a_hole_swallows_one_direction_and_one_kind_only_and_ends() {
 #[test]
 fn a_blocked_site_passes_no_udp_but_connects_pipes() {
     let mut lab = lab(NatConfig::full_cone());
-    lab.net.sites[1].config.udp_blocked = true;
+    lab.net.sites[1].config.exit = Exit::Tcp;
     lab.net
         .send(lab.home, PORT, addr(RELAY), Bytes::from_static(b"x"));
     let pipe = lab.net.pipe_connect(lab.home, addr(RELAY));
@@ -211,11 +211,7 @@ fn a_datagram_with_a_false_source_arrives_with_it_and_is_counted_for_its_real_on
     let net = &mut lab.net;
     let cafe = net.add_site(SiteConfig {
         name: "cafe".to_owned(),
-        nat: None,
-        v6: V6::Plain,
-        udp_blocked: false,
-        up: LinkConfig::default(),
-        down: LinkConfig::default(),
+        ..SiteConfig::default()
     });
     let attacker = net.add_host(cafe, vec![ip("192.0.2.66")], &[PORT]);
     net.tap(cafe);
@@ -343,12 +339,9 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
         let mut hosts = Vec::new();
         for i in 1..3u8 {
             let site = net.add_site(SiteConfig {
-                name: String::new(),
-                nat: None,
-                v6: V6::Plain,
-                udp_blocked: false,
                 up: lossy,
                 down: lossy,
+                ..SiteConfig::default()
             });
             hosts.push(net.add_host(site, vec![IpAddr::from([192, 0, 2, i])], &[PORT]));
         }

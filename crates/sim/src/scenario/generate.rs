@@ -45,15 +45,23 @@ impl Scenario {
         let client = rng.pick(&Access::ALL);
         let agent = rng.pick(&Access::ALL);
         let families = |rng: &mut Rng| match rng.below(20) {
-            0..=12 => Families::V4,
-            13..=15 => Families::Both,
-            16..=17 => Families::BrokenV6,
+            0..=11 => Families::V4,
+            12..=14 => Families::Both,
+            15..=16 => Families::BrokenV6,
+            17..=18 => Families::Nat64,
             _ => Families::V6,
         };
         let (client_ip, agent_ip) = (families(&mut rng), families(&mut rng));
+        // Where there is a NAT, and something comes in by it at all.
+        let gives = |rng: &mut Rng, access: Access, families: Families| {
+            let may = access.routers() > 0 && access.exit().every_udp() && families.has_v4();
+            may && rng.chance(0.2)
+        };
+        let client_port = gives(&mut rng, client, client_ip);
+        let agent_port = gives(&mut rng, agent, agent_ip);
         let links = match rng.below(10) {
             0 => LinkMode::Tls,
-            1 if client != Access::UdpBlocked => LinkMode::Udp,
+            1 if !client.is_tls_only() => LinkMode::Udp,
             _ => LinkMode::Auto,
         };
         let (mut client_link, mut agent_link) = (link(&mut rng), link(&mut rng));
@@ -69,6 +77,8 @@ impl Scenario {
             agent,
             client_ip,
             agent_ip,
+            client_port,
+            agent_port,
             client_link,
             agent_link,
             links,
@@ -179,6 +189,7 @@ fn lasts(rng: &mut Rng, what: Trouble) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Place;
 
     #[test]
     fn a_seed_always_makes_the_same_scenario_and_seeds_differ() {
@@ -200,6 +211,24 @@ mod tests {
         }
         for what in Trouble::ALL {
             assert!(seen.contains(&what), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_network_comes_on_both_sides_with_all_families_and_with_given_ports() {
+        let setups: Vec<Setup> = (0..1_000).map(|n| Scenario::generate(n).setup).collect();
+        let places = setups.iter().map(|s| [s.client_place(), s.agent_place()]);
+        let all: Vec<[Place; 2]> = places.collect();
+        for side in 0..2 {
+            let there = |is: &dyn Fn(Place) -> bool| all.iter().any(|of| is(of[side]));
+            for access in Access::ALL {
+                assert!(there(&|place| place.access == access), "{access:?}");
+            }
+            for families in Families::ALL {
+                assert!(there(&|place| place.families == families), "{families:?}");
+            }
+            let hard = |place: Place| !Place::from(place.access).is_where_it_says();
+            assert!(there(&|place| place.gives_port && hard(place)));
         }
     }
 

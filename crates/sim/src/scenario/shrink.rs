@@ -105,13 +105,15 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     out
 }
 
-const SETUP: [fn(&mut Setup); 8] = [
+const SETUP: [fn(&mut Setup); 10] = [
     |s| (s.client_link, s.agent_link) = (LinkConfig::default(), LinkConfig::default()),
     |s| s.second_relay = s.second_relay.map(|_| LinkConfig::default()),
     |s| s.stun = Setup::default().stun,
     |s| s.nat_timeout = None,
     |s| s.client_ip = Setup::default().client_ip,
     |s| s.agent_ip = Setup::default().agent_ip,
+    |s| s.client_port = false,
+    |s| s.agent_port = false,
     |s| s.links = Setup::default().links,
     |s| s.direct = true,
 ];

@@ -73,6 +73,8 @@ impl fmt::Display for Scenario {
             write!(f, " links={:?}", setup.links)?;
         }
         for (name, own, usual) in [
+            ("client-port", setup.client_port, usual.client_port),
+            ("agent-port", setup.agent_port, usual.agent_port),
             ("direct", setup.direct, usual.direct),
             ("together", setup.together, usual.together),
         ] {
@@ -132,6 +134,8 @@ fn set(setup: &mut Setup, name: &str, value: &str) -> Option<()> {
         "second-relay" => setup.second_relay = Some(link(value)?),
         "nat-timeout" => setup.nat_timeout = Some(duration(value)?),
         "links" => setup.links = named(&MODES, value)?,
+        "client-port" => setup.client_port = value.parse().ok()?,
+        "agent-port" => setup.agent_port = value.parse().ok()?,
         "direct" => setup.direct = value.parse().ok()?,
         "together" => setup.together = value.parse().ok()?,
         "stun" => setup.stun = list(value).map(manner).collect::<Option<_>>()?,
@@ -276,7 +280,8 @@ mod tests {
 
     #[test]
     fn what_is_usual_is_not_said() {
-        let text = "seed=7 client=Symmetric agent-ip=BrokenV6 client-link=delay:0.01,mtu:1280 links=Udp Offline@1.5+2 Upload:500000@1.4";
+        let text = "seed=7 client=Symmetric agent=SequentialDown client-ip=Nat64 agent-ip=BrokenV6 client-link=delay:0.01,mtu:1280 links=Udp \
+                    agent-port=true Offline@1.5+2 Upload:500000@1.4";
         let read: Result<Scenario, _> = text.parse();
         assert_eq!(read.map(|s| s.to_string()), Ok(text.to_owned()));
     }
@@ -288,6 +293,7 @@ mod tests {
             "seed=x",
             "client=Moon",
             "agent-ip=V5",
+            "client-port=yes",
             "client-link=colour:red",
             "stun=Honest,Funny",
             "Offline@1",

@@ -108,14 +108,14 @@ pub(super) fn concrete(
     }
 }
 
-/// Another address of each family that has one and works.
+/// Another address of each family that leads out.
 fn moves(
     site: SiteId,
     families: Families,
     at: Duration,
     (v4, v6): ([u8; 4], IpAddr),
 ) -> Vec<(Duration, Fault)> {
-    let v4 = families.has_v4().then_some(IpAddr::from(v4));
+    let v4 = families.reaches_v4().then_some(IpAddr::from(v4));
     let v6 = families.v6_works().then_some(v6);
     let addrs = v4.into_iter().chain(v6);
     addrs

@@ -8,6 +8,7 @@ mod egress;
 mod heartbeat;
 pub mod hostile;
 mod link;
+mod nat64;
 pub mod node;
 pub mod relay;
 pub mod stun;

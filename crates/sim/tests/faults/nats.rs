@@ -9,7 +9,7 @@ use byway_sim::shell::node::Note;
 use byway_sim::world::Fault;
 
 use crate::common::{base, ms, scene, secs};
-use crate::{MIB, direct, relayed, slow, slow_setup};
+use crate::{DIRECT, MIB, both_come_to, direct, relayed, slow, slow_setup};
 
 /// Restarts the NAT of one side in the middle of a download; how long nothing came.
 fn restart_under_a_download(s: &mut Scene, peer: PeerId, agents_side: bool) {
@@ -138,4 +138,23 @@ fn a_client_that_learns_late_where_it_is_seen_asks_once_more() {
         outcome.failures,
         outcome.story
     );
+}
+
+/// Where both NATs are hard, the port that the agent's gateway gave is the only way in.
+#[test]
+fn a_gateway_that_restarts_gives_another_port_and_the_direct_path_comes_back_by_it() {
+    let (mut s, peer) = direct(Setup {
+        client: Access::Symmetric,
+        agent: Access::Symmetric,
+        agent_port: true,
+        ..Setup::default()
+    });
+    let client = s.client;
+    let to = |s: &mut Scene| s.world.node(client).0.primary(peer);
+    let before = to(&mut s);
+    let site = s.agent_site;
+    s.world.inflict(Fault::Rebind(site));
+    assert!(both_come_to(&mut s, peer, DIRECT), "{}", s.story());
+    assert_ne!(to(&mut s), before);
+    s.assert_fine();
 }

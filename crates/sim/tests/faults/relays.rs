@@ -1,6 +1,7 @@
 //! A relay that dies, comes back, or never knew the agent.
 
-use byway_core::io::PeerError;
+use byway_core::io::{LinkError, PeerError, ProxyFault};
+use byway_sim::model::Access;
 use byway_sim::scene::Setup;
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::{Note, target};
@@ -81,4 +82,36 @@ fn an_agent_that_is_not_there_is_reported_offline_and_one_that_refuses_is_report
             other => panic!("{other:?}\n{}", s.world.net.trace),
         }
     }
+}
+
+/// And when the relay is back, the next link through the proxy is too.
+#[test]
+fn a_relay_that_is_dead_behind_a_proxy_is_reported_as_the_proxy_tells_it() {
+    let mut s = scene(Setup {
+        client: Access::ProxyOnly,
+        ..Setup::default()
+    });
+    s.world.run_for(secs(2));
+    let (client, relay) = (s.client, s.relay);
+    s.world.inflict(Fault::KillRelay(relay));
+    s.dial_now(vec![Task::Touch]);
+    let told = |note: &Note| {
+        match note {
+        Note::Failed(_, PeerError::NoRelay(errors)) => errors.iter().any(|(_, error)| {
+            matches!(error, LinkError::Proxy(proxy) if matches!(proxy.fault, ProxyFault::RelayUnreachable(_)))
+        }),
+        _ => false,
+    }
+    };
+    let failed = s.world.run_within(secs(60), |w| {
+        let notes = &w.node(client).0.notes;
+        notes.iter().any(|(_, note)| told(note))
+    });
+    assert!(failed, "{}", s.story());
+    s.world.inflict(Fault::StartRelay(relay));
+    s.world.run_for(secs(40));
+    s.dial_now(vec![Task::Touch]);
+    s.world.run_for(secs(10));
+    let answered = s.reports().iter().any(|report| report.done.is_some());
+    assert!(answered, "{}", s.story());
 }

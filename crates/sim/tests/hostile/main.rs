@@ -11,8 +11,7 @@ use std::time::Duration;
 use byway_core::discovery::{Mapping, NatReport};
 use byway_core::io::{PathKind, PeerId, RouteReason};
 use byway_sim::model::{Access, expected_path};
-use byway_sim::net::link::LinkConfig;
-use byway_sim::net::{HostId, SiteConfig, V6};
+use byway_sim::net::{HostId, SiteConfig};
 use byway_sim::scene::{RELAY_ADDR, Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::hostile::{Abuser, Flooder, HOSTILE_PORT};
@@ -127,11 +126,7 @@ fn a_plausible_lie_makes_no_node_believe_in_a_direct_path() {
 fn attacker(s: &mut Scene, ip: [u8; 4]) -> HostId {
     let site = s.world.net.add_site(SiteConfig {
         name: "attacker".to_owned(),
-        nat: None,
-        v6: V6::Plain,
-        udp_blocked: false,
-        up: LinkConfig::default(),
-        down: LinkConfig::default(),
+        ..SiteConfig::default()
     });
     s.world
         .net

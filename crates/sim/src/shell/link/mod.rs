@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use byway_core::io::{Carrier, LinkError, LinkId, LinkUp};
+use byway_core::io::{Carrier, LinkError, LinkId, LinkUp, ProxyError, ProxyFault};
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::frame::StreamDecoder;
 use byway_wire::{NodeId, RelayUrl};
@@ -21,6 +21,7 @@ use quinn_proto::StreamId;
 
 use super::egress::Egress;
 use super::heartbeat::Heartbeat;
+use super::nat64;
 use super::virt::Virtual;
 use crate::net::pipe::PipeId;
 use crate::net::{HostId, Network};
@@ -41,6 +42,10 @@ pub(crate) enum Said {
 const UDP_DEADLINE: Duration = Duration::from_secs(5);
 /// TCP, TLS, upgrade and challenge together (`DEADLINE` in `links/tls.rs`).
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
+/// To a proxy and through it (`DEADLINE` in `proxy/connect.rs`).
+const PROXY_DEADLINE: Duration = Duration::from_secs(7);
+/// What a proxy is called in errors.
+const PROXY: &str = "http://proxy.test:3128";
 
 #[derive(Debug)]
 enum State {
@@ -72,8 +77,12 @@ enum Leaving {
 struct TlsLink {
     race: Race<PipeId>,
     stage: Stage,
-    /// The round trip that TCP's handshake took.
+    /// The round trip that TCP's handshake took; through a proxy, the upgrade (`round_trip` in `links/connect.rs`).
     rtt: Option<Duration>,
+    /// When the upgrade was asked for.
+    asked: Instant,
+    /// When all of the dial must be over.
+    deadline: Instant,
     url: RelayUrl,
     egress: Egress,
     heartbeat: Heartbeat,
@@ -99,6 +108,8 @@ struct Link {
 pub(crate) struct Links {
     credentials: Arc<Credentials>,
     role: Role,
+    /// TLS links go through the network's proxy.
+    proxy: bool,
     all: BTreeMap<LinkId, Link>,
     /// The host they are dialled from.
     host: Option<HostId>,
@@ -106,10 +117,11 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(credentials: Arc<Credentials>, role: Role) -> Self {
+    pub(crate) fn new(credentials: Arc<Credentials>, role: Role, proxy: bool) -> Self {
         Self {
             credentials,
             role,
+            proxy,
             all: BTreeMap::new(),
             host: None,
             said: VecDeque::new(),
@@ -157,15 +169,27 @@ impl Links {
                 (state, UDP_DEADLINE)
             }
             Carrier::Tls => {
+                let planned = if self.proxy {
+                    race::by_proxy(now, &addrs)
+                } else {
+                    race::tcp(now, addrs)
+                };
                 let state = State::Tls(TlsLink {
-                    race: Race::new(race::tcp(now, addrs)),
+                    race: Race::new(planned),
                     stage: Stage::Connecting,
                     rtt: None,
+                    asked: now,
+                    deadline: now + TLS_DEADLINE,
                     url: url.clone(),
                     egress: Egress::default(),
                     heartbeat: Heartbeat::new(now),
                 });
-                (state, TLS_DEADLINE)
+                let first = if self.proxy {
+                    PROXY_DEADLINE
+                } else {
+                    TLS_DEADLINE
+                };
+                (state, first)
             }
         };
         let entry = Link {
@@ -182,7 +206,10 @@ impl Links {
         let (Some(host), Some(link)) = (self.host, self.all.get_mut(&id)) else {
             return;
         };
-        let families: Vec<bool> = net.addrs(host).iter().map(IpAddr::is_ipv4).collect();
+        let mut families: Vec<bool> = net.addrs(host).iter().map(IpAddr::is_ipv4).collect();
+        if net.nat64(host).is_some() {
+            families.push(true);
+        }
         let now = net.instant();
         let hopeless = match &mut link.state {
             State::Udp(udp) => {
@@ -206,8 +233,11 @@ impl Links {
             }
             State::Tls(tls) => {
                 while let Some((number, addr)) = tls.race.due(now) {
-                    if families.contains(&addr.is_ipv4()) {
-                        let pipe = net.pipe_connect(host, addr);
+                    if self.proxy {
+                        let pipe = net.pipe_connect_by_proxy(host, addr);
+                        tls.race.began(now, (number, addr), pipe);
+                    } else if families.contains(&addr.is_ipv4()) {
+                        let pipe = net.pipe_connect(host, nat64::outside(net, host, addr));
                         tls.race.began(now, (number, addr), pipe);
                     } else {
                         tls.race.hurry(now);
@@ -267,11 +297,17 @@ impl Links {
                 continue;
             };
             if link.dialing_until.is_some_and(|at| at <= now) {
+                let mut error = LinkError::TimedOut;
                 match &mut link.state {
                     State::Udp(udp) => udp.close(now, quic),
-                    State::Tls(tls) => tls.close(net),
+                    State::Tls(tls) => {
+                        if self.proxy && tls.stage == Stage::Connecting {
+                            error = proxys(ProxyFault::TimedOut(PROXY_DEADLINE.as_secs()));
+                        }
+                        tls.close(net);
+                    }
                 }
-                self.ended(*id, LinkError::TimedOut);
+                self.ended(*id, error);
                 continue;
             }
             if link.dialing_until.is_some() {
@@ -306,6 +342,12 @@ impl Links {
             self.said.push_back(Said::Lost(id, error));
         }
     }
+}
+
+/// A proxy did not let a link through.
+fn proxys(fault: ProxyFault) -> LinkError {
+    let proxy = PROXY.to_owned();
+    ProxyError { proxy, fault }.into()
 }
 
 /// A link is over.

@@ -130,6 +130,14 @@ pub(super) fn tcp(now: Instant, addrs: Vec<SocketAddr>) -> Vec<(Instant, SocketA
         .collect()
 }
 
+/// Through a proxy there is one attempt: the name is the proxy's to resolve. It takes IPv4 where the relay has it, which every
+/// proxy here reaches.
+pub(super) fn by_proxy(now: Instant, addrs: &[SocketAddr]) -> Vec<(Instant, SocketAddr)> {
+    let v4 = addrs.iter().find(|addr| addr.is_ipv4());
+    let addr = v4.or(addrs.first());
+    addr.map(|addr| (now, *addr)).into_iter().collect()
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {

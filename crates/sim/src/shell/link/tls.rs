@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use byway_core::io::{LinkError, LinkId, LinkUp};
+use byway_core::io::{LinkError, LinkId, LinkUp, ProxyFault};
 use byway_wire::ChannelId;
 use byway_wire::key::Purpose;
 use byway_wire::relay::Pin;
 use byway_wire::relay::control::{Control, LinkClaim, Prove};
 use byway_wire::relay::frame::Frame;
 
-use super::{Links, Over, Said, Stage, State, TlsLink};
+use super::{Links, Over, Said, Stage, State, TlsLink, proxys};
 use crate::net::Network;
 use crate::net::pipe::{PipeId, Side};
 use crate::quic::cut;
@@ -104,23 +104,36 @@ impl Links {
     }
 
     pub(crate) fn pipe_connected(&mut self, net: &mut Network, pipe: PipeId) {
-        if let Some(tls) = self.by_pipe(pipe).and_then(|id| self.tls(id)) {
+        let proxied = self.proxy;
+        let id = self.by_pipe(pipe);
+        let Some(link) = id.and_then(|id| self.all.get_mut(&id)) else {
+            return;
+        };
+        if let State::Tls(tls) = &mut link.state {
             tls.stage = Stage::Hello;
             for lost in tls.race.won(pipe) {
                 net.pipe_close(lost, Side::Dialler);
             }
             let now = net.instant();
-            tls.rtt = tls.race.first().map(|won| now - won.began);
+            let handshake = tls.race.first().map(|won| now - won.began);
+            tls.rtt = handshake.filter(|_| !proxied);
+            link.dialing_until = Some(tls.deadline);
             net.pipe_send(pipe, Side::Dialler, Bytes::from(vec![0; CLIENT_HELLO]));
         }
     }
     pub(crate) fn pipe_broken(&mut self, now: Instant, pipe: PipeId) {
+        let proxied = self.proxy;
         if let Some(link) = self.by_pipe(pipe)
             && let Some(tls) = self.tls(link)
         {
             tls.race.failed(now, pipe);
             if tls.race.is_lost() {
-                self.ended(link, LinkError::Broken("connection reset".to_owned()));
+                let error = if proxied && tls.stage == Stage::Connecting {
+                    proxys(ProxyFault::RelayUnreachable("502 Bad Gateway".to_owned()))
+                } else {
+                    LinkError::Broken("connection reset".to_owned())
+                };
+                self.ended(link, error);
             }
         }
     }
@@ -144,9 +157,13 @@ impl Links {
             Stage::Connecting => {}
             Stage::Hello => {
                 tls.stage = Stage::Upgrade;
+                tls.asked = now;
                 net.pipe_send(pipe, Side::Dialler, Bytes::from(vec![0; UPGRADE]));
             }
-            Stage::Upgrade => tls.stage = Stage::Challenge,
+            Stage::Upgrade => {
+                tls.stage = Stage::Challenge;
+                tls.rtt.get_or_insert(now - tls.asked);
+            }
             Stage::Challenge => {
                 let Ok(Frame::Control(Control::Challenge(challenge))) = Frame::decode(data) else {
                     self.ended(id, LinkError::Protocol("no challenge".to_owned()));

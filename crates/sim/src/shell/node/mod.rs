@@ -5,6 +5,7 @@
 //! headers on UDP links; a bounded queue on TLS links). Each file says which file there it follows.
 
 mod carry_out;
+mod gateway;
 mod reassemble;
 mod receive;
 mod send;
@@ -34,6 +35,7 @@ use crate::quic::{ConnId, Output, QuicHost, QuicSetup, server_config, tunnel_tra
 use crate::rng::Rng;
 use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
+use crate::shell::nat64;
 use crate::shell::virt::Virtual;
 use reassemble::Reassembler;
 use sleep::SleepWatch;
@@ -55,6 +57,8 @@ pub struct NodeSetup {
     pub key: [u8; 32],
     /// The node's settings.
     pub config: Config,
+    /// TLS links go through the network's proxy.
+    pub proxy: bool,
 }
 
 /// Something a test may ask about afterwards.
@@ -106,6 +110,8 @@ pub struct NodeShell {
     sleep: SleepWatch,
     /// When the node wanted to wake up, as of the last turn.
     due: Option<Instant>,
+    /// Direct paths are wanted.
+    direct: bool,
     /// The application.
     pub app: App,
     /// What happened, in order.
@@ -133,14 +139,14 @@ impl NodeShell {
         // The first start on this machine: nothing is stored.
         let epoch = net.wall(host).as_secs();
         let identity = Identity { key, epoch };
-        let role = setup.config.role;
+        let (role, direct) = (setup.config.role, setup.config.direct);
         let mut node = Node::new(now, setup.config, identity, rng.seed());
         node.handle_sockets(now, vec![local_socket(net, host)]);
         Self {
             host,
             node,
             quic,
-            links: Links::new(credentials.clone(), role),
+            links: Links::new(credentials.clone(), role, setup.proxy),
             credentials,
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
@@ -149,6 +155,7 @@ impl NodeShell {
             sockets: Sockets::default(),
             sleep: SleepWatch::new(now, net.wall(host)),
             due: None,
+            direct,
             app: App::default(),
             notes: Vec::new(),
             wakes: BTreeMap::new(),
@@ -210,6 +217,7 @@ impl NodeShell {
         self.node
             .handle_sockets(now, vec![local_socket(net, self.host)]);
         self.node.handle_network_change(now);
+        self.tell_gateways_port(net);
         self.turn(net);
     }
     /// Closes a tunnel.
@@ -251,6 +259,7 @@ impl NodeShell {
             Happening::Wake => self.wake(net),
             Happening::Datagram { from, to, data } => {
                 if let Some(socket) = self.sockets.at(to.port()) {
+                    let from = nat64::inside(net, self.host, from);
                     self.datagram(net, socket, (from, to), data);
                 }
             }
@@ -387,6 +396,7 @@ impl NodeShell {
                 Some(Virtual::Peer(peer)) => self.send_batch(net, peer, &batch),
                 Some(Virtual::Link(link, attempt)) => {
                     if let Some(relay) = self.links.attempt(link, attempt) {
+                        let relay = nat64::outside(net, self.host, relay);
                         for datagram in batch.datagrams() {
                             net.send(self.host, NODE_PORT, relay, datagram);
                         }
@@ -461,7 +471,11 @@ impl NodeShell {
 }
 
 fn local_socket(net: &Network, host: HostId) -> LocalSocket {
-    let addrs = net.addrs(host).to_vec();
+    let mut addrs = net.addrs(host).to_vec();
+    if net.nat64(host).is_some() {
+        // Where a translator leads to IPv4, the host has an address of it (`add_nat64` in `driver/nat64.rs`).
+        addrs.push(nat64::OWN);
+    }
     LocalSocket {
         id: SOCKET,
         port: NODE_PORT,

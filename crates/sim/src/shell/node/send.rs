@@ -7,6 +7,7 @@ use byway_wire::fragment;
 use super::{NODE_PORT, NodeShell};
 use crate::net::Network;
 use crate::quic::{Batch, cut};
+use crate::shell::nat64;
 
 impl NodeShell {
     pub(super) fn send_batch(&mut self, net: &mut Network, peer: PeerId, batch: &Batch) {
@@ -123,6 +124,7 @@ impl NodeShell {
                 let Some(port) = self.sockets.port(socket) else {
                     return self.count("socket closed");
                 };
+                let remote = nat64::outside(net, self.host, remote);
                 for datagram in cut(contents, size) {
                     net.send(self.host, port, remote, datagram);
                 }
@@ -133,6 +135,7 @@ impl NodeShell {
                 channel,
             } => match self.links.relay_of(link) {
                 Some(relay) => {
+                    let relay = nat64::outside(net, self.host, relay);
                     for datagram in cut(contents, size) {
                         let whole = [&channel.header()[..], &datagram].concat();
                         net.send(self.host, NODE_PORT, relay, Bytes::from(whole));

@@ -33,6 +33,12 @@ impl Sockets {
 impl NodeShell {
     pub(super) fn open_sockets(&mut self, net: &mut Network, peer: PeerId, count: u16) {
         let mut opened = Vec::new();
+        // Through NAT64 all IPv4 leaves by one socket (`open_extra` in `socket/mod.rs`).
+        let count = if net.nat64(self.host).is_some() {
+            0
+        } else {
+            count
+        };
         for _ in 0..count {
             self.sockets.last = self.sockets.last % LAST + 1;
             let id = SocketId(self.sockets.last);
