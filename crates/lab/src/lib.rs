@@ -2,7 +2,7 @@
 //!
 //! A [`World`] is a small internet in Linux network namespaces: one public segment with a relay's host and
 //! two STUN servers' hosts on it, and two *sites*, the client's and the agent's, each either directly on the
-//! public segment or behind a router of its own whose nftables rules are one of the [`NatKind`]s.
+//! public segment or behind a router of its own whose nftables rules make one of the [`Kind`]s of network.
 //!
 //! ```text
 //!   client ── router A ──┐                     ┌── router B ── agent
@@ -36,16 +36,17 @@ pub mod debian;
 pub mod emulator;
 pub mod figures;
 pub mod harness;
+pub mod kinds;
 pub mod leftovers;
-pub mod nat;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod router;
 pub mod scenario;
 pub mod tool;
 pub mod world;
 
-pub use nat::NatKind;
+pub use kinds::Kind;
 pub use netns::Namespace;
 pub use process::{Finished, Running};
 pub use world::{Place, World};

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::exit;
 
-use byway_lab::{NatKind, harness, scenario, tool};
+use byway_lab::{Kind, harness, scenario, tool};
 
 const HELP: &str = "\
 Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs root.
@@ -12,7 +12,7 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab NAME...           plays those whose names contain NAME
     byway-lab all               plays all of them
     byway-lab table             ten kinds of network against each other, as a table (minutes)
-    byway-lab table all         the same with every kind there is (twice as many minutes)
+    byway-lab table all         the same with every kind there is (thrice as many minutes)
     byway-lab table KIND...     these kinds against every kind, and every kind against these
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
     byway-lab holes [RUNS]      silence after the direct path died, under transfers and typing (50 runs of six cases, minutes)
@@ -93,13 +93,15 @@ fn often(table: &str, runs: Option<usize>) -> i32 {
 
 fn table(kinds: &[&str]) -> bool {
     use scenario::matrix::table;
-    let all = NatKind::ALL.as_slice();
+    let all = Kind::ALL.map(|(_, kind)| kind);
+    let all = all.as_slice();
+    let common = &all[..Kind::COMMON];
     match kinds {
-        [] => table(&[(NatKind::COMMON, NatKind::COMMON)]),
+        [] => table(&[(common, common)]),
         ["all"] => table(&[(all, all)]),
         _ => {
-            let chosen: Vec<NatKind> = kinds.iter().map(|name| kind(name)).collect();
-            let others: Vec<NatKind> = all
+            let chosen: Vec<Kind> = kinds.iter().map(|name| kind(name)).collect();
+            let others: Vec<Kind> = all
                 .iter()
                 .filter(|k| !chosen.contains(k))
                 .copied()
@@ -110,10 +112,9 @@ fn table(kinds: &[&str]) -> bool {
 }
 
 /// A kind by its name in the table.
-fn kind(name: &str) -> NatKind {
-    let known = NatKind::ALL.map(|kind| kind.to_string());
-    let at = known.iter().position(|of| of == name);
-    at.map(|at| NatKind::ALL[at]).unwrap_or_else(|| {
+fn kind(name: &str) -> Kind {
+    Kind::named(name).unwrap_or_else(|| {
+        let known = Kind::ALL.map(|(name, _)| name);
         eprintln!("{name}: {}", known.join(", "));
         exit(2)
     })

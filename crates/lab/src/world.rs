@@ -16,7 +16,7 @@ pub use internet::Internet;
 pub use place::{Place, Traffic};
 pub use plan::{Plan, Site};
 
-use crate::nat::NatKind;
+use crate::kinds::Kind;
 
 /// The relay's address.
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -57,14 +57,18 @@ pub struct World {
 }
 
 impl World {
-    /// Builds one, with the client and the agent behind these NATs, and no delay but the machine's own.
-    pub fn new(client: NatKind, agent: NatKind) -> Result<Self> {
+    /// Builds one, with the client and the agent in networks of these kinds, and no delay but the machine's own.
+    pub fn new(client: impl Into<Kind>, agent: impl Into<Kind>) -> Result<Self> {
         Self::with_delay(client, agent, Duration::ZERO)
     }
 
     /// Builds one in which each site's access takes this long one way. Four times that is the round trip
     /// between the sites, direct or through the relay; twice that from a site to the relay.
-    pub fn with_delay(client: NatKind, agent: NatKind, access: Duration) -> Result<Self> {
+    pub fn with_delay(
+        client: impl Into<Kind>,
+        agent: impl Into<Kind>,
+        access: Duration,
+    ) -> Result<Self> {
         Self::of(
             Self::servers()
                 .site("client", Site::behind(client).access(access))

@@ -7,12 +7,13 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use byway_sim::model::Access;
 
 use crate::debian;
 use crate::leftovers::unique;
-use crate::nat::{NatKind, Router};
 use crate::netns::Namespace;
 use crate::programs;
+use crate::router::Router;
 use crate::world::CLIENT_PUBLIC;
 
 /// Something without which a scenario cannot run.
@@ -68,7 +69,7 @@ fn no_namespaces() -> Option<String> {
 fn probe() -> Result<()> {
     let namespace = Namespace::create(&unique(), "probe").context("a namespace")?;
     let router = Router {
-        kind: NatKind::Symmetric,
+        access: Access::Symmetric,
         public: CLIENT_PUBLIC,
         hairpins: true,
         forgets: Router::FORGETS,

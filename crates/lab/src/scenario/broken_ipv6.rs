@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::PortRestricted;
 
 use super::first_byte::{ACCESS, BUSY, R, T};
-use crate::NatKind::PortRestricted;
 use crate::figures::Figures;
 use crate::harness::{Need, Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};

@@ -5,10 +5,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{Open, PortRestricted, Symmetric, UdpBlocked};
 use serde_json::Value;
 
 use super::{ACCESS, LONG, PROGRAMS, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::{Open, PortRestricted, Symmetric, UdpBlocked};
 use crate::harness::{Scenario, say};
 use crate::process::Running;
 use crate::programs::{self, Agent, Forward, Options, Relay};

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{self, CarrierGrade, PortRestricted, Symmetric};
 
 use super::{ACCESS, PROGRAMS};
-use crate::NatKind::{self, CarrierGrade, PortRestricted, Symmetric};
 use crate::figures::Figures;
 use crate::harness;
 use crate::programs::{self, Agent, Options, Relay};
 use crate::world::World;
 
 /// By turns.
-const PAIRS: [(NatKind, NatKind); 4] = [
+const PAIRS: [(Access, Access); 4] = [
     (Symmetric, PortRestricted),
     (PortRestricted, Symmetric),
     (Symmetric, CarrierGrade),
@@ -26,7 +26,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 const SHARE: usize = 98;
 
 /// From the first answer until data went by the direct path.
-fn cross(client: NatKind, agent: NatKind) -> Result<Duration> {
+fn cross(client: Access, agent: Access) -> Result<Duration> {
     let world = World::with_delay(client, agent, ACCESS)?;
     let relay = Relay::start(&world)?;
     let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
@@ -58,7 +58,7 @@ pub fn table(runs: Option<usize>) -> bool {
     harness::by_hand(PROGRAMS, || {
         let (took, failures) = harness::quietly_often(runs, |n| {
             let (client, agent) = PAIRS[n % PAIRS.len()];
-            cross(client, agent).with_context(|| format!("{client} to {agent}"))
+            cross(client, agent).with_context(|| format!("{client:?} to {agent:?}"))
         });
         failures.iter().for_each(|why| println!("{why}"));
         let took = Figures::of(took);

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::Open;
 
 use super::{NAMESPACES, SHORT};
-use crate::NatKind::Open;
 use crate::figures::Figures;
 use crate::harness::{Scenario, say};
 use crate::process::{Running, poll};

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use byway_sim::model::Access::{Open, UdpBlocked};
 
 use super::PROGRAMS;
-use crate::NatKind::{Open, UdpBlocked};
 use crate::harness::{Scenario, say};
 use crate::process::{Finished, Running};
 use crate::programs::{self, Agent, Options, Relay};

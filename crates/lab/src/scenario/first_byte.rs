@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{self, PortRestricted, UdpBlocked};
 
 use super::PROGRAMS;
-use crate::NatKind::{self, PortRestricted, UdpBlocked};
 use crate::figures::Figures;
 use crate::harness::{self, Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};
@@ -80,7 +80,7 @@ impl Case {
     }
 
     fn play(self) -> Result<Times> {
-        let client: NatKind = match self {
+        let client: Access = match self {
             Self::UdpBlocked => UdpBlocked,
             _ => PortRestricted,
         };

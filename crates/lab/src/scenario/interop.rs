@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
+use byway_sim::model::Access::{self, Open, PortRestricted, Symmetric, UdpBlocked};
 use serde_json::Value;
 
 use super::SHORT;
-use crate::NatKind::{self, Open, PortRestricted, Symmetric, UdpBlocked};
 use crate::harness::{Need, Scenario, say};
 use crate::process::Running;
 use crate::programs::{COTURN_PORT, Relay, coturn, netcheck};
@@ -99,13 +99,13 @@ fn coturn_beside_relay() -> Result<()> {
         let (other_port, two) = (format!("{}:3478", world.relay.addr), server(STUN_2));
         let args = ["--relay", &relay.url, "--stun", &other_port, "--stun", &two];
         let report = netcheck(&world, &world.client, &args)?;
-        ensure!(report["mapping"] == expected, "behind {kind}: {report}");
+        ensure!(report["mapping"] == expected, "behind {kind:?}: {report}");
         let row = &report["relays"][0];
         ensure!(
             row["carrier"] == carrier,
-            "behind {kind}, the link should be by {carrier}: {report}"
+            "behind {kind:?}, the link should be by {carrier}: {report}"
         );
-        say(format!("{kind}: mapping {expected}, link {row}"));
+        say(format!("{kind:?}: mapping {expected}, link {row}"));
     }
     Ok(())
 }
@@ -137,11 +137,11 @@ fn dead_server() -> Result<()> {
     )
 }
 
-fn judge(kind: NatKind, report: &Value, mapping: &str) -> Result<()> {
-    say(format!("{kind}: {report}"));
+fn judge(kind: Access, report: &Value, mapping: &str) -> Result<()> {
+    say(format!("{kind:?}: {report}"));
     ensure!(
         report["mapping"] == mapping,
-        "behind {kind}, mapping should be {mapping}: {report}"
+        "behind {kind:?}, mapping should be {mapping}: {report}"
     );
     let text = report.to_string();
     ensure!(

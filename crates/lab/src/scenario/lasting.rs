@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
 use super::scene::Transfer;
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
 use crate::process::poll;
 use crate::programs::{self, Agent, Forward, Options, Relay};

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use byway_sim::model::Access::{Open, PortRestricted};
 
 use super::matrix::wait_until_direct;
 use super::scene::{STALL, Transfer, direct_forward};
 use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::{Open, PortRestricted};
 use crate::harness::{self, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Relay};
 use crate::tool::sha256_of;

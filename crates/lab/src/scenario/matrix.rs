@@ -1,19 +1,21 @@
-//! Every kind of NAT against every other: which path a tunnel ends up on, that its first byte never waits for
+//! Every kind of network against every other: which path a tunnel ends up on, that its first byte never waits for
 //! the direct path, and that what it carries arrives unchanged.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{
+    AddressDependent, AddressRestricted, CarrierGrade, FullCone, Only443, Only443WithQuic, Open,
+    PortRestricted, Preserving, ProxyOnly, RandomCone, Sequential, Symmetric, UdpBlocked,
+};
+use byway_sim::model::{PathKind, expected_path};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL, WITH_PROXY};
-use crate::NatKind::{
-    self, AddressDependent, AddressRestricted, CarrierGrade, FullCone, Ipv6Only, Only443,
-    Only443WithQuic, Open, PortRestricted, Preserving, ProxyOnly, Sequential, Symmetric,
-    UdpBlocked,
-};
+use crate::Kind;
 use crate::figures::Figures;
 use crate::harness::{self, Need, Scenario, say};
+use crate::kinds::IPV6_ONLY;
 use crate::programs::{self, Agent, Forward, Options, Pong, Relay};
 use crate::world::{AGENT_PUBLIC, RELAY_2, Traffic, World};
 
@@ -38,69 +40,65 @@ const WITH_ALL: &[Need] = &[
     Need::Tool("bash"),
 ];
 
-const fn needs(client: NatKind, agent: NatKind) -> &'static [Need] {
-    if matches!(client, ProxyOnly) || matches!(agent, ProxyOnly) {
-        WITH_PROXY
-    } else if matches!(client, Ipv6Only) || matches!(agent, Ipv6Only) {
-        WITH_NAT64
-    } else {
-        WITH_CURL
-    }
-}
-
 macro_rules! pairs {
-    ($($name:literal $client:ident $agent:ident $way:ident;)*) => {
+    ($($name:literal $client:ident $agent:ident $needs:ident;)*) => {
         pub(super) const SCENARIOS: &[Scenario] = &[$(Scenario {
             name: $name,
-            needs: needs($client, $agent),
-            run: || pair($client, $agent, Way::$way).map(drop),
+            needs: $needs,
+            run: || pair($client.into(), $agent.into()).map(drop),
         }),*];
+        /// Whom each is about.
+        #[cfg(test)]
+        fn played() -> Vec<(&'static str, Kind, Kind)> {
+            vec![$(($name, $client.into(), $agent.into())),*]
+        }
     };
 }
 
 pairs! {
-    "matrix::open_to_open_goes_direct" Open Open Direct;
-    "matrix::open_to_restricted_goes_direct" Open PortRestricted Direct;
-    "matrix::open_to_symmetric_goes_direct" Open Symmetric Direct;
-    "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked AgentTls;
-    "matrix::restricted_to_open_goes_direct" PortRestricted Open Direct;
-    "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted Direct;
-    "matrix::restricted_to_symmetric_goes_direct" PortRestricted Symmetric Direct;
-    "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked AgentTls;
-    "matrix::symmetric_to_open_goes_direct" Symmetric Open Direct;
-    "matrix::symmetric_to_restricted_goes_direct" Symmetric PortRestricted Direct;
-    "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric UdpLink;
-    "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked AgentTls;
-    "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open ClientTls;
-    "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted ClientTls;
-    "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric ClientTls;
-    "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked BothTls;
+    "matrix::open_to_open_goes_direct" Open Open WITH_CURL;
+    "matrix::open_to_restricted_goes_direct" Open PortRestricted WITH_CURL;
+    "matrix::open_to_symmetric_goes_direct" Open Symmetric WITH_CURL;
+    "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked WITH_CURL;
+    "matrix::restricted_to_open_goes_direct" PortRestricted Open WITH_CURL;
+    "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted WITH_CURL;
+    "matrix::restricted_to_symmetric_goes_direct" PortRestricted Symmetric WITH_CURL;
+    "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked WITH_CURL;
+    "matrix::symmetric_to_open_goes_direct" Symmetric Open WITH_CURL;
+    "matrix::symmetric_to_restricted_goes_direct" Symmetric PortRestricted WITH_CURL;
+    "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric WITH_CURL;
+    "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked WITH_CURL;
+    "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open WITH_CURL;
+    "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted WITH_CURL;
+    "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric WITH_CURL;
+    "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked WITH_CURL;
     // Of the other kinds those pairs that show something new; `byway-lab table` plays all.
-    "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric Direct;
-    "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted Direct;
-    "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted Direct;
-    "matrix::carrier_grade_to_symmetric_goes_direct" CarrierGrade Symmetric Direct;
-    "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade Direct;
-    "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted Direct;
-    "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential Direct;
-    "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric UdpLink;
-    "matrix::ipv6_only_to_restricted_goes_direct" Ipv6Only PortRestricted Direct;
-    "matrix::restricted_to_ipv6_only_goes_direct" PortRestricted Ipv6Only Direct;
-    "matrix::ipv6_only_to_symmetric_goes_direct" Ipv6Only Symmetric Direct;
-    "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly AgentTls;
-    "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted ClientTls;
-    "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked BothTls;
-    "matrix::address_dependent_to_restricted_goes_direct" AddressDependent PortRestricted Direct;
-    "matrix::restricted_to_preserving_goes_direct" PortRestricted Preserving Direct;
-    "matrix::preserving_to_address_dependent_stays_on_the_udp_link" Preserving AddressDependent UdpLink;
-    "matrix::only_443_to_restricted_runs_over_tls" Only443 PortRestricted ClientTls;
-    "matrix::open_to_only_443_runs_over_tls" Open Only443 AgentTls;
-    "matrix::only_443_with_quic_to_open_stays_on_the_udp_link" Only443WithQuic Open UdpLink;
+    "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric WITH_CURL;
+    "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted WITH_CURL;
+    "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted WITH_CURL;
+    "matrix::carrier_grade_to_symmetric_goes_direct" CarrierGrade Symmetric WITH_CURL;
+    "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade WITH_CURL;
+    "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted WITH_CURL;
+    "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential WITH_CURL;
+    "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric WITH_CURL;
+    "matrix::ipv6_only_to_restricted_goes_direct" IPV6_ONLY PortRestricted WITH_NAT64;
+    "matrix::restricted_to_ipv6_only_goes_direct" PortRestricted IPV6_ONLY WITH_NAT64;
+    "matrix::ipv6_only_to_symmetric_goes_direct" IPV6_ONLY Symmetric WITH_NAT64;
+    "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly WITH_PROXY;
+    "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted WITH_PROXY;
+    "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked WITH_PROXY;
+    "matrix::address_dependent_to_restricted_goes_direct" AddressDependent PortRestricted WITH_CURL;
+    "matrix::restricted_to_preserving_goes_direct" PortRestricted Preserving WITH_CURL;
+    "matrix::preserving_to_address_dependent_stays_on_the_udp_link" Preserving AddressDependent WITH_CURL;
+    "matrix::only_443_to_restricted_runs_over_tls" Only443 PortRestricted WITH_CURL;
+    "matrix::open_to_only_443_runs_over_tls" Open Only443 WITH_CURL;
+    "matrix::random_cone_to_symmetric_goes_direct" RandomCone Symmetric WITH_CURL;
+    "matrix::only_443_with_quic_to_open_stays_on_the_udp_link" Only443WithQuic Open WITH_CURL;
 }
 
 /// Clients of these kinds against agents of those, a table for each; false if one pair was not what it must be. For a person: it
 /// takes minutes.
-pub fn table(parts: &[(&[NatKind], &[NatKind])]) -> bool {
+pub fn table(parts: &[(&[Kind], &[Kind])]) -> bool {
     harness::by_hand(WITH_ALL, || {
         let played = parts
             .iter()
@@ -109,8 +107,8 @@ pub fn table(parts: &[(&[NatKind], &[NatKind])]) -> bool {
     })
 }
 
-fn print_table(clients: &[NatKind], agents: &[NatKind]) -> bool {
-    let widths = NatKind::ALL.map(|kind| kind.to_string().len());
+fn print_table(clients: &[Kind], agents: &[Kind]) -> bool {
+    let widths = Kind::ALL.map(|(name, _)| name.len());
     let width = widths.into_iter().max().unwrap_or(0) + 2;
     print!("{:width$}", "client \\ agent");
     for agent in agents {
@@ -123,9 +121,9 @@ fn print_table(clients: &[NatKind], agents: &[NatKind]) -> bool {
         print!("{:width$}", client.to_string());
         for &agent in agents {
             let way = Way::expected(client, agent);
-            let cell = match harness::quietly(move || pair(client, agent, way)) {
+            let cell = match harness::quietly(move || pair(client, agent)) {
                 Ok(direct_after) => {
-                    let is_easy = client.is_where_it_says() && agent.is_where_it_says();
+                    let is_easy = client.0.is_where_it_says() && agent.0.is_where_it_says();
                     easy.extend(direct_after.filter(|_| is_easy));
                     way.name()
                 }
@@ -171,11 +169,12 @@ const MACHINE: f64 = 1.25;
 const SIZE: u64 = 4 << 20;
 
 /// Plays a pair. How long after the tunnel was up data went direct, if it did.
-fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<Option<Duration>> {
+fn pair(client: Kind, agent: Kind) -> Result<Option<Duration>> {
+    let way = Way::expected(client, agent);
     let world = World::with_delay(client, agent, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (_web, _) = programs::web(&world.agent, WEB_PORT)?;
-    let by_address = client == AddressDependent || agent == AddressDependent;
+    let by_address = [client, agent].contains(&AddressDependent.into());
     // One server's address cannot show that a NAT looks at addresses: it is then taken for one that does not (decision 0015).
     let second = by_address
         .then(|| Relay::start_at(&world, &[format!("{RELAY_2}:443")]))
@@ -246,16 +245,14 @@ fn pair(client: NatKind, agent: NatKind, way: Way) -> Result<Option<Duration>> {
 }
 
 impl Way {
-    /// What must come about: direct wherever one side is where it says and the other can get at it: by a filter that does not
-    /// look at ports, by a port that follows from those before, or by trying many (a miss in some thousand runs). Two sides
-    /// that are somewhere else each time do not meet, nor does one who may only call a port that no peer is at.
-    fn expected(client: NatKind, agent: NatKind) -> Self {
-        match (client.is_tls_only(), agent.is_tls_only()) {
-            (true, true) => Self::BothTls,
-            (true, false) => Self::ClientTls,
-            (false, true) => Self::AgentTls,
-            _ if !client.reaches_any_port() || !agent.reaches_any_port() => Self::UdpLink,
-            _ if client.is_where_it_says() || agent.is_where_it_says() => Self::Direct,
+    /// What the reference model expects.
+    fn expected(client: Kind, agent: Kind) -> Self {
+        use PathKind::{Direct, RelayTls};
+        match (expected_path(client, agent), expected_path(agent, client)) {
+            (Direct, _) | (_, Direct) => Self::Direct,
+            (RelayTls, RelayTls) => Self::BothTls,
+            (RelayTls, _) => Self::ClientTls,
+            (_, RelayTls) => Self::AgentTls,
             _ => Self::UdpLink,
         }
     }
@@ -341,30 +338,29 @@ pub(super) fn wait_until(
 
 #[cfg(test)]
 mod tests {
+    use byway_sim::model::Access;
+
     use super::*;
 
     #[test]
-    fn the_model_says_what_the_scenarios_were_written_for() {
-        assert_eq!(Way::expected(PortRestricted, CarrierGrade), Way::Direct);
-        assert_eq!(Way::expected(Sequential, Symmetric), Way::UdpLink);
-        assert_eq!(Way::expected(Symmetric, Open), Way::Direct);
-        assert_eq!(Way::expected(Symmetric, PortRestricted), Way::Direct);
-        assert_eq!(Way::expected(Open, UdpBlocked), Way::AgentTls);
-        assert_eq!(Way::expected(ProxyOnly, PortRestricted), Way::ClientTls);
-        assert_eq!(Way::expected(UdpBlocked, ProxyOnly), Way::BothTls);
-        assert_eq!(Way::expected(Only443, UdpBlocked), Way::BothTls);
-        assert_eq!(Way::expected(Only443WithQuic, Open), Way::UdpLink);
-        assert_eq!(Way::expected(Only443WithQuic, Only443), Way::AgentTls);
-        assert_eq!(Way::expected(Preserving, AddressRestricted), Way::Direct);
-        assert_eq!(Way::expected(AddressDependent, Preserving), Way::UdpLink);
-        for a in NatKind::ALL {
-            for b in NatKind::ALL {
-                assert_eq!(
-                    Way::expected(a, b).name(),
-                    Way::expected(b, a).name(),
-                    "{a} {b}"
-                );
-            }
+    fn the_model_says_of_each_scenario_what_its_name_says() {
+        for (name, client, agent) in played() {
+            let way = Way::expected(client, agent);
+            let said = match way {
+                Way::Direct => "_goes_direct",
+                Way::UdpLink => "_stays_on_the_udp_link",
+                Way::ClientTls | Way::AgentTls | Way::BothTls => "_runs_over_tls",
+            };
+            assert!(name.ends_with(said), "{name}: {way:?}");
         }
+    }
+
+    #[test]
+    fn each_side_that_has_tls_alone_is_seen_to_use_it() {
+        let expected = |client: Access, agent: Access| Way::expected(client.into(), agent.into());
+        assert_eq!(expected(Open, UdpBlocked), Way::AgentTls);
+        assert_eq!(expected(ProxyOnly, PortRestricted), Way::ClientTls);
+        assert_eq!(expected(UdpBlocked, ProxyOnly), Way::BothTls);
+        assert_eq!(expected(Only443WithQuic, Only443), Way::AgentTls);
     }
 }

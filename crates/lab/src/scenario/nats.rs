@@ -5,9 +5,9 @@ pub(super) mod punch;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access;
 
 use super::NAMESPACES;
-use crate::NatKind;
 use crate::harness::{Need, Scenario, say};
 use crate::process::Running;
 use crate::programs;
@@ -54,6 +54,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "nat::a_sequential_nat_counts_its_ports_up",
         needs: NAMESPACES,
         run: sequential,
+    },
+    Scenario {
+        name: "nat::a_sequential_nat_may_count_them_down",
+        needs: NAMESPACES,
+        run: sequential_down,
+    },
+    Scenario {
+        name: "nat::a_cone_with_random_ports_keeps_the_one_it_drew",
+        needs: NAMESPACES,
+        run: random_cone,
     },
     Scenario {
         name: "nat::a_symmetric_nat_gives_each_destination_a_random_port",
@@ -119,7 +129,7 @@ const ROUND_TRIP: f64 = 0.020;
 const TRIES: usize = 8;
 
 fn open() -> Result<()> {
-    let seen = observe(NatKind::Open)?;
+    let seen = observe(Access::Open)?;
     ensure!(
         seen.mapped
             .iter()
@@ -136,26 +146,23 @@ fn open() -> Result<()> {
 }
 
 fn restricted() -> Result<()> {
-    cone(NatKind::PortRestricted, [true, false, false, false, false])
+    cone(Access::PortRestricted, [true, false, false, false, false])
 }
 
 fn full_cone() -> Result<()> {
     // The fifth is another host, which cannot answer for the first.
-    cone(NatKind::FullCone, [true, true, true, true, false])
+    cone(Access::FullCone, [true, true, true, true, false])
 }
 
 fn address_restricted() -> Result<()> {
-    cone(
-        NatKind::AddressRestricted,
-        [true, true, false, false, false],
-    )
+    cone(Access::AddressRestricted, [true, true, false, false, false])
 }
 
 fn carrier_grade() -> Result<()> {
-    let world = World::new(NatKind::CarrierGrade, NatKind::Open)?;
+    let world = World::new(Access::CarrierGrade, Access::Open)?;
     let seen = ask(&world)?;
     is_cone(
-        NatKind::CarrierGrade,
+        Access::CarrierGrade,
         &seen,
         [true, false, false, false, false],
     )?;
@@ -175,27 +182,37 @@ fn carrier_grade() -> Result<()> {
 
 /// One mapping for all; of five, those that are let in when only the first was spoken to: the address and port itself, then
 /// another port, another address, and both.
-fn cone(kind: NatKind, passed: [bool; 5]) -> Result<()> {
+fn cone(kind: Access, passed: [bool; 5]) -> Result<()> {
     is_cone(kind, &observe(kind)?, passed)
 }
 
-fn is_cone(kind: NatKind, seen: &Observation, passed: [bool; 5]) -> Result<()> {
+fn is_cone(kind: Access, seen: &Observation, passed: [bool; 5]) -> Result<()> {
     ensure!(
         seen.mapped
             .iter()
             .all(|a| *a == seen.mapped[0] && a.is_some_and(|a| a.ip() == CLIENT_PUBLIC)),
         "{seen:?}"
     );
-    ensure!(seen.passed == passed, "{kind}: {seen:?}");
+    ensure!(seen.passed == passed, "{kind:?}: {seen:?}");
     Ok(())
 }
 
 fn sequential() -> Result<()> {
-    let seen = observe(NatKind::Sequential)?;
-    let ports: Vec<u16> = seen.mapped.iter().flatten().map(|a| a.port()).collect();
+    counts(Access::Sequential, 1)
+}
+
+fn sequential_down() -> Result<()> {
+    counts(Access::SequentialDown, -2)
+}
+
+fn counts(kind: Access, step: i16) -> Result<()> {
+    let seen = observe(kind)?;
+    let ports = ports(&seen)?;
     ensure!(
-        ports.len() == 5 && ports.windows(2).all(|w| w[1] == w[0] + 1),
-        "the next port each time: {seen:?}"
+        ports
+            .windows(2)
+            .all(|w| w[0].checked_add_signed(step) == Some(w[1])),
+        "the next port each time, by {step}: {seen:?}"
     );
     ensure!(
         seen.passed == [true, false, false, false, false],
@@ -204,8 +221,22 @@ fn sequential() -> Result<()> {
     Ok(())
 }
 
+fn random_cone() -> Result<()> {
+    let (one, other) = (observe(Access::RandomCone)?, observe(Access::RandomCone)?);
+    for seen in [&one, &other] {
+        is_cone(Access::RandomCone, seen, [true, false, false, false, false])?;
+    }
+    let drawn = [ports(&one)?[0], ports(&other)?[0]];
+    // One of 64,512: the same one again, or the host's own, comes once in tens of thousands of runs.
+    ensure!(
+        drawn[0] != drawn[1] && drawn[0] != one.local_port && drawn[1] != other.local_port,
+        "ports are to be drawn: {one:?}, {other:?}"
+    );
+    Ok(())
+}
+
 fn symmetric() -> Result<()> {
-    let seen = observe(NatKind::Symmetric)?;
+    let seen = observe(Access::Symmetric)?;
     let mut ports: Vec<u16> = seen.mapped.iter().flatten().map(|a| a.port()).collect();
     ensure!(
         ports.len() == 5,
@@ -229,7 +260,7 @@ fn symmetric() -> Result<()> {
 }
 
 fn address_dependent() -> Result<()> {
-    let seen = observe(NatKind::AddressDependent)?;
+    let seen = observe(Access::AddressDependent)?;
     let ports = ports(&seen)?;
     let [a1, a2, b1, b2, c] = ports;
     ensure!(
@@ -248,7 +279,7 @@ fn address_dependent() -> Result<()> {
 }
 
 fn preserving() -> Result<()> {
-    let seen = observe(NatKind::Preserving)?;
+    let seen = observe(Access::Preserving)?;
     let mut ports = ports(&seen)?;
     ensure!(
         ports[0] == seen.local_port,
@@ -275,11 +306,11 @@ fn ports(seen: &Observation) -> Result<[u16; 5]> {
 
 fn forgets() -> Result<()> {
     const AFTER: Duration = Duration::from_secs(2);
-    let client = Site::behind(NatKind::Symmetric).forgets(AFTER);
+    let client = Site::behind(Access::Symmetric).forgets(AFTER);
     let world = World::of(
         World::servers()
             .site("client", client)
-            .site("agent", NatKind::Open),
+            .site("agent", Access::Open),
     )?;
     let at = format!("{}:7001", STUN_1[0]);
     let _reflector = reflect(&world.stun_1, std::slice::from_ref(&at))?;
@@ -297,11 +328,11 @@ fn forgets() -> Result<()> {
 /// Answers go out too (RFC 4787, REQ-6).
 fn kept_open() -> Result<()> {
     const AFTER: Duration = Duration::from_secs(2);
-    let client = Site::behind(NatKind::FullCone).forgets(AFTER);
+    let client = Site::behind(Access::FullCone).forgets(AFTER);
     let world = World::of(
         World::servers()
             .site("client", client)
-            .site("agent", NatKind::Open),
+            .site("agent", Access::Open),
     )?;
     let inside = world.client.at(5000).to_string();
     let at = format!("{}:7001", STUN_1[0]);
@@ -340,7 +371,7 @@ fn kept_open() -> Result<()> {
 }
 
 fn hairpins() -> Result<()> {
-    let site = Site::behind(NatKind::PortRestricted);
+    let site = Site::behind(Access::PortRestricted);
     for (site, meet) in [(site.hairpins(), true), (site, false)] {
         let world = World::of(World::servers().site("client", site).guest("agent"))?;
         // They do not see each other inside.
@@ -355,14 +386,14 @@ fn hairpins() -> Result<()> {
 }
 
 fn only_443() -> Result<()> {
-    for (kind, quic) in [(NatKind::Only443, false), (NatKind::Only443WithQuic, true)] {
-        let world = World::new(kind, NatKind::Open)?;
+    for (kind, quic) in [(Access::Only443, false), (Access::Only443WithQuic, true)] {
+        let world = World::new(kind, Access::Open)?;
         let at = [443, 7001].map(|port| format!("{}:{port}", STUN_1[0]));
         let _reflector = reflect(&world.stun_1, &at)?;
         let [to_443, elsewhere] = at;
         let seen = observation(&world.client, &["0.0.0.0:0".to_owned(), to_443, elsewhere])?;
         let answers: Vec<bool> = seen.mapped.iter().map(Option::is_some).collect();
-        ensure!(answers == [quic, false], "{kind}: {seen:?}");
+        ensure!(answers == [quic, false], "{kind:?}: {seen:?}");
 
         let (_web, url) = programs::web(&world.relay, 443)?;
         let url = format!("{url}/1000");
@@ -373,14 +404,14 @@ fn only_443() -> Result<()> {
         let past = programs::start_curl(&world, &world.client, &url, "past", &patience)?;
         ensure!(
             past.finish(QUICK)?.code != Some(0),
-            "{kind}: TCP got out to another port"
+            "{kind:?}: TCP got out to another port"
         );
     }
     Ok(())
 }
 
 fn blocked() -> Result<()> {
-    let world = World::new(NatKind::UdpBlocked, NatKind::Open)?;
+    let world = World::new(Access::UdpBlocked, Access::Open)?;
     let seen = ask(&world)?;
     ensure!(
         seen.mapped.iter().all(Option::is_none) && seen.passed.iter().all(|p| !p),
@@ -399,7 +430,7 @@ fn blocked() -> Result<()> {
 }
 
 fn proxy_only() -> Result<()> {
-    let world = World::new(NatKind::ProxyOnly, NatKind::Open)?;
+    let world = World::new(Access::ProxyOnly, Access::Open)?;
     let seen = ask(&world)?;
     ensure!(
         seen.mapped.iter().all(Option::is_none) && seen.passed.iter().all(|p| !p),
@@ -421,8 +452,8 @@ fn proxy_only() -> Result<()> {
 
 fn delay() -> Result<()> {
     let world = World::with_delay(
-        NatKind::PortRestricted,
-        NatKind::Open,
+        Access::PortRestricted,
+        Access::Open,
         Duration::from_millis(5),
     )?;
     let (_web, url) = programs::web(&world.agent, 8080)?;
@@ -471,7 +502,7 @@ fn panic_leaves_nothing() -> Result<()> {
     let (name, dir, pid) = std::thread::spawn(|| {
         let left = std::sync::Mutex::default();
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let Ok(world) = World::new(NatKind::PortRestricted, NatKind::Open) else {
+            let Ok(world) = World::new(Access::PortRestricted, Access::Open) else {
                 return;
             };
             let Ok((web, _)) = programs::web(&world.agent, 8080) else {
@@ -501,8 +532,8 @@ fn panic_leaves_nothing() -> Result<()> {
 }
 
 /// What five reflecting sockets on three addresses show of the client's NAT.
-fn observe(kind: NatKind) -> Result<Observation> {
-    ask(&World::new(kind, NatKind::Open)?)
+fn observe(kind: Access) -> Result<Observation> {
+    ask(&World::new(kind, Access::Open)?)
 }
 
 fn ask(world: &World) -> Result<Observation> {

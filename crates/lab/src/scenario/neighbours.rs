@@ -2,10 +2,10 @@
 //! outside at best.
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{PortRestricted, Symmetric};
 
 use super::matrix::wait_until;
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::{PortRestricted, Symmetric};
 use crate::harness::{Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Relay};
 use crate::world::{CLIENT_PUBLIC, Place, Plan, Site, Traffic, World};

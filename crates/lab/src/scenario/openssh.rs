@@ -3,10 +3,10 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use byway_sim::model::Access::{Open, PortRestricted};
 use std::process::Command;
 
 use super::{LONG, SHORT};
-use crate::NatKind::{Open, PortRestricted};
 use crate::harness::{Need, Scenario, say};
 use crate::process::Running;
 use crate::programs::{self, Agent, Options, Relay, Sshd, on_client};

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::Symmetric;
 
 use super::{ACCESS, SHORT};
-use crate::NatKind::Symmetric;
 use crate::harness::{Need, Scenario, say};
 use crate::process::{Line, poll};
 use crate::programs::miniupnpd::{self, Miniupnpd, Speaks};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{Open, PortRestricted, ProxyOnly};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_PROXY};
-use crate::NatKind::{Open, PortRestricted, ProxyOnly};
 use crate::harness::{Need, Scenario, say};
 use crate::process::{Finished, Running};
 use crate::programs::{self, Agent, Forward, Options, Proxy, Relay, microsocks, tinyproxy};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{CarrierGrade, PortRestricted};
 
 use super::{ACCESS, PROGRAMS};
-use crate::NatKind::{CarrierGrade, PortRestricted};
 use crate::harness::{Scenario, say};
 use crate::programs::{self, Agent, Options, Relay};
 use crate::world::{Plan, Site};

@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
 use super::scene::{Scene, Transfer, direct_forward};
 use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
-use crate::NatKind::PortRestricted;
 use crate::figures::Figures;
 use crate::harness::{self, Need, Scenario, say};
 use crate::process::poll;

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
 use super::{ACCESS, LONG, WEB_PORT};
-use crate::NatKind::PortRestricted;
 use crate::harness::say;
 use crate::process::{Running, poll};
 use crate::programs::{self, Agent, Forward, Options, Relay};

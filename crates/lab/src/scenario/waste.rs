@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
 use super::{PROGRAMS, WEB_PORT, WITH_CURL};
-use crate::NatKind::PortRestricted;
 use crate::harness::{Scenario, say};
 use crate::process::Running;
 use crate::programs::{self, Agent, Forward, Options, Relay};

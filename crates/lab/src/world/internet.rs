@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use byway_sim::net::Exit;
 
 use super::place::{Place, watch};
 use super::plan::Plan;
 use super::site;
 use crate::emulator::Emulator;
+use crate::kinds::{IPV6_ONLY, Kind};
 use crate::leftovers::{Scratch, unique};
-use crate::nat::NatKind;
 use crate::netns::{Namespace, cable};
 use crate::process::Running;
 use crate::programs;
@@ -86,12 +87,13 @@ impl Internet {
     }
 
     /// Starts what the network of a host has instead of what it lacks.
-    fn serve(&mut self, kind: NatKind, name: &str) -> Result<()> {
+    fn serve(&mut self, kind: Kind, name: &str) -> Result<()> {
         let mut place = self.take(name)?;
-        match kind {
-            NatKind::ProxyOnly => place.proxy = Some(programs::tinyproxy(self, &place, None)?),
-            NatKind::Ipv6Only => place.services = place.leave_ipv4(self)?.into(),
-            _ => {}
+        if kind.0.access.exit() == Exit::Proxy {
+            place.proxy = Some(programs::tinyproxy(self, &place, None)?);
+        }
+        if kind == IPV6_ONLY {
+            place.services = place.leave_ipv4(self)?.into();
         }
         self.hosts.insert(name.to_owned(), place);
         Ok(())

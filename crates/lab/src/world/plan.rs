@@ -2,16 +2,17 @@
 //!
 //! ```no_run
 //! # use std::time::Duration;
-//! # use byway_lab::{NatKind, world::{Plan, Site}};
+//! # use byway_lab::world::{Plan, Site};
+//! # use byway_sim::model::Access::{PortRestricted, Symmetric};
 //! # fn main() -> anyhow::Result<()> {
 //! let ms = Duration::from_millis;
 //! let internet = Plan::new()
 //!     .region("europe")
 //!     .relay("relay-eu")
-//!     .site("client", Site::behind(NatKind::PortRestricted).access(ms(5)))
+//!     .site("client", Site::behind(PortRestricted).access(ms(5)))
 //!     .region("america")
 //!     .relay("relay-us")
-//!     .site("agent", Site::behind(NatKind::Symmetric).access(ms(8)).hairpins())
+//!     .site("agent", Site::behind(Symmetric).access(ms(8)).hairpins())
 //!     .neighbour("printer")
 //!     .guest("visitor")
 //!     .apart("europe", "america", ms(40))
@@ -28,28 +29,35 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use byway_sim::model::Access;
 
 use super::internet::Internet;
-use crate::nat::{NatKind, Router};
+use crate::kinds::Kind;
+use crate::router::Router;
 
 /// What stands between a site and the internet, and how long the way there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    pub(super) kind: NatKind,
+    pub(super) kind: Kind,
     pub(super) access: Duration,
     pub(super) hairpins: bool,
     pub(super) forgets: Duration,
 }
 
 impl Site {
-    /// One behind such a NAT: no delay, no hairpinning, mappings that last for two minutes.
-    pub fn behind(kind: NatKind) -> Self {
+    /// A network of such a kind: no delay, no hairpinning, mappings that last for two minutes.
+    pub fn behind(kind: impl Into<Kind>) -> Self {
         Self {
-            kind,
+            kind: kind.into(),
             access: Duration::ZERO,
             hairpins: false,
             forgets: Router::FORGETS,
         }
+    }
+
+    /// How many routers stand in a row.
+    pub(super) fn routers(self) -> usize {
+        self.kind.0.access.routers()
     }
 
     /// How long its access takes, one way.
@@ -71,9 +79,15 @@ impl Site {
     }
 }
 
-impl From<NatKind> for Site {
-    fn from(kind: NatKind) -> Self {
+impl From<Kind> for Site {
+    fn from(kind: Kind) -> Self {
         Self::behind(kind)
+    }
+}
+
+impl From<Access> for Site {
+    fn from(access: Access) -> Self {
+        Self::behind(access)
     }
 }
 
@@ -216,7 +230,7 @@ impl Plan {
 
     fn in_last_site(mut self, name: &str, lan: Lan) -> Self {
         match self.sites.last_mut() {
-            Some(last) if last.site.kind.routers() > 0 => last.hosts.push((name.to_owned(), lan)),
+            Some(last) if last.site.routers() > 0 => last.hosts.push((name.to_owned(), lan)),
             _ => self.mistake = Some(format!("{name}: there is no router before it to be behind")),
         }
         self
@@ -230,6 +244,13 @@ impl Plan {
             self.sites.len() <= MAX_SITES,
             "there is room for {MAX_SITES} sites"
         );
+        for site in &self.sites {
+            let (name, kind) = (site.name(), site.site.kind);
+            ensure!(
+                kind.is_built(),
+                "{name}: a network of {kind} is not built here"
+            );
+        }
         let of_sites = self.sites.iter().flat_map(|site| &site.hosts);
         let names = self.hosts.iter().map(|host| &host.name);
         let mut names: Vec<&String> = names.chain(of_sites.map(|(name, _)| name)).collect();
@@ -305,17 +326,19 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use byway_sim::model::Place;
+
     use super::*;
 
     #[test]
     fn what_is_wrong_with_a_plan_is_named() {
-        let site = || Plan::new().site("a", NatKind::PortRestricted);
+        let site = || Plan::new().site("a", Access::PortRestricted);
         for (plan, named) in [
-            (site().site("a", NatKind::Open), "two hosts are called a"),
+            (site().site("a", Access::Open), "two hosts are called a"),
             (site().neighbour("a"), "two hosts are called a"),
             (Plan::new().guest("b"), "b: there is no router"),
             (
-                Plan::new().site("a", NatKind::Open).neighbour("b"),
+                Plan::new().site("a", Access::Open).neighbour("b"),
                 "b: there is no router",
             ),
             (
@@ -323,6 +346,10 @@ mod tests {
                 "region y",
             ),
             (site().neighbour("fourteen-bytes"), "fourteen-bytes: "),
+            (
+                Plan::new().site("a", Kind(Place::from(Access::Symmetric).gives_port())),
+                "a: a network of ",
+            ),
             (
                 (0..7).fold(Plan::new(), |plan, n| plan.relay(&format!("r{n}"))),
                 "r6: ",
@@ -340,9 +367,9 @@ mod tests {
         let plan = Plan::new()
             .region("x")
             .relay("r")
-            .site("a", NatKind::Open)
+            .site("a", Access::Open)
             .region("y")
-            .site("b", NatKind::Open)
+            .site("b", Access::Open)
             .apart("x", "y", delay);
         let mut far = plan.distances().unwrap();
         far.sort_unstable();

@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use super::internet::Internet;
 use super::place::{Place, watch};
 use super::plan::{Lan, Plan, PlannedSite, Site};
-use crate::nat::Router;
 use crate::netns::{Namespace, cable};
+use crate::router::Router;
 
 /// The hosts of the site with this number, from 1 on.
 pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> Result<Vec<Place>> {
     let public = Plan::public(number);
     let (site, name) = (planned.site, planned.name());
-    if site.kind.routers() == 0 {
+    if site.routers() == 0 {
         return Ok(vec![internet.public_host(name, &[public])?]);
     }
     let outer = namespace(internet, &format!("{name}-router"))?;
@@ -23,7 +23,7 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
     let mut routers = vec![outer];
     let mut outside = public;
     // RFC 6598 keeps 100.64.0.0/10 for what is between a carrier's router and its customers'.
-    for n in 1..site.kind.routers() {
+    for n in 1..site.routers() {
         let inner = namespace(internet, &format!("{name}-router{n}"))?;
         let next = Ipv4Addr::new(100, 64, number, 2);
         let gateway = Ipv4Addr::new(100, 64, number, 1);
@@ -90,7 +90,7 @@ fn route(router: &Namespace, site: Site, outside: Ipv4Addr) -> Result<()> {
         ..
     } = site;
     let rules = Router {
-        kind,
+        access: kind.0.access,
         public: outside,
         hairpins,
         forgets,

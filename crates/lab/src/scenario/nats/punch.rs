@@ -1,9 +1,9 @@
 //! Whether the laboratory's NATs are crossed by small tools as the real ones are.
 
 use anyhow::{Result, ensure};
+use byway_sim::model::Access;
 
 use super::{QUICK, reflect};
-use crate::NatKind;
 use crate::harness::{Scenario, say};
 use crate::process::Running;
 use crate::programs;
@@ -30,11 +30,11 @@ pub(in crate::scenario) const SCENARIOS: &[Scenario] = &[
 
 fn restricted() -> Result<()> {
     ensure!(
-        punch(NatKind::PortRestricted, NatKind::PortRestricted, false)?,
+        punch(Access::PortRestricted, Access::PortRestricted, false)?,
         "two cones must be crossable"
     );
     ensure!(
-        punch(NatKind::Open, NatKind::PortRestricted, false)?,
+        punch(Access::Open, Access::PortRestricted, false)?,
         "an open host and a cone must be crossable"
     );
     Ok(())
@@ -42,7 +42,7 @@ fn restricted() -> Result<()> {
 
 fn late() -> Result<()> {
     ensure!(
-        punch(NatKind::PortRestricted, NatKind::PortRestricted, true)?,
+        punch(Access::PortRestricted, Access::PortRestricted, true)?,
         "stray packets must leave no trace"
     );
     Ok(())
@@ -50,11 +50,11 @@ fn late() -> Result<()> {
 
 fn symmetric() -> Result<()> {
     ensure!(
-        !punch(NatKind::Symmetric, NatKind::Symmetric, false)?,
+        !punch(Access::Symmetric, Access::Symmetric, false)?,
         "two symmetric NATs must not be crossable"
     );
     ensure!(
-        !punch(NatKind::Symmetric, NatKind::PortRestricted, false)?,
+        !punch(Access::Symmetric, Access::PortRestricted, false)?,
         "nor a symmetric one and a cone"
     );
     Ok(())
@@ -62,10 +62,10 @@ fn symmetric() -> Result<()> {
 
 /// Whether one socket behind each NAT gets across. With `stray`, the client's packets have been hitting the
 /// agent's router for a while before the agent sends its first.
-fn punch(client: NatKind, agent: NatKind, stray: bool) -> Result<bool> {
+fn punch(client: Access, agent: Access, stray: bool) -> Result<bool> {
     let crossed = between(&World::new(client, agent)?, stray)?;
     say(format!(
-        "{client} to {agent}: {}",
+        "{client:?} to {agent:?}: {}",
         if crossed { "crossed" } else { "not crossed" }
     ));
     Ok(crossed)

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::*;
 use serde_json::{Value, json};
 
 use super::super::ACCESS;
 use super::{asked, finds, ms, on_time, says, servers};
-use crate::NatKind::{self, *};
+use crate::Kind;
+use crate::kinds::IPV6_ONLY;
 use crate::programs::{self, Relay};
 use crate::world::ipv6::RELAY_V6;
 use crate::world::{CLIENT_PUBLIC, Site, World};
@@ -29,7 +31,7 @@ const TURNS: &str = "The NAT turns around";
 
 /// What a kind of network is.
 struct Truth {
-    kind: NatKind,
+    kind: Kind,
     mapping: &'static str,
     ports: &'static str,
     filtering: &'static str,
@@ -39,7 +41,7 @@ struct Truth {
 
 const TRUTHS: [Truth; 11] = [
     Truth {
-        kind: Open,
+        kind: Kind::of(Open),
         mapping: ENDPOINT,
         ports: "preserving",
         filtering: ENDPOINT,
@@ -47,7 +49,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &["There is no NAT", ANYBODY],
     },
     Truth {
-        kind: FullCone,
+        kind: Kind::of(FullCone),
         mapping: ENDPOINT,
         ports: "preserving",
         filtering: ENDPOINT,
@@ -55,7 +57,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[KEEPS, ANYBODY, NO_TURN],
     },
     Truth {
-        kind: AddressRestricted,
+        kind: Kind::of(AddressRestricted),
         mapping: ENDPOINT,
         ports: "preserving",
         filtering: ADDRESS,
@@ -63,7 +65,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[KEEPS, CALLED, NO_TURN],
     },
     Truth {
-        kind: PortRestricted,
+        kind: Kind::of(PortRestricted),
         mapping: ENDPOINT,
         ports: "preserving",
         filtering: PORT,
@@ -71,7 +73,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[KEEPS, VERY, NO_TURN],
     },
     Truth {
-        kind: CarrierGrade,
+        kind: Kind::of(CarrierGrade),
         mapping: ENDPOINT,
         ports: "preserving",
         filtering: PORT,
@@ -79,7 +81,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[KEEPS, VERY, NO_TURN],
     },
     Truth {
-        kind: Sequential,
+        kind: Kind::of(Sequential),
         mapping: PORT,
         ports: "sequential",
         // Calling one port of a server opens none to another (the tests of RFC 5780 cannot tell).
@@ -88,7 +90,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[ANOTHER],
     },
     Truth {
-        kind: AddressDependent,
+        kind: Kind::of(AddressDependent),
         mapping: ADDRESS,
         ports: "random",
         filtering: PORT,
@@ -96,7 +98,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[ANOTHER, VERY],
     },
     Truth {
-        kind: Symmetric,
+        kind: Kind::of(Symmetric),
         mapping: PORT,
         ports: "random",
         filtering: UNKNOWN,
@@ -104,7 +106,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &[ANOTHER],
     },
     Truth {
-        kind: UdpBlocked,
+        kind: Kind::of(UdpBlocked),
         mapping: UNKNOWN,
         ports: UNKNOWN,
         filtering: UNKNOWN,
@@ -112,7 +114,7 @@ const TRUTHS: [Truth; 11] = [
         findings: &["UDP does not get out of this network. Tunnels run over TLS"],
     },
     Truth {
-        kind: ProxyOnly,
+        kind: Kind::of(ProxyOnly),
         mapping: UNKNOWN,
         ports: UNKNOWN,
         filtering: UNKNOWN,
@@ -123,7 +125,7 @@ const TRUTHS: [Truth; 11] = [
         ],
     },
     Truth {
-        kind: Ipv6Only,
+        kind: IPV6_ONLY,
         mapping: ENDPOINT,
         // It is the translator that has a port of IPv4.
         ports: UNKNOWN,
@@ -161,10 +163,10 @@ pub(super) fn all() -> Result<()> {
 impl Truth {
     fn judge(&self, report: &Value) -> Result<()> {
         let what = self.kind.to_string();
-        let udp = !self.kind.is_tls_only();
-        let open = self.kind == Open;
-        let translated = self.kind == Ipv6Only;
-        let proxied = self.kind == ProxyOnly;
+        let udp = !self.kind.0.access.is_tls_only();
+        let open = self.kind == Kind::of(Open);
+        let translated = self.kind == IPV6_ONLY;
+        let proxied = self.kind == Kind::of(ProxyOnly);
         let carrier = if udp { "udp" } else { "tls" };
         let way = |works: bool| if works { "works" } else { "silent" };
         let null = Value::Null;
@@ -226,7 +228,7 @@ impl Truth {
     fn judge_addresses(&self, what: &str, report: &Value) -> Result<()> {
         let own = format!("{CLIENT_PUBLIC}:");
         let is_own = |addr: &Value| addr.as_str().is_some_and(|addr| addr.starts_with(&own));
-        let udp = !self.kind.is_tls_only();
+        let udp = !self.kind.0.access.is_tls_only();
         let seen = &report["reflexive_v4"];
         ensure!(
             is_own(seen) == udp && seen.is_null() != udp,
@@ -256,8 +258,8 @@ impl Truth {
         );
         let delta = &report["port_delta"];
         ensure!(
-            (self.kind == Sequential) == (*delta == json!(1))
-                && (self.kind == Sequential) != delta.is_null(),
+            (self.kind == Kind::of(Sequential)) == (*delta == json!(1))
+                && (self.kind == Kind::of(Sequential)) != delta.is_null(),
             "{what}: it counts by {delta}"
         );
         // Whether ports matter is seen by two of one server; without, who had told enough was one of each.
@@ -282,7 +284,7 @@ impl Truth {
 
     /// A round trip to the relay takes 10 ms, and a busy machine's time.
     fn judge_latencies(&self, what: &str, report: &Value) -> Result<()> {
-        let udp = !self.kind.is_tls_only();
+        let udp = !self.kind.0.access.is_tls_only();
         for name in ["stun_ms", "udp_ms"] {
             let is_there = report["relays"][0][name].is_number();
             ensure!(is_there == udp, "{what}: {name} of {report}");
@@ -296,7 +298,7 @@ impl Truth {
 
     /// Those that are measured.
     fn latencies(&self) -> &'static [&'static str] {
-        if self.kind.is_tls_only() {
+        if self.kind.0.access.is_tls_only() {
             &["tls_ms"]
         } else {
             &["stun_ms", "udp_ms", "tls_ms"]
@@ -305,7 +307,11 @@ impl Truth {
 
     /// The longest that each of them may be, in milliseconds. A proxy takes its own time.
     fn longest(&self) -> f64 {
-        if self.kind == ProxyOnly { 500.0 } else { 60.0 }
+        if self.kind == Kind::of(ProxyOnly) {
+            500.0
+        } else {
+            60.0
+        }
     }
 
     /// Whether none is longer; what is not there is no matter of time.

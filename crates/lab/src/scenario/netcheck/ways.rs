@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use byway_sim::model::Access::{Open, PortRestricted, UdpBlocked};
 use serde_json::{Value, json};
 
 use super::super::ACCESS;
 use super::{finds, ms, on_time, says};
-use crate::NatKind::{Open, PortRestricted, UdpBlocked};
 use crate::harness::say;
 use crate::process::Running;
 use crate::programs::miniupnpd::{self, Miniupnpd, Speaks};
@@ -105,14 +105,14 @@ pub(super) fn two_relays() -> Result<()> {
         )?;
         for name in names {
             let (far, near) = (ms(&report, 0, name)?, ms(&report, 1, name)?);
-            say(format!("{kind}: {name} {far} and {near}"));
+            say(format!("{kind:?}: {name} {far} and {near}"));
             ensure!(
                 (10.0..NEAR).contains(&near) && (50.0..FAR).contains(&far),
-                "{kind}: {name} {far} and {near}: {report}"
+                "{kind:?}: {name} {far} and {near}: {report}"
             );
         }
         says(
-            &kind.to_string(),
+            &format!("{kind:?}"),
             &report,
             &[("preferred_relay.url", json!(near.url))],
         )?;
@@ -121,11 +121,11 @@ pub(super) fn two_relays() -> Result<()> {
             .unwrap_or_default();
         ensure!(
             reason.contains(&format!("lowest latency over {over}")),
-            "{kind}: {reason}"
+            "{kind:?}: {reason}"
         );
         let preferred = format!("Preferred relay: 203.0.113.10:443, {reason}.");
         let findings = report["findings"].to_string();
-        ensure!(findings.contains(&preferred), "{kind}: {findings}");
+        ensure!(findings.contains(&preferred), "{kind:?}: {findings}");
     }
     Ok(())
 }
