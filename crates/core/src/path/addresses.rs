@@ -13,7 +13,8 @@ use crate::io::{PathKind, SocketId, Way};
 
 /// Most direct paths to one peer: 32 candidates on two sockets.
 const MAX_DIRECT: usize = 64;
-/// Unattested addresses remembered, so that none gets another three probes with each new list.
+/// Unattested addresses remembered, so that none gets another three probes with each new list: as many that the peer named, and
+/// as many that pings came from. A hard NAT's spray may come from hundreds of ports, and the peer's next list is heard all the same.
 const MAX_TRIED: usize = 128;
 /// After this long an unattested address may be tried again.
 const TRIED_FOR: Duration = Duration::from_secs(60);
@@ -55,7 +56,7 @@ impl Paths {
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
         for remote in self.remote.clone() {
             let attested = self.attested.contains(&remote.ip());
-            if !attested && (self.tried.contains_key(&remote) || self.tried.len() >= MAX_TRIED) {
+            if !attested && (self.tried.contains_key(&remote) || self.is_tried_out(false)) {
                 continue;
             }
             let sockets: Vec<SocketId> = self
@@ -99,7 +100,7 @@ impl Paths {
         if !attested {
             self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
             let known = self.tried.get(&remote);
-            if known.map_or(self.tried.len() >= MAX_TRIED, |tried| tried.heard) {
+            if known.map_or(self.is_tried_out(true), |tried| tried.heard) {
                 return None;
             }
             let tried = Tried {
@@ -113,6 +114,12 @@ impl Paths {
             path.heard = true;
         }
         Some(id)
+    }
+
+    /// True if there is no place for another unattested address: one that a ping came from (`heard`), or one that the peer named.
+    fn is_tried_out(&self, heard: bool) -> bool {
+        let alike = self.tried.values().filter(|tried| tried.heard == heard);
+        alike.count() >= MAX_TRIED
     }
 
     /// Addresses that nobody attests were asked in vain: from another network, perhaps one that leads to none of their family, or

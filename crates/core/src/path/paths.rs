@@ -20,9 +20,10 @@ use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
 use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, SocketId, Way};
 
-/// By then an unattested address has had its probes. A node that is seen from outside only later than this asks once more, once
-/// in each network.
-const SEEN_LATE: Duration = Duration::from_millis(500);
+/// The last of an unattested address's three probes leaves 400 ms after the first. What the peer is told now must have come to
+/// it and opened its filter before that, by a relay that may be far: half of the time is left for it. A node that is seen from
+/// outside only later than this asks once more, once in each network.
+const SEEN_LATE: Duration = Duration::from_millis(200);
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
 /// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.

@@ -129,7 +129,27 @@ fn an_agent_that_only_listened_is_reached_again_after_its_nat_restarted() {
 /// The agent's filter was closed until then, and the client had asked its three times already.
 #[test]
 fn a_client_that_learns_late_where_it_is_seen_asks_once_more() {
-    let text = "seed=3013218 client=Symmetric agent=AddressRestricted agent-ip=Both links=Tls stun=Honest,Dead";
+    holds(
+        "seed=3013218 client=Symmetric agent=AddressRestricted agent-ip=Both links=Tls stun=Honest,Dead",
+    );
+    // Not as late: the last of the three was under way when the agent learned of it.
+    holds(
+        "seed=10015043 client=Symmetric client-ip=BrokenV6 client-link=delay:0.03 agent=AddressRestricted agent-ip=Both \
+         links=Tls stun=Honest,WrongTransaction",
+    );
+}
+
+/// Found by a random scenario: two hundred ports of the agent's had been heard from, and its new address was not asked.
+#[test]
+fn an_agent_that_moves_after_a_spray_is_found_at_its_new_address() {
+    holds(
+        "seed=10007010 client=AddressRestricted agent=Symmetric agent-ip=Both client-link=delay:0.035 \
+         agent-link=jitter:0.001,loss:0.002,reorder:0.031,duplicate:0.003,mtu:1280,rate:1000000 stun=Honest,Slow:0.4 \
+         DirectDead@1.556354191+4.61 AgentMoves@57.024051487+0 Upload:721194@1.509354191",
+    );
+}
+
+fn holds(text: &str) {
     let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
     let outcome = scenario.run(base());
     assert!(
