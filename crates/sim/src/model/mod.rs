@@ -95,9 +95,8 @@ pub fn direct_possible(a: impl Into<Place>, b: impl Into<Place>) -> bool {
 
 /// In how many round trips of the path, after the tunnel is up on a side, that side must send on the direct path, where
 /// nothing is lost; none where there may be none. Candidates cross through the relay in one at the most, one finds the way,
-/// one proves that it carries full-size datagrams, and one more is what p95 of the project's aim allows (3 in all) and
-/// some moments more.
-const ROUND_TRIPS: u32 = 4;
+/// one proves that it carries full-size datagrams: the project's aim is two as a rule, and three nearly always.
+const ROUND_TRIPS: u32 = 3;
 /// What is not a matter of round trips: the discovery of a side's own address may have to be waited for.
 const MOMENT: Duration = Duration::from_millis(50);
 

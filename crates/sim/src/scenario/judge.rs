@@ -18,6 +18,14 @@ const SETTLE: Duration = Duration::from_secs(180);
 /// Seconds for which the right paths are watched to stay.
 const STAYS: u32 = 5;
 
+/// A new tunnel's first answer is there after this long at the latest, however the network is: the race for a link, its
+/// handshake, the tunnel's.
+const ANSWERED: Duration = Duration::from_secs(10);
+/// The same where packets are lost: QUIC's first timer is a second and doubles, and a handshake has some ten packets.
+const ANSWERED_LOSSY: Duration = Duration::from_secs(20);
+/// What an access link may go on to lose while paths are judged. More would make it a question of chance which path is
+/// measured to lose less (docs/decisions/0014).
+const JUDGED_LOSS: f64 = 0.01;
 /// After the last trouble both must be on the direct path for this long at the latest. What decides is no round trip but how
 /// long a path that lost a failover stays out, doubling, and how many samples it must be better for before data returns; and
 /// on a network that loses packets how long it takes to measure that.
@@ -28,14 +36,23 @@ const RELAY_ROUND_TRIP: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(super) struct Judge {
     failures: Vec<Failure>,
+    opened: Vec<Duration>,
     direct_after: Option<Duration>,
 }
 
 impl Judge {
-    /// A tunnel came up, or need not have.
-    pub(super) fn comes_up(&mut self, setup: &Setup, came: bool) {
-        let must = must_connect(setup.client_place(), setup.agent_place());
-        self.require(came || !must, Rule::ComesUp, "it never did");
+    /// A tunnel came up in time, or need not have. `after`: when the first answer was there, if it came.
+    pub(super) fn comes_up(&mut self, setup: &Setup, after: Option<Duration>) {
+        if !must_connect(setup.client_place(), setup.agent_place()) {
+            return;
+        }
+        let links = [&setup.client_link, &setup.agent_link];
+        let lossy = links.iter().any(|link| link.loss > 0.0);
+        let within = if lossy { ANSWERED_LOSSY } else { ANSWERED };
+        if after.is_none_or(|after| after > within) {
+            let failure = format!("the first answer after {after:?}, not within {within:?}");
+            self.fail(Rule::ComesUp, failure);
+        }
     }
     pub(super) fn require(&mut self, held: bool, rule: Rule, what: &str) {
         if !held {
@@ -51,8 +68,10 @@ impl Judge {
     pub(super) fn paths(&mut self, setup: &Setup, scene: &mut Scene, peer: PeerId) -> usize {
         let accepted = accepted_paths(setup);
         // The measured loss of a path decides over it too, and a few pings measure a few per cent badly.
-        for site in [scene.client_site, scene.agent_site] {
-            scene.world.inflict(Fault::Loss(site, 0.0));
+        let links = [&setup.client_link, &setup.agent_link];
+        for (site, link) in [scene.client_site, scene.agent_site].into_iter().zip(links) {
+            let loss = link.loss.min(JUDGED_LOSS);
+            scene.world.inflict(Fault::Loss(site, loss));
         }
         // Something must flow, or a path that could be better would not be looked at. Right once is not enough: a path
         // must stay so while it is used.
@@ -110,6 +129,12 @@ impl Judge {
                 return;
             };
             let direct = scene.first_on(host, PathKind::Direct);
+            if let Some(took) = direct.map(|at| at.saturating_sub(up))
+                && up + within < quiet_until
+            {
+                let of = took.as_secs_f64() / round_trip.as_secs_f64();
+                self.opened.push(Duration::from_secs_f64(of));
+            }
             if up + within < quiet_until && direct.is_none_or(|at| at > up + within) {
                 let failure =
                     format!("{name}: up at {up:?}, direct at {direct:?}, not within {within:?}");
@@ -194,6 +219,7 @@ impl Judge {
             hash: trace.hash(),
             events: trace.events(),
             met,
+            opened: self.opened,
             direct_after: self.direct_after,
             failures: self.failures,
             story,

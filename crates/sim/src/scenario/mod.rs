@@ -212,6 +212,9 @@ pub struct Outcome {
     pub events: u64,
     /// Troubles that began while a transfer was under way, of how many.
     pub met: (usize, usize),
+    /// Where nothing disturbs a new tunnel that surely has a direct path: how long after it was up each side first sent on
+    /// it, in round trips of that path: a second stands for one.
+    pub opened: Vec<Duration>,
     /// Where there surely is a direct path: how long after the last trouble, or the tunnel's first answer, both sides were on
     /// it.
     pub direct_after: Option<Duration>,

@@ -28,6 +28,7 @@ impl Scenario {
                 hash: 0,
                 events: 0,
                 met: (0, 0),
+                opened: Vec::new(),
                 direct_after: None,
                 failures: vec![Failure {
                     rule: Rule::NoPanic,
@@ -42,8 +43,12 @@ impl Scenario {
         let mut scene = Scene::new(base, &self.setup);
         let mut judge = Judge::default();
         let peer = scene.dial(vec![Task::Touch]);
-        judge.comes_up(&self.setup, scene.finish(PATIENCE));
+        let came = scene.finish(PATIENCE);
         let start = scene.world.net.now();
+        judge.comes_up(
+            &self.setup,
+            came.then_some(start.saturating_sub(scene.dialled_at())),
+        );
         let slept = self.troubles.iter().filter(|(.., what)| what.is_sleep());
         // QUIC may take a sleep for a round trip (`tests/faults/asleep.rs`). Its average is an eighth of it then, the
         // variation a quarter, and a lost tail is sent again after average and four variations, at first.
