@@ -20,7 +20,7 @@
 //! | `server`, `listen` | starting and stopping; sockets |
 //! | `hub`, `table`, `plane` | relay-core and what it decides; the forwarding table; what happens to data |
 //! | `udp/` | shards, runs, sending, STUN, the control endpoint's socket |
-//! | `quic`, `tls/` | links |
+//! | `quic`, `tls/`, `both_ways` | links |
 //! | `outbox`, `queue` | what waits to be written to one node |
 //! | `identity` | certificates and raw public keys |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
@@ -31,6 +31,7 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")
 )]
 
+mod both_ways;
 pub mod config;
 mod context;
 mod hub;

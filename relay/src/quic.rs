@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
+use crate::both_ways::{ReadEnd, both_ways};
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::identity::proved_node;
@@ -43,8 +44,6 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// How often a link is looked at for having moved: a part of the 20 s that QUIC takes to notice.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long a link's last words may take to arrive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The control stream: four messages of the greatest length may be under way.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
@@ -222,26 +221,7 @@ async fn converse(connection: &Connection, link: &LinkHandle, outbox: &Outbox) {
         // Refused before it said a word, or silent for too long.
         () = outbox.finished() => return,
     };
-    let read = read(recv, link);
-    let write = write(send, outbox);
-    tokio::pin!(read, write);
-    tokio::select! {
-        () = &mut write => return,
-        end = &mut read => match end {
-            ReadEnd::Broken => return,
-            // The relay refuses it now.
-            ReadEnd::Refused => {}
-        },
-        () = outbox.finished() => {}
-    }
-    // Its last words are in the outbox. The relay has forgotten the link, so a node that does not take them must not
-    // keep it: no limit counts it any more.
-    let _ = tokio::time::timeout(LAST_WORDS, write).await;
-}
-
-enum ReadEnd {
-    Broken,
-    Refused,
+    both_ways(read(recv, link), write(send, outbox), outbox).await;
 }
 
 async fn read(mut recv: RecvStream, link: &LinkHandle) -> ReadEnd {

@@ -33,6 +33,7 @@
 //! | [`link`] | links to relays: races, redialling, replacing |
 //! | [`path`] | the paths to one peer: candidates, probes, score, failover |
 //! | [`recent`] | the last datagrams sent, for sending again |
+//! | [`reassemble`] | datagrams that came in two parts |
 //! | [`counters`] | what was dropped and refused |
 
 #![cfg_attr(
@@ -49,5 +50,6 @@ pub mod io;
 pub mod link;
 pub mod node;
 pub mod path;
+pub mod reassemble;
 pub mod recent;
 mod rng;

@@ -15,6 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
 
+use crate::both_ways::{LAST_WORDS, ReadEnd, both_ways};
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::outbox::{CloseOnDrop, Outbox};
@@ -28,8 +29,6 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(50);
 /// A node that takes no byte for so long is gone (design section 12).
 const STALL: Duration = Duration::from_secs(2);
-/// How long a link's last words may take to arrive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A WebSocket whose node proved its key.
 #[derive(Debug)]
@@ -142,23 +141,7 @@ pub(crate) async fn run<S>(
     let (sink, stream) = ws.split();
     let read = read(stream, &link, &outbox, context);
     let write = write(sink, &outbox, &written, context);
-    tokio::pin!(read, write);
-    tokio::select! {
-        () = &mut write => return,
-        end = &mut read => match end {
-            ReadEnd::Broken => return,
-            ReadEnd::Refused => {}
-        },
-        () = outbox.finished() => {}
-    }
-    // Its last words are in the outbox. The relay has forgotten the link, so a node that takes them byte by byte must not
-    // keep it: no limit counts it any more.
-    let _ = tokio::time::timeout(LAST_WORDS, write).await;
-}
-
-enum ReadEnd {
-    Broken,
-    Refused,
+    both_ways(read, write, &outbox).await;
 }
 
 async fn read<S>(

@@ -6,7 +6,6 @@
 
 mod carry_out;
 mod gateway;
-mod reassemble;
 mod receive;
 mod send;
 mod sleep;
@@ -25,6 +24,7 @@ use byway_core::io::{
     Route, RouteReason, SocketId, Way,
 };
 use byway_core::node::{Identity, Node};
+use byway_core::reassemble::Reassembler;
 use byway_wire::{NodeId, RelayUrl, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
@@ -37,7 +37,7 @@ use crate::shell::app::{App, Task};
 use crate::shell::link::{Links, Said};
 use crate::shell::nat64;
 use crate::shell::virt::Virtual;
-use reassemble::Reassembler;
+
 use sleep::SleepWatch;
 use sockets::Sockets;
 
@@ -105,7 +105,7 @@ pub struct NodeShell {
     tunnels: BTreeMap<ConnId, PeerId>,
     /// Whose a way is. A direct one may be several peers': nobody displaces anybody.
     sources: BTreeMap<Way, Vec<PeerId>>,
-    parts: Reassembler,
+    parts: Reassembler<PeerId>,
     sockets: Sockets,
     sleep: SleepWatch,
     /// When the node wanted to wake up, as of the last turn.

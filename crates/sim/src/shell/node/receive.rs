@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use byway_congestion::PathAwareFactory;
 use byway_core::io::{Carrier, LinkId, PeerId, SocketId, Way};
+use byway_core::reassemble::Joined;
 use byway_wire::demux::{Kind, classify};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, fragment};
@@ -136,11 +137,12 @@ impl NodeShell {
             return self.count("malformed fragment");
         };
         match self.parts.take(peer, part) {
-            Some(whole) if classify(&whole) == Kind::Quic => {
+            Joined::Whole(whole) if classify(&whole) == Kind::Quic => {
                 self.tunnel_datagram(net, peer, &whole);
             }
-            Some(_) => self.count("unknown datagram in parts"),
-            None => {}
+            Joined::Whole(_) => self.count("unknown datagram in parts"),
+            Joined::Waits => {}
+            Joined::Displaced => self.count("lost part"),
         }
     }
 }
