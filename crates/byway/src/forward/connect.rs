@@ -10,6 +10,7 @@ use std::time::Duration;
 use byway_wire::tunnel::{Refusal, Refused};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use super::policy::{LOOPBACK, TargetPolicy, is_localhost, parse_ip};
 use crate::happy;
@@ -25,23 +26,19 @@ pub(super) async fn connect(
     host: &str,
     port: u16,
 ) -> Result<TcpStream, Refused> {
-    let attempt = async {
-        let addrs = resolve(policy, host, port).await?;
-        race(addrs)
-            .await
-            .map_err(|error| refused(&error, host, port))
+    let until = Instant::now() + DEADLINE;
+    let addrs = match tokio::time::timeout_at(until, resolve(policy, host, port)).await {
+        Ok(addrs) => addrs?,
+        Err(_) => {
+            return Err(Refused {
+                reason: Refusal::TimedOut,
+                detail: format!("the agent could not resolve {host} in time"),
+            });
+        }
     };
-    match tokio::time::timeout(DEADLINE, attempt).await {
-        Ok(result) => result,
-        Err(_) => Err(Refused {
-            reason: Refusal::TimedOut,
-            detail: format!(
-                "{} did not answer within {} s",
-                display(host, port),
-                DEADLINE.as_secs()
-            ),
-        }),
-    }
+    race(addrs, until)
+        .await
+        .map_err(|error| refused(&error, host, port))
 }
 
 /// The addresses of the target that the policy allows; at least one.
@@ -100,37 +97,17 @@ async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The first connection that stands, or the most telling failure.
-async fn race(addrs: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let failures = match happy::first(addrs, happy::STAGGER, attempt).await {
-        Ok(stream) => return Ok(stream),
-        Err(failures) => failures,
-    };
-    let most = failures.into_iter().min_by_key(rank);
-    Err(most.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
-}
-
-/// Which failure tells most: that a host answered "no" says more than that another has no route.
-fn rank(error: &io::Error) -> u8 {
-    match reason(error) {
-        Refusal::Exhausted => 0,
-        Refusal::Refused => 1,
-        Refusal::TimedOut => 2,
-        _ => 3,
-    }
+async fn race(addrs: Vec<SocketAddr>, until: Instant) -> io::Result<TcpStream> {
+    let raced = happy::first(addrs, happy::STAGGER, Some(until), attempt).await;
+    raced.map_err(|failure| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
 fn reason(error: &io::Error) -> Refusal {
-    // ENFILE and EMFILE have no ErrorKind of their own.
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     match error.kind() {
+        _ if happy::is_exhausted(error) => Refusal::Exhausted,
         io::ErrorKind::ConnectionRefused => Refusal::Refused,
         io::ErrorKind::TimedOut => Refusal::TimedOut,
-        io::ErrorKind::OutOfMemory => Refusal::Exhausted,
-        _ => match error.raw_os_error() {
-            Some(ENFILE | EMFILE) => Refusal::Exhausted,
-            _ => Refusal::Unreachable,
-        },
+        _ => Refusal::Unreachable,
     }
 }
 
@@ -139,7 +116,11 @@ fn refused(error: &io::Error, host: &str, port: u16) -> Refused {
     let detail = match reason {
         Refusal::Refused => format!("nothing listens on {} at the agent", display(host, port)),
         Refusal::Exhausted => "the agent has no free file descriptors".to_owned(),
-        Refusal::TimedOut => format!("{} did not answer", display(host, port)),
+        Refusal::TimedOut => format!(
+            "{} did not answer within {} s",
+            display(host, port),
+            DEADLINE.as_secs()
+        ),
         _ => format!("{}: {error}", display(host, port)),
     };
     Refused { reason, detail }

@@ -20,11 +20,8 @@ pub(crate) async fn connect_tcp(
         let tcp = TcpStream::connect(nat64.outside(addr).unwrap_or(addr)).await?;
         Ok((tcp, addr, began.elapsed()))
     };
-    let connected = happy::first(addrs, happy::STAGGER, attempt).await;
-    connected.map_err(|mut failures| {
-        let last = failures.pop();
-        last.unwrap_or_else(|| io::ErrorKind::TimedOut.into())
-    })
+    let connected = happy::first(addrs, happy::STAGGER, None, attempt).await;
+    connected.map_err(|failure| failure.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
