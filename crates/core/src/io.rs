@@ -426,7 +426,7 @@ pub enum Event {
     Candidates(Vec<byway_wire::signal::Candidate>),
     /// Open so many more UDP sockets for IPv4, on ports of the system's choice, for crossing a hard NAT with this peer.
     /// Answer with [`crate::node::Node::handle_opened_sockets`], with fewer if the host has no more to give. What comes in on
-    /// them is handled as on any socket.
+    /// them is handled as on any socket. One that the system ends is told of by [`crate::node::Node::handle_socket_ended`].
     OpenSockets {
         /// Of which peer.
         peer: PeerId,

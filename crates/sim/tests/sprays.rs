@@ -13,6 +13,8 @@ use common::{ms, scene, secs};
 /// Pings of the easy side, and sockets of the hard one (design section 6).
 const MOST_PINGS: u64 = 2_048;
 const MOST_SOCKETS: u64 = 256;
+const RELAYED: (Option<PathKind>, Option<PathKind>) =
+    (Some(PathKind::RelayUdp), Some(PathKind::RelayUdp));
 
 fn hard(client: Access, agent: Access, seed: u64) -> Scene {
     scene(Setup {
@@ -163,4 +165,25 @@ fn the_hits_of_a_spray_that_die_together_stand_in_nobodys_way() {
             outcome.failures
         );
     }
+}
+
+/// As a system does that takes the sockets of a program it suspended, or of a network that is gone.
+#[test]
+fn a_path_whose_socket_the_system_ends_is_left_at_once() {
+    let mut s = hard(Access::PortRestricted, Access::Symmetric, 3);
+    let peer = s.dial(vec![Task::Touch]);
+    assert!(s.until_path(peer, PathKind::Direct, secs(4)));
+    use_for(&mut s, peer, secs(2));
+    let (ended, agent) = (s.world.net.now(), s.agent);
+    let (node, net) = s.world.node(agent);
+    assert!(node.extra_sockets() > 0);
+    node.end_extra_sockets(net);
+    s.begin(peer, Task::Touch);
+    // The client's question was on its way to nobody. It goes again when the agent's word is there, through the relay.
+    assert!(s.finish(ms(100)), "{}", s.story());
+    let left = s.routes_since(agent, ended);
+    assert_eq!(left.first(), Some(&(ended, Some(PathKind::RelayUdp))));
+    s.world.run_for(secs(2));
+    assert_eq!(s.paths(peer), RELAYED, "{}", s.story());
+    s.assert_fine();
 }

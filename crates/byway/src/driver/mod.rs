@@ -199,6 +199,11 @@ impl Driver {
                     self.sockets_changed();
                     self.network_changed("sockets were bound anew");
                 }
+                ended = self.socket.extra_ended() => {
+                    for socket in ended {
+                        self.node.handle_socket_ended(Instant::now(), socket);
+                    }
+                }
                 news = self.interfaces.changed() => if news {
                     self.socket.revive();
                     self.sockets_changed();

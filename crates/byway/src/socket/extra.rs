@@ -1,11 +1,13 @@
 //! Sockets beside the endpoint's own, opened for a while to cross a hard NAT (design section 6). Most are closed after a few
-//! seconds; one that a path was found by carries data like any other.
+//! seconds; one that a path was found by carries data like any other. One that the system ends (see [`super::own`]) is closed
+//! and told of: another port would be of no use to its path.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use byway_core::io::SocketId;
+use tokio::sync::Notify;
 
 use super::list::List;
 use super::udp::UdpSocket;
@@ -26,6 +28,12 @@ pub(super) struct Extra {
     /// The number after the last one given. Numbers come around after 65,280 sockets, when
     /// whatever named the first ones is long gone.
     next: AtomicU16,
+    /// Those that the system ended, for the driver.
+    ended: Mutex<Vec<SocketId>>,
+    /// There are some.
+    news: Notify,
+    /// They are others now: for who watches them.
+    changed: Notify,
 }
 
 impl Default for Extra {
@@ -34,6 +42,9 @@ impl Default for Extra {
             list: List::default(),
             changing: Mutex::default(),
             next: AtomicU16::new(FIRST),
+            ended: Mutex::default(),
+            news: Notify::new(),
+            changed: Notify::new(),
         }
     }
 }
@@ -58,7 +69,7 @@ impl Extra {
                 }
             }
         }
-        self.list.replace(open);
+        self.replace(open);
         opened
     }
 
@@ -66,7 +77,54 @@ impl Extra {
         let _alone = self.alone();
         let mut open = Vec::clone(&self.list.load());
         open.retain(|socket| !ids.contains(&socket.id));
+        self.replace(open);
+    }
+
+    /// The system has ended one: it is closed, and told of once, whoever else notices.
+    pub(super) fn end(&self, id: SocketId) {
+        let _alone = self.alone();
+        let mut open = Vec::clone(&self.list.load());
+        let before = open.len();
+        open.retain(|socket| socket.id != id);
+        if open.len() < before {
+            tracing::debug!(
+                socket = id.0,
+                "the system ended a socket of a path through a hard NAT"
+            );
+            self.replace(open);
+            self.ended
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(id);
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits for sockets that the system ended, and gives each once.
+    pub(super) async fn ended(&self) -> Vec<SocketId> {
+        loop {
+            let ended =
+                std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+            if !ended.is_empty() {
+                return ended;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    /// Waits for the system to end one of them, and closes it, for ever.
+    pub(super) async fn watch(&self) {
+        loop {
+            tokio::select! {
+                id = self.list.ended() => self.end(id),
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    fn replace(&self, open: Vec<Arc<UdpSocket>>) {
         self.list.replace(open);
+        self.changed.notify_one();
     }
 
     fn alone(&self) -> MutexGuard<'_, ()> {

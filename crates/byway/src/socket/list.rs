@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwap, Guard};
+use byway_core::io::SocketId;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 
 use super::udp::UdpSocket;
@@ -31,6 +34,21 @@ impl List {
         // Registered first: what is opened after the look wakes.
         self.receiver.register(cx.waker());
         self.open.load()
+    }
+
+    /// Waits for the system to end one of those that are open now; for ever if there are none. Nobody else hears of it where
+    /// nothing is sent. Holds them open: whoever replaces them is to drop this.
+    pub(super) async fn ended(&self) -> SocketId {
+        let watch = async |socket: Arc<UdpSocket>| {
+            while !socket.ends_by(&socket.failed().await) {}
+            socket.id
+        };
+        let open = Vec::clone(&self.open.load());
+        let mut all: FuturesUnordered<_> = open.into_iter().map(watch).collect();
+        match all.next().await {
+            Some(id) => id,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -138,9 +138,14 @@ impl Socket {
         self.own.rebound.notified().await;
     }
 
-    /// Binds sockets anew that the system ends, for ever.
+    /// Waits for sockets beside the own ones that the system ended and that are closed for it.
+    pub(crate) async fn extra_ended(&self) -> Vec<SocketId> {
+        self.extra.ended().await
+    }
+
+    /// Binds sockets anew that the system ends, or closes them, for ever.
     pub(crate) async fn watch(&self) {
-        self.own.watch().await;
+        tokio::join!(self.own.watch(), self.extra.watch());
     }
 
     /// The system has ended a socket: it is bound anew, or closed.
@@ -149,7 +154,7 @@ impl Socket {
             self.own.revive();
         } else {
             // It belongs to a path through a hard NAT, which nothing but it could keep.
-            self.extra.close(&[id]);
+            self.extra.end(id);
         }
     }
 

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway_core::io::SocketId;
-use futures_util::future::select_all;
 use tokio::sync::Notify;
 
 use super::list::List;
@@ -97,14 +96,8 @@ impl Own {
     /// Waits for the system to end one of them, and binds it anew, for ever.
     pub(super) async fn watch(&self) {
         loop {
-            let sockets = Vec::clone(&self.list.load());
-            let all = sockets
-                .iter()
-                .map(|socket| Box::pin(async move { socket.ends_by(&socket.failed().await) }));
             tokio::select! {
-                (ended, ..) = select_all(all) => if ended {
-                    self.revive();
-                },
+                _ = self.list.ended() => self.revive(),
                 // Whoever sent or received was first: these may be others now.
                 () = self.tried.notified() => {}
                 () = tokio::time::sleep(REVIVAL), if self.is_dead() => self.revive(),

@@ -384,6 +384,31 @@ async fn what_is_sent_from_a_socket_as_soon_as_it_is_open_leaves() {
 }
 
 #[tokio::test]
+async fn one_that_the_system_ends_is_closed_and_told_of_once() {
+    let [client, server] = pair();
+    let extra = client.socket.open_extra(3);
+    let ended = async || tokio::time::timeout(DEADLINE, client.socket.extra_ended()).await;
+    let reset = io::Error::from(io::ErrorKind::ConnectionAborted);
+    assert!(client.socket.extra.get(extra[0]).unwrap().ends_by(&reset));
+    // Whoever sends and whoever receives may both meet it.
+    client.socket.take_out(extra[0]);
+    client.socket.take_out(extra[0]);
+    assert_eq!(ended().await.unwrap(), [extra[0]]);
+    assert_eq!(client.socket.extra_sockets(), 2);
+    let way = Way::Direct {
+        socket: extra[0],
+        remote: server.addr,
+    };
+    client.socket.send_control(way, &[0x81; 60]);
+    assert_eq!(client.socket.counters.no_route.get(), 1);
+    // What the node lets go is no news to it.
+    client.socket.close_extra(&extra[1..2]);
+    client.socket.take_out(extra[1]);
+    client.socket.take_out(extra[2]);
+    assert_eq!(ended().await.unwrap(), [extra[2]]);
+}
+
+#[tokio::test]
 async fn numbers_of_such_sockets_meet_neither_the_own_ones_nor_earlier_ones() {
     let [client, _server] = pair();
     let mut seen = std::collections::BTreeSet::new();

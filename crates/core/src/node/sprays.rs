@@ -30,6 +30,16 @@ impl Node {
         self.settle(now);
     }
 
+    /// The system ended a socket that was opened so, and it is closed: no path goes by it any more. The host's other sockets are
+    /// bound anew instead.
+    pub fn handle_socket_ended(&mut self, now: Instant, socket: SocketId) {
+        self.now = now;
+        for peer in self.peer_ids() {
+            self.with_paths(now, peer, |paths, cx| paths.lose_socket(cx, socket));
+        }
+        self.settle(now);
+    }
+
     pub(super) fn on_spray(&mut self, now: Instant, peer: PeerId, ask: Ask) {
         match ask {
             Ask::Permission => {

@@ -214,13 +214,6 @@ impl Paths {
         self.spray.is_under_way()
     }
 
-    /// All sockets that were opened for this peer; it is about to be forgotten.
-    pub(crate) fn take_spray_sockets(&mut self) -> Vec<SocketId> {
-        std::mem::take(&mut self.spray.sockets)
-            .into_iter()
-            .collect()
-    }
-
     /// True if it is seen from outside now and was not before.
     pub(super) fn note_own_network(&mut self, list: &[Candidate], mapping: Mapping) -> bool {
         let unseen = self.spray.own.reflexive.is_empty();
@@ -279,10 +272,16 @@ impl Paths {
     }
 
     fn has_direct(&self, now: Instant) -> bool {
+        self.has_direct_by(now, |_| true)
+    }
+
+    fn has_direct_by(&self, now: Instant, fine: impl Fn(SocketAddr) -> bool) -> bool {
         let lately = |at: Instant| at + LATELY > now;
-        self.table
-            .values()
-            .any(|p| p.is_direct() && !p.is_quarantined() && p.last_answer.is_some_and(lately))
+        self.table.values().any(|p| {
+            matches!(p.way, Way::Direct { remote, .. } if fine(remote))
+                && !p.is_quarantined()
+                && p.last_answer.is_some_and(lately)
+        })
     }
 
     /// Goes on with the spray that is under way, or begins one.
@@ -307,7 +306,10 @@ impl Paths {
                 }
             }
             State::Hard { .. } | State::Easy { .. } if self.has_direct(cx.now) => {
-                self.spray.failures = 0;
+                // A path of another family says nothing of these NATs.
+                if self.has_direct_by(cx.now, |remote| remote.is_ipv4()) {
+                    self.spray.failures = 0;
+                }
                 self.end_spray();
             }
             State::Hard { until, .. } if until <= cx.now => self.end_spray(),
@@ -463,28 +465,6 @@ impl Paths {
             self.remove(id);
         }
     }
-
-    /// Gives back the sockets that no path goes by, once the spray they were opened for is over.
-    pub(super) fn release_unused(&mut self) {
-        if self.spray.sockets.is_empty() || self.spray.is_under_way() {
-            return;
-        }
-        let table = &self.table;
-        let used = |id: SocketId| {
-            table
-                .values()
-                .any(|p| matches!(p.way, Way::Direct { socket, .. } if socket == id))
-        };
-        let unused: Vec<SocketId> = self.spray.sockets.extract_if(.., |id| !used(*id)).collect();
-        if !unused.is_empty() {
-            self.out.push_back(Output::Spray(Ask::Release(unused)));
-        }
-    }
-
-    /// True if the socket was opened for this peer.
-    pub(super) fn is_spray_socket(&self, socket: SocketId) -> bool {
-        self.spray.sockets.contains(&socket)
-    }
 }
 
 /// All ports in an order that does not repeat: a full cycle of steps of one length from a random start. Against a NAT that
@@ -526,5 +506,6 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     }
 }
 
+mod sockets;
 #[cfg(test)]
 mod tests;

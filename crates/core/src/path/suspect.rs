@@ -51,8 +51,13 @@ impl Paths {
 
     /// We have evidence ourselves: the peer is told.
     pub(super) fn suspect(&mut self, cx: &mut Cx<'_>, cause: Cause) {
-        let txid = TxId(cx.rng.bytes());
         self.begin_suspicion(cx, cause);
+        self.warn_peer(cx);
+    }
+
+    /// Tells the peer by several paths to duplicate, and to look which of its own still work.
+    pub(super) fn warn_peer(&mut self, cx: &mut Cx<'_>) {
+        let txid = TxId(cx.rng.bytes());
         for id in self.asked() {
             let Some(way) = self.table.get(&id).map(|p| p.way) else {
                 continue;

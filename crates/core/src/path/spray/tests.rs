@@ -287,3 +287,71 @@ fn the_hard_side_takes_what_sockets_it_gets_and_gives_all_of_them_back() {
         (vec![Ask::Release(vec![SocketId(12)])], 0)
     );
 }
+
+/// A path that just answered.
+fn answered(table: &mut Table, socket: SocketId, remote: &str) -> crate::path::PathId {
+    let way = Way::Direct {
+        socket,
+        remote: remote.parse().unwrap(),
+    };
+    table.with(|paths, cx| {
+        let id = paths.insert(cx, way, true).unwrap();
+        paths.table.get_mut(&id).unwrap().last_answer = Some(cx.now);
+        id
+    })
+}
+
+#[test]
+fn a_path_of_another_family_is_no_reason_to_try_what_failed_again() {
+    for (found, expected) in [("[2001:db8::9]:5000", false), ("203.0.113.9:7777", true)] {
+        let mut table = Table::meet(true, PEER, (HARD, &[OWN]), (Mapping::Unknown, &[PEER]));
+        assert!(table.asks_to_spray());
+        table.with(|paths, cx| paths.permit_spray(cx, true));
+        table.pass(Duration::from_millis(100));
+        answered(&mut table, SocketId(0), found);
+        // It ends the spray, and is gone after a while.
+        table.pass(Duration::from_millis(100));
+        assert!(!table.paths.is_spraying());
+        let (asks, _) = table.pass(REST * 3);
+        assert_eq!(asks.contains(&Ask::Permission), expected, "{found}");
+    }
+}
+
+#[test]
+fn a_socket_that_the_system_ends_takes_its_paths_along_at_once_and_the_peer_is_told() {
+    let mut table = Table::meet(true, PEER, (HARD, &[OWN]), (EASY, &[PEER]));
+    assert!(table.asks_to_spray());
+    table.with(|paths, cx| paths.permit_spray(cx, true));
+    let sockets = vec![SocketId(10), SocketId(11)];
+    table.with(|paths, cx| paths.spray_from(cx, sockets));
+    let hit = answered(&mut table, SocketId(10), PEER);
+    table.with(|paths, cx| paths.set_primary(cx, hit, crate::io::RouteReason::Better));
+    let direct = table.paths.primary_way();
+    assert_eq!(
+        direct.map(|way| way.kind()),
+        Some(crate::io::PathKind::Direct)
+    );
+    while table.paths.poll().is_some() {}
+    // Not one of its own, or one that nothing goes by.
+    for other in [SocketId(0), SocketId(11)] {
+        table.with(|paths, cx| paths.lose_socket(cx, other));
+        assert_eq!(table.paths.primary_way(), direct);
+        assert!(table.paths.poll().is_none());
+    }
+    table.with(|paths, cx| paths.lose_socket(cx, SocketId(10)));
+    let channel = table.paths.primary_way();
+    assert_eq!(
+        channel.map(|way| way.kind()),
+        Some(crate::io::PathKind::RelayUdp)
+    );
+    let (mut replayed, mut told) = (false, false);
+    while let Some(output) = table.paths.poll() {
+        replayed |= matches!(output, Output::Replay);
+        told |= matches!(output, Output::Send { way, .. } if Some(way) == channel);
+    }
+    assert!(replayed && told);
+    // It is gone already, and is not given back.
+    let (asks, _) = table.pass(Duration::from_secs(6));
+    let given_back = |ask: &Ask| matches!(ask, Ask::Release(ids) if ids.contains(&SocketId(10)));
+    assert!(!asks.iter().any(given_back), "{asks:?}");
+}

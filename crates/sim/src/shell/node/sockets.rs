@@ -58,6 +58,15 @@ impl NodeShell {
         }
     }
 
+    /// The system ends all of them: they are closed, and the node is told.
+    pub fn end_extra_sockets(&mut self, net: &mut Network) {
+        for id in std::mem::take(&mut self.sockets.open) {
+            net.unbind(self.host, NODE_PORT + id.0);
+            self.node.handle_socket_ended(net.instant(), id);
+        }
+        self.turn(net);
+    }
+
     /// Sockets that are open now beside the one that is always there.
     pub fn extra_sockets(&self) -> usize {
         self.sockets.open.len()
