@@ -224,6 +224,7 @@ impl Controller for PathAware {
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
         self.mtu = new_mtu;
+        self.monitor.put_mtu(new_mtu);
         self.current.controller.on_mtu_update(new_mtu);
     }
 

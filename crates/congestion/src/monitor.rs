@@ -1,7 +1,7 @@
 //! What the shell and the congestion controller of one tunnel share.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway_core::io::{FlowSample, Way};
@@ -29,6 +29,7 @@ pub struct FlowMonitor {
     last_ack: AtomicU64,
     srtt: AtomicU64,
     rttvar: AtomicU64,
+    mtu: Arc<AtomicU16>,
 }
 
 /// The latest switch.
@@ -67,7 +68,20 @@ impl FlowMonitor {
             last_ack: AtomicU64::new(0),
             srtt: AtomicU64::new(0),
             rttvar: AtomicU64::new(0),
+            mtu: Arc::default(),
         }
+    }
+
+    /// Has what QUIC takes for its MTU kept there, for tunnels that share a socket's route: the largest of all of them.
+    #[must_use]
+    pub fn keeping_mtu_in(self, mtu: Arc<AtomicU16>) -> Self {
+        Self { mtu, ..self }
+    }
+
+    /// The largest MTU that QUIC's search has found so far, in bytes of UDP payload; zero before it found any. A larger datagram
+    /// is a probe of that search.
+    pub fn mtu(&self) -> u16 {
+        self.mtu.load(Ordering::Relaxed)
     }
 
     /// Data goes along `way` from `now` on. Call it with the primary of every new route, before the first datagram
@@ -142,6 +156,12 @@ impl FlowMonitor {
         self.sent.store(totals.sent, Ordering::Relaxed);
         self.acked.store(totals.acked, Ordering::Relaxed);
         self.lost.store(totals.lost, Ordering::Relaxed);
+    }
+
+    /// Never lowers it: a smaller one is another tunnel's, or was found again after a black hole, and is no reason to take data of the
+    /// others for a probe.
+    pub(crate) fn put_mtu(&self, mtu: u16) {
+        self.mtu.fetch_max(mtu, Ordering::Relaxed);
     }
 
     pub(crate) fn put_seen(&self, epoch: u32) {

@@ -129,7 +129,7 @@ impl Peer {
 
     /// For the congestion controller of one more connection.
     pub(crate) fn new_monitor(&self, now: Instant) -> Arc<FlowMonitor> {
-        let monitor = Arc::new(FlowMonitor::new(now));
+        let monitor = Arc::new(FlowMonitor::new(now).keeping_mtu_in(Arc::clone(&self.route.mtu)));
         let mut state = self.state();
         if let Some(primary) = &state.primary {
             monitor.switch(now, primary);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
 use byway_core::io::{PathKind, PeerId, Route, SocketId, Way};
@@ -84,8 +84,8 @@ pub(crate) struct PeerRoute {
     pub(crate) counters: Arc<RouteCounters>,
     /// The node's evidence timer sleeps: the next send wakes it ([`byway_core::io::Event::WatchFlow`]).
     pub(super) flow_wanted: AtomicBool,
-    /// The largest datagram sent so far, as far as quinn may have taken it for its MTU.
-    pub(super) segment_in_use: AtomicUsize,
+    /// What QUIC has taken for its MTU so far, written by congestion control ([`byway_congestion::FlowMonitor::mtu`]).
+    pub(crate) mtu: Arc<AtomicU16>,
     pub(super) fragment_id: AtomicU16,
 }
 
@@ -98,7 +98,7 @@ impl PeerRoute {
             recent: Recent::default(),
             counters: Arc::default(),
             flow_wanted: AtomicBool::new(false),
-            segment_in_use: AtomicUsize::new(0),
+            mtu: Arc::default(),
             fragment_id: AtomicU16::new(0),
         }
     }

@@ -106,14 +106,11 @@ impl Socket {
             route.want_flow();
         }
         let datagram = batch.segment.unwrap_or(batch.contents.len());
-        // What was sent whole, be it a probe of quinn's MTU search, may be the size of what comes next.
-        let whole = datagram <= snapshot.max_datagram;
-        let in_use = route.segment_in_use.load(Ordering::Relaxed);
-        if datagram > in_use && (whole || batch.contents.len() > datagram) {
-            route.segment_in_use.fetch_max(datagram, Ordering::Relaxed);
-        }
-        // A single datagram of a size that was never in use is such a probe: not sending it is its answer.
-        if !whole && batch.segment.is_none() && datagram > in_use {
+        // A single datagram above QUIC's MTU is a probe of its search for a larger one: not sending it is its answer. Cut in two it
+        // would arrive, and so would everything after it have to be.
+        let probes =
+            batch.segment.is_none() && datagram > usize::from(route.mtu.load(Ordering::Relaxed));
+        if probes && datagram > snapshot.max_datagram {
             self.counters.probe_too_large.add();
             return Ok(());
         }

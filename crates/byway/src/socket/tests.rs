@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_core::io::{Carrier, Health, LinkId, PeerId, Route, SocketId, Way};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, SecretKey};
@@ -30,7 +31,19 @@ fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes(&[n; 32])
 }
 
-fn side(server: Option<quinn::ServerConfig>) -> Side {
+/// As a tunnel's: the route learns from congestion control what QUIC takes for its MTU.
+fn transport(route: &PeerRoute) -> Arc<quinn::TransportConfig> {
+    let monitor = FlowMonitor::new(Instant::now()).keeping_mtu_in(Arc::clone(&route.mtu));
+    let mut transport = quinn::TransportConfig::default();
+    transport.congestion_controller_factory(Arc::new(PathAwareFactory::new(Arc::new(monitor))));
+    Arc::new(transport)
+}
+
+fn side(mut server: Option<quinn::ServerConfig>) -> Side {
+    let route = Arc::new(PeerRoute::new(PEER));
+    if let Some(server) = &mut server {
+        server.transport_config(transport(&route));
+    }
     let (socket, driver) = Socket::bind(&["127.0.0.1:0".parse().unwrap()], 1444).unwrap();
     let mut config = quinn::EndpointConfig::default();
     config.grease_quic_bit(false);
@@ -41,7 +54,6 @@ fn side(server: Option<quinn::ServerConfig>) -> Side {
         Arc::new(quinn::TokioRuntime),
     )
     .unwrap();
-    let route = Arc::new(PeerRoute::new(PEER));
     socket.tables.insert_peer(Arc::clone(&route));
     let (_, addr) = socket.bound().next().unwrap();
     Side {
@@ -104,10 +116,12 @@ fn channel() -> Way {
 
 async fn connect(client: &Side, server: &Side) -> (quinn::Connection, quinn::Connection) {
     let tls = QuicClientConfig::try_from(tls::tunnel_client(&key(1)).unwrap()).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(transport(&client.route));
     let connecting = client
         .quinn
         .connect_with(
-            quinn::ClientConfig::new(Arc::new(tls)),
+            config,
             Virtual::Peer(PEER).to_addr(),
             &key(2).node_id().server_name(),
         )
@@ -287,6 +301,38 @@ async fn probes_of_a_size_that_the_route_does_not_carry_stay_home() {
     let mtu = near.stats().path.current_mtu;
     assert!((1200..=1300).contains(&mtu), "{mtu}");
     assert_eq!(near.stats().path.lost_packets, 0);
+}
+
+/// While sizes are being tried a route promises more than it keeps. A probe that was sent then and lost is sent again: in two parts
+/// it would arrive, and every datagram after it would have to go so.
+#[tokio::test]
+async fn a_probe_that_was_promised_more_is_not_cut_in_two_when_it_comes_again() {
+    let [client, server] = pair();
+    client.go_direct(server.addr, 1444);
+    server.go_direct(client.addr, 1444);
+    let probe = |size: usize| {
+        let contents = vec![0x40; size];
+        let sent = client.socket.send_batch(&Transmit {
+            destination: Virtual::Peer(PEER).to_addr(),
+            ecn: None,
+            contents: &contents,
+            segment_size: None,
+            src_ip: None,
+        });
+        assert!(sent.is_ok());
+        let counters = &client.socket.counters;
+        (counters.probe_too_large.get(), counters.fragmented.get())
+    };
+    assert_eq!(probe(1_322), (0, 0));
+    client.go_direct(server.addr, 1_232);
+    assert_eq!(probe(1_322), (1, 0));
+    // QUIC has found it to pass elsewhere: data.
+    client
+        .route
+        .mtu
+        .store(1_322, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(probe(1_322), (1, 1));
+    assert_eq!(probe(1_323), (2, 1));
 }
 
 #[tokio::test]

@@ -317,6 +317,21 @@ fn returning_to_an_earlier_path_resumes_its_controller() {
 }
 
 #[test]
+fn the_largest_mtu_of_all_tunnels_is_kept_for_their_route() {
+    let kept = Arc::new(std::sync::atomic::AtomicU16::new(0));
+    let monitor = || FlowMonitor::new(Instant::now()).keeping_mtu_in(Arc::clone(&kept));
+    let (one, two) = (monitor(), monitor());
+    one.put_mtu(1_444);
+    // Another one has come as far as this only, or the first begins anew.
+    two.put_mtu(1_230);
+    one.put_mtu(1_200);
+    assert_eq!((one.mtu(), two.mtu()), (1_444, 1_444));
+    let mut rig = Rig::new();
+    rig.controller.on_mtu_update(1_383);
+    assert_eq!(rig.monitor.mtu(), 1_383);
+}
+
+#[test]
 fn a_path_left_long_ago_starts_afresh() {
     let mut rig = Rig::new();
     rig.send(0, 1200);

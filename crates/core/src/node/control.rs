@@ -92,7 +92,7 @@ impl Node {
         }
         let mut followed = false;
         self.with_paths(now, id, |paths, cx| {
-            followed = paths.peer_moved(cx, observed);
+            followed = paths.peer_moved(cx, (link, channel), observed);
         });
         if followed {
             // What was offered while its link was dead went nowhere. What it has is ignored there.

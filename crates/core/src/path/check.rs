@@ -5,16 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::rtt::{Loss, Rtt};
 use super::score::{PathId, Standing};
+use super::size::{Carried, FULL_SIZE, Sized, Sizing};
 use crate::io::{PathKind, Way};
 
-/// QUIC's minimum datagram size (RFC 9000 section 14): below it no tunnel runs.
-pub(crate) const MIN_SIZE: u16 = 1_200;
-/// The default largest datagram: 1,444 + 8 + 48 = 1,500 on a relayed IPv6 path (design section 6).
-pub(crate) const FULL_SIZE: u16 = 1_444;
-/// The sizes tried of each path, least first. Between the two ends: what a network of 1,280 bytes leaves (IPv6's least, and
-/// many a VPN's), and of 1,420 (WireGuard's), each less 48 for IPv6 and UDP, and less 28 for IPv4 (36 through a relay). QUIC's
-/// own search stops at 1,230 and 1,383 there: a proven size just below what it uses would have every datagram cut in two.
-const SIZES: [u16; 6] = [MIN_SIZE, 1_232, 1_252, 1_372, 1_384, FULL_SIZE];
 /// Probes that only ask whether somebody is there.
 pub(crate) const SMALL_SIZE: u16 = 120;
 
@@ -30,17 +23,6 @@ const UNATTESTED: [u64; 3] = [0, 100, 400];
 const RESTED: Duration = Duration::from_secs(1);
 /// After the last of them, an answer may still come for this long.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
-
-/// A size is given up after this many unanswered pings.
-const TRIES: u8 = 4;
-/// First wait of a size test when no round trip is known: longer than most, short beside a handshake.
-const UNKNOWN_RTT: Duration = Duration::from_millis(300);
-/// Shortest wait between two tries.
-const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-
-/// While the tunnel is active, a path that carried only the smallest size is tried at the full one this often: the test
-/// may have fallen into an outage, or the network may have changed.
-const RESIZE: Duration = Duration::from_secs(30);
 
 /// A direct path that has not answered for this long may have lost its NAT mapping: it is asked before it is used.
 const FRESH: Duration = Duration::from_secs(30);
@@ -59,20 +41,12 @@ const RETURN_HOLD_MAX: u32 = 60;
 pub(crate) enum Stage {
     /// Nothing came back yet.
     Searching { rung: usize, next: Instant },
-    /// It answers; which of [`SIZES`] does it carry?
-    Sizing { trials: [Trial; SIZES.len()] },
-    /// Proven both ways at this size; if it is not the full one, when to try that again.
-    Valid { size: u16, again: Instant },
+    /// It answers; which datagrams does it carry?
+    Sizing(Sizing),
+    /// Proven both ways at a size.
+    Valid(Carried),
     /// It lost a failover, or does not carry 1,200 bytes.
     Quarantined { until: Instant },
-}
-
-/// The test of one size.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Trial {
-    Testing { tries: u8, next: Instant },
-    Proven,
-    Failed,
 }
 
 /// One way to the peer, with what is known of it.
@@ -104,7 +78,7 @@ impl Path {
         let stage = match way.kind() {
             PathKind::Direct => Stage::Searching { rung: 0, next: now },
             // The relay says that the peer is on the channel: only the sizes are open.
-            PathKind::RelayUdp | PathKind::RelayTls => Stage::sizing(now),
+            PathKind::RelayUdp | PathKind::RelayTls => Stage::Sizing(Sizing::new(now)),
         };
         Self {
             id,
@@ -133,7 +107,7 @@ impl Path {
     /// The size proven, once the tests are over.
     pub(crate) fn concluded(&self) -> Option<u16> {
         match self.stage {
-            Stage::Valid { size, .. } => Some(size),
+            Stage::Valid(carried) => Some(carried.size()),
             _ => None,
         }
     }
@@ -170,15 +144,14 @@ impl Path {
             Stage::Searching { rung, next } => {
                 (active || rung <= self.ladder().len()).then_some(next)
             }
-            Stage::Sizing { trials } => trials.iter().filter_map(|trial| trial.next()).min(),
+            Stage::Sizing(sizing) => Some(sizing.next()),
             Stage::Quarantined { until } => active.then_some(until),
-            Stage::Valid { size, again } => (active && size < FULL_SIZE).then_some(again),
+            Stage::Valid(carried) => carried.next().filter(|_| active),
         }
     }
 
     /// Advances the check; gives the sizes of the pings to send now, or says that the path is done with.
     pub(crate) fn advance(&mut self, now: Instant) -> Advance {
-        let wait = self.trial_wait();
         match &mut self.stage {
             Stage::Searching { rung, next } if *next <= now => {
                 let ladder: &[u64] = if self.attested { &LADDER } else { &UNATTESTED };
@@ -201,24 +174,20 @@ impl Path {
                 }
                 Advance::Ping(vec![SMALL_SIZE])
             }
-            Stage::Sizing { trials } => {
-                let mut sizes = Vec::new();
-                for (trial, size) in trials.iter_mut().zip(SIZES) {
-                    if trial.advance(now, wait) {
-                        sizes.push(size);
-                    }
+            Stage::Sizing(sizing) => {
+                match sizing.advance(now, self.rtt) {
+                    Sized::Asks(sizes) => return Advance::Ping(sizes),
+                    Sized::Waits => {}
+                    Sized::Carries(size) => self.stage = Stage::Valid(Carried::new(now, size)),
+                    Sized::CarriesNothing => self.quarantine(now),
                 }
-                self.conclude(now);
-                Advance::Ping(sizes)
+                Advance::Ping(Vec::new())
             }
-            Stage::Valid { size, again } if *size < FULL_SIZE && *again <= now => {
-                *again = now + RESIZE;
-                Advance::Ping(vec![FULL_SIZE])
-            }
+            Stage::Valid(carried) => Advance::Ping(carried.advance(now)),
             Stage::Quarantined { until } if *until <= now => {
                 self.stage = match self.way.kind() {
                     PathKind::Direct => Stage::Searching { rung: 0, next: now },
-                    PathKind::RelayUdp | PathKind::RelayTls => Stage::sizing(now),
+                    PathKind::RelayUdp | PathKind::RelayTls => Stage::Sizing(Sizing::new(now)),
                 };
                 self.advance(now)
             }
@@ -228,26 +197,22 @@ impl Path {
 
     /// A ping of `size` bytes was answered after `sample`.
     pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Duration) {
-        match &mut self.rtt {
-            Some(rtt) => rtt.add(sample),
-            None => self.rtt = Some(Rtt::first(sample)),
-        }
+        let rtt = match &mut self.rtt {
+            Some(rtt) => {
+                rtt.add(sample);
+                *rtt
+            }
+            None => *self.rtt.insert(Rtt::first(sample)),
+        };
         self.last_answer = Some(now);
         self.waiting_since = None;
         match &mut self.stage {
             Stage::Searching { .. } => {
                 self.attested = true;
-                self.stage = Stage::sizing(now);
+                self.stage = Stage::Sizing(Sizing::new(now));
             }
-            Stage::Sizing { trials } => {
-                for (trial, tried) in trials.iter_mut().zip(SIZES) {
-                    if size >= tried {
-                        *trial = Trial::Proven;
-                    }
-                }
-                self.conclude(now);
-            }
-            Stage::Valid { size: proven, .. } => *proven = size.max(*proven).min(FULL_SIZE),
+            Stage::Sizing(sizing) => sizing.answered(now, size, rtt),
+            Stage::Valid(carried) => carried.answered(size),
             Stage::Quarantined { .. } => {}
         }
     }
@@ -299,10 +264,16 @@ impl Path {
         self.waiting_since = None;
         self.forgive();
         self.stage = if in_use {
-            Stage::sizing(now)
+            Stage::Sizing(Sizing::new(now))
         } else {
             Stage::Searching { rung: 0, next: now }
         };
+    }
+    /// What it carries may be another size than it was: one end of it is elsewhere.
+    pub(crate) fn size_anew(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Valid(_)) {
+            self.stage = Stage::Sizing(Sizing::new(now));
+        }
     }
     /// The peer names this address again, in a new list: it may be looking for us from there, in a network that is another
     /// one than the path was lost in. If nothing came from it for a while, both sides must send at once.
@@ -311,7 +282,7 @@ impl Path {
         match &mut self.stage {
             Stage::Searching { rung, next } if self.attested && rested => (*rung, *next) = (0, now),
             Stage::Quarantined { .. } => self.start_over(now, false),
-            Stage::Searching { .. } | Stage::Sizing { .. } | Stage::Valid { .. } => {}
+            Stage::Searching { .. } | Stage::Sizing(_) | Stage::Valid(_) => {}
         }
     }
     /// Data left it for a worse sort of path.
@@ -334,30 +305,6 @@ impl Path {
     fn ladder(&self) -> &'static [u64] {
         if self.attested { &LADDER } else { &UNATTESTED }
     }
-    fn trial_wait(&self) -> Duration {
-        match self.rtt {
-            Some(rtt) => (rtt.smoothed * 2 + rtt.variation * 4).max(SHORTEST_WAIT),
-            None => UNKNOWN_RTT,
-        }
-    }
-    /// Ends the size tests when all have ended, or the least has failed.
-    fn conclude(&mut self, now: Instant) {
-        let Stage::Sizing { trials } = self.stage else {
-            return;
-        };
-        let proven = trials.iter().zip(SIZES).rev();
-        let largest = proven
-            .filter(|(trial, _)| matches!(trial, Trial::Proven))
-            .map(|(_, size)| size)
-            .next();
-        if matches!(trials[0], Trial::Failed) {
-            self.quarantine(now);
-        } else if let Some(size) = largest
-            && trials.iter().all(|trial| trial.next().is_none())
-        {
-            self.stage = Stage::valid(now, size);
-        }
-    }
 }
 
 /// What [`Path::advance`] wants.
@@ -367,47 +314,4 @@ pub(crate) enum Advance {
     Ping(Vec<u16>),
     /// Nobody answers there: forget the path.
     Hopeless,
-}
-
-impl Stage {
-    fn valid(now: Instant, size: u16) -> Self {
-        Stage::Valid {
-            size,
-            again: now + RESIZE,
-        }
-    }
-    fn sizing(now: Instant) -> Self {
-        let trial = Trial::Testing {
-            tries: 0,
-            next: now,
-        };
-        Stage::Sizing {
-            trials: [trial; SIZES.len()],
-        }
-    }
-}
-
-impl Trial {
-    fn next(self) -> Option<Instant> {
-        match self {
-            Trial::Testing { next, .. } => Some(next),
-            Trial::Proven | Trial::Failed => None,
-        }
-    }
-    /// True if a ping is to be sent now.
-    fn advance(&mut self, now: Instant, wait: Duration) -> bool {
-        let Trial::Testing { tries, next } = self else {
-            return false;
-        };
-        if *next > now {
-            return false;
-        }
-        if *tries >= TRIES {
-            *self = Trial::Failed;
-            return false;
-        }
-        *next = now + wait * (1 << *tries);
-        *tries += 1;
-        true
-    }
 }

@@ -19,13 +19,13 @@
 //! **Checking.** A direct path is first *searched*: small pings at 0, 25, 50, 100, 200, 400 and 800 ms, then slowly
 //! while the tunnel is in use. Both sides do so at once, so that both NATs open. An address that no relay attests gets
 //! three small pings, three more if an authenticated ping came from it, and nothing for a minute after that, so that
-//! nobody can aim our probes, not even a peer that forges its source address. Once something came back, pings of 1,200 and of
-//! 1,444 bytes test the *sizes*; an answer is as long as its ping. Then the path is *valid* with the size it proved. A
-//! channel needs no search: its sizes are tested as soon as the peer's index is known, and until that is concluded it
-//! counts as full-size.
+//! nobody can aim our probes, not even a peer that forges its source address. Once something came back, pings of all usual
+//! sizes from 1,200 to 1,444 bytes are sent together (see `size`); an answer is as long as its ping. Then the path is *valid*
+//! with the largest size that it proved, one round trip later, or three where it is narrow. A channel needs no search: its sizes
+//! are tested as soon as the peer's index is known, and until that is concluded it counts as full-size.
 //!
 //! **Choosing.** Each path has a [`Score`]; a [`Policy`] compares. A better tier that is not impaired is taken as soon
-//! as it is valid, at no smaller a size than what is in use; anything else must be better by 5 ms and 20 % (or less
+//! as it is valid, be it narrow; anything else must be better by 5 ms and 20 % (or less
 //! impaired) three times in a row. While the tunnel is active the primary, the standby and up to four other valid paths
 //! are pinged and judged each second. An idle tunnel sends one small ping each 20 seconds on a direct primary, so that
 //! its NAT mapping lives, and does nothing else.
@@ -64,6 +64,7 @@ mod route;
 mod rtt;
 mod score;
 mod secure;
+mod size;
 mod spray;
 mod suspect;
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use byway_wire::ChannelId;
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, Candidates, Mapping, SignalBody};
 
@@ -151,11 +152,22 @@ impl Paths {
         self.review(cx, false, RouteReason::Better);
     }
 
-    /// A relay says where it sees the peer now. False: it says so too often.
-    pub(crate) fn peer_moved(&mut self, cx: &mut Cx<'_>, observed: SocketAddr) -> bool {
+    /// A relay says where it sees the other end of a channel now. False: it says so too often.
+    pub(crate) fn peer_moved(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (link, channel): (LinkId, ChannelId),
+        observed: SocketAddr,
+    ) -> bool {
         let fine = self.moves.take(cx.now);
         if fine {
             self.attest(cx, observed);
+            // By TLS anything passes, and what passed on the peer's old network may not on its new one.
+            let moved = |way| matches!(way, Way::Channel { link: l, channel: c, .. } if (l, c) == (link, channel));
+            for path in self.table.values_mut().filter(|p| moved(p.way)) {
+                path.size_anew(cx.now);
+            }
+            self.run_checks(cx);
         } else {
             cx.counters.moves_limited += 1;
         }
@@ -229,9 +241,13 @@ impl Paths {
     /// The host's network is another one, or it slept: every path is looked for anew, and the peer is asked at once whether
     /// it hears us by those that data takes.
     pub(crate) fn handle_network_change(&mut self, cx: &mut Cx<'_>) {
-        for path in self.table.values_mut().filter(|p| p.is_direct()) {
-            path.start_over(cx.now, self.primary == Some(path.id));
-            self.pings.forget(path.id);
+        for path in self.table.values_mut() {
+            if path.is_direct() {
+                path.start_over(cx.now, self.primary == Some(path.id));
+                self.pings.forget(path.id);
+            } else {
+                path.size_anew(cx.now);
+            }
         }
         self.ask_anew(cx);
         (self.offered, self.seen_late) = (None, false);

@@ -126,9 +126,9 @@ impl Paths {
                 .flatten()
                 .map(|p| p.1)
                 .min()
-                .unwrap_or(super::check::FULL_SIZE),
-            primary_max: primary.map_or(super::check::FULL_SIZE, |p| p.1),
-            standby_max: standby.map_or(super::check::FULL_SIZE, |s| s.1),
+                .unwrap_or(super::size::FULL_SIZE),
+            primary_max: primary.map_or(super::size::FULL_SIZE, |p| p.1),
+            standby_max: standby.map_or(super::size::FULL_SIZE, |s| s.1),
             health: match &self.doubt {
                 _ if primary.is_none() => Health::Lost,
                 None => Health::Good,

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use byway_wire::probe::{ProbeBody, TxId};
 
-use super::check::{MIN_SIZE, Path, SMALL_SIZE};
+use super::check::{Path, SMALL_SIZE};
 use super::failover::{Cause, Suspicion, grace, steady_threshold};
 use super::paths::{Output, Paths};
 use super::score::PathId;
+use super::size::MIN_SIZE;
 use crate::cx::Cx;
 use crate::io::{Carrier, RouteReason, Way};
 

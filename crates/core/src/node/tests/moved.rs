@@ -140,6 +140,30 @@ fn where_a_relay_sees_the_peer_now_is_searched_as_an_attested_address() {
     assert!(probes(&world) > 8, "{}", probes(&world));
 }
 
+/// Found by a random scenario: an agent had proven full size to a client on a TLS link. When that came back by UDP from a narrow
+/// network, all the agent asked of the channel was lost, and it stayed on a direct path that was dead.
+#[test]
+fn a_channel_is_sized_anew_when_one_of_its_ends_is_elsewhere() {
+    let mut world = World::direct();
+    world.pass(ms(2_000));
+    let channel = *world.relays[0].channels.keys().next().unwrap();
+    let tests = |world: &World| {
+        let sent = world.hosts[CLIENT].probes_sent.iter();
+        sent.filter(|p| matches!(p.1, Way::Channel { .. }) && p.2 >= 1_200)
+            .count()
+    };
+    let before = tests(&world);
+    world.pass(ms(1_000));
+    assert_eq!(tests(&world), before, "it is sized already");
+    let elsewhere = "192.0.2.70:7000".parse().unwrap();
+    moved(&mut world, channel, elsewhere);
+    world.pass(ms(1_000));
+    assert_eq!(tests(&world), before + 6, "the peer's end moved");
+    change(&mut world, CLIENT);
+    world.pass(ms(1_000));
+    assert!(tests(&world) >= before + 12, "the own end did");
+}
+
 #[test]
 fn a_move_on_a_channel_we_do_not_have_is_counted_and_nothing_else() {
     let mut world = World::direct();

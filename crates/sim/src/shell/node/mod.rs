@@ -87,8 +87,6 @@ struct Peer {
     recent: byway_core::recent::Recent,
     /// The node's evidence timer sleeps: call `handle_flow` at the next send.
     flow_wanted: bool,
-    /// The largest datagram of any batch: what quinn has taken for its MTU.
-    in_use: usize,
     fragment_id: u16,
     /// Tasks to begin when the tunnel is up.
     queued: Vec<Task>,
@@ -352,7 +350,6 @@ impl NodeShell {
             monitor: Arc::new(FlowMonitor::new(net.instant())),
             recent: byway_core::recent::Recent::default(),
             flow_wanted: false,
-            in_use: 0,
             fragment_id: 0,
             queued: Vec::new(),
         })

@@ -30,13 +30,9 @@ impl NodeShell {
             self.node.handle_flow(now, peer, sample);
         }
         let size = batch.segment.unwrap_or(batch.contents.len());
-        let whole = size <= usize::from(route.max_datagram);
-        let in_use = entry.in_use;
-        if whole || batch.contents.len() > size {
-            entry.in_use = entry.in_use.max(size);
-        }
-        if !whole && batch.segment.is_none() && size > in_use {
-            // A probe of quinn's MTU search beyond what the paths carry: silence is its answer.
+        let probes = batch.segment.is_none() && size > usize::from(entry.monitor.mtu());
+        if probes && size > usize::from(route.max_datagram) {
+            // QUIC's MTU search goes beyond what the paths carry: silence is its answer.
             return self.count("mtu probe withheld");
         }
         if let Some(last) = batch.datagrams().last() {
