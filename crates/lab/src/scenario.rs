@@ -12,6 +12,7 @@ mod interop;
 mod lasting;
 pub mod links;
 pub mod matrix;
+mod narrow;
 mod nats;
 mod neighbours;
 mod netcheck;
@@ -43,7 +44,9 @@ pub fn all() -> Vec<Scenario> {
         holes::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,
+        roaming::temporary::SCENARIOS,
         links::SCENARIOS,
+        narrow::SCENARIOS,
         portmap::SCENARIOS,
         netcheck::SCENARIOS,
         proxy::SCENARIOS,
@@ -63,6 +66,14 @@ const PROGRAMS: &[Need] = &[Need::Namespaces, Need::Binaries];
 
 /// The same and curl.
 const WITH_CURL: &[Need] = &[Need::Namespaces, Need::Binaries, Need::Tool("curl")];
+
+/// The same where the laboratory knocks at addresses, with bash.
+const WITH_BASH_AND_CURL: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("curl"),
+    Need::Tool("bash"),
+];
 
 /// The same and what stands before a network that has a proxy.
 const WITH_PROXY: &[Need] = &[

@@ -5,6 +5,7 @@ pub mod ipv6;
 pub mod place;
 pub mod plan;
 mod site;
+mod vpn;
 
 use std::net::Ipv4Addr;
 use std::ops::Deref;

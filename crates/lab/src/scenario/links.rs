@@ -7,11 +7,10 @@ use anyhow::{Result, ensure};
 use byway_sim::model::Access::{Open, PortRestricted};
 
 use super::matrix::wait_until_direct;
-use super::scene::{STALL, Transfer, direct_forward};
-use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
+use super::scene::{Digest, STALL, Transfer, direct_forward};
+use super::{ACCESS, LONG, WEB_PORT, WITH_CURL};
 use crate::harness::{self, Scenario, say};
 use crate::programs::{self, Agent, Forward, Options, Relay};
-use crate::tool::sha256_of;
 use crate::world::World;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -88,10 +87,8 @@ impl Rung {
         let world = World::with_delay(PortRestricted, Open, ACCESS)?;
         let relay = Relay::start(&world)?;
         let (_web, plain) = programs::web(&world.agent, WEB_PORT)?;
-        let digest_at = "127.0.0.1:9100".to_owned();
+        let digest = Digest::start(&world)?;
         let server = &world.agent.namespace;
-        let digest = programs::tool(server, "digest", std::slice::from_ref(&digest_at))?;
-        digest.first_line("readiness", SHORT)?;
         // Plain TCP too is to be of this kind, if it can.
         let _ = server.sysctl("net.ipv4.tcp_congestion_control", congestion);
         let asked = server
@@ -100,31 +97,18 @@ impl Rung {
             .output()?;
         let tcp_kind = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
         let agent = Agent::start(&world, &relay.url, options, &[])?;
-        let to_digest = format!("{digest_at}:{digest_at}");
+        let to_digest = digest.forwarded();
         let forward = Forward::start_with(&world, &agent.peer(), WEB_PORT, options, &[&to_digest])?;
         wait_until_direct(&world, &forward.url)?;
         let settings = format!("delay=5ms loss={loss} reorder=1 duplicate=1");
         world.emulator().link("client", &settings)?;
 
-        let mib_s = |began: Instant| size as f64 / MIB / began.elapsed().as_secs_f64();
+        let mib_s = |took: Duration| size as f64 / MIB / took.as_secs_f64();
         let began = Instant::now();
         let url = format!("{}/{size}", forward.url);
         programs::curl(&world, &world.client, &url, "tunnelled", &[], PATIENCE)?;
-        let down = mib_s(began);
-        let source = world.dir().join("source");
-        let mut bytes = b"byway".repeat(size as usize / 5 + 1);
-        bytes.truncate(size as usize);
-        fs::write(&source, bytes)?;
-        let began = Instant::now();
-        let args = [digest_at, source.display().to_string()];
-        let done = programs::tool(&world.client.namespace, "upload", &args)?
-            .finish(PATIENCE)?
-            .success()?;
-        let up = mib_s(began);
-        ensure!(
-            done.stdout().trim() == sha256_of(&source)?,
-            "what was sent up arrived changed"
-        );
+        let down = mib_s(began.elapsed());
+        let up = mib_s(digest.upload(&world, size)?);
         Ok(Self {
             down,
             up,

@@ -1,5 +1,7 @@
 //! Hosts that change networks or stop for a while under their tunnels: real interfaces, routes and signals.
 
+pub(super) mod temporary;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,9 @@ use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
 use super::scene::{Scene, Transfer, direct_forward};
-use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_CURL};
+use super::{ACCESS, LONG, SHORT, WEB_PORT, WITH_BASH_AND_CURL, WITH_CURL};
 use crate::figures::Figures;
-use crate::harness::{self, Need, Scenario, say};
+use crate::harness::{self, Scenario, say};
 use crate::process::poll;
 use crate::programs::{self, Agent, Forward, Options, Relay, Typist};
 use crate::world::ipv6::Families;
@@ -29,12 +31,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "roaming::a_client_goes_from_each_family_to_each_within_a_second",
-        needs: WITH_IPV6,
+        needs: WITH_BASH_AND_CURL,
         run: || families(Who::Client),
     },
     Scenario {
         name: "roaming::an_agent_goes_from_each_family_to_each_within_a_second",
-        needs: WITH_IPV6,
+        needs: WITH_BASH_AND_CURL,
         run: || families(Who::Agent),
     },
     Scenario {
@@ -57,14 +59,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: WITH_CURL,
         run: stopped,
     },
-];
-
-/// The laboratory knocks at IPv6 addresses with bash.
-const WITH_IPV6: &[Need] = &[
-    Need::Namespaces,
-    Need::Binaries,
-    Need::Tool("curl"),
-    Need::Tool("bash"),
 ];
 
 /// What is asked of roaming.
@@ -219,7 +213,7 @@ const SHARE: usize = 95;
 /// Each change many times, as a table. False if a stream broke, or too many took too long.
 pub fn table(runs: Option<usize>) -> bool {
     let runs = runs.unwrap_or(RUNS);
-    harness::by_hand(WITH_IPV6, || {
+    harness::by_hand(WITH_BASH_AND_CURL, || {
         let mut fine = true;
         let mut line = |what: String, silences: Vec<Duration>| {
             let figures = Figures::of(silences);

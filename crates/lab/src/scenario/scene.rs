@@ -7,14 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use byway_sim::model::Access::PortRestricted;
 
 use super::matrix::wait_until_direct;
-use super::{ACCESS, LONG, WEB_PORT};
+use super::{ACCESS, LONG, SHORT, WEB_PORT};
 use crate::harness::say;
 use crate::process::{Running, poll};
 use crate::programs::{self, Agent, Forward, Options, Relay};
+use crate::tool::sha256_of;
 use crate::world::World;
 
 /// Longer than this and a person would call it broken. What a hole costs is measured in `holes`.
@@ -115,6 +116,45 @@ impl Transfer {
         curl.finish(LONG)?.success()?;
         programs::check_body(world, &url, "bulk")?;
         Ok(growth.longest_pause(since))
+    }
+}
+
+/// A server on the agent's host that takes uploads and answers with their checksum.
+pub(super) struct Digest {
+    _server: Running,
+}
+
+impl Digest {
+    const AT: &str = "127.0.0.1:9100";
+
+    pub(super) fn start(world: &World) -> Result<Self> {
+        let server = &world.agent.namespace;
+        let digest = programs::tool(server, "digest", &[Self::AT.to_owned()])?;
+        digest.first_line("readiness", SHORT)?;
+        Ok(Self { _server: digest })
+    }
+
+    /// The forward by which the client reaches it, at the same address.
+    pub(super) fn forwarded(&self) -> String {
+        let at = Self::AT;
+        format!("{at}:{at}")
+    }
+
+    /// Sends so many bytes up through that, compares the checksum, and gives how long it took.
+    pub(super) fn upload(&self, world: &World, size: u64) -> Result<Duration> {
+        let source = world.dir().join("source");
+        let mut bytes = b"byway".repeat(size as usize / 5 + 1);
+        bytes.truncate(size as usize);
+        fs::write(&source, bytes)?;
+        let args = [Self::AT.to_owned(), source.display().to_string()];
+        let done = programs::tool(&world.client.namespace, "upload", &args)?
+            .finish(LONG)?
+            .success()?;
+        ensure!(
+            done.stdout().trim() == sha256_of(&source)?,
+            "what was sent up arrived changed"
+        );
+        Ok(done.took)
     }
 }
 

@@ -143,11 +143,20 @@ impl Place {
             ));
         }
         if families.has(Families::V6) {
-            batch.push_str(&format!(
-                "addr add {}/64 dev eth0 nodad\nroute replace default via {lan}1 dev eth0\n",
-                self.v6()?
-            ));
+            batch.push_str(&format!("addr add {}/64 dev eth0 nodad\n", self.v6()?));
         }
-        self.namespace.ip(&batch)
+        self.namespace.ip(&batch)?;
+        if families.has(Families::V6) {
+            self.route_ipv6()?;
+        }
+        Ok(())
+    }
+
+    /// Its site's router is the way out for IPv6.
+    pub fn route_ipv6(&self) -> Result<()> {
+        self.namespace.ip(&format!(
+            "route replace default via {}1 dev eth0\n",
+            network(self.site())
+        ))
     }
 }
