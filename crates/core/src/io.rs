@@ -278,6 +278,17 @@ pub enum LinkError {
     HungUp,
 }
 
+impl LinkError {
+    /// False if a person is told more by what was said over the other carrier: silence tells nothing beside what only a person
+    /// can mend, nor does anything about UDP beside what a proxy said, which carries none.
+    pub fn is_news_beside(&self, other: &Self) -> bool {
+        match other {
+            Self::Proxy(_) => false,
+            _ => *self != Self::TimedOut || !crate::link::is_lasting(other),
+        }
+    }
+}
+
 impl From<ProxyError> for LinkError {
     fn from(error: ProxyError) -> Self {
         Self::Proxy(Box::new(error))

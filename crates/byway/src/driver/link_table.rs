@@ -39,6 +39,8 @@ pub(super) struct LinkTable {
     relays: BTreeMap<RelayId, LinkStatus>,
     /// The link that serves each relay.
     ready: BTreeMap<RelayId, LinkId>,
+    /// What is shown of the others, and by which carrier it came.
+    told: BTreeMap<RelayId, (Carrier, LinkError)>,
 }
 
 impl LinkTable {
@@ -83,6 +85,7 @@ impl LinkTable {
     /// A relay admitted us on this link.
     pub(super) fn ready(&mut self, relay: RelayId, link: LinkId, up: UpLink) {
         self.ready.insert(relay, link);
+        self.told.remove(&relay);
         if let Some(status) = self.relays.get_mut(&relay) {
             status.since = Some(up.since);
             status.carrier = Some(up.carrier);
@@ -96,7 +99,7 @@ impl LinkTable {
     }
 
     /// A dial failed or a link ended; its carrier, if still known. What is shown changes only if no other link serves the
-    /// relay, and not for UDP's failure beside what a proxy said: no proxy carries UDP.
+    /// relay, and not for what is no news beside what was said over the other carrier.
     pub(super) fn failed(
         &mut self,
         relay: RelayId,
@@ -108,10 +111,14 @@ impl LinkTable {
             Some(serving) if *serving != link => return,
             _ => self.ready.remove(&relay),
         };
-        if let Some(status) = self.relays.get_mut(&relay) {
-            if status.proxy_failed && carrier == Some(Carrier::Udp) {
+        if let Some(carrier) = carrier {
+            let told = self.told.get(&relay);
+            if told.is_some_and(|(by, told)| *by != carrier && !error.is_news_beside(told)) {
                 return;
             }
+            self.told.insert(relay, (carrier, error.clone()));
+        }
+        if let Some(status) = self.relays.get_mut(&relay) {
             status.since = None;
             status.carrier = None;
             status.address = None;
@@ -135,6 +142,7 @@ impl LinkTable {
 #[cfg(test)]
 mod tests {
     use byway_core::io::{ProxyError, ProxyFault};
+    use byway_wire::relay::control::RefuseReason;
 
     use super::*;
 
@@ -157,5 +165,27 @@ mod tests {
         let shown = table.statuses().remove(0);
         assert!(!shown.proxy_failed);
         assert_eq!(shown.error, Some(LinkError::TimedOut.to_string()));
+    }
+
+    #[test]
+    fn a_word_over_one_carrier_is_shown_though_the_other_is_silent_for_longer() {
+        let relay = RelayId(0);
+        let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
+        for (by, silent) in [(Carrier::Tls, Carrier::Udp), (Carrier::Udp, Carrier::Tls)] {
+            let mut table = LinkTable::default();
+            table.note_relay(relay, &RelayUrl::new("relay.test", 443, None).unwrap());
+            let mut shown = |link, carrier, error: &LinkError| {
+                table.failed(relay, LinkId(link), Some(carrier), error);
+                table.statuses().remove(0).error
+            };
+            assert_eq!(shown(1, by, &refused), Some(refused.to_string()));
+            let beside = shown(2, silent, &LinkError::TimedOut);
+            assert_eq!(beside, Some(refused.to_string()));
+            // Its own silence is news, and so is another word.
+            let later = shown(3, by, &LinkError::TimedOut);
+            assert_eq!(later, Some(LinkError::TimedOut.to_string()));
+            let other = LinkError::Broken("reset".to_owned());
+            assert_eq!(shown(4, silent, &other), Some(other.to_string()));
+        }
     }
 }

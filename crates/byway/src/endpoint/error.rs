@@ -72,6 +72,8 @@ impl ConnectError {
         match error {
             PeerError::NoRelay(failed) => {
                 let refused = failed.iter().find_map(|(url, error)| match error {
+                    // For what is between the two: whoever is let in here may be elsewhere.
+                    LinkError::Refused(RefuseReason::Identity, _) => None,
                     LinkError::Refused(reason, detail) => Some((
                         *reason,
                         format!(
@@ -236,6 +238,15 @@ mod tests {
         let late = ConnectError::from_peer(PeerError::TimedOut, &ticket(), waited);
         assert!(late.to_string().ends_with("within 5.0 s"), "{late}");
         assert!(text(PeerError::NotAllowed(CloseReason::NotAllowed)).contains("ticket"));
+    }
+
+    #[test]
+    fn who_is_refused_for_what_is_on_the_way_has_no_path_here() {
+        let ended = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
+        let error = PeerError::NoRelay(vec![(url(), ended)]);
+        let error = ConnectError::from_peer(error, &ticket(), Duration::ZERO);
+        assert!(matches!(error, ConnectError::RelayUnreachable(_)));
+        assert!(error.to_string().contains("TLS ends before"), "{error}");
     }
 
     #[test]

@@ -200,6 +200,12 @@ async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> L
             continue;
         }
         let heard = match Frame::decode(message.into_payload().into()) {
+            // It hangs up behind this, which is no news then.
+            Ok(Frame::Control(Control::Refused { reason, detail })) => {
+                let why = LinkError::Refused(reason, detail.clone());
+                let refused = Control::Refused { reason, detail };
+                links.heard(link, refused).await.and(Err(why))
+            }
             Ok(Frame::Control(message)) => links.heard(link, message).await,
             Ok(Frame::Data {
                 channel,

@@ -17,21 +17,31 @@ const OPERATOR: Duration = Duration::from_secs(60);
 const REPLACED: Duration = Duration::from_secs(300);
 
 /// The wait before the next round, after `failures` rounds in a row failed and the last one with `error`. A relay that
-/// refuses does so by every carrier; what is wrong with one carrier alone is for [`hold`].
+/// refuses does so by every carrier, unless it is for what is in that one's way; what is wrong with one carrier alone is for
+/// [`hold`].
 pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration {
     let full = match error {
         LinkError::Refused(RefuseReason::Replaced, _) => REPLACED,
-        LinkError::Refused(..) if is_lasting(error) => OPERATOR,
+        LinkError::Refused(..) if is_lasting(error) && !is_in_the_way(error) => OPERATOR,
         _ => (FIRST * 2u32.saturating_pow(failures.min(16))).min(LAST),
     };
     rng.between(full / 2, full)
 }
 
-/// How long a carrier is left out that failed by what stands in its own way: a proxy, or who shows another certificate. The
-/// other carrier may have another way, and is tried meanwhile.
+/// How long a carrier is left out that failed by what stands in its own way. The other carrier may have another way, and is
+/// tried meanwhile.
 pub(super) fn hold(rng: &mut Rng, error: &LinkError) -> Option<Duration> {
-    let own = matches!(error, LinkError::Proxy(_) | LinkError::Certificate(_));
-    (own && is_lasting(error)).then(|| rng.between(OPERATOR / 2, OPERATOR))
+    (is_in_the_way(error) && is_lasting(error)).then(|| rng.between(OPERATOR / 2, OPERATOR))
+}
+
+/// True for a proxy, for who shows another certificate, and for who ends TLS before a relay that does not take that.
+fn is_in_the_way(error: &LinkError) -> bool {
+    matches!(
+        error,
+        LinkError::Proxy(_)
+            | LinkError::Certificate(_)
+            | LinkError::Refused(RefuseReason::Identity, _)
+    )
 }
 
 /// True for an error that another attempt will not cure.

@@ -544,7 +544,8 @@ impl Links {
     }
     /// Why the last round failed, if the relay has no link.
     pub(crate) fn last_error(&self, relay: RelayId) -> Option<&LinkError> {
-        self.relays.get(&relay)?.last_error.as_ref()
+        let (_, error) = self.relays.get(&relay)?.last_error.as_ref()?;
+        Some(error)
     }
     /// True if this is a UDP link to a relay at that address.
     pub(crate) fn leads_to(&self, id: LinkId, relay: SocketAddr) -> bool {

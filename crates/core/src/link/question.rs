@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use byway_wire::relay::control::Control;
+use byway_wire::relay::control::{Control, RefuseReason};
 
 use super::relay::Phase;
 use super::{DIAL_LIMIT, LinkState, Links, Output, WELCOME_LIMIT, is_lasting};
@@ -62,8 +62,12 @@ impl Links {
     }
 
     fn is_refused(&self, relay: RelayId) -> bool {
-        let error = self.relays.get(&relay).and_then(|r| r.last_error.as_ref());
-        error.is_some_and(|e| matches!(e, LinkError::Refused(..)) && is_lasting(e))
+        // Whose TLS is ended on the way is refused for the network it is in.
+        self.last_error(relay).is_some_and(|error| match error {
+            LinkError::Refused(RefuseReason::Identity, _) => false,
+            LinkError::Refused(..) => is_lasting(error),
+            _ => false,
+        })
     }
 
     fn has_young_dial(&self, relay: RelayId, now: Instant, sockets: &[LocalSocket]) -> bool {

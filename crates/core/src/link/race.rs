@@ -233,12 +233,12 @@ impl Links {
         if let Some(time) = backoff::hold(cx.rng, &error) {
             r.held.hold(gone.carrier, cx.now + time);
         }
-        // That UDP, which no proxy carries, leads nowhere is no news beside what a proxy said.
-        let error = match &r.last_error {
-            Some(told @ LinkError::Proxy(_)) if gone.carrier == Carrier::Udp => told.clone(),
-            _ => error,
+        // That the other carrier leads nowhere is no news beside what was said over this one; and no proxy carries UDP.
+        let (by, error) = match r.last_error.take() {
+            Some((by, told)) if by != gone.carrier && !error.is_news_beside(&told) => (by, told),
+            _ => (gone.carrier, error),
         };
-        r.last_error = Some(error.clone());
+        r.last_error = Some((by, error.clone()));
         match &mut r.phase {
             Phase::Racing(race) => {
                 *race.lane(gone.carrier) = Lane::Failed;

@@ -23,7 +23,7 @@ pub(super) struct Relay {
     pub(super) welcomed: Option<Instant>,
     /// Rounds that failed, or gave a link that soon broke, in a row.
     pub(super) failures: u32,
-    pub(super) last_error: Option<LinkError>,
+    pub(super) last_error: Option<(Carrier, LinkError)>,
     pub(super) held: Held,
     pub(super) phase: Phase,
 }

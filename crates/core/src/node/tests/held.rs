@@ -1,6 +1,6 @@
 //! A carrier that only a person can mend is left out; the other one is tried as if it were alone.
 
-use byway_wire::relay::control::Role;
+use byway_wire::relay::control::{RefuseReason, Role};
 
 use super::world::*;
 use crate::io::*;
@@ -44,6 +44,17 @@ fn udp_is_tried_again_soon_after_a_proxy_refused() {
     assert!(world.run_for(ms(12_000), |w| !w.hosts[AGENT].ready.is_empty()));
     assert_eq!(world.hosts[AGENT].ready, [Carrier::Udp]);
     assert_eq!(dials(&world, Carrier::Tls), 1, "an account may be locked");
+}
+
+#[test]
+fn udp_is_tried_again_soon_after_a_relay_refused_tls_that_is_ended_on_the_way() {
+    let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
+    let mut world = stranded(None, refused);
+    assert!(world.run_for(ms(15_000), |w| dials(w, Carrier::Udp) == 2));
+    assert_eq!(dials(&world, Carrier::Tls), 1);
+    world.udp_open[AGENT] = true;
+    assert!(world.run_for(ms(12_000), |w| !w.hosts[AGENT].ready.is_empty()));
+    assert_eq!(world.hosts[AGENT].ready, [Carrier::Udp]);
 }
 
 #[test]

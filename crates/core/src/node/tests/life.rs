@@ -424,6 +424,22 @@ fn what_a_proxy_said_is_reported_though_udp_is_silent_for_longer() {
 }
 
 #[test]
+fn what_a_relay_says_over_one_carrier_is_reported_though_the_other_is_silent_for_longer() {
+    let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
+    let mut world = World::new();
+    world.pass(ms(1_000));
+    world.udp_open[CLIENT] = false;
+    world.tls_open = false;
+    world.tls_error = Some(refused.clone());
+    world.connect();
+    assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
+    assert_eq!(
+        world.hosts[CLIENT].failed,
+        Some(PeerError::NoRelay(vec![(relay_url(0), refused)]))
+    );
+}
+
+#[test]
 fn a_client_hangs_up_half_a_minute_after_its_last_tunnel() {
     let mut world = World::new();
     let peer = world.connect();
