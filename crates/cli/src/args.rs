@@ -58,6 +58,10 @@ pub(crate) struct Tunnel {
     /// Do not ask the gateway for a port (PCP, NAT-PMP, UPnP).
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
+    /// For how long the gateway's port is asked at a time, in seconds; an hour otherwise. It is renewed while this runs, and
+    /// given back at the end.
+    #[arg(long, value_name = "SECONDS", hide_short_help = true, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    pub(crate) port_mapping_lifetime: Option<u64>,
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,

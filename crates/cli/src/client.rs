@@ -30,7 +30,11 @@ pub(crate) fn proxy(option: Option<&ProxyText>) -> Result<Proxy, Failure> {
 
 /// An endpoint's settings by the options every tunnel has.
 pub(crate) fn builder(options: &args::Tunnel) -> Result<Builder, Failure> {
-    Ok(Endpoint::builder()
+    let builder = match options.port_mapping_lifetime {
+        Some(seconds) => Endpoint::builder().port_mapping_lifetime(Duration::from_secs(seconds)),
+        None => Endpoint::builder(),
+    };
+    Ok(builder
         .links(options.link.mode())
         .proxy(proxy(options.proxy.as_ref())?)
         .direct(!options.no_direct)

@@ -10,7 +10,7 @@ use byway_core::io::{Admission, Config, LinkMode};
 use byway_core::node::{Identity, Node};
 use byway_wire::relay::control::Role;
 use byway_wire::{RelayUrl, SecretKey};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::names::Names;
@@ -18,7 +18,7 @@ use super::quic::{self, Quic};
 use super::{BindError, Endpoint, accept, epoch};
 use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
-use crate::portmap::PortMapper;
+use crate::portmap::{self, PortMapper};
 use crate::proxy::{Proxies, Proxy};
 use crate::socket::Socket;
 use crate::tls;
@@ -45,6 +45,7 @@ pub struct Builder {
     spray: bool,
     congestion: Congestion,
     port_mapping: bool,
+    port_mapping_lifetime: Duration,
     bind: Vec<SocketAddr>,
     max_datagram: u16,
     epoch_file: Option<PathBuf>,
@@ -63,6 +64,7 @@ impl Default for Builder {
             spray: true,
             congestion: Congestion::default(),
             port_mapping: true,
+            port_mapping_lifetime: portmap::LIFETIME,
             bind: Vec::new(),
             max_datagram: MAX_DATAGRAM,
             epoch_file: None,
@@ -133,6 +135,12 @@ impl Builder {
     /// client after two seconds. Never without direct paths, or where a given address is bound.
     pub fn port_mapping(mut self, ask: bool) -> Self {
         self.port_mapping = ask;
+        self
+    }
+    /// For how long the gateway's port is asked at a time, from 10 s to a day; an hour otherwise. It is renewed when half of that
+    /// is over, and given back at the end: this is how long a process that was killed leaves it behind. A gateway may give less.
+    pub fn port_mapping_lifetime(mut self, lifetime: Duration) -> Self {
+        self.port_mapping_lifetime = lifetime;
         self
     }
     /// Largest UDP payload QUIC may search for, in bytes, 1,200-1,444; 1,444 otherwise.
@@ -255,6 +263,7 @@ impl Builder {
         let watch_sockets = async move { watched.watch().await };
         tasks.push(tokio::spawn(watch_sockets).abort_handle());
         let stop = watch::Sender::new(false);
+        let map_now = Arc::new(Notify::new());
         let v4 = socket.bound().find(|(_, addr)| addr.is_ipv4());
         let port_mapper = v4
             .filter(|(_, addr)| self.port_mapping && self.direct && addr.ip().is_unspecified())
@@ -265,6 +274,8 @@ impl Builder {
                         Role::Agent => Duration::ZERO,
                         Role::Client => CLIENT_MAPS_AFTER,
                     },
+                    hurry: Arc::clone(&map_now),
+                    lifetime: self.port_mapping_lifetime,
                     driver: input.clone(),
                     network: shared.network.subscribe(),
                     stop: stop.subscribe(),
@@ -297,6 +308,7 @@ impl Builder {
             input,
             names: pending,
             stop,
+            map_now,
             port_mapper: std::sync::Mutex::new(port_mapper),
             accepting: tokio::sync::Mutex::new(accepting),
             tasks,
@@ -309,6 +321,15 @@ impl Builder {
             return Err(BindError::Setting(format!(
                 "the largest datagram must be from {least} to {most} bytes, not {}",
                 self.max_datagram
+            )));
+        }
+        let (shortest, longest) = portmap::LIFETIMES.into_inner();
+        if !portmap::LIFETIMES.contains(&self.port_mapping_lifetime) {
+            return Err(BindError::Setting(format!(
+                "the gateway's port must be asked for {} to {} seconds, not {:?}",
+                shortest.as_secs(),
+                longest.as_secs(),
+                self.port_mapping_lifetime
             )));
         }
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {

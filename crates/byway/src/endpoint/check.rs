@@ -21,21 +21,22 @@ const LINK: Duration = Duration::from_secs(5);
 const OTHER_CARRIER: Duration = Duration::from_secs(1);
 /// The search for the largest datagram takes a second where not all come back, and begins with the first UDP link.
 const MTU: Duration = Duration::from_millis(1_200);
-/// From the beginning, to hear of the gateway's port. One that gives ports does so within a second, by UPnP too; to know that it
-/// gives none takes longer than anybody should wait.
-const GATEWAY: Duration = Duration::from_millis(2_500);
+/// From the beginning, to hear of the gateway's port. One that gives ports does so within a second, by UPnP too. That it gives
+/// none is known when the last protocol's time is over: UPnP's, 3.25 s after the first question.
+const GATEWAY: Duration = Duration::from_secs(4);
 /// Most relays that are looked at: a map of regions, and no flood of handshakes.
 const MAX_RELAYS: usize = 32;
 
 impl Endpoint {
     /// Finds out everything a [`NatReport`] can say: what [`Endpoint::discover`] does, and how relays are reached by each
     /// carrier, whom the NAT lets in, NAT64, a captive portal. Waits for the endpoint's links as well (one that accepts
-    /// nothing links to its relays for as long as this takes). Takes one to three seconds, seven at most.
+    /// nothing links to its relays for as long as this takes). Takes one to four seconds, seven at most.
     ///
     /// Over TLS a relay is looked at through the proxy that applies to it, as a link is: its latency is then that of the way
     /// through the proxy.
     pub async fn netcheck(&self) -> Arc<NatReport> {
         let gateway_until = Instant::now() + GATEWAY;
+        self.inner.map_now.notify_one();
         let relays = self.inner.relays.iter().take(MAX_RELAYS).cloned();
         let proxies = &self.inner.proxies;
         let mut looks: JoinSet<(usize, RelayLook)> = relays
@@ -72,7 +73,7 @@ impl Endpoint {
         report.mtu = mtu;
         report.port_mapping = port_mapping;
         report.double_nat = SecondNat::of(&report).map(SecondNat::is_suspected);
-        add_relays(&mut report, looks);
+        add_relays(&mut report, looks, &self.links().borrow());
         Arc::new(report)
     }
 
@@ -130,9 +131,14 @@ fn trusted(report: &NatReport) -> Vec<SocketAddr> {
 }
 
 /// Puts what was seen of relays in, and what follows from it.
-fn add_relays(report: &mut NatReport, mut looks: Vec<RelayLook>) {
+fn add_relays(report: &mut NatReport, mut looks: Vec<RelayLook>, links: &[LinkStatus]) {
     for look in &mut looks {
         look.row.stun_ms = stun_ms(report, &look.row);
+        // What both ends of a link have proved before what certificates suggest.
+        let mut links = links.iter().filter(|link| link.relay == look.row.url);
+        if let Some(link) = links.find(|link| link.carrier == Some(Carrier::Tls)) {
+            look.row.tls_intercepted = Some(link.intercepted);
+        }
     }
     let outside: Vec<RelayRow> = looks
         .iter()

@@ -26,7 +26,7 @@ use byway_wire::signal::Candidate;
 use byway_wire::ticket::TicketRelay;
 use byway_wire::tunnel::CloseCode;
 use byway_wire::{NodeId, RelayUrl, Ticket, TicketSecret};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::driver::{Input, Shared};
@@ -68,6 +68,8 @@ struct Inner {
     accepting: tokio::sync::Mutex<mpsc::Receiver<Tunnel>>,
     /// Becomes true when the endpoint closes.
     stop: watch::Sender<bool>,
+    /// The gateway is asked for a port at once, where that was put off.
+    map_now: Arc<Notify>,
     /// Gives the gateway's port back before it ends.
     port_mapper: std::sync::Mutex<Option<JoinHandle<()>>>,
     tasks: Vec<AbortHandle>,

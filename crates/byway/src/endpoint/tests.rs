@@ -614,3 +614,20 @@ async fn a_whole_check_measures_every_relay_and_claims_nothing_of_this_host() {
     assert_eq!(report.mtu, None);
     assert_eq!(report.hairpin, None);
 }
+
+#[tokio::test]
+async fn a_check_has_the_gateway_asked_that_a_client_would_leave_alone_at_first() {
+    let client = builder().bind().await.unwrap();
+    within(client.netcheck()).await;
+    let asked = client.inner.map_now.notified();
+    assert!(timeout(Duration::ZERO, asked).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_lifetime_that_no_gateway_should_be_asked_for_is_refused() {
+    for seconds in [0, 9, 86_401] {
+        let builder = builder().port_mapping_lifetime(Duration::from_secs(seconds));
+        let error = builder.bind().await.unwrap_err();
+        assert!(error.to_string().contains("10 to 86400"), "{error}");
+    }
+}

@@ -16,6 +16,7 @@ use byway_wire::RelayUrl;
 
 use crate::proxy::Proxies;
 use crate::socket::Nat64;
+use quic::QuicLook;
 
 pub(crate) use filtering::filtering;
 pub(crate) use nat64::nat64;
@@ -53,7 +54,7 @@ pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> Re
     look.here = !addrs.is_empty() && addrs.iter().all(|addr| addr.ip().is_loopback());
     let over_udp = async {
         match addrs.as_slice() {
-            [] => (Reach::Unknown, None),
+            [] => QuicLook::from(Reach::Unknown),
             addrs => {
                 let outside = |&addr| nat64.outside(addr).unwrap_or(addr);
                 let addrs: Vec<SocketAddr> = addrs.iter().map(outside).collect();
@@ -63,7 +64,9 @@ pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> Re
     };
     let over_tls = tls::look(&url, &addrs, proxy, nat64);
     let (over_udp, over_tls) = tokio::join!(over_udp, over_tls);
-    (look.row.udp, look.row.udp_ms) = over_udp;
+    let keys = over_udp.key.zip(over_tls.key);
+    look.row.tls_intercepted = keys.map(|(udp, tls)| udp != tls);
+    (look.row.udp, look.row.udp_ms) = (over_udp.reach, over_udp.ms);
     (look.row.tls, look.row.tls_ms) = (over_tls.reach, over_tls.ms);
     look.portal = over_tls.portal;
     look

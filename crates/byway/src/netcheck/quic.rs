@@ -5,23 +5,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use byway_core::discovery::Reach;
-use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
+use byway_wire::relay::{HTTPS_PORT, Pin, STUN_PORT};
 use byway_wire::text::printable;
 use byway_wire::{RelayUrl, SecretKey};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, VarInt};
+use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use super::{MAX_ADDRS, millis, unspecified};
 use crate::tls;
 
+/// The round trip to it, and its key.
+type Met = (Duration, Option<Pin>);
+
 /// Two repetitions of the first flight.
 const DEADLINE: Duration = Duration::from_millis(3_200);
 
-pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> (Reach, Option<f64>) {
+#[derive(Debug)]
+pub(super) struct QuicLook {
+    pub(super) reach: Reach,
+    pub(super) ms: Option<f64>,
+    /// By which the relay is known here, where QUIC leads to it.
+    pub(super) key: Option<Pin>,
+}
+
+impl From<Reach> for QuicLook {
+    fn from(reach: Reach) -> Self {
+        Self {
+            reach,
+            ms: None,
+            key: None,
+        }
+    }
+}
+
+pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> QuicLook {
     let config = match config(url) {
         Ok(config) => config,
-        Err(error) => return (Reach::Failed(error), None),
+        Err(error) => return Reach::Failed(error).into(),
     };
     let attempts: JoinSet<_> = places(addrs)
         .into_iter()
@@ -29,20 +51,26 @@ pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> (Reach, Option
         .collect();
     tokio::time::timeout(DEADLINE, first(attempts))
         .await
-        .unwrap_or((Reach::Silent, None))
+        .unwrap_or_else(|_| Reach::Silent.into())
 }
 
 /// The first that succeeds; otherwise what was heard, if anything was.
-async fn first(mut attempts: JoinSet<Result<Duration, Option<String>>>) -> (Reach, Option<f64>) {
+async fn first(mut attempts: JoinSet<Result<Met, Option<String>>>) -> QuicLook {
     let mut heard = None;
     while let Some(joined) = attempts.join_next().await {
         match joined {
-            Ok(Ok(rtt)) => return (Reach::Works, Some(millis(rtt))),
+            Ok(Ok((rtt, key))) => {
+                return QuicLook {
+                    reach: Reach::Works,
+                    ms: Some(millis(rtt)),
+                    key,
+                };
+            }
             Ok(Err(error)) => heard = heard.or(error),
             Err(_) => {}
         }
     }
-    (heard.map_or(Reach::Silent, Reach::Failed), None)
+    heard.map_or(Reach::Silent, Reach::Failed).into()
 }
 
 /// Its addresses, and for a relay on 443 the other port it listens on: there are networks that block UDP on 443 alone.
@@ -61,7 +89,7 @@ async fn connect(
     config: quinn::ClientConfig,
     addr: SocketAddr,
     host: String,
-) -> Result<Duration, Option<String>> {
+) -> Result<Met, Option<String>> {
     // A family this host does not have is no finding about the relay.
     let endpoint = quinn::Endpoint::client(unspecified(addr)).map_err(|_| None)?;
     let connecting = endpoint
@@ -71,11 +99,18 @@ async fn connect(
         ConnectionError::TimedOut => None,
         other => Some(printable(&other.to_string())),
     })?;
-    let rtt = connection.rtt();
+    let met = (connection.rtt(), shown(&connection));
     connection.close(VarInt::from_u32(0), b"");
     // The word of the end leaves with the endpoint's last poll; the relay does not need it.
     let _ = tokio::time::timeout(Duration::from_millis(50), endpoint.wait_idle()).await;
-    Ok(rtt)
+    Ok(met)
+}
+
+/// The key of the certificate it showed.
+fn shown(connection: &quinn::Connection) -> Option<Pin> {
+    let identity = connection.peer_identity()?;
+    let certificates = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::pin_of(certificates.first()?).ok()
 }
 
 fn config(url: &RelayUrl) -> Result<quinn::ClientConfig, String> {

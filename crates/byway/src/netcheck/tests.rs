@@ -66,6 +66,7 @@ async fn a_relay_is_reached_by_both_carriers_and_is_no_portal() {
     assert!(look.row.udp_ms.is_some_and(|ms| ms > 0.0 && ms < 1_000.0));
     assert!(look.row.tls_ms.is_some_and(|ms| ms > 0.0 && ms < 1_000.0));
     assert_eq!(look.portal, Some(None));
+    assert_eq!(look.row.tls_intercepted, Some(false));
     assert!(look.here);
     // Nobody was admitted, and nothing is left.
     assert_eq!(relay.stats().load.links, 0);
@@ -119,8 +120,8 @@ async fn nobody_there_is_a_failure_over_tcp_and_silence_over_udp() {
     drop(listener);
     let look = tls::look(&url, &[addr], None, &Nat64::default()).await;
     assert!(matches!(look.reach, Reach::Failed(_)), "{look:?}");
-    let (reach, ms) = quic::look(&url, &[addr]).await;
-    assert_eq!((reach, ms), (Reach::Silent, None));
+    let look = quic::look(&url, &[addr]).await;
+    assert_eq!((look.reach, look.ms), (Reach::Silent, None));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use byway_core::discovery::Reach;
 use byway_core::io::LinkError;
 use byway_wire::RelayUrl;
+use byway_wire::relay::Pin;
 use byway_wire::text::printable;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -33,13 +34,15 @@ pub(super) struct TlsLook {
     pub(super) ms: Option<f64>,
     /// As in [`super::RelayLook`].
     pub(super) portal: Option<Option<String>>,
+    /// By which the relay is known here, where TLS leads to it.
+    pub(super) key: Option<Pin>,
 }
 
 /// Who was met.
 #[derive(Debug)]
 enum Met {
     /// Somebody whose certificate is the relay's.
-    Relay(Option<Answer>),
+    Relay(Option<Answer>, Option<Pin>),
     /// Somebody with another certificate; why it is not the relay's.
     Stranger(String, Option<Answer>),
     /// Somebody who does not speak TLS.
@@ -56,6 +59,7 @@ pub(super) async fn look(
         reach: Reach::Silent,
         ms: None,
         portal: None,
+        key: None,
     };
     let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy, nat64)).await {
         Ok(Ok((rtt, met))) => judge(url, rtt, met),
@@ -74,17 +78,19 @@ fn judge(url: &RelayUrl, rtt: Duration, met: Met) -> TlsLook {
         reach: Reach::Failed(why),
         ms: None,
         portal,
+        key: None,
     };
     let host = url.host();
     match met {
-        Met::Relay(Some(answer)) if answer.is_upgrade() => TlsLook {
+        Met::Relay(Some(answer), key) if answer.is_upgrade() => TlsLook {
             reach: Reach::Works,
             ms: Some(millis(rtt)),
             portal: Some(None),
+            key,
         },
         // Under the right certificate it is the relay's own house that answers, whatever it says.
-        Met::Relay(Some(answer)) => failed(format!("it answers {answer}"), Some(None)),
-        Met::Relay(None) => failed("no HTTP answer".to_owned(), Some(None)),
+        Met::Relay(Some(answer), _) => failed(format!("it answers {answer}"), Some(None)),
+        Met::Relay(None, _) => failed("no HTTP answer".to_owned(), Some(None)),
         Met::Stranger(why, answer) => {
             let login = answer.filter(Answer::asks_for_login);
             let portal = login.map(|answer| {
@@ -127,13 +133,15 @@ async fn meet(
         }
         Err(error) => return Err(printable(&error.to_string())),
     };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let key = certificates.and_then(|shown| tls::pin_of(shown.first()?).ok());
     let began = Instant::now();
     let answer = ask(stream, url).await;
     let rtt = round_trip(straight, began.elapsed());
     Ok((
         rtt,
         match opinion.refusal() {
-            None => Met::Relay(answer),
+            None => Met::Relay(answer, key),
             Some(why) => Met::Stranger(why, answer),
         },
     ))

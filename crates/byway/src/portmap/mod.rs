@@ -1,36 +1,44 @@
 //! A port of the gateway's, where it gives one: then peers get in whatever the NAT does otherwise (design section 5).
 //!
-//! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked half a second later beside
-//! them, because it takes several requests to a web server. The first that gives a port wins. The port is renewed when
-//! half of its lifetime is over or the gateway announces that it began anew, asked for anew when the gateway changes, and
-//! given back at the end. A gateway that gives none is asked ever more seldom: most never will, some were only starting.
+//! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked a little later beside
+//! them, because it takes several requests to a web server. The first that gives a port wins, and what another one gives too
+//! late is given back. The port is renewed when half of its lifetime is over or the gateway announces that it began anew, asked
+//! for anew when the gateway changes, and given back at the end. A gateway that gives none is asked ever more seldom: most never
+//! will, some were only starting.
 //!
 //! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
 //! peers to try, and nothing is believed of it before a probe has come through.
 
 mod announce;
 mod gateway;
+mod held;
 mod pcp;
+mod race;
+mod restart;
 mod upnp;
 
-use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_core::discovery::{GatewayPort, MappingProtocol, PortMapping};
-use tokio::sync::{mpsc, watch};
+use byway_core::discovery::GatewayPort;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::driver::Input;
 use crate::socket::Socket;
 use announce::Announcements;
 use gateway::Gateway;
-use pcp::Pcp;
-use upnp::Upnp;
+use held::Held;
+use race::Race;
+use restart::Known;
 
-/// Lifetime asked for, in seconds: a process that died without a word holds its port for an hour.
-const LIFETIME: u32 = 3_600;
-/// UPnP begins this much after PCP, which needs one round trip on the local network.
-const UPNP_AFTER: Duration = Duration::from_millis(500);
+/// Lifetime asked for by default: a process that died without a word holds its port for an hour.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(3_600);
+/// Of which the shortest leaves room for two renewals, and the longest ends before most people notice what was left behind.
+pub(crate) const LIFETIMES: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(86_400);
+/// UPnP begins this much after PCP, whose first request has not been answered then.
+const UPNP_AFTER: Duration = Duration::from_millis(250);
 /// Before a gateway that gave nothing is asked again, doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
@@ -40,6 +48,9 @@ const SHORTEST_RENEWAL: Duration = Duration::from_secs(4);
 const AFTER_CHANGE: Duration = Duration::from_secs(30);
 /// To give the port back. The process is about to end, and the lease does so too.
 const RELEASE: Duration = Duration::from_millis(500);
+/// At the end, for the answer to what was asked just before. A gateway that answers takes some milliseconds, by UPnP some tens,
+/// and one that does not should hold nobody up.
+const LAST_ANSWER: Duration = Duration::from_millis(150);
 
 /// What moves the port mapper.
 #[derive(Debug)]
@@ -48,6 +59,10 @@ pub(crate) struct PortMapper {
     pub(crate) socket: Arc<Socket>,
     /// How long to wait first: what ends at once should not trouble a gateway.
     pub(crate) delay: Duration,
+    /// Ends that wait: somebody wants to know.
+    pub(crate) hurry: Arc<Notify>,
+    /// For which a port is asked, in whole seconds.
+    pub(crate) lifetime: Duration,
     pub(crate) driver: mpsc::Sender<Input>,
     /// Counts changes of the host's addresses.
     pub(crate) network: watch::Receiver<u64>,
@@ -61,12 +76,24 @@ struct Place {
     gateway: Gateway,
     /// The local port.
     port: u16,
+    lifetime: Duration,
+}
+
+/// What the gateway said.
+enum Asked {
+    /// It gave a port. Other protocols may still answer.
+    Given(Place, Held, Race<Held>),
+    /// It gave none, and why; there may be no gateway at all.
+    Nothing(Option<Gateway>, String),
+    /// The endpoint closed meanwhile.
+    Stopped,
 }
 
 /// Why the mapper stopped waiting.
 enum Woken {
     Due,
-    /// The network is another one, or began anew.
+    /// The gateway says that it began anew.
+    Announced,
     NetworkChanged,
     Stopped,
 }
@@ -75,25 +102,37 @@ impl PortMapper {
     /// Runs until the endpoint closes.
     pub(crate) async fn run(mut self) {
         self.tell(GatewayPort::Unknown).await;
-        if matches!(self.wait(self.delay).await, Woken::Stopped) {
+        if matches!(self.first_wait().await, Woken::Stopped) {
             return;
         }
-        let mut announcements = Announcements::listen();
+        let mut announcements = Announcements::listen(Arc::clone(&self.socket));
         let mut pause = FIRST_PAUSE;
         loop {
             match self.acquire().await {
-                Some(Ok((place, held))) => {
+                Asked::Given(place, held, race) => {
                     pause = FIRST_PAUSE;
-                    let woken = self.hold(place, held, &mut announcements).await;
+                    let woken = self.hold(place, held, race, &mut announcements).await;
                     if matches!(woken, Woken::Stopped) {
                         return;
                     }
                 }
-                Some(Err(why)) => {
+                Asked::Nothing(gateway, why) => {
                     tracing::debug!(%why, "no port mapping");
                     self.tell(GatewayPort::None).await;
-                    match self.pause(pause, &mut announcements).await {
+                    let known = gateway.map(|gateway| Known {
+                        gateway: gateway.addr,
+                        external: None,
+                        epoch: None,
+                    });
+                    // One that began anew may give something now. That it did is anybody's word on the local network: it is asked
+                    // once, and not more often from then on.
+                    let woken = tokio::select! {
+                        woken = self.wait(pause) => woken,
+                        () = announcements.heard(known) => Woken::Announced,
+                    };
+                    match woken {
                         Woken::Due => pause = (pause * 2).min(LONGEST_PAUSE),
+                        Woken::Announced => {}
                         Woken::NetworkChanged => {
                             pause = FIRST_PAUSE;
                             self.tell(GatewayPort::Unknown).await;
@@ -101,62 +140,91 @@ impl PortMapper {
                         Woken::Stopped => return,
                     }
                 }
-                None => return,
+                Asked::Stopped => return,
             }
         }
     }
 
-    /// Asks the gateway; none if the endpoint closes meanwhile. Another gateway is asked anew. The same one is not: it may have
-    /// given a port already, to a request that nobody would know any more.
-    async fn acquire(&mut self) -> Option<Result<(Place, Held), String>> {
+    /// Before the gateway is asked at all.
+    async fn first_wait(&mut self) -> Woken {
+        let hurry = Arc::clone(&self.hurry);
+        tokio::select! {
+            woken = self.wait(self.delay) => woken,
+            () = hurry.notified() => Woken::Due,
+        }
+    }
+
+    /// Asks the gateway. Another gateway is asked anew. The same one is not: it may have given a port already, to a request that
+    /// nobody would know any more.
+    async fn acquire(&mut self) -> Asked {
         loop {
             self.network.mark_unchanged();
             let gateway = match Gateway::find().await {
                 Ok(gateway) => gateway,
-                Err(why) => return Some(Err(why)),
+                Err(why) => return Asked::Nothing(None, why),
             };
             let place = Place {
                 gateway,
                 port: self.port(),
+                lifetime: self.lifetime,
             };
-            let asking = ask(place);
-            tokio::pin!(asking);
+            let mut race = held::ask(place);
             loop {
                 tokio::select! {
-                    held = &mut asking => return Some(held.map(|held| (place, held))),
+                    given = race.next() => return match given {
+                        Some(held) => Asked::Given(place, held, race),
+                        None => Asked::Nothing(Some(gateway), race.failures()),
+                    },
                     Ok(()) = self.network.changed() => {
                         if !self.is_still(place).await {
+                            end(race).await;
                             break;
                         }
                     }
-                    () = stopped(&mut self.stop) => return None,
+                    () = stopped(&mut self.stop) => {
+                        end(race).await;
+                        return Asked::Stopped;
+                    }
                 }
             }
         }
     }
 
-    /// Keeps a port until it is lost or not needed any more.
+    /// Keeps a port until it is lost or not needed any more, and gives back what another protocol gives beside it.
     async fn hold(
         &mut self,
         place: Place,
         mut held: Held,
+        mut race: Race<Held>,
         announcements: &mut Announcements,
     ) -> Woken {
         self.tell(GatewayPort::Held(held.mapping())).await;
-        let mut renew_at = Instant::now() + renewal(&held);
+        let mut renew_at = held.renewal();
+        let mut racing = true;
         let woken = loop {
-            let due = self.wait(renew_at.saturating_duration_since(Instant::now()));
+            let mapping = held.mapping();
+            let known = Known {
+                gateway: place.gateway.addr,
+                external: Some(mapping.external.ip()),
+                epoch: held.epoch(),
+            };
+            let due = renew_at.saturating_duration_since(Instant::now());
             let woken = tokio::select! {
-                woken = due => woken,
-                who = announcements.heard() => {
-                    if who == IpAddr::V4(place.gateway.addr) {
-                        renew_at = Instant::now();
+                woken = self.wait(due) => woken,
+                () = announcements.heard(Some(known)) => Woken::Announced,
+                late = race.next(), if racing => {
+                    match late {
+                        Some(late) => self.settle(&mut held, late).await,
+                        None => racing = false,
+                    }
+                    if held.mapping() != mapping {
+                        renew_at = held.renewal();
                     }
                     continue;
                 }
             };
             match woken {
-                Woken::Due => {}
+                Woken::Due | Woken::Announced => {}
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
                 Woken::NetworkChanged if self.is_still(place).await => {
@@ -165,7 +233,6 @@ impl PortMapper {
                 }
                 other => break other,
             }
-            let before = held.mapping();
             let renewed = tokio::select! {
                 renewed = held.renew() => renewed,
                 () = stopped(&mut self.stop) => break Woken::Stopped,
@@ -173,10 +240,11 @@ impl PortMapper {
             if let Err(why) = renewed {
                 tracing::debug!(%why, "port mapping lost");
                 self.tell(GatewayPort::Unknown).await;
+                end(race).await;
                 return Woken::Due;
             }
-            renew_at = Instant::now() + renewal(&held);
-            if held.mapping() != before {
+            renew_at = held.renewal();
+            if held.mapping() != mapping {
                 self.tell(GatewayPort::Held(held.mapping())).await;
             }
         };
@@ -184,8 +252,22 @@ impl PortMapper {
             self.tell(GatewayPort::Unknown).await;
         }
         // On another network the old gateway may not hear it; its lease ends by itself.
-        let _ = tokio::time::timeout(RELEASE, held.release()).await;
+        let released = tokio::time::timeout(RELEASE, held.release());
+        let _ = tokio::join!(released, end(race));
         woken
+    }
+
+    /// Another protocol gave a port as well: one of the two goes back.
+    async fn settle(&self, held: &mut Held, late: Held) {
+        let before = held.mapping();
+        tracing::debug!(held = ?before, late = ?late.mapping(), "two port mappings");
+        let surplus = held.settle(late);
+        if held.mapping() != before {
+            self.tell(GatewayPort::Held(held.mapping())).await;
+        }
+        if let Some(surplus) = surplus {
+            let _ = tokio::time::timeout(RELEASE, surplus.release()).await;
+        }
     }
 
     /// The local port: another one when the system ended the socket and its old port was taken.
@@ -196,22 +278,6 @@ impl PortMapper {
 
     async fn is_still(&self, place: Place) -> bool {
         place.port == self.port() && Gateway::find().await.ok() == Some(place.gateway)
-    }
-
-    /// Before a gateway that gave nothing is asked again. One that began anew may give something now.
-    async fn pause(&mut self, time: Duration, announcements: &mut Announcements) -> Woken {
-        let until = Instant::now() + time;
-        loop {
-            let over = self.wait(until.saturating_duration_since(Instant::now()));
-            let who = tokio::select! {
-                woken = over => return woken,
-                who = announcements.heard() => who,
-            };
-            let gateway = Gateway::find().await;
-            if gateway.is_ok_and(|gateway| IpAddr::V4(gateway.addr) == who) {
-                return Woken::NetworkChanged;
-            }
-        }
     }
 
     async fn tell(&self, mapping: GatewayPort) {
@@ -234,76 +300,58 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Until half of its lifetime is over.
-fn renewal(held: &Held) -> Duration {
-    (held.lifetime() / 2).max(SHORTEST_RENEWAL)
-}
-
-/// A port that a gateway holds.
-#[derive(Debug)]
-enum Held {
-    Pcp(Pcp),
-    Upnp(Box<Upnp>),
-}
-
-/// Asks for a port in every way there is.
-async fn ask(Place { gateway, port }: Place) -> Result<Held, String> {
-    let upnp = async {
-        tokio::time::sleep(UPNP_AFTER).await;
-        Upnp::map(gateway, port).await
+/// Gives back what those give who have asked already.
+async fn end(mut race: Race<Held>) {
+    race.decide();
+    let given = async {
+        while let Some(held) = race.next().await {
+            let _ = tokio::time::timeout(RELEASE, held.release()).await;
+        }
     };
-    let pcp = Pcp::map(gateway, port);
-    tokio::pin!(pcp, upnp);
-    tokio::select! {
-        mapped = &mut pcp => match mapped {
-            Ok(mapped) => Ok(Held::Pcp(mapped)),
-            Err(first) => match upnp.await {
-                Ok(mapped) => Ok(Held::Upnp(Box::new(mapped))),
-                Err(second) => Err(format!("{first}; {second}")),
-            },
-        },
-        mapped = &mut upnp => match mapped {
-            Ok(mapped) => Ok(Held::Upnp(Box::new(mapped))),
-            Err(first) => match pcp.await {
-                Ok(mapped) => Ok(Held::Pcp(mapped)),
-                Err(second) => Err(format!("{second}; {first}")),
-            },
-        },
-    }
+    let _ = tokio::time::timeout(LAST_ANSWER, given).await;
 }
 
-impl Held {
-    fn mapping(&self) -> PortMapping {
-        match self {
-            Self::Pcp(pcp) => PortMapping {
-                protocol: pcp.protocol(),
-                external: pcp.external(),
-            },
-            Self::Upnp(upnp) => PortMapping {
-                protocol: MappingProtocol::Upnp,
-                external: upnp.external(),
-            },
+/// As the protocols say it.
+fn seconds(lifetime: Duration) -> u32 {
+    u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapper(delay: Duration, stop: &watch::Sender<bool>) -> PortMapper {
+        let (socket, _driver) = Socket::bind(&["127.0.0.1:0".parse().unwrap()], 1444).unwrap();
+        PortMapper {
+            socket,
+            delay,
+            hurry: Arc::new(Notify::new()),
+            lifetime: LIFETIME,
+            driver: mpsc::channel(1).0,
+            network: watch::channel(0).1,
+            stop: stop.subscribe(),
         }
     }
 
-    fn lifetime(&self) -> Duration {
-        match self {
-            Self::Pcp(pcp) => pcp.lifetime(),
-            Self::Upnp(_) => Duration::from_secs(LIFETIME.into()),
-        }
-    }
-
-    async fn renew(&mut self) -> Result<(), String> {
-        match self {
-            Self::Pcp(pcp) => pcp.renew().await,
-            Self::Upnp(upnp) => upnp.renew().await,
-        }
-    }
-
-    async fn release(self) {
-        match self {
-            Self::Pcp(pcp) => pcp.release().await,
-            Self::Upnp(upnp) => upnp.release().await,
+    #[tokio::test]
+    async fn whoever_wants_to_know_need_not_wait_for_the_delay() {
+        let stop = watch::Sender::new(false);
+        let delay = Duration::from_secs(3_600);
+        // Before it waits, or while it does.
+        for waits in [false, true] {
+            let mut mapper = mapper(delay, &stop);
+            let hurry = Arc::clone(&mapper.hurry);
+            if !waits {
+                hurry.notify_one();
+            }
+            let asked = async {
+                tokio::task::yield_now().await;
+                if waits {
+                    hurry.notify_one();
+                }
+            };
+            let (woken, ()) = tokio::join!(mapper.first_wait(), asked);
+            assert!(matches!(woken, Woken::Due));
         }
     }
 }

@@ -2,21 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byway_core::discovery::MappingProtocol;
 use crab_nat::{
     InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp,
 };
 
-use super::LIFETIME;
 use super::gateway::Gateway;
+use super::restart::Epoch;
 
-/// A gateway answers within milliseconds: RFC 6886 begins with 250 ms and doubles. After four requests, 3.75 s, it does not
-/// speak this.
+/// A gateway answers within milliseconds: RFC 6886 begins with 250 ms and doubles. After three requests on a local network,
+/// 1.75 s, it does not speak this.
 const PATIENCE: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
-    max_retries: 3,
+    max_retries: 2,
     max_retry_timeout: None,
 };
 
@@ -27,11 +27,15 @@ pub(super) struct Pcp {
 }
 
 impl Pcp {
-    pub(super) async fn map(gateway: Gateway, port: u16) -> Result<Self, String> {
+    pub(super) async fn map(
+        gateway: Gateway,
+        port: u16,
+        lifetime: Duration,
+    ) -> Result<Self, String> {
         let port = NonZeroU16::new(port).ok_or("no local port")?;
         let options = PortMappingOptions {
             external_port: Some(port),
-            lifetime_seconds: Some(LIFETIME),
+            lifetime_seconds: Some(super::seconds(lifetime)),
             timeout_config: Some(PATIENCE),
         };
         let mapping = PortMapping::new(
@@ -43,8 +47,14 @@ impl Pcp {
         )
         .await
         .map_err(|error| format!("PCP and NAT-PMP: {error}"))?;
-        let external = external(&mapping).await?;
-        Ok(Self { mapping, external })
+        match external(&mapping).await {
+            Ok(external) => Ok(Self { mapping, external }),
+            Err(why) => {
+                // A port of which nobody can be told is of no use.
+                give_back(mapping).await;
+                Err(why)
+            }
+        }
     }
 
     pub(super) fn protocol(&self) -> MappingProtocol {
@@ -62,6 +72,17 @@ impl Pcp {
         Duration::from_secs(self.mapping.lifetime().into())
     }
 
+    /// The gateway's time when it gave or renewed the port.
+    pub(super) fn epoch(&self) -> Epoch {
+        let expires = self.mapping.expiration();
+        Epoch {
+            seconds: self.mapping.gateway_epoch(),
+            at: expires
+                .checked_sub(self.lifetime())
+                .unwrap_or_else(Instant::now),
+        }
+    }
+
     pub(super) async fn renew(&mut self) -> Result<(), String> {
         self.mapping
             .renew()
@@ -72,9 +93,13 @@ impl Pcp {
     }
 
     pub(super) async fn release(self) {
-        if let Err((error, _)) = self.mapping.try_drop().await {
-            tracing::debug!(%error, "port mapping not given back");
-        }
+        give_back(self.mapping).await;
+    }
+}
+
+async fn give_back(mapping: PortMapping) {
+    if let Err((error, _)) = mapping.try_drop().await {
+        tracing::debug!(%error, "port mapping not given back");
     }
 }
 

@@ -11,10 +11,9 @@ use igd_next::aio::Gateway as Device;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{PortMappingProtocol, SearchOptions};
 
-use super::LIFETIME;
 use super::gateway::Gateway;
 
-/// Devices wait up to a second or two before they answer a search.
+/// What igd-next asks of devices is to answer at a time of their choice within three seconds (its `MX`).
 const SEARCH: Duration = Duration::from_secs(3);
 /// Where devices listen for searches (UPnP Device Architecture 1.1 section 1.3.2).
 const SSDP_PORT: u16 = 1900;
@@ -26,23 +25,34 @@ pub(super) struct Upnp {
     device: Device<Tokio>,
     local: SocketAddr,
     external: SocketAddr,
+    lifetime: Duration,
 }
 
 impl Upnp {
-    pub(super) async fn map(gateway: Gateway, port: u16) -> Result<Self, String> {
-        let device = search(gateway)
-            .await
-            .map_err(|error| format!("UPnP: {error}"))?;
+    /// Asks what [`search`] found. From then on a port may be there, whoever is still interested in it.
+    pub(super) async fn map(
+        device: Device<Tokio>,
+        gateway: Gateway,
+        port: u16,
+        lifetime: Duration,
+    ) -> Result<Self, String> {
+        let seconds = super::seconds(lifetime);
         let local = SocketAddr::new(gateway.local.into(), port);
         let external = device
-            .get_any_address(PortMappingProtocol::UDP, local, LIFETIME, DESCRIPTION)
+            .get_any_address(PortMappingProtocol::UDP, local, seconds, DESCRIPTION)
             .await
             .map_err(|error| format!("UPnP: {error}"))?;
         Ok(Self {
             device,
             local,
             external,
+            lifetime,
         })
+    }
+
+    /// What was asked for: a device that gives less does not say so.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     pub(super) fn external(&self) -> SocketAddr {
@@ -56,7 +66,7 @@ impl Upnp {
                 PortMappingProtocol::UDP,
                 port,
                 self.local,
-                LIFETIME,
+                super::seconds(self.lifetime),
                 DESCRIPTION,
             )
             .await
@@ -78,7 +88,7 @@ impl Upnp {
 }
 
 /// Finds the gateway's device: whichever search it answers first.
-async fn search(gateway: Gateway) -> Result<Device<Tokio>, String> {
+pub(super) async fn search(gateway: Gateway) -> Result<Device<Tokio>, String> {
     let everyone = search_by(gateway, SearchOptions::default().broadcast_address);
     let itself = search_by(gateway, SocketAddr::new(gateway.addr.into(), SSDP_PORT));
     tokio::pin!(everyone, itself);

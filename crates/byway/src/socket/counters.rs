@@ -59,4 +59,6 @@ counters! {
     fragment_lost,
     /// Datagrams for QUIC that found no room to wait.
     spilled,
+    /// Announcements said to be the gateway's that told nothing new, or were not the gateway's.
+    announcement_refused,
 }

@@ -64,6 +64,9 @@ fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> S
     if tunnel.no_port_mapping {
         words.push("--no-port-mapping".to_owned());
     }
+    if let Some(seconds) = tunnel.port_mapping_lifetime {
+        words.push(format!("--port-mapping-lifetime={seconds}"));
+    }
     if tunnel.no_spray {
         words.push("--no-spray".to_owned());
     }

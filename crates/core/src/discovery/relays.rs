@@ -40,6 +40,9 @@ pub struct RelayRow {
     pub udp: Reach,
     /// Whether TLS leads to it.
     pub tls: Reach,
+    /// Somebody ends TLS to it on the way, an ingress or an inspecting proxy: a TLS link's two ends see different sessions, or
+    /// TLS shows a certificate of another key than QUIC does. Unknown where there is no TLS link and not both lead to it.
+    pub tls_intercepted: Option<bool>,
 }
 
 impl RelayRow {
@@ -52,6 +55,7 @@ impl RelayRow {
             tls_ms: None,
             udp: Reach::Unknown,
             tls: Reach::Unknown,
+            tls_intercepted: None,
         }
     }
 }
