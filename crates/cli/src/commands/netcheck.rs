@@ -98,7 +98,8 @@ struct Relay<'a> {
     url: String,
     carrier: Option<&'static str>,
     observed: Option<SocketAddr>,
-    tls_intercepted: bool,
+    /// Somebody ends TLS to it on the way.
+    tls_intercepted: Option<bool>,
     /// TLS to it goes through the proxy.
     proxied: bool,
     error: Option<&'a str>,
@@ -142,7 +143,7 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         }
     };
     let links = endpoint.links().borrow().clone();
-    let unresolved = endpoint.unresolved();
+    let unresolved = without_address(&args.stun, &report, endpoint.unresolved());
     let seen = Seen {
         report: &report,
         links: &links,
@@ -167,10 +168,39 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     if answered || silent || links.iter().any(|link| link.carrier.is_some()) {
         return Ok(());
     }
-    Err(
-        Failure::new(Code::NoPath, "nobody who was asked could be reached")
-            .hint("is this machine online, and are the names and addresses right?"),
-    )
+    Err(nobody(&report, &links))
+}
+
+/// Names of servers that do not resolve, or of which the resolver has said nothing in all this time.
+fn without_address(asked: &[String], report: &NatReport, unresolved: Vec<String>) -> Vec<String> {
+    let known = |name: &String| report.servers.iter().any(|row| row.label == *name);
+    let mut names = unresolved;
+    let named = |name: &&String| name.parse::<SocketAddr>().is_err();
+    for name in asked.iter().filter(named).filter(|name| !known(name)) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// Nobody answered, or no relay that did takes a link.
+fn nobody(report: &NatReport, links: &[LinkStatus]) -> Failure {
+    if report.captive_portal == Some(true) {
+        return Failure::new(Code::NoPath, "a captive portal is in the way")
+            .hint("log in with a browser and try again");
+    }
+    let reached = |row: &RelayRow| row.udp == Reach::Works || row.tls == Reach::Works;
+    if report.relays.iter().any(reached) {
+        let failure = Failure::new(Code::NoPath, "no relay takes a link from here");
+        let why = links.iter().find_map(|link| link.error.as_deref());
+        return match why {
+            Some(why) => failure.why(why),
+            None => failure,
+        };
+    }
+    Failure::new(Code::NoPath, "nobody who was asked could be reached")
+        .hint("is this machine online, and are the names and addresses right?")
 }
 
 /// All there is to tell.
@@ -250,7 +280,7 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
                     url: link.relay.to_string(),
                     carrier: link.carrier.map(client::carrier_name),
                     observed: link.observed,
-                    tls_intercepted: link.intercepted,
+                    tls_intercepted: measured.and_then(|row| row.tls_intercepted),
                     proxied,
                     error: link.error.as_deref(),
                     stun_ms: ms(|row| row.stun_ms),
@@ -350,6 +380,47 @@ fn rounded(ms: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+
+    #[test]
+    fn a_name_of_which_the_resolver_says_nothing_is_told_of() {
+        let mut report = NatReport::default();
+        report.servers = vec![byway::discovery::ServerRow {
+            label: "192.0.2.1:3478".to_owned(),
+            addr: "192.0.2.1:3478".parse().unwrap(),
+            mapped: None,
+            rtt_ms: None,
+            fault: None,
+            believed: false,
+            local: None,
+        }];
+        let asked = ["192.0.2.1:3478", "silent.test:3478", "wrong.test:3478"].map(str::to_owned);
+        let named = without_address(&asked, &report, vec!["wrong.test:3478".to_owned()]);
+        assert_eq!(named, ["wrong.test:3478", "silent.test:3478"]);
+    }
+
+    #[test]
+    fn that_nobody_was_reached_is_said_where_nobody_was() {
+        let mut report = NatReport::default();
+        let url: byway::RelayUrl = "https://relay.test".parse().unwrap();
+        report.relays = vec![RelayRow::new(url.clone())];
+        let mut link = LinkStatus::unlinked(url);
+        link.error = Some("the relay refuses".to_owned());
+        let links = [link];
+        let said = |report: &NatReport| nobody(report, &links).summary();
+        assert!(said(&report).contains("nobody"), "{}", said(&report));
+        report.relays[0].tls = Reach::Works;
+        assert!(
+            said(&report).contains("the relay refuses"),
+            "{}",
+            said(&report)
+        );
+        report.captive_portal = Some(true);
+        assert!(
+            said(&report).contains("captive portal"),
+            "{}",
+            said(&report)
+        );
+    }
 
     #[test]
     fn scripts_find_the_names_they_rely_on() {

@@ -15,7 +15,9 @@ pub enum SecondNat {
     /// This host's address is of the range kept for what lies between a carrier and its customers: the one NAT there is
     /// seems to be the carrier's.
     Carrier(IpAddr),
-    /// The gateway's own outside address is private, or of a carrier's range.
+    /// The gateway's own outside address is of that range: it is behind the carrier's NAT.
+    GatewayAtCarrier(IpAddr),
+    /// The gateway's own outside address is private: it is behind another router's NAT.
     Behind(IpAddr),
     /// The gateway's own outside address is not the one that servers see.
     Elsewhere {
@@ -38,7 +40,10 @@ impl SecondNat {
         if let Some(gateway) = gateway
             && is_inside(gateway)
         {
-            return Some(Self::Behind(gateway));
+            return Some(match is_shared(gateway) {
+                true => Self::GatewayAtCarrier(gateway),
+                false => Self::Behind(gateway),
+            });
         }
         let seen = report.reflexive_v4?.ip();
         if report.public == Some(true) {
@@ -120,6 +125,18 @@ mod tests {
             Some(true)
         );
         assert_eq!(verdict(None, Some("192.0.2.1:7"), "192.168.1.5"), None);
+    }
+
+    #[test]
+    fn a_carriers_nat_in_front_of_the_gateway_is_told_from_another_routers() {
+        let of = |gateway| SecondNat::of(&report(SEEN, Some(gateway), Some("192.168.1.5")));
+        let at = |ip: &str| ip.parse().unwrap();
+        assert_eq!(
+            of("100.64.3.4:7"),
+            Some(SecondNat::GatewayAtCarrier(at("100.64.3.4")))
+        );
+        assert_eq!(of("10.0.0.2:7"), Some(SecondNat::Behind(at("10.0.0.2"))));
+        assert_eq!(of("100.128.0.1:7").map(SecondNat::is_suspected), Some(true));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What a report means for a person, in sentences: a pure function. Nothing is said of what is not known, but where one more
 //! server would tell.
 
-use byway::Carrier;
 use byway::discovery::{
     FULL_DATAGRAM, Filtering, Mapping, Nat64, NatReport, PortPattern, PreferredReason, Reach,
-    SecondNat, ServerRow,
+    RelayRow, SecondNat, ServerRow,
 };
 use byway::endpoint::LinkStatus;
+use byway::{Carrier, RelayUrl};
 
 use super::{Seen, source};
 
@@ -140,6 +140,9 @@ fn second_nat(report: &NatReport) -> Option<String> {
         SecondNat::Carrier(local) => Some(format!(
             "This host's address, {local}, is of the range kept for what lies between a carrier and its customers: a carrier's NAT is suspected."
         )),
+        SecondNat::GatewayAtCarrier(gateway) => Some(format!(
+            "The gateway gives a port, but its own outside address, {gateway}, is of the range kept for what lies between a carrier and its customers: it is behind a carrier's NAT, and the port leads nowhere."
+        )),
         SecondNat::Behind(gateway) => Some(format!(
             "The gateway gives a port, but its own outside address is {gateway}: it is behind another NAT, and the port leads nowhere."
         )),
@@ -190,12 +193,18 @@ fn preferred(report: &NatReport) -> Option<String> {
     ))
 }
 
+/// A relay's URL without its pin, which fills a line and tells nothing here.
+fn shown(relay: &RelayUrl) -> String {
+    format!("https://{}", relay.authority())
+}
+
 fn links_to_relays(report: &NatReport, links: &[LinkStatus]) -> Vec<String> {
     let mut findings = Vec::new();
-    for link in links.iter().filter(|link| link.intercepted) {
+    let ended = |row: &&RelayRow| row.tls_intercepted == Some(true);
+    for row in report.relays.iter().filter(ended) {
         findings.push(format!(
             "TLS to {} is ended on the way, by an ingress or an inspecting proxy. Tunnels stay sealed end to end.",
-            link.relay
+            shown(&row.url)
         ));
     }
     for row in &report.relays {
@@ -207,13 +216,13 @@ fn links_to_relays(report: &NatReport, links: &[LinkStatus]) -> Vec<String> {
         if row.udp == Reach::Works {
             findings.push(format!(
                 "TLS does not lead to {} ({why}): should UDP be blocked, it cannot be fallen back on.",
-                row.url
+                shown(&row.url)
             ));
         }
     }
     for link in links.iter().filter(|link| link.carrier.is_none()) {
         let why = link.error.as_deref().unwrap_or("no answer");
-        findings.push(format!("No link to {}: {why}.", link.relay));
+        findings.push(format!("No link to {}: {why}.", shown(&link.relay)));
     }
     findings
 }
@@ -229,11 +238,11 @@ fn of_the_proxy(seen: &Seen<'_>) -> Vec<String> {
     let of_links = seen.links().filter_map(|(link, proxied)| match proxied {
         false => Some(format!(
             "TLS to {} goes without the proxy: NO_PROXY names it, or it is on this host.",
-            link.relay
+            shown(&link.relay)
         )),
         true if link.carrier == Some(Carrier::Tls) => Some(format!(
             "The link to {} goes through the proxy.",
-            link.relay
+            shown(&link.relay)
         )),
         true => None,
     });

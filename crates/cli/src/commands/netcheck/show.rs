@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use byway::discovery::{GatewayPort, Nat64, NatReport, Reach, RelayRow};
+use byway::discovery::{GatewayPort, MappingProtocol, Nat64, NatReport, Reach, RelayRow};
 use byway::endpoint::LinkStatus;
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Seen, filtering, findings, mapping, measured, ports, protocol, source};
+use super::{Seen, filtering, findings, mapping, measured, ports, source};
 use crate::client;
 use crate::output::{self, print_line};
 
@@ -52,7 +52,15 @@ fn facts(seen: &Seen<'_>) -> Vec<(&'static str, String)> {
     let gateway = match report.port_mapping {
         GatewayPort::NotAsked => style.dim("not asked for"),
         GatewayPort::None => "none".to_owned(),
-        GatewayPort::Held(held) => format!("{} by {}", held.external, protocol(held.protocol)),
+        GatewayPort::Held(held) => {
+            let by = match held.protocol {
+                MappingProtocol::Pcp => "PCP",
+                MappingProtocol::NatPmp => "NAT-PMP",
+                MappingProtocol::Upnp => "UPnP",
+                _ => "a protocol this version does not know",
+            };
+            format!("{} by {by}", held.external)
+        }
         _ => unknown(),
     };
     let nat64 = match report.nat64 {
@@ -63,7 +71,7 @@ fn facts(seen: &Seen<'_>) -> Vec<(&'static str, String)> {
     let mtu = report
         .mtu
         .map_or_else(unknown, |bytes| format!("{bytes} bytes"));
-    vec![
+    let mut facts = vec![
         ("UDP over IPv4", yes_no(report.udp_v4)),
         ("UDP over IPv6", yes_no(report.udp_v6)),
         ("QUIC filtered", trouble(report.quic_filtered)),
@@ -90,18 +98,25 @@ fn facts(seen: &Seen<'_>) -> Vec<(&'static str, String)> {
                 },
             ),
         ),
-    ]
+    ];
+    // Where nobody was asked over IPv6 there is nothing to be told of it.
+    if !report.servers.iter().any(|row| row.addr.is_ipv6()) {
+        facts.retain(|(name, _)| !name.contains("IPv6"));
+    }
+    facts
 }
 
 fn servers(report: &NatReport) -> Table {
     let mut table = table(["STUN server", "address", "sees us as", "ms", "remark"]);
     for row in &report.servers {
+        // Others had told enough before it answered.
+        let unheard = row.mapped.is_none().then(|| "not waited for".to_owned());
         table.add_row([
             row.label.clone(),
             row.addr.to_string(),
             row.mapped.map_or_else(String::new, |addr| addr.to_string()),
             row.rtt_ms.map_or_else(String::new, |ms| format!("{ms:.1}")),
-            row.fault.clone().unwrap_or_default(),
+            row.fault.clone().or(unheard).unwrap_or_default(),
         ]);
     }
     table

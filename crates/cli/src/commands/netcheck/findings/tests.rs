@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use byway::RelayUrl;
 use byway::discovery::{GatewayPort, MappingProtocol, PortMapping, Preferred, RelayRow};
 
 use super::*;
@@ -186,10 +185,17 @@ fn a_port_of_the_gateways_is_good_news_unless_another_nat_is_outside_of_it() {
     );
     says(
         |r| {
+            r.port_mapping = gateway("10.0.0.2:7000");
+            r.double_nat = Some(true);
+        },
+        "The gateway gives a port, but its own outside address is 10.0.0.2: it is behind another NAT",
+    );
+    says(
+        |r| {
             r.port_mapping = gateway("100.64.1.2:7000");
             r.double_nat = Some(true);
         },
-        "The gateway gives a port, but its own outside address is 100.64.1.2",
+        "The gateway gives a port, but its own outside address, 100.64.1.2, is of the range kept for",
     );
     says(
         |r| {
@@ -297,8 +303,13 @@ fn a_relay_that_is_not_linked_says_why_and_an_inspected_one_that_it_is() {
         said,
         "No link to https://relay.test:443: no answer from the relay."
     );
-    let mut inspected = link(Some(Carrier::Tls));
-    inspected.intercepted = true;
-    let said = only(&NatReport::default(), &[inspected]);
-    assert!(said.contains("is ended on the way"), "{said}");
+    // Whatever the link goes by: TLS may be needed later.
+    for carrier in [Carrier::Tls, Carrier::Udp] {
+        let link = link(Some(carrier));
+        let mut row = RelayRow::new(link.relay.clone());
+        row.tls = Reach::Works;
+        row.tls_intercepted = Some(true);
+        let said = only(&report(|r| r.relays = vec![row]), &[link]);
+        assert!(said.contains("is ended on the way"), "{said}");
+    }
 }
