@@ -1,6 +1,7 @@
 //! The programs of a world: where they are, how each is started, and when it is ready.
 
 mod byway;
+mod certified;
 mod coturn;
 pub mod miniupnpd;
 mod nat64;
@@ -19,9 +20,10 @@ pub use byway::{
     Agent, Forward, Options, Pong, Relay, byway, netcheck, netcheck_asking, ping, ping_from, pongs,
     start_ping,
 };
+pub use certified::{Authority, Certificate};
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
-pub use proxy::{Proxy, microsocks, tinyproxy};
+pub use proxy::{Proxy, http_on, microsocks, socks_on, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
 pub use typist::Typist;
 

@@ -364,6 +364,9 @@ pub fn byway(internet: &Internet, place: &Place, role: &str) -> Result<Command> 
     if let Some(proxy) = &place.proxy {
         command.env("HTTPS_PROXY", &proxy.url);
     }
+    if let Some(roots) = &place.trusts {
+        command.env("SSL_CERT_FILE", roots);
+    }
     if let Ok(filter) = std::env::var("BYWAY_LAB_VERBOSE") {
         let filter = if filter == "1" { "debug" } else { &filter };
         command.env("RUST_LOG", filter);
@@ -371,7 +374,7 @@ pub fn byway(internet: &Internet, place: &Place, role: &str) -> Result<Command> 
     Ok(command)
 }
 
-fn home(internet: &Internet, role: &str) -> Result<PathBuf> {
+pub(super) fn home(internet: &Internet, role: &str) -> Result<PathBuf> {
     let dir: &Path = internet.dir();
     let home = dir.join(format!("home-{role}"));
     fs::create_dir_all(&home)?;

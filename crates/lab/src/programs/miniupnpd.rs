@@ -61,6 +61,28 @@ table ip shorten {{
     )
 }
 
+/// Neither PCP nor NAT-PMP, and no word of either that the router began anew.
+const UPNP_ALONE: &str = r#"
+insert rule inet filter input udp dport 5351 drop
+table inet quiet {
+    chain output {
+        type filter hook output priority filter; policy accept;
+        udp dport 5350 drop
+    }
+}
+"#;
+
+/// The first two answers by PCP or NAT-PMP are lost: what was asked has been done, and another protocol is answered before that is
+/// known.
+const LATE: &str = r#"
+table inet late {
+    chain output {
+        type filter hook output priority filter; policy accept;
+        udp sport 5351 udp dport != 5350 numgen inc mod 1000000 < 2 drop
+    }
+}
+"#;
+
 /// What it maps when it is told to forget.
 const FORGET: &str =
     "flush chain inet upnp in\nflush chain inet upnp out\nflush chain inet filter miniupnpd\n";
@@ -75,6 +97,8 @@ pub enum Speaks {
     NoPcp,
     /// UPnP alone: the others are not heard.
     UpnpAlone,
+    /// Everything, but by PCP and NAT-PMP its first two answers are lost.
+    LatePcp,
 }
 
 /// A router's miniupnpd.
@@ -108,9 +132,8 @@ impl Miniupnpd {
                 process.first_line("readiness", READY)?;
                 elder = Some(process);
             }
-            Speaks::UpnpAlone => {
-                router.nft("insert rule inet filter input udp dport 5351 drop\n")?;
-            }
+            Speaks::UpnpAlone => router.nft(UPNP_ALONE)?,
+            Speaks::LatePcp => router.nft(LATE)?,
         }
         router.ip(&format!("addr add {OUTSIDE}/32 dev wan0\n"))?;
         if let Some(there) = &other.router {

@@ -1,12 +1,13 @@
-//! Proxies on a site's router: tinyproxy (HTTP) and microsocks (SOCKS5).
+//! Proxies, on a site's router as a rule: tinyproxy (HTTP) and microsocks (SOCKS5).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::READY;
 use crate::debian::find;
+use crate::netns::Namespace;
 use crate::process::{Running, poll};
 use crate::world::{Internet, Place};
 
@@ -39,7 +40,17 @@ pub fn tinyproxy(
     site: &Place,
     account: Option<(&str, &str)>,
 ) -> Result<Proxy> {
-    let inside = site.gateway()?;
+    http_on(internet, site.gate()?, site.gateway()?, site.addr, account)
+}
+
+/// The same at an address of a host, for another one.
+pub fn http_on(
+    internet: &Internet,
+    host: &Namespace,
+    inside: Ipv4Addr,
+    allowed: Ipv4Addr,
+    account: Option<(&str, &str)>,
+) -> Result<Proxy> {
     let config = internet.dir().join(format!("tinyproxy-{inside}.conf"));
     let account = account.map_or_else(String::new, |(user, password)| {
         format!("BasicAuth {user} {password}\n")
@@ -47,12 +58,10 @@ pub fn tinyproxy(
     fs::write(
         &config,
         format!(
-            "Port {HTTP_PORT}\nListen {inside}\nAllow {}\nConnectPort 443\nTimeout 600\nMaxClients 100\nLogLevel Connect\n{account}",
-            site.addr
+            "Port {HTTP_PORT}\nListen {inside}\nAllow {allowed}\nConnectPort 443\nTimeout 600\nMaxClients 100\nLogLevel Connect\n{account}"
         ),
     )?;
-    let router = site.router.as_ref().context("a site with a router")?;
-    let mut command = router.command(find("tinyproxy").unwrap_or_default());
+    let mut command = host.command(find("tinyproxy").unwrap_or_default());
     command.arg("-d").arg("-c").arg(&config);
     let process = Running::start("tinyproxy", &mut command)?;
     listening(&process, inside, HTTP_PORT)?;
@@ -64,9 +73,16 @@ pub fn tinyproxy(
 
 /// Starts microsocks on the router of a site. With `account`, a user name and a password, it asks for them.
 pub fn microsocks(site: &Place, account: Option<(&str, &str)>) -> Result<Proxy> {
-    let inside = site.gateway()?;
-    let router = site.router.as_ref().context("a site with a router")?;
-    let mut command = router.command(find("microsocks").unwrap_or_default());
+    socks_on(site.gate()?, site.gateway()?, account)
+}
+
+/// The same at an address of a host.
+pub fn socks_on(
+    host: &Namespace,
+    inside: Ipv4Addr,
+    account: Option<(&str, &str)>,
+) -> Result<Proxy> {
+    let mut command = host.command(find("microsocks").unwrap_or_default());
     command
         .args(["-i", &inside.to_string()])
         .args(["-p", &SOCKS_PORT.to_string()]);

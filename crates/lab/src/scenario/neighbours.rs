@@ -1,8 +1,8 @@
 //! Client and agent at one site: on one network, on one host, or on two networks behind one router that see each other from
-//! outside at best.
+//! outside at best, their own or a carrier's.
 
 use anyhow::{Context, Result, ensure};
-use byway_sim::model::Access::{PortRestricted, Symmetric};
+use byway_sim::model::Access::{CarrierGrade, PortRestricted, Symmetric};
 
 use super::matrix::wait_until;
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL};
@@ -24,17 +24,27 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "neighbours::on_two_networks_go_direct_where_the_router_hairpins",
         needs: WITH_CURL,
-        run: || outside(Site::behind(PortRestricted).hairpins(), true),
+        run: || outside(guests(Site::behind(PortRestricted).hairpins()), true),
     },
     Scenario {
         name: "neighbours::on_two_networks_stay_on_the_relay_where_the_router_does_not_hairpin",
         needs: WITH_CURL,
-        run: || outside(Site::behind(PortRestricted), false),
+        run: || outside(guests(Site::behind(PortRestricted)), false),
     },
     Scenario {
         name: "neighbours::on_two_networks_go_direct_through_a_symmetric_nat_that_hairpins",
         needs: WITH_CURL,
-        run: || outside(Site::behind(Symmetric).hairpins(), true),
+        run: || outside(guests(Site::behind(Symmetric).hairpins()), true),
+    },
+    Scenario {
+        name: "neighbours::two_customers_of_a_carrier_that_hairpins_go_direct",
+        needs: WITH_CURL,
+        run: || outside(customers(Site::behind(CarrierGrade).hairpins()), true),
+    },
+    Scenario {
+        name: "neighbours::two_customers_of_a_carrier_that_does_not_hairpin_stay_on_the_relay_and_are_told_of_it",
+        needs: super::PROGRAMS,
+        run: carrier,
     },
 ];
 
@@ -79,10 +89,21 @@ fn one_host() -> Result<()> {
     Ok(())
 }
 
-/// The two are guests to each other, and the router between them hairpins or does not.
-fn outside(site: Site, hairpins: bool) -> Result<()> {
+/// The two are guests to each other.
+fn guests(site: Site) -> Plan {
     let site = site.access(ACCESS);
-    let world = World::of(World::servers().site("client", site).guest("agent"))?;
+    World::servers().site("client", site).guest("agent")
+}
+
+/// Each has a router of its own, behind the carrier's.
+fn customers(site: Site) -> Plan {
+    let site = site.access(ACCESS);
+    World::servers().site("client", site).customer("agent")
+}
+
+/// The router between the two hairpins or does not.
+fn outside(plan: Plan, hairpins: bool) -> Result<()> {
+    let world = World::of(plan)?;
     if hairpins {
         let scene = Scene::direct(&world, &world.agent, &CLIENT_PUBLIC.to_string())?;
         let moved = scene.download()?;
@@ -93,12 +114,56 @@ fn outside(site: Site, hairpins: bool) -> Result<()> {
     }
     let relay = Relay::start(&world)?;
     let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
-    let pongs = programs::ping(&world, &agent.peer(), Options::default(), &["-c", "8"])?;
+    stays_on_the_relay(&world, &agent)
+}
+
+fn stays_on_the_relay(world: &World, agent: &Agent) -> Result<()> {
+    let pongs = programs::ping(world, &agent.peer(), Options::default(), &["-c", "8"])?;
     ensure!(
         pongs.len() == 8 && pongs.iter().all(|p| p.kind == "relay_udp"),
         "there is no other way than the relay: {pongs:?}"
     );
     Ok(())
+}
+
+/// Where the customers' routers are between them and the carrier.
+const AT_CARRIER: [&str; 2] = ["100.64.1.2", "100.65.1.2"];
+
+/// The customers' own routers give ports, of addresses at which nobody comes in.
+fn carrier() -> Result<()> {
+    let world = World::of(customers(Site::behind(CarrierGrade)))?;
+    let relay = Relay::start(&world)?;
+    let mut routers = Vec::new();
+    for (place, outside) in [&world.client, &world.agent].into_iter().zip(AT_CARRIER) {
+        let args = ["0.0.0.0:5351", outside].map(str::to_owned);
+        let router = programs::tool(place.own_router()?, "elder", &args)?;
+        router.first_line("readiness", programs::READY)?;
+        routers.push(router);
+    }
+    let [outside, _] = AT_CARRIER;
+    let report = programs::netcheck_asking(&world, &world.client, &["--relay", &relay.url])?;
+    say(format!(
+        "{}, {}",
+        report["port_mapping"], report["findings"]
+    ));
+    let external = report["port_mapping"]["external"].as_str();
+    ensure!(
+        external.is_some_and(|at| at.starts_with(outside)) && report["double_nat"] == true,
+        "the carrier's address of the own router: {report}"
+    );
+    let told = format!(
+        "The gateway gives a port, but its own outside address, {outside}, is of the range"
+    );
+    let findings = report["findings"].as_array().context("no findings")?;
+    let says = |finding: &serde_json::Value| finding.as_str().is_some_and(|f| f.starts_with(&told));
+    ensure!(findings.iter().any(says), "nothing of a carrier: {report}");
+
+    let asking = Options {
+        port_mapping: true,
+        ..Options::default()
+    };
+    let agent = Agent::start(&world, &relay.url, asking, &[])?;
+    stays_on_the_relay(&world, &agent)
 }
 
 /// A forward whose tunnel is direct.

@@ -1,5 +1,6 @@
 //! What `byway netcheck` finds out about a network, against what the laboratory made it.
 
+mod intercepted;
 mod kinds;
 mod ways;
 
@@ -72,6 +73,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "netcheck::a_captive_portal_is_told_by_what_it_answers",
         needs: super::PROGRAMS,
         run: ways::portal,
+    },
+    Scenario {
+        name: "netcheck::tls_that_an_inspecting_proxy_ends_is_told_and_tunnels_pass_it",
+        needs: super::PROGRAMS,
+        run: intercepted::told,
+    },
+    Scenario {
+        name: "netcheck::tls_that_an_inspecting_proxy_ends_is_refused_by_a_pin_and_by_a_strict_relay",
+        needs: super::PROGRAMS,
+        run: intercepted::refused,
     },
 ];
 

@@ -35,7 +35,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: NEEDS,
         run: || {
             renewed(Speaks::Everything)?;
-            renewed(Speaks::NoPcp)
+            renewed(Speaks::NoPcp)?;
+            renewed(Speaks::UpnpAlone)
         },
     },
     Scenario {
@@ -43,8 +44,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: NEEDS,
         run: || {
             forgotten(Speaks::Everything)?;
-            forgotten(Speaks::NoPcp)
+            forgotten(Speaks::NoPcp)?;
+            forgotten(Speaks::UpnpAlone)
         },
+    },
+    Scenario {
+        name: "portmap::what_a_slower_protocol_gives_as_well_does_not_stay_behind",
+        needs: NEEDS,
+        run: given_twice,
     },
 ];
 
@@ -54,6 +61,8 @@ const LONG_LIFE: u32 = 86_400;
 const REPLACED: Duration = Duration::from_secs(1);
 /// In seconds. Several of them fit a scenario, and a busy machine fits one of them.
 const SHORT_LIFE: u32 = 12;
+/// More than what is forgiven a clock (2 s) and a router's start.
+const UP: Duration = Duration::from_secs(6);
 /// A port that is given back, or noticed to be lost, without delay: far less than half an hour, after which it would be renewed.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -63,6 +72,21 @@ const ASKING: Options = Options {
     congestion: None,
     port_mapping: true,
 };
+
+/// For how long a port is asked. A gateway with a limit of its own has the last word; by UPnP miniupnpd has none, and nothing tells
+/// that the router began anew.
+fn asked(speaks: Speaks) -> Vec<String> {
+    match speaks {
+        Speaks::UpnpAlone => vec![format!("--port-mapping-lifetime={SHORT_LIFE}")],
+        _ => Vec::new(),
+    }
+}
+
+fn agent(world: &World, relay: &Relay, speaks: Speaks) -> Result<Agent> {
+    let args = asked(speaks);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Agent::start(world, &relay.url, ASKING, &args)
+}
 
 /// Waits for so many mapped ports.
 fn until_mapped(world: &World, ports: usize, within: Duration) -> Result<()> {
@@ -124,13 +148,15 @@ fn renewed(speaks: Speaks) -> Result<()> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
     let gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, SHORT_LIFE)?;
-    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    let agent = agent(&world, &relay, speaks)?;
     until_mapped(&world, 1, SHORT)?;
     let began = Instant::now();
     let lifetime = Duration::from_secs(SHORT_LIFE.into());
     // Longer than it would live by itself, and never without but for the moment in which miniupnpd replaces one.
     let mut seen = Instant::now();
-    let is_renewal = |line: &&Line| line.text.contains("already redirected to");
+    // The former by PCP and NAT-PMP, the latter by UPnP.
+    let words = ["already redirected to", "updating existing port mapping"];
+    let is_renewal = |line: &&Line| words.iter().any(|words| line.text.contains(words));
     poll("two lifetimes and three renewals", lifetime * 4, || {
         if miniupnpd::mapped(&world.agent)? > 0 {
             seen = Instant::now();
@@ -153,8 +179,13 @@ fn forgotten(speaks: Speaks) -> Result<()> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
     let mut gateway = Miniupnpd::start(&world, &world.agent, &world.client, speaks, LONG_LIFE)?;
-    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    let agent = agent(&world, &relay, speaks)?;
     until_mapped(&world, 1, SHORT)?;
+    // One that had begun only just before has nothing by which its new time differs from the old one.
+    let held = Instant::now();
+    poll("a router that has been up for a while", SHORT, || {
+        Ok((held.elapsed() > UP).then_some(()))
+    })?;
     gateway.restart(&world, &world.agent)?;
     let began = Instant::now();
     until_mapped(&world, 1, SOON)?;
@@ -162,9 +193,30 @@ fn forgotten(speaks: Speaks) -> Result<()> {
         "{speaks:?}: mapped again after {:?}",
         began.elapsed()
     ));
+    leads_in(&world, &agent)?;
+    gives_back(&world, agent)
+}
+
+fn leads_in(world: &World, agent: &Agent) -> Result<()> {
     let peer = agent.peer();
-    let pongs = programs::ping(&world, &peer, Options::default(), &["--until-direct"])?;
+    let pongs = programs::ping(world, &peer, Options::default(), &["--until-direct"])?;
     let last = pongs.last().context("no answer at all")?;
     ensure!(last.kind == "direct", "it leads nowhere: {last:?}");
+    Ok(())
+}
+
+/// PCP has got a port, which nobody knows of before UPnP has got another.
+fn given_twice() -> Result<()> {
+    let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
+    let relay = Relay::start(&world)?;
+    let (site, other) = (&world.agent, &world.client);
+    let _gateway = Miniupnpd::start(&world, site, other, Speaks::LatePcp, LONG_LIFE)?;
+    let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    until_mapped(&world, 2, SHORT)?;
+    let began = Instant::now();
+    until_mapped(&world, 1, SOON)?;
+    say(format!("one of two after {:?}", began.elapsed()));
+    // It is the one that is used.
+    leads_in(&world, &agent)?;
     gives_back(&world, agent)
 }

@@ -7,8 +7,11 @@ use byway_sim::model::Access::{Open, PortRestricted, ProxyOnly};
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_PROXY};
 use crate::harness::{Need, Scenario, say};
+use crate::kinds::IPV6_ONLY;
 use crate::process::{Finished, Running};
-use crate::programs::{self, Agent, Forward, Options, Proxy, Relay, microsocks, tinyproxy};
+use crate::programs::{
+    self, Agent, Forward, Options, Proxy, Relay, http_on, microsocks, socks_on, tinyproxy,
+};
 use crate::world::World;
 
 const SOCKS: &[Need] = &[
@@ -17,6 +20,16 @@ const SOCKS: &[Need] = &[
     Need::Tool("curl"),
     Need::Tool("tinyproxy"),
     Need::Tool("microsocks"),
+];
+
+const WITHOUT_IPV4: &[Need] = &[
+    Need::Namespaces,
+    Need::Binaries,
+    Need::Tool("tinyproxy"),
+    Need::Tool("microsocks"),
+    Need::Tool("tayga"),
+    Need::Tool("dnsmasq"),
+    Need::Tool("bash"),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -44,6 +57,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "proxy::a_forward_goes_on_when_its_proxy_is_restarted",
         needs: WITH_PROXY,
         run: restarted,
+    },
+    Scenario {
+        name: "proxy::one_that_has_an_ipv4_address_is_reached_from_a_host_without_ipv4",
+        needs: WITHOUT_IPV4,
+        run: through_nat64,
     },
     Scenario {
         name: "proxy::netcheck_names_the_proxy_and_the_link_through_it",
@@ -140,6 +158,52 @@ fn restarted() -> Result<()> {
     world.client.proxy = None;
     world.client.proxy = Some(tinyproxy(&world, &world.client, None)?);
     programs::curl(&world, &world.client, &url, "after", &[], SHORT)?;
+    Ok(())
+}
+
+/// The proxies are somewhere on the internet of IPv4, and the client is where there is none; nor UDP, which would go past them.
+fn through_nat64() -> Result<()> {
+    let world = World::with_delay(IPV6_ONLY, Open, ACCESS)?;
+    world
+        .client
+        .gate()?
+        .nft("add rule inet filter cut meta l4proto udp drop\n")?;
+    let relay = Relay::start(&world)?;
+    let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
+    let host = &world.stun_2;
+    let proxies = [
+        http_on(
+            &world,
+            &host.namespace,
+            host.addr,
+            world.client.public,
+            None,
+        )?,
+        socks_on(&host.namespace, host.addr, None)?,
+    ];
+    for proxy in &proxies {
+        let by = ["--proxy", proxy.url.as_str()];
+        let words = [&by[..], &["--relay", &relay.url]].concat();
+        let report = programs::netcheck(&world, &world.client, &words)?;
+        let of_relay = &report["relays"][0];
+        say(format!("{of_relay}"));
+        let observed = of_relay["observed"].as_str().unwrap_or_default();
+        ensure!(
+            of_relay["carrier"] == "tls" && of_relay["proxied"] == true,
+            "the link: {report}"
+        );
+        ensure!(
+            observed.starts_with(&format!("{}:", host.addr)),
+            "the relay sees {observed}, which is not the proxy: {report}"
+        );
+        ensure!(report["nat64"] == true, "no IPv4 without it: {report}");
+        let words = [&by[..], &["-c", "5"]].concat();
+        let pongs = programs::ping(&world, &agent.peer(), Options::default(), &words)?;
+        ensure!(
+            pongs.len() == 5 && pongs.iter().all(|pong| pong.kind == "relay_tls"),
+            "every answer should have come by relay_tls: {pongs:?}"
+        );
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A host of an internet: its addresses, its router, and what is counted there.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Place {
     pub name: String,
     /// The proxy on its router, which the environment of Byway's programs here names.
     pub proxy: Option<Proxy>,
+    /// The authorities whose certificates count here for Byway's programs; the machine's own otherwise.
+    pub trusts: Option<PathBuf>,
     /// What else its router runs for it.
     pub(super) services: Vec<Running>,
     /// Where its programs run.
@@ -33,7 +36,7 @@ pub struct Place {
     /// The router between its site and the internet, if any.
     pub router: Option<Arc<Namespace>>,
     /// What else is between it and that one: further routers, the site's own switch.
-    _between: Vec<Arc<Namespace>>,
+    between: Vec<Arc<Namespace>>,
 }
 
 impl Place {
@@ -49,12 +52,13 @@ impl Place {
         Self {
             name: name.to_owned(),
             proxy: None,
+            trusts: None,
             services: Vec::new(),
             namespace,
             addr,
             public,
             router,
-            _between: routers,
+            between: routers,
         }
     }
 
@@ -81,6 +85,13 @@ impl Place {
     pub fn gate(&self) -> Result<&Namespace> {
         let router = self.router.as_deref();
         router.with_context(|| format!("{} has no router", self.name))
+    }
+
+    /// The router that the host looks at, where one of its own is behind a carrier's; the site's otherwise.
+    pub fn own_router(&self) -> Result<&Namespace> {
+        self.between
+            .last()
+            .map_or_else(|| self.gate(), |own| Ok(own))
     }
 
     /// The address of the router that the host looks at.

@@ -22,7 +22,8 @@
 //! # }
 //! ```
 //!
-//! What follows a region is in it; what follows a site's first host by [`Plan::neighbour`] or [`Plan::guest`] is in that site.
+//! What follows a region is in it; what follows a site's first host by [`Plan::neighbour`], [`Plan::guest`] or [`Plan::customer`] is
+//! in that site.
 //! A mistake in a plan (a name given twice, more sites than there are addresses) is told when it is built.
 
 use std::net::Ipv4Addr;
@@ -91,12 +92,14 @@ impl From<Access> for Site {
     }
 }
 
-/// Which of its site's two networks a host is in.
+/// Which of its site's networks a host is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lan {
     Main,
     /// The router forwards nothing between this one and the other.
     Guests,
+    /// Behind another router at the same carrier, who forwards nothing between its customers.
+    Customer,
 }
 
 #[derive(Debug)]
@@ -222,6 +225,17 @@ impl Plan {
         self.in_last_site(name, Lan::Guests)
     }
 
+    /// A host of another customer of the carrier that the last site is behind, with a router of its own.
+    pub fn customer(mut self, name: &str) -> Self {
+        match self.sites.last_mut() {
+            Some(last) if last.site.routers() > 1 => {
+                last.hosts.push((name.to_owned(), Lan::Customer));
+            }
+            _ => self.mistake = Some(format!("{name}: there is no carrier before it")),
+        }
+        self
+    }
+
     /// Builds it.
     pub fn build(self) -> Result<Internet> {
         self.check()?;
@@ -345,6 +359,7 @@ mod tests {
                 site().region("x").apart("x", "y", Duration::ZERO),
                 "region y",
             ),
+            (site().customer("b"), "b: there is no carrier"),
             (site().neighbour("fourteen-bytes"), "fourteen-bytes: "),
             (
                 Plan::new().site("a", Kind(Place::from(Access::Symmetric).gives_port())),

@@ -22,17 +22,12 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
     internet.segment.attach(&outer, "wan0", name, &[public])?;
     let mut routers = vec![outer];
     let mut outside = public;
-    // RFC 6598 keeps 100.64.0.0/10 for what is between a carrier's router and its customers'.
     for n in 1..site.routers() {
-        let inner = namespace(internet, &format!("{name}-router{n}"))?;
-        let next = Ipv4Addr::new(100, 64, number, 2);
-        let gateway = Ipv4Addr::new(100, 64, number, 1);
         let router = routers.last().context("a router")?;
         route(router, site, outside)?;
-        cable(&inner, "wan0", router, "lan0")?;
-        serve(router, "lan0", gateway)?;
-        settle(&inner, "wan0", next, gateway)?;
-        outside = next;
+        let name = format!("{name}-router{n}");
+        let inner;
+        (inner, outside) = behind_carrier(internet, &name, router, number, 0)?;
         routers.push(inner);
     }
     let gate = routers.last().context("a router")?;
@@ -73,7 +68,40 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
             places.push(Place::new(host, namespace, addr, public, between.clone()));
         }
     }
+    let customers = planned.hosts.iter().filter(|(_, of)| *of == Lan::Customer);
+    let carrier = routers.first().context("a router")?;
+    for ((host, _), n) in customers.zip(1..) {
+        let name = format!("{host}-router");
+        let (own, outside) = behind_carrier(internet, &name, carrier, number, n)?;
+        route(&own, site, outside)?;
+        let namespace = Namespace::create(internet.name(), host)?;
+        cable(&namespace, "eth0", &own, "lan0")?;
+        // Beside the networks of the first customer, of which there may be two.
+        let [gateway, addr] = [1, 2].map(|last| Ipv4Addr::new(10, number, 1 + n, last));
+        serve(&own, "lan0", gateway)?;
+        settle(&namespace, "eth0", addr, gateway)?;
+        watch(&namespace)?;
+        let between = vec![Arc::clone(carrier), own];
+        places.push(Place::new(host, namespace, addr, public, between));
+    }
     Ok(places)
+}
+
+/// A customer's router at a carrier's, and its address there. RFC 6598 keeps 100.64.0.0/10 for what is between the two.
+fn behind_carrier(
+    internet: &Internet,
+    name: &str,
+    carrier: &Namespace,
+    site: u8,
+    customer: u8,
+) -> Result<(Arc<Namespace>, Ipv4Addr)> {
+    let inner = namespace(internet, name)?;
+    let [gateway, own] = [1, 2].map(|last| Ipv4Addr::new(100, 64 + customer, site, last));
+    let lan = format!("lan{customer}");
+    cable(&inner, "wan0", carrier, &lan)?;
+    serve(carrier, &lan, gateway)?;
+    settle(&inner, "wan0", own, gateway)?;
+    Ok((inner, own))
 }
 
 fn namespace(internet: &Internet, role: &str) -> Result<Arc<Namespace>> {

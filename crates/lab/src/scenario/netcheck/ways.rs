@@ -11,9 +11,9 @@ use super::{finds, ms, on_time, says};
 use crate::harness::say;
 use crate::process::Running;
 use crate::programs::miniupnpd::{self, Miniupnpd, Speaks};
-use crate::programs::{self, READY, Relay, byway, netcheck, netcheck_asking};
+use crate::programs::{self, Authority, READY, Relay, byway, netcheck, netcheck_asking};
 use crate::tool;
-use crate::world::World;
+use crate::world::{RELAY, World};
 
 const KEEPS: &str = "One server is not enough to tell how the NAT maps ports";
 const NO_TURN: &str = "The NAT does not turn around";
@@ -31,12 +31,18 @@ pub(super) fn gateway() -> Result<()> {
     ensure!(state(&report) == "not_asked", "not asked: {report}");
     shows(&world, false, &args, "not asked for")?;
 
-    // Nobody on this router knows the question, and the search for somebody who does takes longer than a check.
-    let report = netcheck_asking(&world, &world.client, &args)?;
-    ensure!(
-        state(&report) == "unknown" && report["port_mapping"].is_null(),
-        "asked in vain: {report}"
-    );
+    // Nobody on this router knows the question: that is known when nobody has answered for long enough, or has said so.
+    let gate = world.client.gate()?;
+    for silence in ["", SILENT] {
+        gate.nft(silence)?;
+        let report = netcheck_asking(&world, &world.client, &args)?;
+        ensure!(
+            state(&report) == "none" && report["port_mapping"].is_null(),
+            "asked in vain: {report}"
+        );
+    }
+    shows(&world, true, &args, "none")?;
+    gate.nft("delete table inet silent\n")?;
 
     let (site, other) = (&world.client, &world.agent);
     let _gateway = Miniupnpd::start(&world, site, other, Speaks::Everything, 3_600)?;
@@ -57,6 +63,10 @@ pub(super) fn gateway() -> Result<()> {
     finds("gateway", &report, &[KEEPS, &elsewhere, NO_TURN])?;
     shows(&world, true, &args, &format!("{outside}:"))
 }
+
+/// Whoever asks for a port is not even told that nobody listens there.
+const SILENT: &str = "table inet silent {\n chain in { type filter hook input priority filter; policy accept;\n\
+    udp dport { 1900, 5351 } drop\n }\n}\n";
 
 /// The table for people has this behind the gateway's port.
 fn shows(world: &World, ask: bool, args: &[&str], what: &str) -> Result<()> {
@@ -197,12 +207,28 @@ pub(super) fn quic_filtered() -> Result<()> {
 const TO_THE_PORTAL: &str =
     "insert rule ip nat prerouting iifname \"lan0\" tcp dport { 80, 443 } redirect to :8008\n";
 
+/// One that answers TLS with HTTP in clear, and one that ends it under a certificate of its own.
 pub(super) fn portal() -> Result<()> {
+    for (tls, who) in [
+        (false, "somebody without TLS"),
+        (true, "somebody with another certificate"),
+    ] {
+        told_of(tls, who)?;
+    }
+    Ok(())
+}
+
+fn told_of(tls: bool, who: &str) -> Result<()> {
     let world = World::with_delay(UdpBlocked, Open, ACCESS)?;
     let relay = Relay::start(&world)?;
     let router = world.client.router.as_ref().context("a router")?;
     router.nft(TO_THE_PORTAL)?;
-    let portal = programs::tool(router, "portal", &["0.0.0.0:8008".to_owned()])?;
+    let mut args = vec!["0.0.0.0:8008".to_owned()];
+    if tls {
+        let own = Authority::new("portal")?.certify(&world, RELAY)?;
+        args.extend([own.cert, own.key].map(|file| file.display().to_string()));
+    }
+    let portal = programs::tool(router, "portal", &args)?;
     portal.first_line("readiness", READY)?;
     let mut command = byway(&world, &world.client, "netcheck")?;
     command.args(["netcheck", "--json", "--relay", &relay.url]);
@@ -229,7 +255,7 @@ pub(super) fn portal() -> Result<()> {
         .as_str()
         .unwrap_or_default();
     let told = format!(
-        "somebody without TLS answers for 203.0.113.10: HTTP 302, go to {}",
+        "{who} answers for 203.0.113.10: HTTP 302, go to {}",
         tool::LOGIN
     );
     ensure!(evidence == told, "portal: {evidence}");
