@@ -65,8 +65,9 @@ pub(crate) struct Tunnel {
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,
-    /// How much this side sends at once: by losses (cubic), or by what the path delivers (bbr: much faster where packets are
-    /// lost all the time, not always fair to others).
+    /// What makes this side send less: any loss (cubic), loss that comes of sending too much (tolerant: much faster where packets
+    /// are lost all the time), or what the path seems to deliver (bbr: experimental, and takes nearly everything from others
+    /// where queues are short).
     #[arg(long, value_enum, default_value = "cubic")]
     pub(crate) congestion: CongestionName,
     /// Reach relays over TLS through this proxy, SCHEME://HOST:PORT with http or socks5 and, where it asks, USER:PASSWORD@ before
@@ -80,6 +81,7 @@ pub(crate) struct Tunnel {
 pub(crate) enum CongestionName {
     #[default]
     Cubic,
+    Tolerant,
     Bbr,
 }
 
@@ -87,6 +89,7 @@ impl CongestionName {
     pub(crate) fn kind(self) -> Congestion {
         match self {
             Self::Cubic => Congestion::Cubic,
+            Self::Tolerant => Congestion::Tolerant,
             Self::Bbr => Congestion::Bbr,
         }
     }
@@ -95,6 +98,7 @@ impl CongestionName {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cubic => "cubic",
+            Self::Tolerant => "tolerant",
             Self::Bbr => "bbr",
         }
     }

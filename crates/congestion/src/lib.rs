@@ -63,8 +63,10 @@
 )]
 
 mod controller;
+mod loss;
 mod monitor;
 mod rtt;
+mod tolerant;
 mod unanswered;
 
 pub use controller::{Congestion, KEEP_FOR, KEPT_PATHS, PathAware, PathAwareFactory};

@@ -53,7 +53,7 @@ fn shrinks() -> Result<()> {
 /// The rungs of the ladder, in per cent of loss each way.
 const LADDER: [u8; 5] = [1, 5, 10, 20, 30];
 /// What decides how much is sent at once, here and by plain TCP.
-const CONTROLLERS: [&str; 2] = ["cubic", "bbr"];
+const CONTROLLERS: [&str; 3] = ["tolerant", "cubic", "bbr"];
 /// What is moved each way on the ladder.
 const SIZE: u64 = 10 << 20;
 const MIB: f64 = 1_048_576.0;
