@@ -33,6 +33,9 @@ const MAX_BARE_ACK: u64 = 400;
 /// with what is in flight, once for the pacer.
 const WINDOW_CALLS: u8 = 2;
 
+/// No queue of a path in use makes quinn's round trip this much longer than ours.
+const QUEUE: Duration = Duration::from_secs(1);
+
 /// One inner controller per path; swaps them when the [`FlowMonitor`] announces a switch.
 ///
 /// Which sends elicit an acknowledgement, quinn does not say; the crate's documentation lists what can be observed. A
@@ -60,8 +63,16 @@ pub struct PathAware {
     unanswered: Unanswered,
     /// The newest packet of this path that the ACK frame being processed acknowledged.
     newest_acked: Option<Instant>,
-    /// quinn's estimate, at the last acknowledgement.
+    /// The newest packet of any path that it acknowledged.
+    newest_sent: Option<Instant>,
+    /// quinn's estimate, after the last acknowledgement.
     quinn_rtt: Duration,
+    /// It holds a sleep: an acknowledgement that a machine slept over was taken for a round trip.
+    slept: bool,
+    /// The last of quinn's estimates that held none.
+    sane_rtt: Option<RttEstimator>,
+    /// The last round trip measured here, of whichever path.
+    own_rtt: Duration,
     /// How often the window was asked for since the last send, up to [`WINDOW_CALLS`].
     window_calls: AtomicU8,
 }
@@ -158,8 +169,12 @@ impl Controller for PathAware {
         rtt: &RttEstimator,
     ) {
         self.quinn_rtt = rtt.get();
+        if !self.slept {
+            self.sane_rtt = Some(*rtt);
+        }
+        let rtt = self.sane_rtt.unwrap_or(*rtt);
         if let Some(inner) = self.acked(now, sent, bytes) {
-            inner.on_ack(now, sent, bytes, app_limited, rtt);
+            inner.on_ack(now, sent, bytes, app_limited, &rtt);
         }
     }
 
@@ -176,10 +191,15 @@ impl Controller for PathAware {
         if in_flight == 0 {
             self.unanswered.clear();
         }
+        let sample = self
+            .newest_sent
+            .take()
+            .map(|newest| now.saturating_duration_since(newest));
         if let Some(newest) = self.newest_acked.take() {
             self.unanswered.on_acked(newest);
             if self.current.rtt.on_ack(now, newest) {
                 let rtt = &self.current.rtt;
+                self.own_rtt = rtt.smoothed;
                 self.monitor.put_rtt(rtt.smoothed, rtt.variation);
             }
             self.monitor.put_last_ack(Some(now));
@@ -189,6 +209,9 @@ impl Controller for PathAware {
                 app_limited,
                 largest_packet_num_acked,
             );
+        }
+        if let Some(sample) = sample {
+            self.judge(sample);
         }
         self.publish();
     }
@@ -240,12 +263,13 @@ impl Controller for PathAware {
             // A connection is driven by one thread at a time, so this needs no read-modify-write.
             self.window_calls.store(calls + 1, Ordering::Relaxed);
         }
-        if calls == 1 && self.quinn_rtt > UNDER_WAY {
-            // The pacer asks. quinn takes an acknowledgement that a machine slept over for a round trip, and would pace
-            // for minutes or hours by an average that contains it; what has a window this large it does not pace.
+        let window = self.peek_window();
+        if self.slept && self.totals.in_flight + u64::from(self.mtu) < window {
+            // quinn would pace for minutes or hours by its estimate; what has a window this large it does not pace. There
+            // is room for a batch: whether that is asked or how to pace it, this is an answer.
             return u64::MAX;
         }
-        self.peek_window()
+        window
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -269,7 +293,11 @@ impl Controller for PathAware {
             unproven: self.unproven,
             unanswered: self.unanswered,
             newest_acked: self.newest_acked,
+            newest_sent: self.newest_sent,
             quinn_rtt: self.quinn_rtt,
+            slept: self.slept,
+            sane_rtt: self.sane_rtt,
+            own_rtt: self.own_rtt,
             window_calls: AtomicU8::new(0),
         })
     }
@@ -313,7 +341,11 @@ impl PathAware {
             unproven: false,
             unanswered: Unanswered::default(),
             newest_acked: None,
+            newest_sent: None,
             quinn_rtt: Duration::ZERO,
+            slept: false,
+            sane_rtt: None,
+            own_rtt: Duration::ZERO,
             window_calls: AtomicU8::new(0),
         }
     }
@@ -390,6 +422,7 @@ impl PathAware {
     /// Counts an acknowledged packet. Returns the inner controller if it is to know.
     fn acked(&mut self, now: Instant, sent: Instant, bytes: u64) -> Option<&mut dyn Controller> {
         self.follow(now);
+        self.newest_sent = self.newest_sent.max(Some(sent));
         self.totals.acked += bytes;
         self.totals.in_flight = self.totals.in_flight.saturating_sub(bytes);
         if self.is_before(sent) {
@@ -403,6 +436,18 @@ impl PathAware {
 
     fn is_before(&self, sent: Instant) -> bool {
         self.switched_at.is_some_and(|at| sent < at)
+    }
+
+    /// Looks whether quinn's estimate holds a sleep, when it takes this sample: which it does behind this call, and paces by
+    /// it before there is another one.
+    fn judge(&mut self, sample: Duration) {
+        self.quinn_rtt = (7 * self.quinn_rtt + sample) / 8;
+        let own = (!self.own_rtt.is_zero()).then_some(self.own_rtt);
+        if self.quinn_rtt > own.map_or(UNDER_WAY, |own| 2 * own + QUEUE) {
+            self.slept = true;
+        } else if own.is_some_and(|own| self.quinn_rtt <= 2 * own) {
+            self.slept = false;
+        }
     }
 
     fn peek_window(&self) -> u64 {
