@@ -2,8 +2,11 @@
 //!
 //! QUIC's own probe timeout would take another 100-200 ms after a switch, and backs off to hours in a long sleep;
 //! sending the last sealed datagrams again costs nothing (the other side drops what it has) and draws an answer at
-//! once. Packets of a handshake are left out: when their connection is gone, they would begin another. One datagram of
-//! each batch is enough for that and keeps the copy off the fast path.
+//! once. One datagram of each batch is enough for that and keeps the copy off the fast path.
+//!
+//! Packets of a handshake are kept until it is over, which the first datagram that is none says: QUIC would repeat a first
+//! flight only after a second, because it has measured nothing yet. Later they are left out: when their connection is gone,
+//! they would begin another.
 //!
 //! Only the newest are repeated, as many as fit [`REPLAY_BYTES`]: any one of them draws the answer that tells QUIC what
 //! was lost, and the other path may end in the same slow access link, whose queue must have room for what QUIC itself
@@ -30,14 +33,38 @@ pub const REPLAY_BYTES: usize = 7_360;
 pub struct Recent {
     slots: Vec<(Instant, Vec<u8>)>,
     next: usize,
+    /// The handshake is over.
+    established: bool,
 }
 
 impl Recent {
-    /// Keeps a datagram: the last of a batch.
-    pub fn note(&mut self, now: Instant, datagram: &[u8]) {
-        // The first bit tells a long header (RFC 8999 section 5), which only handshakes have.
-        if datagram.first().is_none_or(|first| first & 0x80 != 0) {
-            return;
+    /// Keeps the last datagram of a batch; of a handshake each, for none of them draws an answer alone. They are of
+    /// `segment` bytes each, the last possibly shorter; none for a single one.
+    pub fn note_batch(&mut self, now: Instant, contents: &[u8], segment: Option<usize>) {
+        let segment = segment.unwrap_or(contents.len()).max(1);
+        let all = contents.chunks(segment);
+        let most = if is_handshake(contents) == Some(true) {
+            KEPT
+        } else {
+            1
+        };
+        let skipped = all.len().saturating_sub(most);
+        for datagram in all.skip(skipped) {
+            self.note(now, datagram);
+        }
+    }
+
+    /// Keeps a datagram.
+    fn note(&mut self, now: Instant, datagram: &[u8]) {
+        match is_handshake(datagram) {
+            Some(true) if self.established => return,
+            Some(true) => {}
+            Some(false) if self.established => {}
+            Some(false) => {
+                self.clear();
+                self.established = true;
+            }
+            None => return,
         }
         if self.slots.len() < KEPT {
             self.slots.push((now, datagram.to_vec()));
@@ -75,6 +102,11 @@ impl Recent {
         chosen.reverse();
         chosen
     }
+}
+
+/// The first bit tells a long header (RFC 8999 section 5), which only handshakes have.
+fn is_handshake(datagram: &[u8]) -> Option<bool> {
+    datagram.first().map(|first| first & 0x80 != 0)
 }
 
 #[cfg(test)]
@@ -139,10 +171,30 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_are_left_out() {
+    fn of_a_batch_the_last_datagram_is_kept_and_of_a_handshake_each() {
         let mut recent = Recent::default();
-        recent.note(base(), &[0xc0, 1]);
+        recent.note_batch(base(), &[0xc0, 1, 0xe0, 2, 0xe1], Some(2));
+        assert_eq!(marks(&recent), [0xc0, 0xe0, 0xe1]);
+        recent.note_batch(base(), &[1, 1, 2, 2, 3], Some(2));
+        recent.note_batch(base(), &[4, 4, 5, 5], Some(2));
+        recent.note_batch(base(), &[6, 6], None);
+        recent.note_batch(base(), &[], None);
+        assert_eq!(marks(&recent), [3, 5, 6]);
+    }
+
+    #[test]
+    fn a_handshake_is_kept_until_it_is_over_and_left_out_then() {
+        let mut recent = Recent::default();
         recent.note(base(), &[]);
-        assert!(recent.newest(base()).is_empty());
+        recent.note(base(), &[0xc0, 1]);
+        recent.note(base(), &[0xe0, 2]);
+        assert_eq!(marks(&recent), [0xc0, 0xe0]);
+        recent.note(base(), &[0x40]);
+        assert_eq!(marks(&recent), [0x40]);
+        recent.note(base(), &[0xc0, 1]);
+        assert_eq!(marks(&recent), [0x40], "of another connection");
+        recent.clear();
+        recent.note(base(), &[0xc0, 1]);
+        assert_eq!(marks(&recent), [0xc0]);
     }
 }

@@ -35,9 +35,7 @@ impl NodeShell {
             // QUIC's MTU search goes beyond what the paths carry: silence is its answer.
             return self.count("mtu probe withheld");
         }
-        if let Some(last) = batch.datagrams().last() {
-            entry.recent.note(now, &last);
-        }
+        entry.recent.note_batch(now, &batch.contents, batch.segment);
         self.send_fitting(net, peer, primary, route.primary_max, batch);
         if let Some(standby) = route.standby.filter(|_| route.duplicate) {
             self.send_fitting(net, peer, standby, route.standby_max, batch);
