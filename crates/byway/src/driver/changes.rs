@@ -10,12 +10,21 @@ const BURST: u32 = 8;
 /// One more in this time.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// What the node is told of. Of several that come together, the last in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Change {
+    /// The network is another one.
+    Network,
+    /// The host slept, at least so long.
+    Slept(Duration),
+}
+
 #[derive(Debug)]
 pub(super) struct Changes {
     left: u32,
     /// Since when the next one has been saved up.
     since: Instant,
-    due: Option<Instant>,
+    due: Option<(Instant, Change)>,
 }
 
 impl Changes {
@@ -27,31 +36,35 @@ impl Changes {
         }
     }
 
-    /// A change came; the node is to be told soon.
-    pub(super) fn came(&mut self, now: Instant) {
+    /// A change came; the node is to be told soon. Of a sleep at once: somebody opened a laptop and waits.
+    pub(super) fn came(&mut self, now: Instant, change: Change) {
         self.save_up(now);
         let allowed = if self.left > 0 {
             now
         } else {
             self.since + EVERY
         };
-        self.due.get_or_insert(allowed.max(now + SETTLES));
+        let at = match change {
+            Change::Network => allowed.max(now + SETTLES),
+            Change::Slept(_) => allowed,
+        };
+        self.due = Some(match self.due {
+            Some((planned, known)) => (planned.min(at), known.max(change)),
+            None => (at, change),
+        });
     }
 
     /// When the node is to be told.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        self.due.map(|(at, _)| at)
     }
 
-    /// True if the node is to be told now: it is taken for told.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let due = self.due.is_some_and(|at| at <= now);
-        if due {
-            self.due = None;
-            self.save_up(now);
-            self.left = self.left.saturating_sub(1);
-        }
-        due
+    /// What the node is to be told now: it is taken for told.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Change> {
+        let (_, change) = self.due.take_if(|(at, _)| *at <= now)?;
+        self.save_up(now);
+        self.left = self.left.saturating_sub(1);
+        Some(change)
     }
 
     fn save_up(&mut self, now: Instant) {
@@ -77,13 +90,13 @@ mod tests {
         let mut told = Vec::new();
         let mut tell = |changes: &mut Changes, until: Instant| {
             while let Some(at) = changes.due().filter(|at| *at <= until) {
-                assert!(changes.take(at));
+                assert_eq!(changes.take(at), Some(Change::Network));
                 told.push(at - start);
             }
         };
         for time in times {
             tell(&mut changes, start + MS * time);
-            changes.came(start + MS * time);
+            changes.came(start + MS * time, Change::Network);
         }
         tell(&mut changes, start + Duration::from_secs(3600));
         told
@@ -93,6 +106,30 @@ mod tests {
     fn what_comes_together_is_told_once_and_soon() {
         let at = told(Instant::now(), [1000, 1003, 1010, 1019].into_iter());
         assert_eq!(at, [MS * 1020]);
+    }
+
+    #[test]
+    fn a_sleep_is_told_at_once_and_goes_before_what_else_changed() {
+        let start = Instant::now();
+        let mut changes = Changes::new(start);
+        changes.came(start, Change::Network);
+        changes.came(start + MS, Change::Slept(MS));
+        changes.came(start + MS, Change::Network);
+        assert_eq!(changes.take(start), None);
+        assert_eq!(changes.take(start + MS), Some(Change::Slept(MS)));
+        assert_eq!(changes.due(), None);
+    }
+
+    #[test]
+    fn sleeps_that_come_all_the_time_are_told_no_more_often_than_anything_else() {
+        let start = Instant::now();
+        let mut changes = Changes::new(start);
+        let told = (0..600).filter(|n| {
+            let now = start + MS * 100 * *n;
+            changes.came(now, Change::Slept(MS));
+            changes.take(now).is_some()
+        });
+        assert!((18..=22).contains(&told.count()));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 
 use crate::links::Links;
 use crate::socket::{Socket, ToDriver};
-use changes::Changes;
+use changes::{Change, Changes};
 use interfaces::Interfaces;
 use link_table::LinkTable;
 pub(crate) use peer::{Lease, Live, Peer};
@@ -183,8 +183,10 @@ impl Driver {
                     let now = Instant::now();
                     self.node.handle_timeout(now);
                     self.close_unused(now);
-                    if self.changes.take(now) {
-                        self.node.handle_network_change(now);
+                    match self.changes.take(now) {
+                        Some(Change::Network) => self.node.handle_network_change(now),
+                        Some(Change::Slept(time)) => self.node.handle_wake(now, time),
+                        None => {}
                     }
                 }
                 Some(peer) = self.released.recv() => self.lease_ended(peer),
@@ -213,8 +215,9 @@ impl Driver {
                 Some(_) = self.link_tasks.join_next() => {}
                 else => return,
             }
-            if self.sleep.slept(due) {
-                self.network_changed("the host slept");
+            if let Some(time) = self.sleep.slept(due) {
+                tracing::debug!(?time, "the host slept");
+                self.changes.came(Instant::now(), Change::Slept(time));
             }
         }
     }
@@ -394,7 +397,7 @@ impl Driver {
 
     fn network_changed(&mut self, why: &'static str) {
         tracing::debug!(why, "the network is another one");
-        self.changes.came(Instant::now());
+        self.changes.came(Instant::now(), Change::Network);
     }
 
     /// Carries out everything the node has to say.

@@ -9,7 +9,8 @@
 //!   wakes at once. Nothing is polled.
 //! - A timer that came much too late: the process was stopped, or the virtual machine paused.
 //!
-//! A wall clock that is set by hand looks the same; then links and paths are asked a question too many.
+//! A wall clock that is set by hand looks the same; then links and paths are asked a question too many, and a client dials
+//! its relays once, for the node takes a long sleep to have cost its links.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,12 +39,13 @@ impl SleepWatch {
         }
     }
 
-    /// True if the host slept, or this process was stopped, since the last look. `due` is when the driver wanted to wake up.
-    pub(super) fn slept(&mut self, due: Option<Instant>) -> bool {
+    /// For how long the host slept at least, or this process was stopped, since the last look; none if it did not. `due` is
+    /// when the driver wanted to wake up.
+    pub(super) fn slept(&mut self, due: Option<Instant>) -> Option<Duration> {
         let now = (Instant::now(), SystemTime::now());
         let before = std::mem::replace(&mut self.seen, now);
-        let late = due.is_some_and(|at| is_late(at, before.0, now.0));
-        late || jumped(before, now)
+        let late = due.and_then(|at| late(at, before.0, now.0));
+        late.max(jumped(before, now))
     }
 
     /// Waits until the wall clock jumps; for ever where the system does not tell.
@@ -56,18 +58,20 @@ impl SleepWatch {
     }
 }
 
-/// What was due before the last look already was asked for too late, by nobody's sleep: a tunnel that is used again after
-/// minutes of rest finds its network due for a look long ago.
-fn is_late(due: Instant, looked: Instant, now: Instant) -> bool {
-    due.max(looked) + LATE < now
+/// By how much a timer was late, if that was too much. What was due before the last look already was asked for too late, by
+/// nobody's sleep: a tunnel that is used again after minutes of rest finds its network due for a look long ago.
+fn late(due: Instant, looked: Instant, now: Instant) -> Option<Duration> {
+    let late = now.saturating_duration_since(due.max(looked));
+    (late > LATE).then_some(late)
 }
 
-fn jumped(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> bool {
+/// By how much more the wall clock moved on than the other, if the two went different ways.
+fn jumped(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> Option<Duration> {
     let ours = now.0.saturating_duration_since(before.0);
     match now.1.duration_since(before.1) {
-        Ok(walls) => walls.abs_diff(ours) > JUMP,
-        // It was set back.
-        Err(back) => back.duration() > JUMP,
+        Ok(walls) => (walls.abs_diff(ours) > JUMP).then(|| walls.saturating_sub(ours)),
+        // It was set back: that is no sleep, and looked into all the same.
+        Err(back) => (back.duration() > JUMP).then_some(Duration::ZERO),
     }
 }
 
@@ -143,26 +147,22 @@ mod tests {
     #[test]
     fn a_clock_that_stood_still_is_a_sleep_and_one_that_drifted_is_none() {
         let (ours, walls) = (Instant::now(), SystemTime::now());
-        assert!(jumped((ours, walls), (ours + SECOND, walls + HOURS)));
-        assert!(jumped((ours, walls), (ours + SECOND, walls - HOURS)));
-        assert!(!jumped(
-            (ours, walls),
-            (ours + HOURS, walls + HOURS + SECOND)
-        ));
-        assert!(!jumped(
-            (ours, walls),
-            (ours + HOURS, walls + HOURS - SECOND)
-        ));
+        let since = |ours_now, walls_now| jumped((ours, walls), (ours_now, walls_now));
+        let slept = since(ours + SECOND, walls + HOURS);
+        assert_eq!(slept, Some(HOURS - SECOND));
+        assert_eq!(since(ours + SECOND, walls - HOURS), Some(Duration::ZERO));
+        assert_eq!(since(ours + HOURS, walls + HOURS + SECOND), None);
+        assert_eq!(since(ours + HOURS, walls + HOURS - SECOND), None);
     }
 
     #[test]
     fn a_timer_that_is_a_little_late_is_no_sleep() {
         let due = Instant::now();
         let looked = due - SECOND;
-        assert!(!is_late(due, looked, due + SECOND));
-        assert!(!is_late(due + HOURS, looked, due));
-        assert!(!is_late(due, looked, due + SECOND * 4));
-        assert!(is_late(due, looked, due + SECOND * 6));
+        assert_eq!(late(due, looked, due + SECOND), None);
+        assert_eq!(late(due + HOURS, looked, due), None);
+        assert_eq!(late(due, looked, due + SECOND * 4), None);
+        assert_eq!(late(due, looked, due + SECOND * 6), Some(SECOND * 6));
     }
 
     /// Found in the simulation: the first byte after half a minute of rest was taken for waking up.
@@ -170,14 +170,14 @@ mod tests {
     fn what_was_overdue_when_it_was_asked_for_is_no_sleep() {
         let due = Instant::now();
         let asked = due + HOURS;
-        assert!(!is_late(due, asked, asked + SECOND));
-        assert!(is_late(due, asked, asked + SECOND * 6));
+        assert_eq!(late(due, asked, asked + SECOND), None);
+        assert_eq!(late(due, asked, asked + SECOND * 6), Some(SECOND * 6));
     }
 
     #[tokio::test]
     async fn awake_nothing_is_noticed() {
         let mut watch = SleepWatch::new();
-        assert!(!watch.slept(Some(Instant::now())));
+        assert_eq!(watch.slept(Some(Instant::now())), None);
         let news = tokio::time::timeout(Duration::from_millis(50), watch.clock_jumps()).await;
         assert!(news.is_err(), "the clock did not jump");
     }

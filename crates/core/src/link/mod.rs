@@ -19,10 +19,10 @@
 //! was on its way has arrived. While on TLS, UDP is tried again every 30 to 60 seconds.
 //!
 //! When the host's network changes, or it wakes from sleep, each link is *questioned*, and given up at once if it does not
-//! answer (see `question`).
+//! answer (see `question`). After a longer sleep others are dialled beside it meanwhile (see `wake`).
 //!
 //! A link that breaks is dialled again after a jittered back-off of 100 ms doubling to 10 s, which begins anew once a
-//! link has lasted ten seconds. A refusal of the relay's that will not go
+//! link has lasted ten seconds; one that lasted and then fell silent is dialled at once. A refusal of the relay's that will not go
 //! away by itself (not admitted) waits a minute; an agent that was *replaced* by a newer instance waits five. What stands in
 //! the way of one carrier alone (a proxy that refuses, somebody with another certificate) has that carrier left out for half a
 //! minute to a minute, or until the network is another one; the other carrier is tried meanwhile as if it were the only one.
@@ -35,6 +35,8 @@ mod echo;
 mod question;
 mod race;
 mod relay;
+mod wake;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -378,8 +380,7 @@ impl Links {
         if let Some(link) = self.links.get(&id) {
             let relay = link.relay;
             if self.is_answer(id) {
-                self.drop_link(id, error);
-                self.race_anew(cx, relay);
+                self.give_up(cx, relay, id, error);
             } else {
                 self.on_gone(cx, id, error);
             }

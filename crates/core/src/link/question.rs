@@ -4,6 +4,8 @@
 //! without a sign: TCP waits for minutes for an address that is gone. So each link is asked by a control `Ping`, and one that
 //! does not answer in its time is given up at once and the relay raced for anew, without the back-off that an unwell relay
 //! would deserve. Channels are attached to the new link, as after any loss.
+//!
+//! After a sleep of more than some seconds that is not waited for: `wake` has links dialled beside the one that is asked.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +36,13 @@ pub(super) struct Question {
 }
 
 impl Links {
-    /// The host's network is another one, or the host slept. `sockets` are those it has now.
-    pub(crate) fn handle_network_change(&mut self, cx: &mut Cx<'_>, sockets: &[LocalSocket]) {
+    /// The host's network is another one, or the host slept for so long. `sockets` are those it has now.
+    pub(crate) fn handle_network_change(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sockets: &[LocalSocket],
+        slept: Option<Duration>,
+    ) {
         let relays: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in relays {
             // So is what stood in a carrier's way: a proxy, a login page.
@@ -45,9 +52,12 @@ impl Links {
             match self.relays.get(&id).map(|r| &r.phase) {
                 Some(&Phase::Up { link, .. }) => {
                     if self.has_lost_its_family(link, sockets) {
-                        self.race_anew(cx, id);
+                        self.race_anew(cx, id, slept.is_some());
                     } else {
                         self.ask(cx, link);
+                        if slept.is_some_and(|time| time >= super::wake::DOUBTFUL) {
+                            self.race_beside(cx, id);
+                        }
                     }
                 }
                 // What was being tried, or rested from, was on the old network. Addresses come one by one, so that what
@@ -55,7 +65,9 @@ impl Links {
                 Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now, sockets) => {}
                 // A relay that does not want us does so from every network.
                 Some(Phase::Resting { .. }) if self.is_refused(id) => {}
-                Some(Phase::Racing(_) | Phase::Resting { .. }) => self.race_anew(cx, id),
+                Some(Phase::Racing(_) | Phase::Resting { .. }) => {
+                    self.race_anew(cx, id, slept.is_some());
+                }
                 Some(Phase::Idle) | None => {}
             }
         }
@@ -116,12 +128,14 @@ impl Links {
     }
 
     /// An answer came on a link.
-    pub(crate) fn handle_pong(&mut self, id: LinkId, token: u64) {
-        if let Some(LinkState::Ready { question, .. }) =
-            self.links.get_mut(&id).map(|l| &mut l.state)
+    pub(crate) fn handle_pong(&mut self, cx: &mut Cx<'_>, id: LinkId, token: u64) {
+        if let Some(link) = self.links.get_mut(&id)
+            && let LinkState::Ready { question, .. } = &mut link.state
             && question.is_some_and(|asked| asked.token == token)
         {
             *question = None;
+            let relay = link.relay;
+            self.end_race_beside(cx, relay);
         }
     }
 
@@ -137,7 +151,21 @@ impl Links {
         } = link.state
             && asked.until <= cx.now
         {
-            self.race_anew(cx, relay);
+            self.give_up(cx, relay, id, LinkError::TimedOut);
+        }
+    }
+
+    /// A link that was asked is dead: its successor is under way, or is dialled now.
+    pub(super) fn give_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        relay: RelayId,
+        id: LinkId,
+        error: LinkError,
+    ) {
+        self.drop_link(id, error);
+        if !self.race_on(cx, relay) {
+            self.race_anew(cx, relay, false);
         }
     }
 
@@ -153,8 +181,8 @@ impl Links {
         )
     }
 
-    /// Gives up all links to a relay and begins from the beginning.
-    pub(super) fn race_anew(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    /// Gives up all links to a relay and begins from the beginning; after a sleep with what worked last.
+    pub(super) fn race_anew(&mut self, cx: &mut Cx<'_>, relay: RelayId, slept: bool) {
         let links = self.links.iter().filter(|(_, l)| l.relay == relay);
         for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.drop_link(id, LinkError::TimedOut);
@@ -162,6 +190,11 @@ impl Links {
         if let Some(r) = self.relays.get_mut(&relay) {
             r.failures = 0;
         }
-        self.start_race(cx, relay);
+        let race = if slept {
+            self.plan_waking(cx, relay)
+        } else {
+            self.plan(cx.now, super::race::TLS_AFTER)
+        };
+        self.race(cx, relay, race);
     }
 }

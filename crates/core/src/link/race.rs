@@ -1,6 +1,6 @@
 //! The transitions of one relay: who starts when, who wins, who replaces whom.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backoff;
 use super::relay::{Beside, Held, Lane, Phase, Race};
@@ -9,7 +9,7 @@ use crate::cx::Cx;
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, RelayId};
 
 /// TLS starts this much after UDP: a UDP handshake over a usual round trip is done by then.
-const TLS_AFTER: Duration = Duration::from_millis(300);
+pub(super) const TLS_AFTER: Duration = Duration::from_millis(300);
 /// When UDP connected in time, TLS still starts this much later unless the relay has welcomed us.
 const TLS_AFTER_CONNECTED: Duration = Duration::from_secs(1);
 /// While on TLS, UDP is tried again this often (design section 7).
@@ -22,15 +22,21 @@ const STEADY: Duration = Duration::from_secs(10);
 
 impl Links {
     pub(super) fn start_race(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
-        let (udp, tls) = match self.mode {
-            LinkMode::Auto => (Lane::At(cx.now), Lane::At(cx.now + TLS_AFTER)),
-            LinkMode::Udp => (Lane::At(cx.now), Lane::Off),
-            LinkMode::Tls => (Lane::Off, Lane::At(cx.now)),
-        };
-        self.race(cx, relay, Race { udp, tls });
+        let race = self.plan(cx.now, TLS_AFTER);
+        self.race(cx, relay, race);
     }
 
-    fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, mut race: Race) {
+    /// A race from now on, as the settings allow.
+    pub(super) fn plan(&self, now: Instant, tls_after: Duration) -> Race {
+        let (udp, tls) = match self.mode {
+            LinkMode::Auto => (Lane::At(now), Lane::At(now + tls_after)),
+            LinkMode::Udp => (Lane::At(now), Lane::Off),
+            LinkMode::Tls => (Lane::Off, Lane::At(now)),
+        };
+        Race { udp, tls }
+    }
+
+    pub(super) fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, mut race: Race) {
         let mode = self.mode;
         if let Some(r) = self.relays.get_mut(&relay) {
             race.leave_out(r.held, cx.now);
@@ -44,18 +50,15 @@ impl Links {
         self.start_due_lanes(cx, relay);
     }
 
-    fn start_due_lanes(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    pub(super) fn start_due_lanes(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         for carrier in [Carrier::Udp, Carrier::Tls] {
-            let due = match self.relays.get_mut(&relay).map(|r| &mut r.phase) {
-                Some(Phase::Racing(race)) => {
-                    matches!(race.lane(carrier), Lane::At(at) if *at <= cx.now)
-                }
-                _ => false,
-            };
+            let race = self.relays.get_mut(&relay).and_then(|r| r.phase.race());
+            let due = race
+                .is_some_and(|race| matches!(race.lane(carrier), Lane::At(at) if *at <= cx.now));
             if due {
                 let link = self.dial(cx, relay, carrier);
-                if let Some(Phase::Racing(race)) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
-                {
+                let race = self.relays.get_mut(&relay).and_then(|r| r.phase.race());
+                if let Some(race) = race {
                     *race.lane(carrier) = Lane::Trying(link);
                 }
             }
@@ -100,6 +103,7 @@ impl Links {
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Cx<'_>, relay: RelayId, id: LinkId) {
+        self.take_over(cx, relay, id);
         let udp = self
             .links
             .get(&id)
@@ -120,6 +124,7 @@ impl Links {
             return;
         };
         r.welcomed = Some(cx.now);
+        r.last_carrier = Some(carrier);
         r.last_error = None;
         match &mut r.phase {
             Phase::Racing(race) => {
@@ -233,12 +238,16 @@ impl Links {
         if let Some(time) = backoff::hold(cx.rng, &error) {
             r.held.hold(gone.carrier, cx.now + time);
         }
+        let timed_out = error == LinkError::TimedOut;
         // That the other carrier leads nowhere is no news beside what was said over this one; and no proxy carries UDP.
         let (by, error) = match r.last_error.take() {
             Some((by, told)) if by != gone.carrier && !error.is_news_beside(&told) => (by, told),
             _ => (gone.carrier, error),
         };
         r.last_error = Some((by, error.clone()));
+        // It was good, and fell silent: this machine slept, or had no network. That its relay is not to be dialled by
+        // all its nodes at once is no reason to wait then, for nobody else's link fell silent at this moment.
+        let fell_silent = timed_out && r.welcomed.is_some_and(|at| at + STEADY <= cx.now);
         match &mut r.phase {
             Phase::Racing(race) => {
                 *race.lane(gone.carrier) = Lane::Failed;
@@ -247,15 +256,16 @@ impl Links {
                     return;
                 }
                 // No use in waiting for UDP's head start any more.
-                for carrier in [Carrier::Udp, Carrier::Tls] {
-                    if let Lane::At(at) = race.lane(carrier) {
-                        *at = cx.now;
-                    }
-                }
+                race.hurry(cx.now);
                 self.start_due_lanes(cx, relay);
             }
             Phase::Up { link, beside } if *link == id => match *beside {
                 Beside::Trying(other) => {
+                    let head_start = if fell_silent {
+                        Duration::ZERO
+                    } else {
+                        TLS_AFTER
+                    };
                     let carrier = self.links.get(&other).map_or(Carrier::Tls, |l| l.carrier);
                     let welcomed = self.links.get(&other).is_some_and(Link::is_ready);
                     if welcomed {
@@ -271,7 +281,7 @@ impl Links {
                     let race = match carrier {
                         Carrier::Udp => Race {
                             udp: Lane::Trying(other),
-                            tls: Lane::At(cx.now + TLS_AFTER),
+                            tls: Lane::At(cx.now + head_start),
                         },
                         Carrier::Tls => Race {
                             udp: Lane::At(cx.now),
@@ -284,8 +294,26 @@ impl Links {
                     self.drop_link(old, LinkError::HungUp);
                     self.rest(cx, relay, error);
                 }
+                Beside::Racing(_) => {
+                    self.race_on(cx, relay);
+                }
+                Beside::Nothing | Beside::TryAt(..) if fell_silent => {
+                    self.race_anew(cx, relay, true);
+                }
                 Beside::Nothing | Beside::TryAt(..) => self.rest(cx, relay, error),
             },
+            Phase::Up {
+                beside: Beside::Racing(race),
+                ..
+            } => {
+                *race.lane(gone.carrier) = Lane::Failed;
+                race.hurry(cx.now);
+                if race.is_lost() {
+                    self.end_race_beside(cx, relay);
+                } else {
+                    self.start_due_lanes(cx, relay);
+                }
+            }
             Phase::Up { link, beside } => {
                 let tls = self
                     .links
@@ -352,6 +380,7 @@ impl Links {
                 }
             }
             Phase::Up { beside, .. } => match *beside {
+                Beside::Racing(_) => self.start_due_lanes(cx, relay),
                 Beside::TryAt(at, carrier) if at <= cx.now => self.try_beside(cx, relay, carrier),
                 Beside::Retiring(old, until) if until <= cx.now => {
                     *beside = Beside::Nothing;
@@ -376,7 +405,7 @@ impl Links {
     }
 
     /// On TLS, UDP will be tried again.
-    fn plan_upgrade(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    pub(super) fn plan_upgrade(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         let mode = self.mode;
         if let Some(Phase::Up { link, beside }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
             && self

@@ -25,6 +25,10 @@ pub(super) struct Relay {
     pub(super) failures: u32,
     pub(super) last_error: Option<(Carrier, LinkError)>,
     pub(super) held: Held,
+    /// The carrier of the last link that was welcomed.
+    pub(super) last_carrier: Option<Carrier>,
+    /// When a sleep last had links dialled beside the one in use.
+    pub(super) woken: Option<Instant>,
     pub(super) phase: Phase,
 }
 
@@ -97,6 +101,23 @@ pub(super) enum Beside {
     Trying(LinkId),
     /// It was replaced; what is on its way may still arrive.
     Retiring(LinkId, Instant),
+    /// The host slept, and the one in use may be dead: the first that connects takes over, unless the one in use answers
+    /// before.
+    Racing(Race),
+}
+
+impl Phase {
+    /// The race that is run, for the link or beside it.
+    pub(super) fn race(&mut self) -> Option<&mut Race> {
+        match self {
+            Self::Racing(race)
+            | Self::Up {
+                beside: Beside::Racing(race),
+                ..
+            } => Some(race),
+            _ => None,
+        }
+    }
 }
 
 /// The lanes of a race.
@@ -143,6 +164,22 @@ impl Race {
             }
         }
     }
+    /// What was to begin later begins now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for carrier in [Carrier::Udp, Carrier::Tls] {
+            if let Lane::At(at) = self.lane(carrier) {
+                *at = now;
+            }
+        }
+    }
+    /// When the next lane starts.
+    fn next(&self) -> Option<Instant> {
+        let at = |lane: &Lane| match lane {
+            Lane::At(at) => Some(*at),
+            _ => None,
+        };
+        [at(&self.udp), at(&self.tls)].into_iter().flatten().min()
+    }
     pub(super) fn is_lost(&self) -> bool {
         [&self.udp, &self.tls]
             .into_iter()
@@ -161,6 +198,8 @@ impl Relay {
             failures: 0,
             last_error: None,
             held: Held::default(),
+            last_carrier: None,
+            woken: None,
             phase: Phase::Idle,
         };
         relay.learn(addrs);
@@ -179,15 +218,11 @@ impl Relay {
         let phase = match &self.phase {
             Phase::Idle => None,
             Phase::Resting { until } => Some((*until, "link back-off")),
-            Phase::Racing(race) => [&race.udp, &race.tls]
-                .into_iter()
-                .fold(None, |first, lane| match lane {
-                    Lane::At(at) => earliest(first, Some((*at, "link race"))),
-                    _ => first,
-                }),
+            Phase::Racing(race) => race.next().map(|at| (at, "link race")),
             Phase::Up { beside, .. } => match beside {
                 Beside::TryAt(at, _) => Some((*at, "link upgrade")),
                 Beside::Retiring(_, until) => Some((*until, "link retire")),
+                Beside::Racing(race) => race.next().map(|at| (at, "link race")),
                 Beside::Nothing | Beside::Trying(_) => None,
             },
         };

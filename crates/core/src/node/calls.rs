@@ -134,7 +134,11 @@ impl Node {
                 self.transmits.extend(way.map(|way| Transmit { way, data }));
                 return;
             }
-            _ => {
+            Some(Stage::Live(live)) => {
+                self.counters.first_dropped += live.waiting.push(now, data);
+                return;
+            }
+            None => {
                 self.counters.first_dropped += 1;
                 return;
             }
@@ -225,7 +229,7 @@ impl Node {
                 calling.sent = true;
                 calling.first.clone()
             }
-            Stage::Live(_) => Vec::new(),
+            Stage::Live(live) => live.waiting.ride(now),
         };
         let channel = self.rng.channel();
         peer.channels.push(Channel {
@@ -517,6 +521,7 @@ impl Node {
             record,
             paths,
             same_host: false,
+            waiting: Default::default(),
         })
     }
 }

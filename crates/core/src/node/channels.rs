@@ -482,7 +482,17 @@ impl Node {
                     self.transmits.push_back(Transmit { way, data });
                 }
                 path::Output::Signal(sealed) => self.send_signal(id, sealed),
-                path::Output::Route(route, reason) => self.route(id, route, reason),
+                path::Output::Route(route, reason) => {
+                    let waiting = match route.primary {
+                        Some(way) => Some((way, live.waiting.follow(now))),
+                        None => None,
+                    };
+                    self.route(id, route, reason);
+                    if let Some((way, waiting)) = waiting {
+                        let follow = waiting.into_iter().map(|data| Transmit { way, data });
+                        self.transmits.extend(follow);
+                    }
+                }
                 path::Output::Replay => self.events.push_back(Event::Replay { peer: id }),
                 path::Output::WatchFlow => self.events.push_back(Event::WatchFlow { peer: id }),
                 path::Output::SuspectLink(link) => {

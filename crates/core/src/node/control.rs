@@ -47,7 +47,7 @@ impl Node {
             }
             Control::Record(record) => self.on_record(&record),
             Control::GoingAway { alternates, .. } => self.on_going_away(link, alternates),
-            Control::Pong { token } => self.links.handle_pong(link, token),
+            Control::Pong { token } => self.links.handle_pong(&mut cx, link, token),
             Control::Unknown => {}
             // What only nodes say, or what the shell answers itself.
             _ => self.counters.control_unexpected += 1,

@@ -33,12 +33,14 @@ mod predict;
 mod sprays;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod wakeups;
+mod waking;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::demux::{Kind, classify};
@@ -198,17 +200,27 @@ impl Node {
         self.discover_if_useful(now);
         self.settle(now);
     }
-    /// The host's network is another one than a moment ago, or the host slept. Nothing that was known of links and direct
+    /// The host's network is another one than a moment ago. Nothing that was known of links and direct
     /// paths holds until it has been asked again: that is done at once, and with every tunnel's last datagrams. Where
     /// addresses changed, say so by [`Node::handle_sockets`] first.
     pub fn handle_network_change(&mut self, now: Instant) {
+        self.network_changed(now, None);
+    }
+    /// The host slept, or this process was stopped, for at least so long. As [`Node::handle_network_change`]; and what relays
+    /// will have given up meanwhile is not waited for.
+    pub fn handle_wake(&mut self, now: Instant, slept: Duration) {
+        self.give_up_channels(now, slept);
+        self.network_changed(now, Some(slept));
+    }
+    fn network_changed(&mut self, now: Instant, slept: Option<Duration>) {
         self.now = now;
         let mut cx = Cx {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
         };
-        self.links.handle_network_change(&mut cx, &self.sockets);
+        self.links
+            .handle_network_change(&mut cx, &self.sockets, slept);
         for id in self.peer_ids() {
             self.with_paths(now, id, Paths::handle_network_change);
         }
@@ -277,7 +289,8 @@ impl Node {
         self.settle(now);
     }
     /// A datagram of the tunnel while the peer's route has no primary. What comes before `Open` leaves rides inside it, what
-    /// comes after follows by the channel. Both are bounded; more are dropped.
+    /// comes after follows by the channel. Both are bounded; more are dropped: at the beginning the newest, later, when the
+    /// peer's ways are gone for a while, the oldest.
     pub fn send_first(&mut self, now: Instant, peer: PeerId, data: Bytes) {
         self.now = now;
         self.add_first(now, peer, data);

@@ -12,6 +12,8 @@ use crate::cx::{Wake, earliest};
 use crate::io::{LinkError, LinkId, RelayId};
 use crate::path::Paths;
 
+use super::waiting::Waiting;
+
 /// Most channels with one peer: two relays, each once more while a channel moves.
 pub(super) const MAX_CHANNELS: usize = 4;
 /// Most of them through one relay.
@@ -99,6 +101,8 @@ pub(super) struct Live {
     pub(super) paths: Paths,
     /// A relay attests that the peer is on this host.
     pub(super) same_host: bool,
+    /// What the tunnel says while no way leads to the peer.
+    pub(super) waiting: Waiting,
 }
 
 #[derive(Debug)]

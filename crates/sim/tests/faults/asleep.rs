@@ -64,16 +64,22 @@ fn a_direct_tunnel_answers_within_two_round_trips_of_waking_up_however_long_the_
     }
 }
 
-/// The round trip is 40 ms, 20 ms of it to the relay. A link that the relay has given up meanwhile must be made anew, which
-/// is three round trips for UDP, and for TLS more, after the 300 ms that UDP has to itself. Where the clock counts the sleep and
-/// the node had no timer of its own, only its links' timers tell that they are dead, and some tries go before the new one.
+/// The round trip is 40 ms, 20 ms of it to the relay. A link that the relay has given up meanwhile must be made anew. Over UDP
+/// that is a round trip to the relay, and the tunnel's question rides behind it: 60 ms, and 80 ms where the channel has to be
+/// asked for first. Two round trips, but for a millisecond to send it all. Over TLS it cannot be done in two: TCP, TLS and the
+/// upgrade take a round trip to the relay each, 60 ms, before the tunnel's question leaves: 100 ms, and 120 ms where the
+/// channel has to be asked for.
 #[test]
-fn a_relayed_tunnel_answers_within_two_round_trips_while_its_link_lives_and_then_takes_a_new_one() {
-    for (access, anew) in [(Access::Symmetric, 230), (Access::UdpBlocked, 520)] {
+fn a_relayed_tunnel_answers_within_two_round_trips_of_waking_up_and_over_tls_within_three() {
+    for (access, anew) in [(Access::Symmetric, 82), (Access::UdpBlocked, 122)] {
         let took = worst(access, &SLEEPS[..1]);
-        assert!(took <= ms(80), "{access:?}: {took:?}");
+        assert!(took <= ms(42), "{access:?}: {took:?}");
         let took = worst(access, &SLEEPS[1..]);
         assert!(took <= ms(anew), "{access:?}: {took:?}");
+        // Where it stands still, it is known for how long: no channel outlives a minute, so none is asked for.
+        let known = |time| back_after(access, secs(time), Clock::StandsStill);
+        let took = SLEEPS[2..].iter().map(|time| known(*time)).max();
+        assert!(took <= Some(ms(anew - 20)), "{access:?}: {took:?}");
     }
 }
 
@@ -125,28 +131,20 @@ fn slowest(access: Access, upload: bool, sleeps: &[u64]) -> Duration {
 }
 
 /// Found by random scenarios: QUIC took an acknowledgement of what was sent before the sleep for a round trip, and paced
-/// by it. After an hour the transfer took eight minutes, after eight hours it took hours.
+/// by it. After an hour the transfer took eight minutes, after eight hours it took hours. Over TLS, and with a clock that
+/// counts, old acknowledgements come through by the dozen.
 #[test]
 fn a_transfer_that_the_machine_slept_over_goes_on_at_once_however_long_the_sleep() {
-    for upload in [false, true] {
-        let took = slowest(Access::Open, upload, &SLEEPS);
-        assert!(took <= ms(2_500), "{upload}: {took:?}");
-    }
-    let took = slowest(Access::Symmetric, false, &SLEEPS);
-    assert!(took <= ms(2_500), "relayed: {took:?}");
-}
-
-/// Where an old datagram itself comes through (TCP keeps what was under way; a clock that counts lets QUIC's own timers
-/// send into the dead link first), QUIC still takes the sleep for a round trip, and needs a while to forget it.
-#[test]
-fn over_tls_and_with_a_clock_that_counts_a_transfer_takes_longer_to_go_on() {
-    for (access, upload) in [
-        (Access::Symmetric, true),
-        (Access::UdpBlocked, false),
-        (Access::UdpBlocked, true),
+    for access in [
+        Access::Open,
+        Access::PortRestricted,
+        Access::Symmetric,
+        Access::UdpBlocked,
     ] {
-        let took = slowest(access, upload, &SLEEPS[..4]);
-        assert!(took <= secs(40), "{access:?} {upload}: {took:?}");
+        for upload in [false, true] {
+            let took = slowest(access, upload, &SLEEPS);
+            assert!(took <= secs(2), "{access:?} {upload}: {took:?}");
+        }
     }
 }
 

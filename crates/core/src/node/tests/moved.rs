@@ -1,7 +1,9 @@
 //! A host whose network is another one, or that slept; and peers that are elsewhere now.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
 use byway_wire::ChannelId;
 use byway_wire::relay::control::*;
 
@@ -38,6 +40,118 @@ fn a_link_that_does_not_answer_after_a_change_is_made_anew_at_once() {
     });
     assert!(anew, "{:?}", world.hosts[CLIENT].ready);
     assert_eq!(world.hosts[CLIENT].lost, 1);
+}
+
+fn wake(world: &mut World, host: usize, slept: Duration) {
+    let now = world.now;
+    world.hosts[host].node.handle_wake(now, slept);
+}
+
+/// A tunnel over relays alone, by TLS links: dialling takes longer than asking.
+fn over_tls() -> World {
+    let tls = |role| Config {
+        links: LinkMode::Tls,
+        ..config(role)
+    };
+    let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    world
+}
+
+#[test]
+fn after_a_sleep_a_relay_is_dialled_beside_its_link_and_the_link_is_kept_if_it_answers() {
+    let mut world = over_tls();
+    let link = world.link_of(CLIENT);
+    let dials = |world: &World| world.hosts[CLIENT].dials.len();
+    let before = dials(&world);
+    wake(&mut world, CLIENT, ms(9_000));
+    world.pass(ms(1_000));
+    assert_eq!(dials(&world), before, "no relay gives a link up so soon");
+    wake(&mut world, CLIENT, ms(20_000));
+    world.pass(ms(1_000));
+    assert_eq!(dials(&world), before + 1);
+    assert_eq!(world.link_of(CLIENT), link);
+    assert_eq!(world.hosts[CLIENT].lost, 0);
+    world.chat(CLIENT, ms(50), ms(500));
+    assert_eq!(world.hosts[AGENT].received.len(), 10);
+}
+
+#[test]
+fn a_clock_that_is_set_all_day_has_a_client_dial_once_a_minute_and_an_agent_never() {
+    let mut world = over_tls();
+    let dials = |world: &World| [CLIENT, AGENT].map(|host| world.hosts[host].dials.len());
+    let before = dials(&world);
+    for _ in 0..60 {
+        for host in [CLIENT, AGENT] {
+            wake(&mut world, host, ms(3_600_000));
+        }
+        world.pass(ms(5_000));
+    }
+    assert_eq!(dials(&world), [before[0] + 5, before[1]]);
+    assert!(world.both(|kind| kind == Some(PathKind::RelayTls)));
+}
+
+#[test]
+fn a_link_that_is_dead_after_a_sleep_is_replaced_by_the_first_that_connects() {
+    let mut world = World::new();
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    let (link, dials) = (world.link_of(CLIENT), world.hosts[CLIENT].dials.len());
+    world.relays[0].udp_mute = true;
+    wake(&mut world, CLIENT, ms(20_000));
+    world.pass(ms(1));
+    world.relays[0].udp_mute = false;
+    // A round trip to the relay to connect, and one to attach the channel.
+    let round_trip = world.relay_delay * 2;
+    let attached = world.run_for(round_trip * 2, |w| {
+        w.relays[0].log.contains(&"Attach") && w.kind(CLIENT) == Some(PathKind::RelayUdp)
+    });
+    assert!(attached, "{:?}", world.relays[0].log);
+    assert_ne!(world.link_of(CLIENT), link);
+    // TLS has had no time to begin.
+    assert_eq!(world.hosts[CLIENT].dials.len(), dials + 1);
+}
+
+#[test]
+fn after_a_sleep_that_no_channel_outlives_it_is_opened_anew_with_what_the_tunnel_said_meanwhile() {
+    let mut world = World::new();
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    // What is said on the link in use goes nowhere.
+    world.relays[0].udp_mute = true;
+    wake(&mut world, CLIENT, ms(60_000));
+    let peer = world.hosts[CLIENT].peer.unwrap();
+    let (now, data) = (world.now, Bytes::from_static(&[0x40, 1, 2, 3]));
+    world.hosts[CLIENT].node.send_first(now, peer, data.clone());
+    world.pass(ms(1));
+    world.relays[0].udp_mute = false;
+    assert!(world.run_for(ms(1_000), |w| w.both(|k| k.is_some())));
+    assert!(world.hosts[AGENT].delivered.contains(&data));
+    assert!(!world.relays[0].log.contains(&"Attach"));
+    let seen = [CLIENT, AGENT].map(|host| world.hosts[host].peers_seen);
+    assert_eq!(seen, [1, 1], "the tunnel is the same");
+    world.chat(CLIENT, ms(50), ms(500));
+    assert_eq!(world.hosts[AGENT].received.len(), 10);
+}
+
+#[test]
+fn where_tls_carried_the_last_link_it_is_not_made_to_wait_after_a_sleep() {
+    let mut world = World::new();
+    world.udp_open = [false; 2];
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    assert!(world.both(|kind| kind == Some(PathKind::RelayTls)));
+    let before = world.hosts[CLIENT].dials.len();
+    wake(&mut world, CLIENT, ms(20_000));
+    world.pass(ms(1));
+    let dials = &world.hosts[CLIENT].dials[before..];
+    let carriers: Vec<Carrier> = dials.iter().map(|(_, carrier)| *carrier).collect();
+    assert_eq!(carriers, [Carrier::Udp, Carrier::Tls]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use byway_core::io::{LinkError, LinkId, LinkUp, SocketId};
 use byway_wire::relay::control::Control;
 use byway_wire::relay::frame::encode_stream;
-use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
+use quinn_proto::{Connection, ConnectionError, Dir, Event, StreamEvent, StreamId};
 
 use super::{Leaving, Links, Over, Said, State, UdpLink};
 use crate::net::Network;
@@ -127,7 +127,10 @@ impl Links {
         match event {
             Event::Connected => self.connected(net, quic, id, conn),
             Event::ConnectionLost { reason } => {
-                let error = LinkError::Broken(reason.to_string());
+                let error = match reason {
+                    ConnectionError::TimedOut => LinkError::TimedOut,
+                    other => LinkError::Broken(other.to_string()),
+                };
                 self.broke(net.instant(), id, conn, error);
             }
             Event::Stream(StreamEvent::Readable { id: stream }) => self.read(quic, id, *stream),

@@ -208,8 +208,7 @@ impl NodeShell {
         self.start_queued(net, peer);
         self.turn(net);
     }
-    /// The system says that the host's addresses, or its network, are others (`driver/interfaces.rs`), or the host woke up
-    /// (`driver/sleep.rs`).
+    /// The system says that the host's addresses, or its network, are others (`driver/interfaces.rs`).
     pub fn moved(&mut self, net: &mut Network) {
         let now = net.instant();
         self.node
@@ -270,8 +269,11 @@ impl NodeShell {
         let due = self.due;
         self.turn(net);
         let (now, wall) = (net.instant(), net.wall(self.host));
-        if self.sleep.slept(now, wall, due) {
-            self.moved(net);
+        if let Some(slept) = self.sleep.slept(now, wall, due) {
+            self.node
+                .handle_sockets(now, vec![local_socket(net, self.host)]);
+            self.node.handle_wake(now, slept);
+            self.turn(net);
         }
     }
 

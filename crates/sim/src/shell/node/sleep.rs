@@ -19,17 +19,24 @@ impl SleepWatch {
     pub(super) fn new(now: Instant, wall: Duration) -> Self {
         Self { seen: (now, wall) }
     }
-    /// True if the host slept since the last look, as far as one can tell. `due` is when the node wanted to wake up, no earlier than it said
-    /// so.
-    pub(super) fn slept(&mut self, now: Instant, wall: Duration, due: Option<Instant>) -> bool {
+    /// For how long the host slept at least since the last look, as far as one can tell; none if it did not. `due` is when the
+    /// node wanted to wake up, no earlier than it said so.
+    pub(super) fn slept(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        due: Option<Instant>,
+    ) -> Option<Duration> {
         let (then, wall_then) = std::mem::replace(&mut self.seen, (now, wall));
-        let late = due.is_some_and(|at| at + LATE < now);
+        let late = due.map(|at| now.saturating_duration_since(at));
+        let late = late.filter(|late| *late > LATE);
         let ours = now.saturating_duration_since(then);
         let jumped = match wall.checked_sub(wall_then) {
-            Some(walls) => walls.abs_diff(ours) > JUMP,
-            // It was set back.
-            None => wall_then - wall > JUMP,
+            Some(walls) if walls.abs_diff(ours) > JUMP => Some(walls.saturating_sub(ours)),
+            Some(_) => None,
+            // It was set back: that is no sleep, and looked into all the same.
+            None => (wall_then - wall > JUMP).then_some(Duration::ZERO),
         };
-        late || jumped
+        late.max(jumped)
     }
 }
