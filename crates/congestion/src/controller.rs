@@ -264,9 +264,9 @@ impl Controller for PathAware {
             self.window_calls.store(calls + 1, Ordering::Relaxed);
         }
         let window = self.peek_window();
-        if self.slept && self.totals.in_flight + u64::from(self.mtu) < window {
-            // quinn would pace for minutes or hours by its estimate; what has a window this large it does not pace. There
-            // is room for a batch: whether that is asked or how to pace it, this is an answer.
+        if self.slept && (calls == 1 || self.totals.in_flight < 2 * window) {
+            // quinn would pace for minutes or hours by its estimate; what has a window this large it does not pace. Which of
+            // its two questions this is, and what quinn counts in flight, is known roughly: while in doubt it may send.
             return u64::MAX;
         }
         window

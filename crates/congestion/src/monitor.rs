@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway_core::io::{FlowSample, Way};
-
-/// What has waited this long, and four retransmission timers, for its acknowledgement is lost.
-const STALE: Duration = Duration::from_secs(2);
+use byway_core::recent::UNDER_WAY;
 
 /// Shared between one tunnel's [`crate::PathAware`] controller, which writes what it sees, and the shell, which
 /// announces switches and reads samples.
@@ -98,14 +96,12 @@ impl FlowMonitor {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// If what is in flight has waited for longer than its path holds it, because a machine slept: the path in use is
+    /// If what is in flight has waited for longer than any network holds it, because a machine slept: the path in use is
     /// taken for a new one, so that what is sent now is not held up by what was lost then. Call it before the datagram
     /// that is to draw an answer.
     pub fn renew_if_stale(&self, now: Instant) {
-        let sample = self.sample(now);
-        let limit = STALE.max(4 * (sample.srtt + 4 * sample.rttvar));
-        let stale = |since: Instant| now.saturating_duration_since(since) > limit;
-        if sample.waiting_since.is_some_and(stale) {
+        let stale = |since: Instant| now.saturating_duration_since(since) > UNDER_WAY;
+        if self.sample(now).waiting_since.is_some_and(stale) {
             let mut switched = self.lock();
             switched.at = Some(now);
             switched.renewals = switched.renewals.wrapping_add(1);
