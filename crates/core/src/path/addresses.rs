@@ -25,6 +25,8 @@ const MAX_ATTESTED: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tried {
     pub(super) at: Instant,
+    /// The peer named it; otherwise a ping came from there first.
+    pub(super) named: bool,
     /// The further ones too, for a ping that came from there.
     pub(super) heard: bool,
 }
@@ -56,7 +58,7 @@ impl Paths {
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
         for remote in self.remote.clone() {
             let attested = self.attested.contains(&remote.ip());
-            if !attested && (self.tried.contains_key(&remote) || self.is_tried_out(false)) {
+            if !attested && (self.tried.contains_key(&remote) || self.is_tried_out(true)) {
                 continue;
             }
             let sockets: Vec<SocketId> = self
@@ -78,6 +80,7 @@ impl Paths {
             if !attested {
                 let tried = Tried {
                     at: cx.now,
+                    named: true,
                     heard: false,
                 };
                 self.tried.insert(remote, tried);
@@ -100,11 +103,12 @@ impl Paths {
         if !attested {
             self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
             let known = self.tried.get(&remote);
-            if known.map_or(self.is_tried_out(true), |tried| tried.heard) {
+            if known.map_or(self.is_tried_out(false), |tried| tried.heard) {
                 return None;
             }
             let tried = Tried {
                 at: cx.now,
+                named: known.is_some_and(|tried| tried.named),
                 heard: true,
             };
             self.tried.insert(remote, tried);
@@ -116,9 +120,10 @@ impl Paths {
         Some(id)
     }
 
-    /// True if there is no place for another unattested address: one that a ping came from (`heard`), or one that the peer named.
-    fn is_tried_out(&self, heard: bool) -> bool {
-        let alike = self.tried.values().filter(|tried| tried.heard == heard);
+    /// True if there is no place for another unattested address: one that the peer named, or one that only a ping came from. How
+    /// an address came in decides for as long as it is remembered, or each list, once pinged from, would make room for the next.
+    fn is_tried_out(&self, named: bool) -> bool {
+        let alike = self.tried.values().filter(|tried| tried.named == named);
         alike.count() >= MAX_TRIED
     }
 
@@ -142,13 +147,14 @@ impl Paths {
         {
             // What never answered makes room for a new path first, then what has not answered for the longest time: a
             // peer whose NAT gives it one port after another must not run out of room. What works stays, but for what nobody
-            // names: a spray may hit more ports than there is room for, and where the peer is next must find a place.
+            // names: a spray may hit more ports than there is room for, and where the peer is next must find a place. What
+            // has just been asked stays too, or two new ones would put each other out before either's answer is here.
             let named = |p: &Path| matches!(p.way, Way::Direct { remote, .. } if self.remote.contains(&remote));
             let victim = self
                 .table
                 .values()
                 .filter(|p| p.is_direct() && self.primary != Some(p.id))
-                .filter(|p| !p.is_fresh(cx.now) || !named(p))
+                .filter(|p| !p.is_young(cx.now) && (!p.is_fresh(cx.now) || !named(p)))
                 .min_by_key(|p| (p.is_fresh(cx.now), p.last_answer, p.told, p.id))
                 .map(|p| p.id);
             match victim {
@@ -165,3 +171,6 @@ impl Paths {
         Some(id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::rtt::{Loss, Rtt};
 use super::score::{PathId, Standing};
-use super::size::{Carried, FULL_SIZE, Sized, Sizing};
+use super::size::{Carried, FULL_SIZE, SizeVerdict, Sizing};
 use crate::io::{PathKind, Way};
 
 /// Probes that only ask whether somebody is there.
@@ -54,6 +54,7 @@ pub(crate) enum Stage {
 pub(crate) struct Path {
     pub(crate) id: PathId,
     pub(crate) way: Way,
+    born: Instant,
     pub(crate) stage: Stage,
     /// A relay, or the peer itself by an answer, says that the peer is at this address.
     pub(crate) attested: bool,
@@ -65,6 +66,8 @@ pub(crate) struct Path {
     /// When the first ping was sent that no later answer followed.
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) last_ping: Option<Instant>,
+    /// What the last test found it to carry, whatever has become of it since.
+    found: Option<u16>,
     /// The shell was told that datagrams may come in here.
     pub(crate) told: bool,
     /// Failovers lost; doubles the quarantine.
@@ -83,6 +86,7 @@ impl Path {
         Self {
             id,
             way,
+            born: now,
             stage,
             attested,
             heard: false,
@@ -91,6 +95,7 @@ impl Path {
             last_answer: None,
             waiting_since: None,
             last_ping: None,
+            found: None,
             told: false,
             strikes: 0,
             left: 0,
@@ -104,6 +109,10 @@ impl Path {
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         self.last_answer.is_some_and(|t| t + FRESH > now)
     }
+    /// It is being asked for the first time, and may answer yet.
+    pub(crate) fn is_young(&self, now: Instant) -> bool {
+        self.last_answer.is_none() && self.born + LAST_CHANCE > now
+    }
     /// The size proven, once the tests are over.
     pub(crate) fn concluded(&self) -> Option<u16> {
         match self.stage {
@@ -111,9 +120,9 @@ impl Path {
             _ => None,
         }
     }
-    /// What a route counts with: full size until the tests have said otherwise.
+    /// What a route counts with: while a test runs, what the last one found, and full size before the first.
     pub(crate) fn size_or_hope(&self) -> u16 {
-        self.concluded().unwrap_or(FULL_SIZE)
+        self.concluded().or(self.found).unwrap_or(FULL_SIZE)
     }
     pub(crate) fn is_quarantined(&self) -> bool {
         matches!(self.stage, Stage::Quarantined { .. })
@@ -144,7 +153,11 @@ impl Path {
             Stage::Searching { rung, next } => {
                 (active || rung <= self.ladder().len()).then_some(next)
             }
-            Stage::Sizing(sizing) => Some(sizing.next()),
+            // A channel that carried something is good enough for a tunnel that rests: a host whose addresses change has many.
+            Stage::Sizing(sizing) => {
+                let first = self.found.is_none() || self.is_direct();
+                (active || first).then_some(sizing.next())
+            }
             Stage::Quarantined { until } => active.then_some(until),
             Stage::Valid(carried) => carried.next().filter(|_| active),
         }
@@ -176,10 +189,16 @@ impl Path {
             }
             Stage::Sizing(sizing) => {
                 match sizing.advance(now, self.rtt) {
-                    Sized::Asks(sizes) => return Advance::Ping(sizes),
-                    Sized::Waits => {}
-                    Sized::Carries(size) => self.stage = Stage::Valid(Carried::new(now, size)),
-                    Sized::CarriesNothing => self.quarantine(now),
+                    SizeVerdict::Asks(sizes) => return Advance::Ping(sizes),
+                    SizeVerdict::Waits => {}
+                    SizeVerdict::Carries(size) => self.carries(now, size),
+                    SizeVerdict::CarriesNothing => match self.found {
+                        // The peer may sleep, or be between two networks: silence says nothing of sizes.
+                        Some(size) if !self.is_direct() && self.strikes == 0 => {
+                            self.carries(now, size);
+                        }
+                        _ => self.quarantine(now),
+                    },
                 }
                 Advance::Ping(Vec::new())
             }
@@ -212,9 +231,16 @@ impl Path {
                 self.stage = Stage::Sizing(Sizing::new(now));
             }
             Stage::Sizing(sizing) => sizing.answered(now, size, rtt),
-            Stage::Valid(carried) => carried.answered(size),
+            Stage::Valid(carried) => {
+                carried.answered(size);
+                self.found = Some(carried.size());
+            }
             Stage::Quarantined { .. } => {}
         }
+    }
+    fn carries(&mut self, now: Instant, size: u16) {
+        self.found = Some(size);
+        self.stage = Stage::Valid(Carried::new(now, size));
     }
 
     /// The peer pinged us here: probably it can be reached now.
@@ -269,9 +295,10 @@ impl Path {
             Stage::Searching { rung: 0, next: now }
         };
     }
-    /// What it carries may be another size than it was: one end of it is elsewhere.
+    /// What it carries may be another size than it was: one end of it is elsewhere. Pings under way are the old network's: their
+    /// answers prove nothing, and are to be forgotten.
     pub(crate) fn size_anew(&mut self, now: Instant) {
-        if matches!(self.stage, Stage::Valid(_)) {
+        if matches!(self.stage, Stage::Valid(_) | Stage::Sizing(_)) {
             self.stage = Stage::Sizing(Sizing::new(now));
         }
     }
@@ -314,4 +341,63 @@ pub(crate) enum Advance {
     Ping(Vec<u16>),
     /// Nobody answers there: forget the path.
     Hopeless,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Carrier, LinkId};
+    use byway_wire::ChannelId;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A channel that was found to carry so much, and is looked at anew.
+    fn looked_at_anew(size: u16) -> (Path, Instant) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant will do to begin with"
+        )]
+        let now = Instant::now();
+        let way = Way::Channel {
+            link: LinkId(1),
+            carrier: Carrier::Udp,
+            channel: ChannelId::from_u64(7),
+        };
+        let mut path = Path::new(PathId(1), way, true, now);
+        let mut now = now;
+        while path.concluded().is_none() {
+            path.advance(now);
+            path.answered(now, size, 20 * MS);
+            now += 50 * MS;
+        }
+        path.size_anew(now);
+        (path, now)
+    }
+
+    #[test]
+    fn a_channel_looked_at_anew_counts_with_what_it_carried() {
+        let (mut path, now) = looked_at_anew(1_252);
+        assert_eq!((path.concluded(), path.size_or_hope()), (None, 1_252));
+        path.advance(now);
+        path.answered(now + 20 * MS, FULL_SIZE, 20 * MS);
+        path.advance(now + 20 * MS);
+        assert_eq!(path.size_or_hope(), FULL_SIZE);
+    }
+
+    #[test]
+    fn a_channel_at_rest_is_not_looked_at_before_it_is_used() {
+        let (path, now) = looked_at_anew(1_252);
+        assert_eq!(path.next_check(false), None);
+        assert_eq!(path.next_check(true), Some(now));
+    }
+
+    #[test]
+    fn silence_of_a_peer_that_is_away_does_not_put_its_channel_out_of_use() {
+        let (mut path, mut now) = looked_at_anew(1_384);
+        for _ in 0..100 {
+            path.advance(now);
+            now += 50 * MS;
+        }
+        assert_eq!(path.concluded(), Some(1_384));
+    }
 }

@@ -166,6 +166,7 @@ impl Paths {
             let moved = |way| matches!(way, Way::Channel { link: l, channel: c, .. } if (l, c) == (link, channel));
             for path in self.table.values_mut().filter(|p| moved(p.way)) {
                 path.size_anew(cx.now);
+                self.pings.forget(path.id);
             }
             self.run_checks(cx);
         } else {
@@ -244,10 +245,10 @@ impl Paths {
         for path in self.table.values_mut() {
             if path.is_direct() {
                 path.start_over(cx.now, self.primary == Some(path.id));
-                self.pings.forget(path.id);
             } else {
                 path.size_anew(cx.now);
             }
+            self.pings.forget(path.id);
         }
         self.ask_anew(cx);
         (self.offered, self.seen_late) = (None, false);
@@ -363,7 +364,12 @@ impl Paths {
         };
         let known = match (self.find(way), way) {
             (Some(id), _) => Some(id),
-            (None, Way::Direct { remote, .. }) if self.direct => self.discover(cx, way, remote),
+            // An answer on a way that is forgotten makes none: what is sent for it would be answered again.
+            (None, Way::Direct { remote, .. })
+                if self.direct && !matches!(body, ProbeBody::Pong { .. }) =>
+            {
+                self.discover(cx, way, remote)
+            }
             _ => None,
         };
         let Some(id) = known else {

@@ -53,7 +53,7 @@ pub(crate) struct Sizing {
 
 /// What [`Sizing::advance`] finds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Sized {
+pub(crate) enum SizeVerdict {
     /// Nothing yet.
     Waits,
     /// Pings of these sizes are due.
@@ -76,12 +76,12 @@ impl Sizing {
         self.until
     }
 
-    pub(crate) fn advance(&mut self, now: Instant, rtt: Option<Rtt>) -> Sized {
+    pub(crate) fn advance(&mut self, now: Instant, rtt: Option<Rtt>) -> SizeVerdict {
         match self.proven {
-            Some(FULL_SIZE) => return Sized::Carries(FULL_SIZE),
-            _ if now < self.until => return Sized::Waits,
-            Some(size) if self.flights >= FLIGHTS => return Sized::Carries(size),
-            None if self.flights >= SILENT_FLIGHTS => return Sized::CarriesNothing,
+            Some(FULL_SIZE) => return SizeVerdict::Carries(FULL_SIZE),
+            _ if now < self.until => return SizeVerdict::Waits,
+            Some(size) if self.flights >= FLIGHTS => return SizeVerdict::Carries(size),
+            None if self.flights >= SILENT_FLIGHTS => return SizeVerdict::CarriesNothing,
             _ => {}
         }
         self.until = now
@@ -90,7 +90,7 @@ impl Sizing {
                 _ => silence(rtt) * (1 << self.flights),
             };
         self.flights += 1;
-        Sized::Asks(above(self.proven))
+        SizeVerdict::Asks(above(self.proven))
     }
 
     /// A ping of `size` bytes was answered.
@@ -179,7 +179,7 @@ mod tests {
         carries: u16,
         round_trip: Duration,
         lost: impl Fn(usize, u16) -> bool,
-    ) -> (Sized, Duration, Vec<Vec<u16>>) {
+    ) -> (SizeVerdict, Duration, Vec<Vec<u16>>) {
         #[expect(
             clippy::disallowed_methods,
             reason = "any instant will do to begin with"
@@ -196,12 +196,12 @@ mod tests {
                 sizing.answered(at, size, rtt);
             }
             match sizing.advance(now, Some(rtt)) {
-                Sized::Asks(sizes) => {
+                SizeVerdict::Asks(sizes) => {
                     let came = |size: &&u16| **size <= carries && !lost(flights.len(), **size);
                     answers.extend(sizes.iter().filter(came).map(|s| (now + round_trip, *s)));
                     flights.push(sizes);
                 }
-                Sized::Waits => {
+                SizeVerdict::Waits => {
                     let next = answers.first().map_or(sizing.next(), |(at, _)| *at);
                     now = next.min(sizing.next());
                 }
@@ -214,7 +214,7 @@ mod tests {
     fn a_full_size_path_is_known_with_its_first_answers_and_asked_once() {
         for round_trip in [ms(1), ms(20), ms(300)] {
             let (found, after, flights) = play(1_472, round_trip, |_, _| false);
-            assert_eq!(found, Sized::Carries(FULL_SIZE));
+            assert_eq!(found, SizeVerdict::Carries(FULL_SIZE));
             assert_eq!(after, round_trip);
             assert_eq!(flights, [SIZES]);
         }
@@ -231,7 +231,7 @@ mod tests {
         ] {
             for round_trip in [ms(1), ms(20), ms(300)] {
                 let (found, after, flights) = play(carries, round_trip, |_, _| false);
-                assert_eq!(found, Sized::Carries(proven));
+                assert_eq!(found, SizeVerdict::Carries(proven));
                 assert_eq!(after, (round_trip * 3 / 2 + STRAGGLE) * 2, "{carries}");
                 let larger: Vec<u16> = SIZES.into_iter().filter(|s| *s > proven).collect();
                 assert_eq!(flights, [Vec::from(SIZES), larger]);
@@ -246,7 +246,11 @@ mod tests {
                 for carries in [1_252, 1_384, 1_472] {
                     let lost = |nth, size| nth == flight && size == unlucky;
                     let (found, ..) = play(carries, ms(20), lost);
-                    assert_eq!(found, Sized::Carries(carries.min(FULL_SIZE)), "{unlucky}");
+                    assert_eq!(
+                        found,
+                        SizeVerdict::Carries(carries.min(FULL_SIZE)),
+                        "{unlucky}"
+                    );
                 }
             }
         }
@@ -255,9 +259,9 @@ mod tests {
     #[test]
     fn an_outage_is_waited_for_and_a_path_below_quics_least_is_none() {
         let (found, ..) = play(1_472, ms(20), |flight, _| flight < 3);
-        assert_eq!(found, Sized::Carries(FULL_SIZE));
+        assert_eq!(found, SizeVerdict::Carries(FULL_SIZE));
         let (found, after, flights) = play(1_199, ms(20), |_, _| false);
-        assert_eq!((found, flights.len()), (Sized::CarriesNothing, 4));
+        assert_eq!((found, flights.len()), (SizeVerdict::CarriesNothing, 4));
         assert!(after >= SHORTEST_WAIT * 15, "{after:?}");
     }
 
@@ -266,7 +270,7 @@ mod tests {
         // The first answers after two flights of silence: only then does the count begin.
         let lost = |flight, size| flight < 2 || flight == 2 && size > 1_372;
         let (found, ..) = play(1_472, ms(20), lost);
-        assert_eq!(found, Sized::Carries(FULL_SIZE));
+        assert_eq!(found, SizeVerdict::Carries(FULL_SIZE));
     }
 
     #[test]

@@ -270,13 +270,19 @@ impl Nat {
     }
 
     /// Gives an inner endpoint a port by which everyone reaches it, for as long as the NAT does not restart: the one it has
-    /// already, the one that all see it at (RFC 6887 section 11.3), its own, or another one.
+    /// already, the one that all see it at (RFC 6887 section 11.3), its own, or any: none that follows from those it maps to.
     pub fn give(&mut self, internal: SocketAddr) -> SocketAddr {
         let had = self.given_to(internal);
         let seen = || self.index.get(&(internal, Towards::Any)).copied();
         let own = || Some(internal.port()).filter(|port| !self.rebound && !self.is_taken(*port));
         let port = had.or_else(seen).or_else(own);
-        let port = port.unwrap_or_else(|| self.choose_port(internal.port()));
+        let port = port.unwrap_or_else(|| {
+            let mut port = self.rng.between(1024, 65_535) as u16;
+            while self.is_taken(port) {
+                port = port.wrapping_add(1).max(1024);
+            }
+            port
+        });
         self.given.entry(port).or_insert_with(|| Given {
             internal,
             callers: BTreeMap::new(),

@@ -149,6 +149,16 @@ fn an_agent_that_moves_after_a_spray_is_found_at_its_new_address() {
     );
 }
 
+/// Found by a random scenario: of more addresses than there is room for, the two that answered put each other out for ever, and the
+/// agent took no data from the one that the client had chosen.
+#[test]
+fn a_spray_that_hits_more_than_there_is_room_for_leaves_a_path_that_carries() {
+    holds(
+        "seed=20005936 client=Sequential agent=Open client-link=delay:0.035 agent-link=delay:0.009 DirectDead@3.7+0.5 \
+         ClientRebindsEachMinute@9+156.3 Upload:71242@2.8 Touch@3.7 Touch@128.9 Touch@170.7",
+    );
+}
+
 fn holds(text: &str) {
     let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
     let outcome = scenario.run(base());

@@ -272,9 +272,11 @@ fn a_channel_is_sized_anew_when_one_of_its_ends_is_elsewhere() {
     let elsewhere = "192.0.2.70:7000".parse().unwrap();
     moved(&mut world, channel, elsewhere);
     world.pass(ms(1_000));
+    assert_eq!(tests(&world), before, "the tunnel rests");
+    world.chat(CLIENT, ms(50), ms(1_000));
     assert_eq!(tests(&world), before + 6, "the peer's end moved");
     change(&mut world, CLIENT);
-    world.pass(ms(1_000));
+    world.chat(CLIENT, ms(50), ms(1_000));
     assert!(tests(&world) >= before + 12, "the own end did");
 }
 
