@@ -1,6 +1,6 @@
 //! Joins the two parts of a fragmented datagram (`0x83`, [`byway_wire::fragment`]). Bounded: parts wait in a small ring, in which
-//! each sender has a share; who exceeds it displaces its own oldest part, so that a flood of lonely parts is its sender's
-//! trouble alone.
+//! each sender has a share. Who exceeds it displaces its own oldest part; where many senders fill the ring together, the oldest
+//! part of one that holds most leaves, so that lonely parts are the trouble of those who send them.
 
 use std::collections::VecDeque;
 
@@ -61,8 +61,14 @@ impl<K: PartialEq> Reassembler<K> {
         let own = self.waiting.iter().filter(|part| part.from == from).count();
         let leaves = if own == SHARE {
             self.waiting.iter().position(|part| part.from == from)
+        } else if self.waiting.len() == WAITING {
+            let held = |of: &K| self.waiting.iter().filter(|part| part.from == *of).count();
+            // The first of the largest: `max_by_key` gives the last of equals.
+            (0..WAITING)
+                .rev()
+                .max_by_key(|at| held(&self.waiting[*at].from))
         } else {
-            (self.waiting.len() == WAITING).then_some(0)
+            None
         };
         let full = leaves.and_then(|at| self.waiting.remove(at)).is_some();
         self.waiting.push_back(Part {
@@ -118,6 +124,22 @@ mod tests {
         }
         assert_eq!(parts.take(9, part(99, false, b"x")), Joined::Displaced);
         assert_eq!(parts.waiting.len(), WAITING);
+        assert_eq!(parts.waiting[0].id, 1, "the oldest of one that holds most");
+    }
+
+    #[test]
+    fn one_lonely_part_among_senders_of_many_is_not_displaced() {
+        let mut parts = Reassembler::default();
+        assert_eq!(parts.take(100, part(7, false, b"ab")), Joined::Waits);
+        for from in 0..20 {
+            for id in 0..8 {
+                parts.take(from, part(id, false, b"x"));
+            }
+        }
+        assert_eq!(
+            parts.take(100, part(7, true, b"cd")),
+            Joined::Whole(b"abcd".to_vec())
+        );
     }
 
     #[test]

@@ -25,11 +25,15 @@ impl Paths {
         let before = self.primary;
         let by = |p: &&Path| matches!(p.way, Way::Direct { socket: id, .. } if id == socket);
         let lost: Vec<PathId> = self.table.values().filter(by).map(|p| p.id).collect();
+        if lost.is_empty() {
+            return;
+        }
         for id in lost {
             self.remove(id);
         }
+        // It may have stood by for the primary.
+        self.review(cx, false, RouteReason::LinkLost);
         if self.primary != before {
-            self.review(cx, false, RouteReason::LinkLost);
             self.warn_peer(cx);
         }
     }
