@@ -72,16 +72,24 @@ table inet quiet {
 }
 "#;
 
-/// The first two answers by PCP or NAT-PMP are lost: what was asked has been done, and another protocol is answered before that is
-/// known.
-const LATE: &str = r#"
-table inet late {
+/// No answer by PCP or NAT-PMP gets out, though what was asked has been done, until [`Miniupnpd::answers`]; from then on they are
+/// counted.
+const MUTE: &str = r#"
+table inet watch {
+    counter answers { }
+    chain mute {
+        udp sport 5351 udp dport != 5350 drop
+    }
     chain output {
         type filter hook output priority filter; policy accept;
-        udp sport 5351 udp dport != 5350 numgen inc mod 1000000 < 2 drop
+        jump mute
+        udp sport 5351 udp dport != 5350 counter name answers
     }
 }
 "#;
+
+/// They get out.
+const HEARD: &str = "flush chain inet watch mute\n";
 
 /// What it maps when it is told to forget.
 const FORGET: &str =
@@ -97,8 +105,8 @@ pub enum Speaks {
     NoPcp,
     /// UPnP alone: the others are not heard.
     UpnpAlone,
-    /// Everything, but by PCP and NAT-PMP its first two answers are lost.
-    LatePcp,
+    /// Everything, but by PCP and NAT-PMP it is mute until [`Miniupnpd::answers`].
+    MutePcp,
 }
 
 /// A router's miniupnpd.
@@ -133,7 +141,7 @@ impl Miniupnpd {
                 elder = Some(process);
             }
             Speaks::UpnpAlone => router.nft(UPNP_ALONE)?,
-            Speaks::LatePcp => router.nft(LATE)?,
+            Speaks::MutePcp => router.nft(MUTE)?,
         }
         router.ip(&format!("addr add {OUTSIDE}/32 dev wan0\n"))?;
         if let Some(there) = &other.router {
@@ -169,6 +177,16 @@ impl Miniupnpd {
         router.nft(FORGET)?;
         self.process = serve(world, router, &self.config)?;
         Ok(())
+    }
+
+    /// One that was mute by PCP and NAT-PMP ([`Speaks::MutePcp`]) is heard from now on.
+    pub fn answers(&self, site: &Place) -> Result<()> {
+        router(site)?.nft(HEARD)
+    }
+
+    /// Whether an answer of such a one got out.
+    pub fn has_answered(&self, site: &Place) -> Result<bool> {
+        Ok(router(site)?.counter("answers")? > 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use byway_sim::model::Access::Symmetric;
 
 use super::{ACCESS, SHORT};
@@ -205,18 +205,50 @@ fn leads_in(world: &World, agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// PCP has got a port, which nobody knows of before UPnP has got another.
+/// Longer than anybody asks by PCP: three requests, the last 0.75 s after the first, of which nobody hears more after 1.75 s. That
+/// is the program's patience, not this scenario's.
+const PCP_GIVES_UP: Duration = Duration::from_secs(3);
+/// UPnP has half a second before PCP asks for the last time. On a busy machine that may not be enough, and now and then is no
+/// failure.
+const TRIES: usize = 10;
+
 fn given_twice() -> Result<()> {
+    for n in 1..=TRIES {
+        if both_gave()? {
+            return Ok(());
+        }
+        say(format!("try {n}: PCP gave up before UPnP had a port"));
+    }
+    bail!("UPnP was too slow each of {TRIES} times");
+}
+
+/// PCP has got a port, which nobody knows of before UPnP has got another. False if PCP had given up by then.
+fn both_gave() -> Result<bool> {
     let world = World::with_delay(Symmetric, Symmetric, ACCESS)?;
     let relay = Relay::start(&world)?;
     let (site, other) = (&world.agent, &world.client);
-    let _gateway = Miniupnpd::start(&world, site, other, Speaks::LatePcp, LONG_LIFE)?;
+    let gateway = Miniupnpd::start(&world, site, other, Speaks::MutePcp, LONG_LIFE)?;
     let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
+    // However long UPnP takes: nothing tells it that it is not needed.
     until_mapped(&world, 2, SHORT)?;
+    gateway.answers(site)?;
     let began = Instant::now();
-    until_mapped(&world, 1, SOON)?;
+    let one_is_left = poll("one of two ports", PCP_GIVES_UP + SOON, || {
+        if miniupnpd::mapped(site)? == 1 {
+            return Ok(Some(true));
+        }
+        let unheard = began.elapsed() > PCP_GIVES_UP && !gateway.has_answered(site)?;
+        Ok(unheard.then_some(false))
+    })?;
+    if !one_is_left {
+        return Ok(false);
+    }
     say(format!("one of two after {:?}", began.elapsed()));
     // It is the one that is used.
     leads_in(&world, &agent)?;
-    gives_back(&world, agent)
+    // And no other was only being replaced.
+    let left = miniupnpd::mapped(site)?;
+    ensure!(left == 1, "{left} ports in the end");
+    gives_back(&world, agent)?;
+    Ok(true)
 }
