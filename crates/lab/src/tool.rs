@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 pub use portal::LOGIN;
 pub use reflect::Observation;
 pub use stream::Arrival;
-pub use web::{body_sha256, sha256_of};
+pub use web::{begins_as_body, body_sha256, sha256_of};
 
 /// Runs `tool ARGS`.
 pub fn main(args: &[String]) -> Result<()> {

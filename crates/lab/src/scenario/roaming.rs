@@ -95,6 +95,14 @@ impl Who {
             Self::Agent => &world.agent,
         }
     }
+
+    /// Where the peer is.
+    fn other(self, world: &World) -> &Place {
+        match self {
+            Self::Client => Self::Agent.place(world),
+            Self::Agent => Self::Client.place(world),
+        }
+    }
 }
 
 fn readdressed(who: Who) -> Result<()> {

@@ -92,6 +92,20 @@ pub fn body_sha256(size: u64) -> String {
     HEXLOWER.encode(&hash.finalize())
 }
 
+/// True if what is read is the first part of a body of that size, or all of it; false if it is nothing.
+pub fn begins_as_body(mut got: impl Read, size: u64) -> std::io::Result<bool> {
+    let mut part = Vec::new();
+    let (mut len, mut is_same) = (0, true);
+    Body::new(size).each(|block| {
+        part.clear();
+        len += (&mut got).take(block.len() as u64).read_to_end(&mut part)?;
+        is_same &= block.starts_with(&part);
+        std::io::Result::Ok(())
+    })?;
+    let more = got.read(&mut [0])?;
+    Ok(len > 0 && is_same && more == 0)
+}
+
 /// The SHA-256 of a file, in hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut file =
@@ -143,5 +157,25 @@ mod tests {
             body_sha256(0),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
+    }
+
+    #[test]
+    fn the_first_part_of_a_body_is_told_from_anything_else() {
+        const SIZE: u64 = 1_000_000;
+        let is_part = |got: &[u8]| begins_as_body(got, SIZE).unwrap();
+        let mut body = Vec::new();
+        let _: Result<(), ()> = Body::new(SIZE).each(|part| {
+            body.extend_from_slice(part);
+            Ok(())
+        });
+        for len in [1, BLOCK, 300_000, 1_000_000] {
+            assert!(is_part(&body[..len]), "{len}");
+            let mut changed = body[..len].to_vec();
+            changed[len - 1] ^= 1;
+            assert!(!is_part(&changed), "{len}, changed");
+        }
+        assert!(!is_part(&[]));
+        body.push(0);
+        assert!(!is_part(&body));
     }
 }

@@ -1,17 +1,23 @@
 //! Temporary IPv6 addresses (RFC 8981), as every desktop and phone has them: the kernel makes one, sends from it, makes another
 //! before the first is deprecated, and removes that when its time is over. Here that takes seconds instead of days.
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use byway_sim::model::Access::PortRestricted;
+use serde_json::Value;
 
-use super::{BACK, LASTING, TYPED, Who};
+use super::{BACK, TYPED, Who};
 use crate::harness::{Scenario, say};
 use crate::process::poll;
 use crate::programs::{self, Agent, Forward, Options, Relay, Typist};
 use crate::scenario::matrix::wait_until_direct;
-use crate::scenario::{ACCESS, LONG, SHORT, WEB_PORT, WITH_BASH_AND_CURL};
+use crate::scenario::scene::Transfer;
+use crate::scenario::{ACCESS, SHORT, WEB_PORT, WITH_BASH_AND_CURL};
+use crate::tool::begins_as_body;
 use crate::world::ipv6::Families;
 use crate::world::{Place, World};
 
@@ -32,8 +38,18 @@ pub(in crate::scenario) const SCENARIOS: &[Scenario] = &[
 /// is deprecated, and looks at them only every few seconds.
 const PREFERRED: u64 = 6;
 const VALID: u64 = 9;
-/// For one to be followed by the next, and to be gone.
+/// For one to be followed by the next, or to be gone.
 const TURN: Duration = Duration::from_secs(4 * VALID);
+/// Bytes that its peer must have had from an address that is in use. A few probes are a tenth of it; a second or two of messages,
+/// and of acknowledgements of the transfer, are all of it.
+const HEARD: u64 = 5_000;
+/// A transfer that lasts longer than everything that is waited for. It is ended when all was seen.
+const ENDLESS: Transfer = Transfer {
+    size: 60_000_000,
+    pace: 300_000,
+};
+/// More of it, after everything.
+const GOES_ON: u64 = 100_000;
 
 impl Place {
     /// From now on the host sends from temporary addresses of its network.
@@ -48,16 +64,54 @@ impl Place {
         set("max_desync_factor", 0)?;
         set("dad_transmits", 0)?;
         set("use_tempaddr", 2)?;
+        // The address stays, and the route with it: nothing is interrupted but what the kernel itself does.
         let own = self.v6()?;
-        self.namespace.ip(&format!(
-            "addr del {own}/64 dev eth0\naddr add {own}/64 dev eth0 nodad mngtmpaddr\n"
-        ))?;
-        // The route went with the address.
-        self.route_ipv6()
+        self.namespace
+            .ip(&format!("addr change {own}/64 dev eth0 mngtmpaddr\n"))
     }
 
-    /// The temporary addresses that there are now, the newest first, and whether each is still preferred.
-    fn temporary_addresses(&self) -> Result<Vec<(String, bool)>> {
+    /// From now on it is counted who sends UDP to the host over IPv6.
+    fn count_callers(&self) -> Result<()> {
+        self.namespace.nft(
+            "table inet callers {\n set seen { type ipv6_addr; flags dynamic; size 64; counter; }\n\
+             chain input { type filter hook input priority filter; policy accept;\n\
+             meta l4proto udp update @seen { ip6 saddr }\n }\n}\n",
+        )
+    }
+
+    /// The bytes that came from each address since [`Place::count_callers`].
+    fn callers(&self) -> Result<BTreeMap<Ipv6Addr, u64>> {
+        let out = self
+            .namespace
+            .command("nft")
+            .args(["-j", "list", "set", "inet", "callers", "seen"])
+            .output()?;
+        let json: Value = serde_json::from_slice(&out.stdout)
+            .with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
+        let items = json["nftables"].as_array().context("no list")?;
+        let seen = items
+            .iter()
+            .filter_map(|item| item["set"]["elem"].as_array());
+        seen.flatten()
+            .map(|item| {
+                let from = item["elem"]["val"].as_str().context("no address")?;
+                let bytes = item["elem"]["counter"]["bytes"].as_u64();
+                Ok((from.parse()?, bytes.context("no counter")?))
+            })
+            .collect()
+    }
+
+    /// Of those the temporary addresses of another host.
+    fn heard_from(&self, host: &Self) -> Result<BTreeMap<Ipv6Addr, u64>> {
+        let own = host.v6()?;
+        let network = |addr: &Ipv6Addr| addr.to_bits() >> 64;
+        let mut heard = self.callers()?;
+        heard.retain(|from, _| network(from) == network(&own) && *from != own);
+        Ok(heard)
+    }
+
+    /// The temporary addresses that there are now.
+    fn temporary_addresses(&self) -> Result<Vec<Ipv6Addr>> {
         let out = self
             .namespace
             .command("ip")
@@ -66,14 +120,14 @@ impl Place {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let found = text.lines().filter_map(|line| {
             let (_, rest) = line.split_once("inet6 ")?;
-            let addr = rest.split_whitespace().next()?;
-            Some((addr.to_owned(), !rest.contains("deprecated")))
+            rest.split_once('/')?.0.parse().ok()
         });
         Ok(found.collect())
     }
 }
 
-/// Somebody types in one stream and a transfer goes on in another, over IPv6 alone.
+/// Somebody types in one stream and a transfer goes on in another, over IPv6 alone. What the peer hears comes from each temporary
+/// address in its turn.
 fn rotated(who: Who) -> Result<()> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
     world.add_ipv6()?;
@@ -86,40 +140,62 @@ fn rotated(who: Who) -> Result<()> {
     let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
     wait_until_direct(&world, &forward.url)?;
     let mut typist = Typist::start(&world.client, &forward.url)?;
-    let lasting = format!("{}/paced/{}/{}", forward.url, LASTING.pace, LASTING.size);
-    let mut transfer = programs::start_curl(&world, &world.client, &lasting, "lasting", &[])?;
-    let host = who.place(&world);
+    let url = format!("{}/paced/{}/{}", forward.url, ENDLESS.pace, ENDLESS.size);
+    let mut transfer =
+        programs::start_curl(&world, &world.client, &url, "endless", &["--no-buffer"])?;
+    let (host, peer) = (who.place(&world), who.other(&world));
+    peer.count_callers()?;
 
     let moment = typist.now();
     host.use_temporary_addresses()?;
+    let began = Instant::now();
     let first = poll("a temporary address", SHORT, || {
         Ok(host.temporary_addresses()?.pop())
     })?;
-    ensure!(first.1, "the first is not preferred: {first:?}");
-    let began = Instant::now();
-    let others = |all: &[(String, bool)]| all.iter().filter(|(addr, _)| *addr != first.0).count();
-    poll("the next one", TURN, || {
-        Ok((others(&host.temporary_addresses()?) > 0).then_some(()))
+    let others = || -> Result<u64> {
+        let heard = peer.heard_from(host)?;
+        Ok(heard
+            .iter()
+            .filter(|(from, _)| **from != first)
+            .map(|(_, bytes)| bytes)
+            .sum())
+    };
+    poll("word from it", TURN, || {
+        let bytes = peer.heard_from(host)?.get(&first).copied();
+        Ok((bytes >= Some(HEARD)).then_some(()))
     })?;
-    let next = began.elapsed();
+    poll("word from the next one", TURN, || {
+        Ok((others()? >= HEARD).then_some(()))
+    })?;
+    let followed = began.elapsed();
     poll("the end of the first", TURN, || {
-        let all = host.temporary_addresses()?;
-        let gone = !all.iter().any(|(addr, _)| *addr == first.0);
-        Ok((gone && others(&all) > 0).then_some(()))
+        Ok((!host.temporary_addresses()?.contains(&first)).then_some(()))
     })?;
     let gone = began.elapsed();
+    let before = others()?;
+    poll("word from others after it", SHORT, || {
+        Ok((others()? >= before + HEARD).then_some(()))
+    })?;
+    let file = world.dir().join("endless");
+    let arrived = || -> Result<u64> { Ok(fs::metadata(&file)?.len()) };
+    let before = arrived()?;
+    poll("more of the transfer", SHORT, || {
+        Ok((arrived()? > before + GOES_ON).then_some(()))
+    })?;
     let after = typist.now();
     typist.wait(after, TYPED, SHORT)?;
     let silence = typist.silence(moment)?;
+    let heard = peer.heard_from(host)?;
     say(format!(
-        "{who:?}: the next after {next:.1?}, the first gone after {gone:.1?}: silent for {silence:?} at most"
+        "{who:?}: {first} was followed within {followed:.1?}, gone after {gone:.1?}: silent for {silence:?} at most; bytes {heard:?}"
     ));
+    ensure!(transfer.is_running(), "the transfer ended");
+    transfer.kill()?;
+    let so_far = File::open(&file)?;
     ensure!(
-        transfer.is_running(),
-        "the transfer ended before the first address"
+        begins_as_body(so_far, ENDLESS.size)?,
+        "what was downloaded arrived changed"
     );
-    transfer.finish(LONG)?.success()?;
-    programs::check_body(&world, &lasting, "lasting")?;
     wait_until_direct(&world, &forward.url).context("not direct any more")?;
     ensure!(silence <= BACK, "silent for {silence:?}");
     Ok(())
