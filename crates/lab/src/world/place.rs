@@ -109,6 +109,7 @@ impl Place {
             proxied: self.namespace.counter("proxied")?,
             direct: self.namespace.counter("direct")?,
             lan: self.namespace.counter("lan")?,
+            parts: self.namespace.counter("parts")?,
         })
     }
 
@@ -139,6 +140,8 @@ pub struct Traffic {
     pub direct: u64,
     /// UDP with private addresses, which are those of the own site.
     pub lan: u64,
+    /// Of what went with a site, over IPv4: datagrams that were too large for their path, in two parts.
+    pub parts: u64,
 }
 
 impl Traffic {
@@ -150,14 +153,18 @@ impl Traffic {
             proxied: self.proxied - earlier.proxied,
             direct: self.direct - earlier.direct,
             lan: self.lan - earlier.lan,
+            parts: self.parts - earlier.parts,
         }
     }
 }
 
+/// The first byte of a datagram that is one of two parts (docs/protocol.md, "Fragments").
+const PART: u8 = 0x83;
+
 /// Counters on a host, by way: the judge of which path bytes took. Sites are 203.0.113.64/26 from outside.
 pub(super) fn watch(host: &Namespace) -> Result<()> {
     let mut rules = String::from(
-        "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter proxied {}\n counter direct {}\n counter lan {}\n",
+        "table inet watch {\n counter relay_udp {}\n counter relay_tcp {}\n counter proxied {}\n counter direct {}\n counter lan {}\n counter parts {}\n",
     );
     let translated = programs::in_ipv6(RELAY);
     let sites = programs::in_ipv6(Ipv4Addr::new(203, 0, 113, 64));
@@ -168,6 +175,7 @@ pub(super) fn watch(host: &Namespace) -> Result<()> {
              ip {dir} {RELAYS} meta l4proto tcp counter name relay_tcp\n\
              ip {dir} 10.0.0.0/8 meta l4proto tcp counter name proxied\n\
              ip {dir} 203.0.113.64/26 meta l4proto udp counter name direct\n\
+             ip {dir} 203.0.113.64/26 udp length > 8 @th,64,8 {PART} counter name parts\n\
              ip {dir} 10.0.0.0/8 meta l4proto udp counter name lan\n\
              ip6 {dir} {{ {RELAY_V6}, {translated} }} meta l4proto udp counter name relay_udp\n\
              ip6 {dir} {{ {RELAY_V6}, {translated} }} meta l4proto tcp counter name relay_tcp\n\
