@@ -36,6 +36,8 @@ impl Network {
             );
             return;
         }
+        // What the translator takes crosses the access link as the host sent it.
+        let size = packet_size(to.is_ipv6(), data.len());
         let to = site.behind_prefix(to);
         if !site.config.exit.udp_to(to.port()) {
             return self.fate("blocked", Some(from), to, &data);
@@ -59,16 +61,23 @@ impl Network {
             );
             return;
         }
-        self.uplink(site_id, external, to, data);
+        self.uplink(site_id, size, external, to, data);
     }
     /// A host sends a datagram with any source address. Only a site without a NAT can: one would rewrite it.
     pub fn send_spoofed(&mut self, host: HostId, from: SocketAddr, to: SocketAddr, data: Bytes) {
         let site = self.site_of(host);
-        self.uplink(site, from, to, data);
+        let size = packet_size(to.is_ipv6(), data.len());
+        self.uplink(site, size, from, to, data);
     }
 
-    fn uplink(&mut self, from_site: SiteId, from: SocketAddr, to: SocketAddr, data: Bytes) {
-        let size = packet_size(to, data.len());
+    fn uplink(
+        &mut self,
+        from_site: SiteId,
+        size: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+        data: Bytes,
+    ) {
         match self.sites[from_site.0 as usize].up.pass(self.now, size) {
             Ok((at, copy)) => {
                 self.note_send("send", from, to, &data);
@@ -116,7 +125,8 @@ impl Network {
             tapped.push_back((from, to, data.clone()));
         }
         let site = &mut self.sites[site_id.0 as usize];
-        match site.down.pass(self.now, packet_size(to, data.len())) {
+        let size = packet_size(site.takes_as_v6(self.now, from, to), data.len());
+        match site.down.pass(self.now, size) {
             Ok((at, copy)) => {
                 for at in [Some(at), copy].into_iter().flatten() {
                     self.queue.push(
@@ -225,8 +235,8 @@ impl Network {
 }
 
 /// The IP packet around a UDP payload: IP header, UDP header (8), payload.
-fn packet_size(to: SocketAddr, payload: usize) -> usize {
-    payload + 8 + if to.is_ipv4() { 20 } else { 40 }
+fn packet_size(v6: bool, payload: usize) -> usize {
+    payload + 8 + if v6 { 40 } else { 20 }
 }
 
 fn drop_name(why: LinkDrop) -> &'static str {

@@ -29,7 +29,7 @@ mod queue;
 mod site;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -423,7 +423,9 @@ impl Network {
     }
     /// True if the site's NATs would let a datagram from `from` in at its external port `port` now.
     pub fn lets_in(&self, site: SiteId, port: u16, from: SocketAddr) -> bool {
-        self.sites[site.0 as usize].lets_in(self.now, port, from)
+        let to = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let site = &self.sites[site.0 as usize];
+        site.leads_to(self.now, from, to).is_some()
     }
     /// A host asks its gateway for a port that leads to one of its own (RFC 6887): where that leads in from, if it gives one.
     /// Behind a second NAT it is an address between the two. Until the NAT restarts it is the host's.

@@ -19,7 +19,8 @@ pub struct SiteConfig {
     pub name: String,
     /// The NATs in a row in front of its hosts, each with its address outside, theirs first. None: their addresses are public.
     pub nats: Vec<(NatConfig, IpAddr)>,
-    /// The first NAT translates from IPv6 too (NAT64, RFC 6146): it has IPv4 behind this prefix. Takes a NAT.
+    /// The first NAT translates from IPv6 too (NAT64, RFC 6146): it has IPv4 behind this prefix. Takes a NAT. It stands at the
+    /// far end of the access link, which datagrams so translated cross as IPv6.
     pub nat64: Option<Prefix>,
     /// The first NAT gives a port to a host that asks for one (RFC 6887).
     pub gives_ports: bool,
@@ -119,12 +120,19 @@ impl Site {
         };
         Ok((from, to))
     }
-    /// True if a datagram from `from` would be let in at this port of its IPv4 address now.
-    pub(super) fn lets_in(&self, now: Duration, port: u16, from: SocketAddr) -> bool {
+    /// True if a datagram crosses the access link as IPv6: it is, or the translator, which stands before that link, makes it so.
+    pub(super) fn takes_as_v6(&self, now: Duration, from: SocketAddr, to: SocketAddr) -> bool {
+        let inside = || self.leads_to(now, from, to);
+        to.is_ipv6() || inside().is_some_and(|to| to.is_ipv6())
+    }
+    /// Where a datagram of IPv4 would go now, if it is let in.
+    pub(super) fn leads_to(
+        &self,
+        now: Duration,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Option<SocketAddr> {
         let mut nats = self.nats.iter().rev();
-        let inside = nats.try_fold(port, |port, nat| {
-            nat.leads_to(now, port, from).map(|to| to.port())
-        });
-        inside.is_some()
+        nats.try_fold(to, |to, nat| nat.leads_to(now, to.port(), from))
     }
 }

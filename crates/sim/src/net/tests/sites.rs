@@ -1,6 +1,14 @@
 //! What stands in front of a site: rows of NATs, given ports, translators, firewalls, proxies.
 
+use std::net::Ipv6Addr;
+
 use super::*;
+
+/// Behind which the translators have IPv4.
+const PREFIX: Prefix = Prefix {
+    addr: Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 0),
+    len: 96,
+};
 
 /// A public host, and one in a site of this kind.
 fn beside(config: SiteConfig, addrs: Vec<IpAddr>) -> Lab {
@@ -83,10 +91,7 @@ fn a_port_is_given_by_the_gateway_next_to_the_host_and_behind_a_carriers_nat_lea
 
 #[test]
 fn a_translator_takes_ipv6_to_ipv4_and_back_for_datagrams_and_pipes() {
-    let prefix = Prefix {
-        addr: "2001:db8:64::".parse().unwrap(),
-        len: 96,
-    };
+    let prefix = PREFIX;
     let config = SiteConfig {
         nats: vec![(NatConfig::port_restricted(), ip("203.0.113.1"))],
         nat64: Some(prefix),
@@ -116,6 +121,45 @@ fn a_translator_takes_ipv6_to_ipv4_and_back_for_datagrams_and_pipes() {
     lab.net
         .send(lab.open, 443, external, Bytes::from_static(b"stranger"));
     assert!(run(&mut lab.net, Duration::from_secs(3)).is_empty());
+}
+
+/// A network of IPv6 alone carries 48 bytes beside a payload that IPv4 carries with 28 beyond the translator (RFC 7915).
+#[test]
+fn what_a_translator_takes_is_a_packet_of_ipv6_on_the_access_link_in_both_directions() {
+    let narrow = LinkConfig {
+        mtu: 1_420,
+        ..LinkConfig::default()
+    };
+    let config = |nat64| SiteConfig {
+        nats: vec![(NatConfig::port_restricted(), ip("203.0.113.1"))],
+        nat64,
+        up: narrow,
+        down: narrow,
+        ..SiteConfig::default()
+    };
+    let external = addr("203.0.113.1:7000");
+    for (nat64, own, to, most) in [
+        (
+            Some(PREFIX),
+            "2001:db8::2",
+            "[2001:db8:64::198.51.100.1]:7000",
+            1_372,
+        ),
+        (None, "10.0.0.2", RELAY, 1_392),
+    ] {
+        let mut lab = beside(config(nat64), vec![ip(own)]);
+        for (size, fits) in [(most, true), (most + 1, false)] {
+            let until = lab.net.now() + Duration::from_secs(1);
+            let data = || Bytes::from(vec![0; size]);
+            lab.net.send(lab.home, PORT, addr(to), data());
+            let came = run(&mut lab.net, until);
+            assert_eq!(!datagrams(&came).is_empty(), fits, "out {own} {size}");
+            lab.net.send(lab.open, PORT, external, data());
+            let came = run(&mut lab.net, until + Duration::from_secs(1));
+            assert_eq!(!datagrams(&came).is_empty(), fits, "in {own} {size}");
+        }
+        assert_eq!(lab.net.fates().get("mtu"), Some(&2));
+    }
 }
 
 #[test]
