@@ -43,10 +43,11 @@ pub enum Fault {
     Loss(SiteId, f64),
     /// The access link of a site takes this long from now on, in each direction.
     Delay(SiteId, Duration),
-    /// A host falls asleep: its program stands still, and datagrams to it are lost. What comes by TCP waits for it.
+    /// A host falls asleep: its program stands still. What comes by TCP waits for it, and datagrams as far as its sockets hold
+    /// them.
     Sleep(HostId),
     /// It wakes up.
-    Wake(HostId, Clock),
+    Wake(HostId, Clock, Sockets),
     /// The wall clock of a host is set forwards by so much. Nothing else about it changes.
     ClockForwards(HostId, Duration),
     /// It is set back.
@@ -62,6 +63,24 @@ pub enum Clock {
     Counts,
     /// It stands still, as Linux's and macOS's do.
     StandsStill,
+}
+
+/// What a machine that wakes up has in its sockets, and when that is read. Which of a program's tasks runs first is the
+/// system's choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sockets {
+    /// No datagrams: its network interface slept too.
+    Lost,
+    /// Those that came meanwhile, as for a process that was stopped. All is read after timers have fired and somebody has looked
+    /// at the clock.
+    ReadLater,
+    /// The same, and all is read before anything is known of the sleep.
+    ReadFirst,
+}
+
+impl Sockets {
+    /// Every kind.
+    pub const ALL: [Sockets; 3] = [Sockets::Lost, Sockets::ReadLater, Sockets::ReadFirst];
 }
 
 /// How a relay is started again.
@@ -80,8 +99,30 @@ pub struct World {
 /// A host that sleeps.
 struct Asleep {
     since: Duration,
-    /// What TCP will have brought it when it wakes up.
+    /// What its sockets have for it when it wakes up.
     kept: Vec<Happening>,
+    /// Bytes of datagrams among that.
+    buffered: usize,
+}
+
+/// Bytes of datagrams that wait for a sleeper: what Linux allows a socket unless it is told otherwise (`net.core.rmem_max`),
+/// however much `byway` asks for (`BUFFER` in `socket/udp.rs`).
+const RECEIVE_BUFFER: usize = 212_992;
+
+impl Asleep {
+    fn keep(&mut self, what: Happening) {
+        match &what {
+            Happening::Wake => return,
+            Happening::Datagram { data, .. } => {
+                if self.buffered + data.len() > RECEIVE_BUFFER {
+                    return;
+                }
+                self.buffered += data.len();
+            }
+            _ => {}
+        }
+        self.kept.push(what);
+    }
 }
 
 impl World {
@@ -203,10 +244,13 @@ impl World {
                 self.net
                     .trace
                     .say(since, "asleep", format!("host {}", host.0));
-                let kept = Vec::new();
-                self.asleep.entry(host).or_insert(Asleep { since, kept });
+                self.asleep.entry(host).or_insert(Asleep {
+                    since,
+                    kept: Vec::new(),
+                    buffered: 0,
+                });
             }
-            Fault::Wake(host, clock) => self.wake(host, clock),
+            Fault::Wake(host, clock, sockets) => self.wake(host, clock, sockets),
             Fault::ClockForwards(host, by) => self.set_wall(host, true, by),
             Fault::ClockBackwards(host, by) => self.set_wall(host, false, by),
             Fault::Readdress(site, ip) => {
@@ -278,18 +322,30 @@ impl World {
         self.asleep.contains_key(&host)
     }
 
-    fn wake(&mut self, host: HostId, clock: Clock) {
+    fn wake(&mut self, host: HostId, clock: Clock, sockets: Sockets) {
         let Some(sleeper) = self.asleep.remove(&host) else {
             return;
         };
+        let mut kept = sleeper.kept;
+        if sockets == Sockets::Lost {
+            kept.retain(|what| !matches!(what, Happening::Datagram { .. }));
+        }
         let now = self.net.now();
         self.net.trace.say(now, "awake", format!("host {}", host.0));
         if clock == Clock::StandsStill {
             self.net.set_back(host, now - sleeper.since);
         }
+        if sockets == Sockets::ReadFirst
+            && let Some(Program::Node(node)) = self.programs.get_mut(&host)
+        {
+            self.net.at_work(host);
+            for what in kept.drain(..) {
+                node.read(&mut self.net, what);
+            }
+        }
         // Timers that were due, and the next one is asked for. The system wakes who waits for its clock to jump.
         self.deliver(host, Happening::Wake);
-        for what in sleeper.kept {
+        for what in kept {
             self.deliver(host, what);
         }
         // What a gateway says of itself it repeats for minutes (RFC 6887 section 14.1.1), and longer sleeps are noticed.
@@ -307,10 +363,7 @@ impl World {
 
     fn deliver(&mut self, host: HostId, what: Happening) {
         if let Some(sleeper) = self.asleep.get_mut(&host) {
-            if !matches!(what, Happening::Wake | Happening::Datagram { .. }) {
-                sleeper.kept.push(what);
-            }
-            return;
+            return sleeper.keep(what);
         }
         self.net.at_work(host);
         let net = &mut self.net;
@@ -323,5 +376,35 @@ impl World {
             Some(Program::Abuser(abuser)) => abuser.handle(net, what),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::net::pipe::PipeId;
+
+    #[test]
+    fn what_waits_for_a_sleeper_are_datagrams_up_to_a_buffer_and_all_that_tcp_brings() {
+        let mut sleeper = Asleep {
+            since: Duration::ZERO,
+            kept: Vec::new(),
+            buffered: 0,
+        };
+        let addr = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+        for _ in 0..300 {
+            sleeper.keep(Happening::Datagram {
+                from: addr,
+                to: addr,
+                data: Bytes::from(vec![0; 1_000]),
+            });
+            sleeper.keep(Happening::PipeRoom { pipe: PipeId(1) });
+            sleeper.keep(Happening::Wake);
+        }
+        let datagram = |what: &&Happening| matches!(what, Happening::Datagram { .. });
+        assert_eq!(sleeper.kept.iter().filter(datagram).count(), 212);
+        assert_eq!(sleeper.kept.len(), 212 + 300);
     }
 }

@@ -252,6 +252,27 @@ impl NodeShell {
 
     /// Something happened on the host.
     pub fn handle(&mut self, net: &mut Network, what: Happening) {
+        self.take(net, what);
+        let due = self.due;
+        self.turn(net);
+        let (now, wall) = (net.instant(), net.wall(self.host));
+        if let Some(slept) = self.sleep.slept(now, wall, due) {
+            self.node
+                .handle_sockets(now, vec![local_socket(net, self.host)]);
+            self.node.handle_wake(now, slept);
+            self.turn(net);
+        }
+    }
+    /// The same, by tasks that look at no clock: in `byway` the driver alone does, and others read the sockets.
+    pub(crate) fn read(&mut self, net: &mut Network, what: Happening) {
+        let due = self.due;
+        self.take(net, what);
+        self.turn(net);
+        // The driver finds out how late it is when its turn comes.
+        self.due = due;
+    }
+
+    fn take(&mut self, net: &mut Network, what: Happening) {
         match what {
             Happening::Wake => self.wake(net),
             Happening::Datagram { from, to, data } => {
@@ -265,15 +286,6 @@ impl NodeShell {
             Happening::PipeBroken { pipe } => self.links.pipe_broken(net.instant(), pipe),
             Happening::PipeRoom { pipe } => self.links.pipe_room(net, pipe),
             Happening::PipeAccepted { .. } => {}
-        }
-        let due = self.due;
-        self.turn(net);
-        let (now, wall) = (net.instant(), net.wall(self.host));
-        if let Some(slept) = self.sleep.slept(now, wall, due) {
-            self.node
-                .handle_sockets(now, vec![local_socket(net, self.host)]);
-            self.node.handle_wake(now, slept);
-            self.turn(net);
         }
     }
 
