@@ -22,22 +22,45 @@ const LINES: usize = 40;
 
 /// Fewer measurements than this are told and not judged.
 const ENOUGH: usize = 100;
+/// From so many seeds on, what is measured or looked for in a part of them only must have been in a share of them, per hundred:
+/// half of what there is. Fewer seeds may hold less by chance.
+const MANY: usize = 1_000;
+const SHARE_OPENED: usize = 1;
+const SHARE_AGAIN: usize = 15;
+const SHARE_BARRED: usize = 30;
+/// From so many on there are [`ENOUGH`] of each measurement.
+const ALL_JUDGED: usize = 10_000;
 /// The project's aim for new tunnels: two round trips of the path (a second stands for one), and three. The fifth of a round
 /// trip more is the relay's, through which candidates go: 20 ms beside paths as short as 4.
 const OPENED: (Duration, Duration) = (Duration::from_millis(2200), Duration::from_secs(3));
+/// Where full-size datagrams do not pass, what does is found out in two round trips more, and half of one for what of the
+/// 50 ms and the relay's 20 ms shows on short paths; six are wanted.
+const OPENED_NARROW: (Duration, Duration) = (Duration::from_millis(4500), Duration::from_secs(6));
 /// After the last trouble. What lost a failover is out of use for a while, doubling; what lost packets, until enough of them
 /// arrive.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Half and nineteen in twenty of many measurements in order, if they are enough to be judged.
-fn tell(what: &str, sorted: &[Duration]) -> Option<[Duration; 2]> {
-    if sorted.is_empty() {
+/// Half and nineteen in twenty of many measurements, if they are enough to be judged.
+fn tell(what: &str, measured: &mut [Duration]) -> Option<[Duration; 2]> {
+    if measured.is_empty() {
         return None;
     }
-    let [p50, p95, p99, worst] = [50, 95, 99, 100].map(|share| percentile(sorted, share));
-    let runs = sorted.len();
+    measured.sort();
+    let [p50, p95, p99, worst] = [50, 95, 99, 100].map(|share| percentile(measured, share));
+    let runs = measured.len();
     println!("{what}: p50 {p50:?}, p95 {p95:?}, p99 {p99:?}, worst {worst:?} ({runs})");
-    (runs >= ENOUGH).then_some([p50, p95])
+    if runs < ENOUGH {
+        println!("  too few to be judged");
+        return None;
+    }
+    Some([p50, p95])
+}
+
+/// Panics if a rule was put to the test in too small a share of many seeds: then it shows nothing.
+fn require_share(what: &str, judged: usize, seeds: usize, share: usize) {
+    println!("{what}: in {judged} of {seeds} seeds");
+    let enough = seeds < MANY || judged * 100 >= seeds * share;
+    assert!(enough, "{what}: only in {judged} of {seeds} seeds");
 }
 
 fn command(variable: &str, value: &str) -> String {
@@ -88,7 +111,8 @@ fn play_every_other(offset: u64) {
     assert!(seeds > 0, "BYWAY_SIM_SEEDS=0 plays nothing");
     let mut failed = Vec::new();
     let (mut met, mut troubles) = (0, 0);
-    let (mut direct, mut opened) = (Vec::new(), Vec::new());
+    let (mut direct, mut opened, mut narrow) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut played, mut opened_in, mut again_in, mut barred) = (0, 0, 0, 0);
     for seed in (first..first + seeds).filter(|seed| seed % 2 == offset) {
         let scenario = Scenario::generate(seed);
         let outcome = scenario.run(base());
@@ -96,6 +120,12 @@ fn play_every_other(offset: u64) {
         troubles += outcome.met.1;
         direct.extend(outcome.direct_after);
         opened.extend(&outcome.opened);
+        narrow.extend(&outcome.opened_narrow);
+        played += 1;
+        let measured = outcome.opened.len() + outcome.opened_narrow.len();
+        opened_in += usize::from(measured > 0);
+        again_in += usize::from(outcome.direct_after.is_some());
+        barred += usize::from(outcome.barred);
         if !outcome.failures.is_empty() {
             let replay = command("BYWAY_SIM_SEED", &seed.to_string());
             eprintln!("seed {seed}:\n{}{replay}", describe(&outcome));
@@ -106,17 +136,28 @@ fn play_every_other(offset: u64) {
         }
     }
     println!("{met} of {troubles} troubles met a transfer");
-    opened.sort();
-    direct.sort();
-    let opened = tell("direct after the tunnel was up, in round trips", &opened);
-    let direct = tell("direct again after the last trouble", &direct);
+    let judged = [
+        (
+            "direct after the tunnel was up, in round trips",
+            opened,
+            OPENED,
+        ),
+        ("the same on narrow networks", narrow, OPENED_NARROW),
+        ("direct again after the last trouble", direct, AGAIN),
+    ];
+    let judged = judged.map(|(what, mut all, bound)| (what, tell(what, &mut all), bound));
     assert!(failed.is_empty(), "of {seeds} failed: {failed:?}");
+    let (opening, again) = ("a new tunnel direct in time", "direct again");
+    require_share(opening, opened_in, played, SHARE_OPENED);
+    require_share(again, again_in, played, SHARE_AGAIN);
+    require_share("no direct path at all", barred, played, SHARE_BARRED);
     // Each run has a bound of its own; these are of all together.
-    if let Some([p50, p95]) = opened {
-        assert!(p50 <= OPENED.0 && p95 <= OPENED.1, "{p50:?}, {p95:?}");
-    }
-    if let Some([p50, p95]) = direct {
-        assert!(p50 <= AGAIN.0 && p95 <= AGAIN.1, "{p50:?}, {p95:?}");
+    for (what, measured, bound) in judged {
+        let judged = measured.is_some() || played < ALL_JUDGED;
+        assert!(judged, "{what}: not judged in {played} seeds");
+        if let Some([p50, p95]) = measured {
+            assert!(p50 <= bound.0 && p95 <= bound.1, "{what}: {p50:?}, {p95:?}");
+        }
     }
     // A trouble that nothing is under way to meet shows nothing.
     let enough = troubles < 20 || met * 10 >= troubles * 9;
@@ -143,6 +184,14 @@ fn one_scenario_that_is_asked_for_is_told_from_beginning_to_end() {
         let text = text.to_string_lossy();
         show(text.parse().unwrap_or_else(|error| panic!("{error}")));
     }
+}
+
+#[test]
+#[should_panic(expected = "direct again: only in 149 of 1000 seeds")]
+fn a_rule_that_hardly_any_of_many_seeds_puts_to_the_test_shows_nothing() {
+    require_share("direct again", 149, MANY - 1, SHARE_AGAIN);
+    require_share("direct again", 150, MANY, SHARE_AGAIN);
+    require_share("direct again", 149, MANY, SHARE_AGAIN);
 }
 
 #[test]

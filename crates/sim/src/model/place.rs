@@ -86,10 +86,6 @@ impl Place {
         self
     }
 
-    /// True if a relay can be reached from there, by UDP or TLS. No kind of network drops TLS on 443 of every family it has.
-    pub(super) fn reaches_relays(self) -> bool {
-        self.families.reaches_v4() || self.families.v6_works()
-    }
     /// True if a port of the gateway's leads in from everywhere. Behind a second NAT it leads in from between the two.
     fn is_let_in(self) -> bool {
         self.gives_port && self.families.has_v4() && self.access.routers() == 1

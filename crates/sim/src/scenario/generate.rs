@@ -14,7 +14,8 @@ use crate::shell::stun::Manner;
 
 /// In milliseconds: eight hours.
 const FARTHEST_JUMP: u64 = 8 * 3_600_000;
-/// In milliseconds. A transfer over TLS is still held up for longer after longer ones (`tests/faults/asleep.rs`).
+/// In milliseconds. What QUIC takes a sleep for still holds a transfer up for longer after longer ones (`play.rs`); eight hours
+/// are played in `tests/faults/asleep.rs`.
 const LONGEST_SLEEP: u64 = 600_000;
 
 impl Scenario {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
 use super::{Failure, Outcome, Rule};
-use crate::model::{Access, Direct, Place, direct, direct_within, expected_path, must_connect};
+use crate::model::{Access, Direct, Families, Place, direct, direct_within, expected_path};
 use crate::net::link::LinkConfig;
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
@@ -18,9 +18,14 @@ const SETTLE: Duration = Duration::from_secs(180);
 /// Seconds for which the right paths are watched to stay.
 const STAYS: u32 = 5;
 
-/// A new tunnel's first answer is there after this long at the latest, however the network is: the race for a link, its
-/// handshake, the tunnel's.
-const ANSWERED: Duration = Duration::from_secs(10);
+/// TLS is tried beside UDP after this long (design section 6, "Relay first").
+const TLS_BESIDE: Duration = Duration::from_millis(300);
+/// TCP tries the next address after this long (RFC 8305 section 5): IPv6 that leads nowhere is the first.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// What some ten flights take on a link of 1 MB/s and through a proxy at the border.
+const FLIGHTS: Duration = Duration::from_millis(50);
+/// A new tunnel's first answer is there after this long at the latest where packets come late or twice and none is lost.
+const ANSWERED_POOR: Duration = Duration::from_secs(10);
 /// The same where packets are lost: QUIC's first timer is a second and doubles, and a handshake has some ten packets.
 const ANSWERED_LOSSY: Duration = Duration::from_secs(20);
 /// What an access link may go on to lose while paths are judged. More would make it a question of chance which path is
@@ -39,18 +44,15 @@ const NARROW: u32 = 2;
 pub(super) struct Judge {
     failures: Vec<Failure>,
     opened: Vec<Duration>,
+    opened_narrow: Vec<Duration>,
     direct_after: Option<Duration>,
+    barred: bool,
 }
 
 impl Judge {
-    /// A tunnel came up in time, or need not have. `after`: when the first answer was there, if it came.
+    /// A tunnel came up in time. `after`: when the first answer was there, if it came.
     pub(super) fn comes_up(&mut self, setup: &Setup, after: Option<Duration>) {
-        if !must_connect(setup.client_place(), setup.agent_place()) {
-            return;
-        }
-        let links = [&setup.client_link, &setup.agent_link];
-        let lossy = links.iter().any(|link| link.loss > 0.0);
-        let within = if lossy { ANSWERED_LOSSY } else { ANSWERED };
+        let within = answered_within(setup);
         if after.is_none_or(|after| after > within) {
             let failure = format!("the first answer after {after:?}, not within {within:?}");
             self.fail(Rule::ComesUp, failure);
@@ -95,10 +97,10 @@ impl Judge {
             let failure = format!("at the end {got:?} instead of one of {accepted:?}");
             self.fail(Rule::Paths, failure);
         }
-        if accepted
+        self.barred = accepted
             .iter()
-            .all(|(client, _)| *client != Some(PathKind::Direct))
-        {
+            .all(|(client, _)| *client != Some(PathKind::Direct));
+        if self.barred {
             for host in [scene.client, scene.agent] {
                 let direct = scene.first_on(host, PathKind::Direct).is_some();
                 self.require(!direct, Rule::NoSuchPath, "a direct path that cannot exist");
@@ -112,17 +114,16 @@ impl Judge {
     /// datagrams do not pass, that takes [`NARROW`] round trips more.
     pub(super) fn opening(&mut self, setup: &Setup, scene: &mut Scene, quiet_until: Duration) {
         let links = [&setup.client_link, &setup.agent_link];
-        let clean = |link: &&LinkConfig| {
-            let chances = [link.loss, link.reorder, link.duplicate];
-            chances == [0.0; 3] && link.jitter.is_zero()
-        };
         let round_trip = links.map(|link| link.delay).iter().sum::<Duration>() * 2;
-        let narrow = |link: &&LinkConfig| link.mtu < LinkConfig::default().mtu;
-        let sizes = round_trip * if links.iter().any(narrow) { NARROW } else { 0 };
+        let narrow = links
+            .iter()
+            .any(|link| link.mtu < LinkConfig::default().mtu);
+        let sizes = round_trip * if narrow { NARROW } else { 0 };
         let places = (setup.client_place(), setup.agent_place());
-        let within = direct_within(places.0, places.1, round_trip + RELAY_ROUND_TRIP);
+        let relayed = round_trip + RELAY_ROUND_TRIP;
+        let within = direct_within(places.0, places.1, round_trip, relayed);
         let answers = |manner: &Manner| matches!(manner, Manner::Honest | Manner::Repeating);
-        let clean = links.iter().all(clean) && setup.stun.iter().all(answers);
+        let clean = links.into_iter().all(is_clean) && setup.stun.iter().all(answers);
         let Some(within) = within.filter(|_| setup.direct && clean) else {
             return;
         };
@@ -136,7 +137,12 @@ impl Judge {
                 && up + within < quiet_until
             {
                 let of = took.as_secs_f64() / round_trip.as_secs_f64();
-                self.opened.push(Duration::from_secs_f64(of));
+                let opened = if narrow {
+                    &mut self.opened_narrow
+                } else {
+                    &mut self.opened
+                };
+                opened.push(Duration::from_secs_f64(of));
             }
             if up + within < quiet_until && direct.is_none_or(|at| at > up + within) {
                 let failure =
@@ -223,11 +229,46 @@ impl Judge {
             events: trace.events(),
             met,
             opened: self.opened,
+            opened_narrow: self.opened_narrow,
             direct_after: self.direct_after,
+            barred: self.barred,
             failures: self.failures,
             story,
         }
     }
+}
+
+/// True if all packets arrive, once, in order and on time.
+fn is_clean(link: &LinkConfig) -> bool {
+    let chances = [link.loss, link.reorder, link.duplicate];
+    chances == [0.0; 3] && link.jitter.is_zero()
+}
+
+/// How long after it was dialled a tunnel's first answer is there at the latest: on clean networks the round trips that it takes
+/// (design section 6, "Relay first"), one to the relay over UDP or three over TLS, and two through it.
+fn answered_within(setup: &Setup) -> Duration {
+    let links = [&setup.client_link, &setup.agent_link];
+    if links.iter().any(|link| link.loss > 0.0) {
+        return ANSWERED_LOSSY;
+    }
+    if !links.into_iter().all(is_clean) {
+        return ANSWERED_POOR;
+    }
+    let relay = RELAY_ROUND_TRIP / 2;
+    let to_relay = setup.client_link.delay * 2 + relay;
+    let to_agent = to_relay + relay + setup.agent_link.delay * 2;
+    let over_tls = setup.client.is_tls_only() || setup.links == LinkMode::Tls;
+    let mut within = to_agent * 2 + FLIGHTS;
+    if over_tls {
+        within += to_relay * 3;
+        let beside = setup.links == LinkMode::Auto;
+        within += if beside { TLS_BESIDE } else { Duration::ZERO };
+        let broken = setup.client_ip == Families::BrokenV6;
+        within += if broken { NEXT_ADDRESS } else { Duration::ZERO };
+    } else {
+        within += to_relay;
+    }
+    within
 }
 
 /// What client and agent send on.

@@ -215,9 +215,13 @@ pub struct Outcome {
     /// Where nothing disturbs a new tunnel that surely has a direct path: how long after it was up each side first sent on
     /// it, in round trips of that path: a second stands for one.
     pub opened: Vec<Duration>,
+    /// The same where full-size datagrams do not pass.
+    pub opened_narrow: Vec<Duration>,
     /// Where there surely is a direct path: how long after the last trouble, or the tunnel's first answer, both sides were on
     /// it.
     pub direct_after: Option<Duration>,
+    /// There could be no direct path, and nobody was to be on one.
+    pub barred: bool,
     /// What did not hold.
     pub failures: Vec<Failure>,
     /// If something failed: the last lines of the trace, and what both nodes went through.

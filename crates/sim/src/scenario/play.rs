@@ -3,14 +3,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use byway_core::io::LinkMode;
+
 use super::judge::Judge;
 use super::trouble::concrete;
-use super::{Failure, Outcome, Rule, Scenario};
+use super::{Failure, Outcome, Rule, Scenario, Trouble};
 use crate::scene::Scene;
 use crate::shell::app::Task;
 
 /// After the last trouble, tasks have this long, and what their bytes take over a link that loses some.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// What the client slept over, and what it begins when it wakes up, takes this long, and what its bytes take over a link that
+/// loses some. Most take a second or two; a sleep too short to be noticed is a hole as any other.
+const SLEPT_OVER: Duration = Duration::from_secs(20);
 /// Longer than any machine sleeps here.
 const LONGEST_SLEEP: Duration = Duration::from_secs(9 * 3600);
 /// Moved each way when all troubles are over, in bytes.
@@ -29,7 +34,9 @@ impl Scenario {
                 events: 0,
                 met: (0, 0),
                 opened: Vec::new(),
+                opened_narrow: Vec::new(),
                 direct_after: None,
+                barred: false,
                 failures: vec![Failure {
                     rule: Rule::NoPanic,
                     detail: text.lines().next().unwrap_or_default().to_owned(),
@@ -49,11 +56,7 @@ impl Scenario {
             &self.setup,
             came.then_some(start.saturating_sub(scene.dialled_at())),
         );
-        let slept = self.troubles.iter().filter(|(.., what)| what.is_sleep());
-        // QUIC may take a sleep for a round trip (`tests/faults/asleep.rs`). Its average is an eighth of it then, the
-        // variation a quarter, and a lost tail is sent again after average and four variations, at first.
-        let slept = slept.map(|(_, lasts, _)| *lasts).max().unwrap_or_default();
-        let patience = PATIENCE + slept * 4 + self.lossy_pace();
+        let patience = PATIENCE + self.believed_sleep() * 4 + self.lossy_pace();
         for (at, lasts, trouble) in &self.troubles {
             for (when, fault) in concrete(&scene, &self.setup, *trouble, start + *at, *lasts) {
                 scene.world.at(when, fault);
@@ -73,7 +76,7 @@ impl Scenario {
         let over = start + ends.max().unwrap_or_default();
         scene.world.run_until(over, |_| false);
         judge.require(
-            scene.finish(patience),
+            scene.finish(self.ends_within().unwrap_or(patience)),
             Rule::Ends,
             "what was begun under the troubles did not",
         );
@@ -114,6 +117,35 @@ const PACKET: f64 = 1_100.0;
 const SLACK: u32 = 3;
 
 impl Scenario {
+    /// How long what was begun may take if the last trouble was a sleep of the client's; none if it was anything else. An agent's
+    /// is waited for by a client that knows of no waking up.
+    fn ends_within(&self) -> Option<Duration> {
+        let (.., last) = self.troubles.last()?;
+        let client = matches!(last, Trouble::ClientSleeps | Trouble::ClientSleepsCounted);
+        let known = client && self.believed_sleep().is_zero();
+        known.then(|| SLEPT_OVER + self.lossy_pace())
+    }
+
+    /// The longest sleep that QUIC may take for a round trip, so that what comes after it is known to take too long
+    /// (docs/testing.md, "What is known to fail"): the clock counts it, and TCP kept acknowledgements from before it, or the machines sleep twice. QUIC's
+    /// average is an eighth of it then, the variation a quarter, and a lost tail is sent again after average and four
+    /// variations, at first.
+    fn believed_sleep(&self) -> Duration {
+        let sleeps = self.troubles.iter().filter(|(.., what)| what.is_sleep());
+        // An estimate that has not forgotten one sleep yet is met by the next.
+        let again = sleeps.count() > 1;
+        let tls = self.setup.links == LinkMode::Tls;
+        let client = again || tls || self.setup.client.is_tls_only();
+        let agent = again || self.setup.agent.is_tls_only();
+        let believed = self.troubles.iter().filter(|(.., what)| match what {
+            Trouble::ClientSleepsCounted => client,
+            Trouble::AgentSleepsCounted => agent,
+            _ => false,
+        });
+        let longest = believed.map(|(_, lasts, _)| *lasts).max();
+        longest.unwrap_or_default()
+    }
+
     /// What all tasks together take at the pace that losses allow. Without losses, nothing.
     fn lossy_pace(&self) -> Duration {
         let bytes: u64 = self.tasks.iter().map(|(_, task)| task.bytes()).sum();
@@ -141,4 +173,40 @@ fn met(scene: &mut Scene, onsets: impl Iterator<Item = Duration>) -> (usize, usi
         met.1 += 1;
     }
     met
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(text: &str) -> Scenario {
+        let read = text.parse::<Scenario>();
+        read.unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn more_patience_for_a_sleep_is_had_with_a_clock_that_counts_over_tls_or_twice_alone() {
+        for (text, believed) in [
+            ("seed=1 ClientSleepsCounted@1+60", 0),
+            ("seed=1 client=UdpBlocked ClientSleepsCounted@1+60", 60),
+            ("seed=1 client=UdpBlocked AgentSleepsCounted@1+60", 0),
+            ("seed=1 agent=UdpBlocked AgentSleepsCounted@1+60", 60),
+            ("seed=1 client=UdpBlocked ClientSleeps@1+60", 0),
+            ("seed=1 ClientSleeps@1+30 ClientSleepsCounted@40+60", 60),
+            ("seed=1 ClientSleeps@1+30 ClientSleeps@40+60", 0),
+            (
+                "seed=1 client-link=rate:none links=Tls ClientSleepsCounted@1+60",
+                60,
+            ),
+        ] {
+            let scenario = scenario(text);
+            assert_eq!(scenario.believed_sleep().as_secs(), believed, "{text}");
+            let client = text.contains("Client");
+            let strict = client && believed == 0;
+            assert_eq!(scenario.ends_within().is_some(), strict, "{text}");
+        }
+        let rest = |text| scenario(text).ends_within();
+        assert_eq!(rest("seed=1 ClientSleeps@1+600"), Some(SLEPT_OVER));
+        assert_eq!(rest("seed=1 ClientSleeps@1+60 Offline@90+1"), None);
+    }
 }
