@@ -18,7 +18,8 @@
 //! A machine that slept is a special case: what was in flight then is lost, and quinn takes an acknowledgement that was
 //! held up by the sleep for a round trip as long. [`FlowMonitor::renew_if_stale`] takes the path in use for a new one, so
 //! that the next datagram leaves at once; samples that no network can have caused do not count here; and while quinn's
-//! own average contains one, it is not let pace by it, and the inner controllers get the last one that held none.
+//! own average contains one, it is not let pace by it, what leaves is bounded otherwise (`slept.rs`), and the inner controllers
+//! get the last one that held none.
 //!
 //! The same callbacks yield the evidence that failover rests on (design section 6): [`FlowMonitor::sample`] tells how
 //! much is in flight, since when an acknowledgement has been due, and the round-trip time of *this* path, all of
@@ -65,9 +66,12 @@
 mod controller;
 mod loss;
 mod monitor;
+mod mtu;
 mod rtt;
+mod slept;
 mod tolerant;
 mod unanswered;
 
 pub use controller::{Congestion, KEEP_FOR, KEPT_PATHS, PathAware, PathAwareFactory};
 pub use monitor::FlowMonitor;
+pub use mtu::LargestMtu;

@@ -1,11 +1,13 @@
 //! What the shell and the congestion controller of one tunnel share.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use byway_core::io::{FlowSample, Way};
 use byway_core::recent::UNDER_WAY;
+
+use crate::mtu::{LargestMtu, OwnMtu};
 
 /// Shared between one tunnel's [`crate::PathAware`] controller, which writes what it sees, and the shell, which
 /// announces switches and reads samples.
@@ -29,7 +31,9 @@ pub struct FlowMonitor {
     last_ack: AtomicU64,
     srtt: AtomicU64,
     rttvar: AtomicU64,
-    mtu: Arc<AtomicU16>,
+    mtu: OwnMtu,
+    /// How often an answer was wanted.
+    probes: AtomicU32,
 }
 
 /// The latest switch.
@@ -68,20 +72,24 @@ impl FlowMonitor {
             last_ack: AtomicU64::new(0),
             srtt: AtomicU64::new(0),
             rttvar: AtomicU64::new(0),
-            mtu: Arc::default(),
+            mtu: OwnMtu::new(Arc::default()),
+            probes: AtomicU32::new(0),
         }
     }
 
-    /// Has what QUIC takes for its MTU kept there, for tunnels that share a socket's route: the largest of all of them.
+    /// Has what QUIC takes for its MTU counted there, beside that of other tunnels, for as long as this monitor lives.
     #[must_use]
-    pub fn keeping_mtu_in(self, mtu: Arc<AtomicU16>) -> Self {
-        Self { mtu, ..self }
+    pub fn keeping_mtu_in(self, all: Arc<LargestMtu>) -> Self {
+        Self {
+            mtu: OwnMtu::new(all),
+            ..self
+        }
     }
 
-    /// The largest MTU that QUIC's search has found so far, in bytes of UDP payload; zero before it found any. A larger datagram
-    /// is a probe of that search.
+    /// What QUIC takes for this tunnel's MTU, in bytes of UDP payload: what its search has found, or found again after a black
+    /// hole; zero before it found any. A larger datagram of this tunnel is a probe of that search.
     pub fn mtu(&self) -> u16 {
-        self.mtu.load(Ordering::Relaxed)
+        self.mtu.get()
     }
 
     /// Data goes along `way` from `now` on. Call it with the primary of every new route, before the first datagram
@@ -98,8 +106,9 @@ impl FlowMonitor {
 
     /// If what is in flight has waited for longer than any network holds it, because a machine slept: the path in use is
     /// taken for a new one, so that what is sent now is not held up by what was lost then. Call it before the datagram
-    /// that is to draw an answer.
+    /// that is to draw an answer: while QUIC's own timer holds a sleep, that datagram is held up by no window.
     pub fn renew_if_stale(&self, now: Instant) {
+        self.probes.fetch_add(1, Ordering::Relaxed);
         let stale = |since: Instant| now.saturating_duration_since(since) > UNDER_WAY;
         if self.sample(now).waiting_since.is_some_and(stale) {
             let mut switched = self.lock();
@@ -131,6 +140,10 @@ impl FlowMonitor {
         sample
     }
 
+    pub(crate) fn probes(&self) -> u32 {
+        self.probes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -158,10 +171,8 @@ impl FlowMonitor {
         self.lost.store(totals.lost, Ordering::Relaxed);
     }
 
-    /// Never lowers it: a smaller one is another tunnel's, or was found again after a black hole, and is no reason to take data of the
-    /// others for a probe.
     pub(crate) fn put_mtu(&self, mtu: u16) {
-        self.mtu.fetch_max(mtu, Ordering::Relaxed);
+        self.mtu.put(mtu);
     }
 
     pub(crate) fn put_seen(&self, epoch: u32) {

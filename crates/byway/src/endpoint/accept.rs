@@ -56,7 +56,7 @@ impl Acceptor {
                 continue;
             };
             let monitor = peer.new_monitor(Instant::now());
-            let config = self.quic.accept(&monitor);
+            let config = self.quic.accept(&peer, &monitor);
             let connecting = match incoming.accept_with(config) {
                 Ok(connecting) => connecting,
                 Err(error) => {

@@ -90,7 +90,7 @@ async fn open(
     let connecting = inner
         .quinn
         .connect_with(
-            inner.quic.connect(&monitor),
+            inner.quic.connect(&peer, &monitor),
             Virtual::Peer(peer.id).to_addr(),
             &ticket.node.server_name(),
         )

@@ -13,6 +13,7 @@ use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, V
 use quinn_proto::HashedConnectionIdGenerator;
 use sha2::Sha256;
 
+use crate::driver::Peer;
 use crate::tls;
 
 /// Longer than a night in a bag, and a day; what the path does meanwhile is reported by the
@@ -74,23 +75,24 @@ impl Quic {
         self.server.clone()
     }
 
-    /// For one tunnel: `monitor` tells its congestion controller of the peer's paths.
-    pub(super) fn connect(&self, monitor: &Arc<FlowMonitor>) -> quinn::ClientConfig {
+    /// For one tunnel to `peer`: `monitor` tells its congestion controller of the peer's paths.
+    pub(super) fn connect(&self, peer: &Peer, monitor: &Arc<FlowMonitor>) -> quinn::ClientConfig {
         let mut config = quinn::ClientConfig::new(Arc::clone(&self.client) as _);
-        config.transport_config(Arc::new(self.transport(monitor)));
+        config.transport_config(Arc::new(self.transport(peer, monitor)));
         config
     }
 
     /// As [`Quic::connect`], for a tunnel that comes in.
-    pub(super) fn accept(&self, monitor: &Arc<FlowMonitor>) -> Arc<ServerConfig> {
+    pub(super) fn accept(&self, peer: &Peer, monitor: &Arc<FlowMonitor>) -> Arc<ServerConfig> {
         let mut config = self.server.clone();
-        config.transport_config(Arc::new(self.transport(monitor)));
+        config.transport_config(Arc::new(self.transport(peer, monitor)));
         Arc::new(config)
     }
 
-    fn transport(&self, monitor: &Arc<FlowMonitor>) -> TransportConfig {
+    fn transport(&self, peer: &Peer, monitor: &Arc<FlowMonitor>) -> TransportConfig {
+        let bound = peer.route.search_bound().unwrap_or(self.max_datagram);
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(self.max_datagram);
+        mtu.upper_bound(bound.min(self.max_datagram));
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(IDLE.try_into().ok())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
+use byway_congestion::LargestMtu;
 use byway_core::io::{PathKind, PeerId, Route, SocketId, Way};
 use byway_wire::ChannelId;
 use byway_wire::relay::data::HEADER_LEN;
@@ -84,8 +85,8 @@ pub(crate) struct PeerRoute {
     pub(crate) counters: Arc<RouteCounters>,
     /// The node's evidence timer sleeps: the next send wakes it ([`byway_core::io::Event::WatchFlow`]).
     pub(super) flow_wanted: AtomicBool,
-    /// What QUIC has taken for its MTU so far, written by congestion control ([`byway_congestion::FlowMonitor::mtu`]).
-    pub(crate) mtu: Arc<AtomicU16>,
+    /// What QUIC takes for the MTU of the peer's tunnels, written by congestion control.
+    pub(crate) mtu: Arc<LargestMtu>,
     pub(super) fragment_id: AtomicU16,
 }
 
@@ -133,6 +134,16 @@ impl PeerRoute {
         });
         self.snapshot.store(Arc::clone(&new));
         new
+    }
+
+    /// How far one more tunnel may search for its MTU, in bytes of UDP payload, if another has gone beyond what the route carries now.
+    /// It is not seen here whose datagram is sent: probes of a size between the two would be taken for the other's data, go in
+    /// two parts, and arrive, and so would everything after them have to.
+    pub(crate) fn search_bound(&self) -> Option<u16> {
+        let snapshot = self.snapshot.load();
+        snapshot.primary.as_ref()?;
+        let carries = u16::try_from(snapshot.max_datagram).ok()?;
+        (self.mtu.get() > carries).then_some(carries)
     }
 
     /// Asks for word of the next send.

@@ -108,8 +108,7 @@ impl Socket {
         let datagram = batch.segment.unwrap_or(batch.contents.len());
         // A single datagram above QUIC's MTU is a probe of its search for a larger one: not sending it is its answer. Cut in two it
         // would arrive, and so would everything after it have to be.
-        let probes =
-            batch.segment.is_none() && datagram > usize::from(route.mtu.load(Ordering::Relaxed));
+        let probes = batch.segment.is_none() && datagram > usize::from(route.mtu.get());
         if probes && datagram > snapshot.max_datagram {
             self.counters.probe_too_large.add();
             return Ok(());

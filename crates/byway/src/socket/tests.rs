@@ -8,6 +8,7 @@ use byway_congestion::{FlowMonitor, PathAwareFactory};
 use byway_core::io::{Carrier, Health, LinkId, PeerId, Route, SocketId, Way};
 use byway_wire::relay::data;
 use byway_wire::{ChannelId, SecretKey};
+use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::sync::mpsc;
 
@@ -29,6 +30,17 @@ struct Side {
 
 fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes(&[n; 32])
+}
+
+impl Side {
+    /// The controller of one more tunnel, whose search has come so far.
+    fn tunnel_with_mtu(&self, mtu: u16) -> Box<dyn Controller> {
+        let monitor = FlowMonitor::new(Instant::now()).keeping_mtu_in(Arc::clone(&self.route.mtu));
+        let factory = Arc::new(PathAwareFactory::new(Arc::new(monitor)));
+        let mut controller = factory.build(Instant::now(), 1_200);
+        controller.on_mtu_update(mtu);
+        controller
+    }
 }
 
 /// As a tunnel's: the route learns from congestion control what QUIC takes for its MTU.
@@ -326,13 +338,15 @@ async fn a_probe_that_was_promised_more_is_not_cut_in_two_when_it_comes_again() 
     assert_eq!(probe(1_322), (0, 0));
     client.go_direct(server.addr, 1_232);
     assert_eq!(probe(1_322), (1, 0));
-    // QUIC has found it to pass elsewhere: data.
-    client
-        .route
-        .mtu
-        .store(1_322, std::sync::atomic::Ordering::Relaxed);
+    // A tunnel has found it to pass elsewhere: data.
+    let one = client.tunnel_with_mtu(1_322);
     assert_eq!(probe(1_322), (1, 1));
     assert_eq!(probe(1_323), (2, 1));
+    // One more is not to search as far, or its probes would be taken for the other's data.
+    assert_eq!(client.route.search_bound(), Some(1_232));
+    drop(one);
+    assert_eq!(client.route.search_bound(), None);
+    assert_eq!(probe(1_322), (3, 1), "no tunnel has this for its MTU");
 }
 
 #[tokio::test]

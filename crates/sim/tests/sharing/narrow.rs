@@ -52,6 +52,10 @@ pub(crate) struct Tunnel {
     /// A transfer that never ends.
     bulk: Option<StreamId>,
     keys: Option<Keys>,
+    /// The client's.
+    monitor: Arc<FlowMonitor>,
+    /// What came for the client while its machine sleeps.
+    asleep: Option<Vec<Bytes>>,
     /// Of the transfer, by the server, in bytes.
     pub(crate) received: u64,
     /// Datagrams that the client sent, and of these, those that found the queue full.
@@ -73,14 +77,19 @@ fn address(of: usize, server: bool) -> SocketAddr {
     SocketAddr::from(([10, 0, of as u8, host], 4433))
 }
 
-fn transport(base: Instant, congestion: Congestion) -> TransportConfig {
+fn transport(monitor: &Arc<FlowMonitor>, congestion: Congestion) -> TransportConfig {
+    let factory = PathAwareFactory::choosing(Arc::clone(monitor), congestion);
+    tunnel_transport(Arc::new(factory))
+}
+
+fn monitor(base: Instant) -> Arc<FlowMonitor> {
     let monitor = Arc::new(FlowMonitor::new(base));
     let way = Way::Direct {
         socket: SocketId(0),
         remote: address(0, true),
     };
     monitor.switch(base, &way);
-    tunnel_transport(Arc::new(PathAwareFactory::choosing(monitor, congestion)))
+    monitor
 }
 
 impl Narrow {
@@ -129,12 +138,13 @@ impl Narrow {
             credentials,
             alpn: vec![ALPN],
         });
-        let accepts = server_config(theirs, transport(self.base, congestion), false);
+        let accepts = server_config(theirs, transport(&monitor(self.base), congestion), false);
+        let monitor = monitor(self.base);
         server.listen(accepts.clone());
         let conn = client.connect(
             self.base + self.now,
             ours,
-            Arc::new(transport(self.base, congestion)),
+            Arc::new(transport(&monitor, congestion)),
             address(n, true),
             &id.server_name(),
         );
@@ -149,6 +159,8 @@ impl Narrow {
             accepted: None,
             bulk: None,
             keys: None,
+            monitor,
+            asleep: None,
             received: 0,
             sent: 0,
             overflowed: 0,
@@ -185,6 +197,27 @@ impl Narrow {
             typed: Vec::new(),
             waits: Vec::new(),
         });
+    }
+
+    /// The machine of this client falls asleep. What comes for it is kept, as by a TLS link and by a socket's buffer.
+    pub(crate) fn sleep(&mut self, n: usize) {
+        self.tunnels[n].asleep = Some(Vec::new());
+    }
+
+    /// It wakes up. Either it is known at once how long it slept, or what was kept is read before that is known.
+    pub(crate) fn wake(&mut self, n: usize, known: bool) {
+        let now = self.base + self.now;
+        let tunnel = &mut self.tunnels[n];
+        if known {
+            tunnel.monitor.renew_if_stale(now);
+        }
+        let kept = tunnel.asleep.take();
+        for data in kept.unwrap_or_default() {
+            let client = &mut self.tunnels[n].client;
+            client.handle(now, address(n, true), &data, |_| None);
+            self.drive(n, false);
+        }
+        self.tunnels[n].monitor.renew_if_stale(now);
     }
 
     /// How long what was typed since the last question took, in order of size.
@@ -227,8 +260,11 @@ impl Narrow {
             }
             let arrival = self.wire.keys().next().map(|(at, _)| *at);
             let wakes = self.tunnels.iter_mut().flat_map(|t| {
-                let timers = [t.client.poll_timeout(), t.server.poll_timeout()];
+                let awake = t.asleep.is_none();
+                let client = t.client.poll_timeout().filter(|_| awake);
+                let timers = [client, t.server.poll_timeout()];
                 let key = t.keys.as_ref().map(|keys| keys.next);
+                let key = key.filter(|_| awake);
                 let timers = timers.map(|at| at.map(|at| at.saturating_duration_since(self.base)));
                 timers.into_iter().chain([key]).flatten()
             });
@@ -238,9 +274,11 @@ impl Narrow {
             self.now = self.now.max(next);
             let now = self.base + self.now;
             for tunnel in &mut self.tunnels {
-                tunnel.client.handle_timeout(now);
                 tunnel.server.handle_timeout(now);
-                tunnel.type_at(self.now);
+                if tunnel.asleep.is_none() {
+                    tunnel.client.handle_timeout(now);
+                    tunnel.type_at(self.now);
+                }
             }
             while let Some(entry) = self.wire.first_entry() {
                 if entry.key().0 > self.now {
@@ -248,10 +286,13 @@ impl Narrow {
                 }
                 let (n, to_server, data) = entry.remove();
                 let tunnel = &mut self.tunnels[n];
-                let host = if to_server {
-                    &mut tunnel.server
-                } else {
-                    &mut tunnel.client
+                let host = match &mut tunnel.asleep {
+                    _ if to_server => &mut tunnel.server,
+                    None => &mut tunnel.client,
+                    Some(kept) => {
+                        kept.push(data);
+                        continue;
+                    }
                 };
                 let accepts = &tunnel.accepts;
                 host.handle(now, address(n, !to_server), &data, |_| {
@@ -265,6 +306,9 @@ impl Narrow {
     fn drive(&mut self, n: usize, server: bool) {
         let tunnel = &mut self.tunnels[n];
         let now = self.base + self.now;
+        if !server && tunnel.asleep.is_some() {
+            return;
+        }
         loop {
             let host = if server {
                 &mut tunnel.server
