@@ -23,6 +23,8 @@
 
 use std::time::{Duration, Instant};
 
+use byway_core::recent::UNDER_WAY;
+
 /// The loss beyond what the path is known to lose that is no reason to send less (draft-ietf-ccwg-bbr, `BBR.LossThresh`).
 const TOLERATED: f64 = 0.02;
 /// A loss beyond this has no excuse, and none is learnt: a network that loses as much of its own is hardly one, and
@@ -40,7 +42,7 @@ const ROUNDS: usize = 8;
 const RISE_SHARE: u32 = 16;
 const RISE_LEAST: Duration = Duration::from_millis(4);
 const RISE_MOST: Duration = Duration::from_millis(16);
-/// As there: so many samples make a round's least round trip worth something.
+/// As there: so many samples make a round's least round trip worth something. Rounds with fewer are taken together.
 const RISE_SAMPLES: u32 = 8;
 /// How long what was seen of a path counts, its least round-trip time and an overflow that did not show: routes change, and
 /// a queue that never empties hides both.
@@ -79,7 +81,9 @@ pub(crate) enum Outcome {
 pub(crate) struct Judge {
     base: Base,
     round: Round,
-    /// Of the last whole round.
+    /// Of the round, or of a few of them while windows are small.
+    late: Late,
+    /// The least round-trip time of the last that had samples enough.
     least: Option<Duration>,
     /// Of the last rounds, in no order: the oldest is at `next`.
     tallies: [Tally; ROUNDS],
@@ -97,9 +101,14 @@ pub(crate) struct Judge {
 struct Round {
     /// An acknowledgement of something sent since ends it.
     began: Option<Instant>,
+    tally: Tally,
+}
+
+/// The least round-trip time of some packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
     least: Option<Duration>,
     samples: u32,
-    tally: Tally,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,12 +140,15 @@ impl Judge {
     /// A packet was acknowledged. Says how the trial ended, if this ends it.
     pub(crate) fn on_ack(&mut self, now: Instant, sent: Instant) -> Option<Outcome> {
         let rtt = now.saturating_duration_since(sent);
-        self.base.put(now, rtt);
         if self.round.began.is_none_or(|began| sent >= began) {
             self.end_round(now);
         }
-        self.round.least = Some(self.round.least.map_or(rtt, |least| least.min(rtt)));
-        self.round.samples = self.round.samples.saturating_add(1);
+        if rtt <= UNDER_WAY {
+            // Else a machine slept, which is no queue.
+            self.base.put(now, rtt);
+            self.late.least = Some(self.late.least.map_or(rtt, |least| least.min(rtt)));
+            self.late.samples = self.late.samples.saturating_add(1);
+        }
         self.round.tally.acked = self.round.tally.acked.saturating_add(1);
         let trial = self.trial.as_mut().filter(|trial| sent > trial.began)?;
         trial.tally.acked = trial.tally.acked.saturating_add(1);
@@ -206,8 +218,8 @@ impl Judge {
     }
 
     fn end_round(&mut self, now: Instant) {
-        if self.round.samples > 0 {
-            self.least = self.round.least;
+        if self.late.is_enough() {
+            self.least = std::mem::take(&mut self.late).least;
         }
         self.tallies[self.next] = self.round.tally;
         self.next = (self.next + 1) % ROUNDS;
@@ -261,12 +273,21 @@ impl Judge {
 
     /// True if the least round trip of late is so much above the path's that a queue stands.
     fn queue_shows(&self) -> bool {
-        let enough = self.round.samples >= RISE_SAMPLES;
-        let least = if enough { self.round.least } else { self.least };
+        let least = if self.late.is_enough() {
+            self.late.least
+        } else {
+            self.least
+        };
         let (Some(base), Some(least)) = (self.base.get(), least) else {
             return false;
         };
         least >= base + (base / RISE_SHARE).clamp(RISE_LEAST, RISE_MOST)
+    }
+}
+
+impl Late {
+    fn is_enough(self) -> bool {
+        self.samples >= RISE_SAMPLES
     }
 }
 

@@ -80,6 +80,45 @@ fn one_late_packet_is_no_queue() {
     assert_eq!(verdict, Verdict::Chance);
 }
 
+/// Windows of four packets, as on lines that lose much.
+#[test]
+fn one_late_round_of_a_small_window_is_no_queue_and_several_are() {
+    let mut sender = Sender::new();
+    sender.rounds(20, 4, ROUND_TRIP, 0);
+    let start = sender.now;
+    let mut ack = |now: u32, sent: u32| sender.judge.on_ack(start + now * MS, start + sent * MS);
+    ack(20, 0);
+    for n in 0..4 {
+        ack(45 + n, 20 + n);
+    }
+    // This one ends that round.
+    ack(65, 45);
+    sender.now = start + 66 * MS;
+    let lost = |sender: &Sender| {
+        let mut judge = sender.judge.clone();
+        judge.on_lost(sender.now, sender.now - ROUND_TRIP, 1)
+    };
+    assert_eq!(lost(&sender), Verdict::Chance);
+    sender.rounds(8, 4, ROUND_TRIP + 5 * MS, 0);
+    assert_eq!(lost(&sender), Verdict::Congestion);
+}
+
+#[test]
+fn what_a_machine_slept_over_is_no_queue() {
+    let mut sender = Sender::new();
+    sender.rounds(20, 50, ROUND_TRIP, 0);
+    let slept_over = sender.now - ROUND_TRIP;
+    let woke = sender.now + 3_600_000 * MS;
+    for n in 0..20 {
+        // A TLS link kept them.
+        sender.judge.on_ack(woke, slept_over + n * MS / 100);
+    }
+    let now = woke + ROUND_TRIP;
+    sender.judge.on_ack(now, woke);
+    let verdict = sender.judge.on_lost(now, woke, 1);
+    assert_eq!(verdict, Verdict::Chance);
+}
+
 #[test]
 fn overload_that_ends_with_sending_less_was_congestion() {
     let mut sender = Sender::new();
