@@ -11,6 +11,9 @@ use quinn_proto::congestion::{
 
 use crate::loss::{Judge, Outcome, Verdict};
 
+/// Over how many packets their mean size is taken: losses come in bursts, which are compared with what was sent about then.
+const SIZES: f64 = 8.0;
+
 /// Builds [`Tolerant`] controllers.
 #[derive(Debug, Default)]
 pub(crate) struct TolerantFactory {
@@ -24,6 +27,7 @@ impl ControllerFactory for TolerantFactory {
             judge: Judge::default(),
             aside: None,
             mtu: current_mtu,
+            size: f64::from(current_mtu),
         })
     }
 }
@@ -36,6 +40,22 @@ struct Tolerant {
     /// As it was before the back-off that is on trial.
     aside: Option<Cubic>,
     mtu: u16,
+    /// The mean size of the packets acknowledged of late, in bytes.
+    size: f64,
+}
+
+impl Tolerant {
+    fn came_through(&mut self, bytes: u64) {
+        self.size += (bytes as f64 - self.size) / SIZES;
+    }
+
+    /// How many packets so many lost bytes were, which quinn does not say: they were as large as those that came through. An
+    /// acknowledgement is one packet, of whatever size.
+    fn packets(&self, lost: u64) -> u32 {
+        let packets = lost as f64 / self.size.max(1.0);
+        // A float is cut to what the integer can be.
+        packets.round().max(1.0) as u32
+    }
 }
 
 impl Controller for Tolerant {
@@ -47,6 +67,7 @@ impl Controller for Tolerant {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.came_through(bytes);
         if let Some(outcome) = self.judge.on_ack(now, sent) {
             let aside = self.aside.take();
             if let (Outcome::Useless, Some(before)) = (outcome, aside) {
@@ -72,11 +93,8 @@ impl Controller for Tolerant {
             self.judge.react(now);
             self.aside = None;
         } else {
-            let packets = lost_bytes.div_ceil(u64::from(self.mtu));
-            match self
-                .judge
-                .on_lost(now, sent, u32::try_from(packets).unwrap_or(u32::MAX))
-            {
+            let packets = self.packets(lost_bytes);
+            match self.judge.on_lost(now, sent, packets) {
                 Verdict::Chance => return,
                 Verdict::Congestion => self.aside = None,
                 Verdict::Trial => self.aside = Some(self.cubic.clone()),
@@ -109,5 +127,27 @@ impl Controller for Tolerant {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_packets_are_as_large_as_those_that_came_through() {
+        let built = Arc::new(TolerantFactory::default()).build(Instant::now(), 1_444);
+        let mut tolerant = *built.into_any().downcast::<Tolerant>().unwrap();
+        assert_eq!(tolerant.packets(1_444), 1);
+        assert_eq!(tolerant.packets(14_440), 10);
+        assert_eq!(tolerant.packets(1), 1, "something was lost");
+        for _ in 0..100 {
+            tolerant.came_through(144);
+        }
+        assert_eq!(tolerant.packets(1_440), 10);
+        for _ in 0..100 {
+            tolerant.came_through(1_444);
+        }
+        assert_eq!(tolerant.packets(2_888), 2);
     }
 }
