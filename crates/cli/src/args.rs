@@ -65,8 +65,8 @@ pub(crate) struct Tunnel {
     /// Do not try many ports where a NAT gives every destination another one; such pairs stay on the relay.
     #[arg(long)]
     pub(crate) no_spray: bool,
-    /// What makes this side send less: any loss (cubic), loss that comes of sending too much (tolerant: much faster where packets
-    /// are lost all the time), or what the path seems to deliver (bbr: experimental, and takes nearly everything from others
+    /// What makes this side send less: any loss (cubic), loss that comes of sending too much (tolerant: mostly much faster where packets
+    /// are lost all the time, but a transfer slept over for hours may go on late), or what the path seems to deliver (bbr: experimental, and takes nearly everything from others
     /// where queues are short).
     #[arg(long, value_enum, default_value = "cubic")]
     pub(crate) congestion: CongestionName,
