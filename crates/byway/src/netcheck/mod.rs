@@ -8,11 +8,12 @@ mod nat64;
 mod quic;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use byway_core::discovery::{Reach, RelayRow};
 use byway_wire::RelayUrl;
+use byway_wire::relay::Pin;
 
 use crate::proxy::Proxies;
 use crate::socket::Nat64;
@@ -64,12 +65,32 @@ pub(crate) async fn relay(url: RelayUrl, proxies: &Proxies, nat64: &Nat64) -> Re
     };
     let over_tls = tls::look(&url, &addrs, proxy, nat64);
     let (over_udp, over_tls) = tokio::join!(over_udp, over_tls);
-    let keys = over_udp.key.zip(over_tls.key);
-    look.row.tls_intercepted = keys.map(|(udp, tls)| udp != tls);
+    let inside = |(ip, key)| {
+        let addr = SocketAddr::new(ip, 0);
+        (nat64.inside(addr).unwrap_or(addr).ip(), key)
+    };
+    let keys: Vec<(IpAddr, Pin)> = over_udp.keys.into_iter().map(inside).collect();
+    // Behind a proxy nobody sees whom it chose. With one address it had no choice.
+    let only = addrs.first().map(SocketAddr::ip);
+    let only = only.filter(|only| addrs.iter().all(|addr| addr.ip() == *only));
+    let to = over_tls.to.or(only);
+    look.row.tls_intercepted = over_tls.key.and_then(|key| intercepted(&keys, to, key));
     (look.row.udp, look.row.udp_ms) = (over_udp.reach, over_udp.ms);
     (look.row.tls, look.row.tls_ms) = (over_tls.reach, over_tls.ms);
     look.portal = over_tls.portal;
     look
+}
+
+/// True if TLS showed another key than QUIC at the same address. Under one name several relays may stand, each with a key of its
+/// own, so another key elsewhere says nothing. The same key says that it is the relay's, wherever it was shown.
+fn intercepted(by_quic: &[(IpAddr, Pin)], to: Option<IpAddr>, by_tls: Pin) -> Option<bool> {
+    if by_quic.iter().any(|(_, key)| *key == by_tls) {
+        return Some(false);
+    }
+    by_quic
+        .iter()
+        .any(|(ip, _)| Some(*ip) == to)
+        .then_some(true)
 }
 
 fn millis(took: Duration) -> f64 {

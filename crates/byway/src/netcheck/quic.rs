@@ -1,6 +1,6 @@
 //! Does QUIC lead to a relay, and how long does a round trip take? A handshake and no more, from a socket of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +12,26 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::{MAX_ADDRS, millis, unspecified};
 use crate::tls;
 
-/// The round trip to it, and its key.
-type Met = (Duration, Option<Pin>);
+/// The round trip to it, and its key with the address that showed it.
+type Met = (Duration, Option<(IpAddr, Pin)>);
 
 /// Two repetitions of the first flight.
 const DEADLINE: Duration = Duration::from_millis(3_200);
+/// After the first that succeeds, for the keys at the relay's other addresses: TLS may lead to any of them. Few relays are farther
+/// by one family than by the other by as much.
+const OTHERS: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct QuicLook {
     pub(super) reach: Reach,
     pub(super) ms: Option<f64>,
-    /// By which the relay is known here, where QUIC leads to it.
-    pub(super) key: Option<Pin>,
+    /// By which the relay is known here, with the addresses where QUIC leads to it.
+    pub(super) keys: Vec<(IpAddr, Pin)>,
 }
 
 impl From<Reach> for QuicLook {
@@ -35,7 +39,7 @@ impl From<Reach> for QuicLook {
         Self {
             reach,
             ms: None,
-            key: None,
+            keys: Vec::new(),
         }
     }
 }
@@ -49,28 +53,37 @@ pub(super) async fn look(url: &RelayUrl, addrs: &[SocketAddr]) -> QuicLook {
         .into_iter()
         .map(|addr| connect(config.clone(), addr, url.host().to_owned()))
         .collect();
-    tokio::time::timeout(DEADLINE, first(attempts))
-        .await
-        .unwrap_or_else(|_| Reach::Silent.into())
+    first(attempts).await
 }
 
-/// The first that succeeds; otherwise what was heard, if anything was.
+/// The first that succeeds, and whom the others soon meet; otherwise what was heard, if everybody answered.
 async fn first(mut attempts: JoinSet<Result<Met, Option<String>>>) -> QuicLook {
     let mut heard = None;
-    while let Some(joined) = attempts.join_next().await {
+    let mut until = Instant::now() + DEADLINE;
+    let mut met: Option<QuicLook> = None;
+    loop {
+        let joined = match timeout_at(until, attempts.join_next()).await {
+            Ok(Some(joined)) => joined,
+            Ok(None) => break,
+            Err(_) => return met.unwrap_or_else(|| Reach::Silent.into()),
+        };
         match joined {
             Ok(Ok((rtt, key))) => {
-                return QuicLook {
+                if met.is_none() {
+                    until = until.min(Instant::now() + OTHERS);
+                }
+                let met = met.get_or_insert_with(|| QuicLook {
                     reach: Reach::Works,
                     ms: Some(millis(rtt)),
-                    key,
-                };
+                    keys: Vec::new(),
+                });
+                met.keys.extend(key);
             }
             Ok(Err(error)) => heard = heard.or(error),
             Err(_) => {}
         }
     }
-    heard.map_or(Reach::Silent, Reach::Failed).into()
+    met.unwrap_or_else(|| heard.map_or(Reach::Silent, Reach::Failed).into())
 }
 
 /// Its addresses, and for a relay on 443 the other port it listens on: there are networks that block UDP on 443 alone.
@@ -99,7 +112,8 @@ async fn connect(
         ConnectionError::TimedOut => None,
         other => Some(printable(&other.to_string())),
     })?;
-    let met = (connection.rtt(), shown(&connection));
+    let key = shown(&connection).map(|key| (addr.ip(), key));
+    let met = (connection.rtt(), key);
     connection.close(VarInt::from_u32(0), b"");
     // The word of the end leaves with the endpoint's last poll; the relay does not need it.
     let _ = tokio::time::timeout(Duration::from_millis(50), endpoint.wait_idle()).await;

@@ -17,7 +17,7 @@ fn no_proxy() -> Proxies {
     Proxies::from_process(&crate::proxy::Proxy::None)
 }
 
-fn url_of(listener: &TcpListener, pin: Option<byway_wire::relay::Pin>) -> RelayUrl {
+fn url_of(listener: &TcpListener, pin: Option<Pin>) -> RelayUrl {
     let port = listener.local_addr().unwrap().port();
     RelayUrl::new("127.0.0.1", port, pin).unwrap()
 }
@@ -25,7 +25,7 @@ fn url_of(listener: &TcpListener, pin: Option<byway_wire::relay::Pin>) -> RelayU
 /// Answers everyone with this, under a certificate of its own if `tls`.
 async fn stand_in(answer: &'static str, tls: bool) -> RelayUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = url_of(&listener, Some(byway_wire::relay::Pin([7; 32])));
+    let url = url_of(&listener, Some(Pin([7; 32])));
     let certified = rcgen::generate_simple_self_signed(vec!["portal.test".to_owned()]).unwrap();
     let key = certified.signing_key.serialize_der().try_into().unwrap();
     let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
@@ -72,14 +72,40 @@ async fn a_relay_is_reached_by_both_carriers_and_is_no_portal() {
     assert_eq!(relay.stats().load.links, 0);
 }
 
+#[test]
+fn another_key_is_an_interception_only_at_the_same_address() {
+    let ip = |last| IpAddr::from([192, 0, 2, last]);
+    let pin = |byte| Pin([byte; 32]);
+    let by_quic = [(ip(1), pin(1)), (ip(2), pin(2))];
+    for (to, key, found) in [
+        (Some(ip(1)), pin(1), Some(false)),
+        (Some(ip(1)), pin(9), Some(true)),
+        // Another server of the same name, which QUIC did not meet.
+        (Some(ip(3)), pin(3), None),
+        // Through a proxy that had the choice.
+        (None, pin(3), None),
+        (None, pin(2), Some(false)),
+    ] {
+        assert_eq!(intercepted(&by_quic, to, key), found, "{to:?} {key:?}");
+    }
+    assert_eq!(intercepted(&[], Some(ip(1)), pin(1)), None);
+}
+
+#[tokio::test]
+async fn the_looks_tell_whom_they_met() {
+    let relay = Server::start(ServerConfig::dev()).await.unwrap();
+    let url = relay.url();
+    let addr: SocketAddr = format!("127.0.0.1:{}", url.port()).parse().unwrap();
+    let over_udp = quic::look(&url, &[addr]).await;
+    let over_tls = tls::look(&url, &[addr], None, &Nat64::default()).await;
+    assert_eq!(over_udp.keys, [(addr.ip(), over_tls.key.unwrap())]);
+    assert_eq!(over_tls.to, Some(addr.ip()));
+}
+
 #[tokio::test]
 async fn a_relay_under_another_pin_is_not_the_relay_and_no_portal_either() {
     let relay = Server::start(ServerConfig::dev()).await.unwrap();
-    let other = RelayUrl::new(
-        relay.url().host(),
-        relay.url().port(),
-        Some(byway_wire::relay::Pin([7; 32])),
-    );
+    let other = RelayUrl::new(relay.url().host(), relay.url().port(), Some(Pin([7; 32])));
     let look = super::relay(other.unwrap(), &no_proxy(), &Nat64::default()).await;
     assert!(matches!(look.row.tls, Reach::Failed(_)), "{look:?}");
     assert!(matches!(look.row.udp, Reach::Failed(_)), "{look:?}");

@@ -4,7 +4,7 @@
 //! under another one with a redirect, or says that the network wants a login (RFC 6585), is a captive portal. So is who
 //! answers TLS with HTTP in clear. Nothing is said there but the request for an upgrade that every stranger may make.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(super) struct TlsLook {
     pub(super) portal: Option<Option<String>>,
     /// By which the relay is known here, where TLS leads to it.
     pub(super) key: Option<Pin>,
+    /// Whom TCP was connected to, where no proxy hides it.
+    pub(super) to: Option<IpAddr>,
 }
 
 /// Who was met.
@@ -60,9 +62,13 @@ pub(super) async fn look(
         ms: None,
         portal: None,
         key: None,
+        to: None,
     };
     let met = match tokio::time::timeout(DEADLINE, meet(url, addrs, proxy, nat64)).await {
-        Ok(Ok((rtt, met))) => judge(url, rtt, met),
+        Ok(Ok((rtt, to, met))) => TlsLook {
+            to,
+            ..judge(url, rtt, met)
+        },
         Ok(Err(error)) => TlsLook {
             reach: Reach::Failed(error),
             ..silent
@@ -79,6 +85,7 @@ fn judge(url: &RelayUrl, rtt: Duration, met: Met) -> TlsLook {
         ms: None,
         portal,
         key: None,
+        to: None,
     };
     let host = url.host();
     match met {
@@ -87,6 +94,7 @@ fn judge(url: &RelayUrl, rtt: Duration, met: Met) -> TlsLook {
             ms: Some(millis(rtt)),
             portal: Some(None),
             key,
+            to: None,
         },
         // Under the right certificate it is the relay's own house that answers, whatever it says.
         Met::Relay(Some(answer), _) => failed(format!("it answers {answer}"), Some(None)),
@@ -114,10 +122,11 @@ async fn meet(
     addrs: &[SocketAddr],
     proxy: Before<'_>,
     nat64: &Nat64,
-) -> Result<(Duration, Met), String> {
+) -> Result<(Duration, Option<IpAddr>, Met), String> {
     let addrs = async { Ok(addrs.iter().copied().take(MAX_ADDRS).collect()) };
     let connected = connect_relay(url, proxy, nat64, addrs).await;
     let Connected { tcp, straight } = connected.map_err(reason)?;
+    let to = straight.map(|straight| straight.relay.ip());
     let (config, opinion) = tls::tls_look_client(url).map_err(text)?;
     let name = ServerName::try_from(url.host().to_owned()).map_err(text)?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
@@ -129,7 +138,7 @@ async fn meet(
                 Some(straight) => in_clear(url, straight.relay, nat64).await,
                 None => None,
             };
-            return Ok((Duration::ZERO, Met::InClear(answer)));
+            return Ok((Duration::ZERO, to, Met::InClear(answer)));
         }
         Err(error) => return Err(printable(&error.to_string())),
     };
@@ -140,6 +149,7 @@ async fn meet(
     let rtt = round_trip(straight, began.elapsed());
     Ok((
         rtt,
+        to,
         match opinion.refusal() {
             None => Met::Relay(answer, key),
             Some(why) => Met::Stranger(why, answer),
