@@ -1,10 +1,11 @@
 //! A port that a gateway holds, by whichever protocol it was got.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use byway_core::discovery::{MappingProtocol, PortMapping};
 use tokio::sync::oneshot;
 
+use super::lease::Unrenewed;
 use super::pcp::Pcp;
 use super::race::Race;
 use super::restart::Epoch;
@@ -85,16 +86,12 @@ impl Held {
         }
     }
 
-    fn lifetime(&self) -> Duration {
+    /// For which it was given.
+    pub(super) fn lifetime(&self) -> Duration {
         match self {
             Self::Pcp(pcp) => pcp.lifetime(),
             Self::Upnp(upnp) => upnp.lifetime(),
         }
-    }
-
-    /// When to renew it, if it was given now: when half of its lifetime is over.
-    pub(super) fn renewal(&self) -> Instant {
-        Instant::now() + (self.lifetime() / 2).max(super::SHORTEST_RENEWAL)
     }
 
     /// How the gateway's time stood when it last answered. UPnP tells nothing of it.
@@ -119,7 +116,7 @@ impl Held {
         }
     }
 
-    pub(super) async fn renew(&mut self) -> Result<(), String> {
+    pub(super) async fn renew(&mut self) -> Result<(), Unrenewed> {
         match self {
             Self::Pcp(pcp) => pcp.renew().await,
             Self::Upnp(upnp) => upnp.renew().await,

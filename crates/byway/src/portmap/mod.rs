@@ -3,15 +3,18 @@
 //! PCP is asked first, and what answers that it is older is asked by NAT-PMP; UPnP is asked a little later beside
 //! them, because it takes several requests to a web server. The first that gives a port wins, and what another one gives too
 //! late is given back. The port is renewed when half of its lifetime is over or the gateway announces that it began anew, asked
-//! for anew when the gateway changes, and given back at the end. A gateway that gives none is asked ever more seldom: most never
-//! will, some were only starting.
+//! for anew when the gateway changes or refuses it, and given back at the end. A gateway that gives none, or takes back what it
+//! gave, is asked ever more seldom: most never will, some were only starting.
 //!
 //! Nobody waits for any of this. What a gateway says is the word of the local network: it becomes one more address for
 //! peers to try, and nothing is believed of it before a probe has come through.
 
 mod announce;
+#[cfg(all(test, target_os = "linux"))]
+mod fake;
 mod gateway;
 mod held;
+mod lease;
 mod pcp;
 mod race;
 mod restart;
@@ -29,6 +32,7 @@ use crate::socket::Socket;
 use announce::Announcements;
 use gateway::Gateway;
 use held::Held;
+use lease::{Lease, Pauses, Verdict};
 use race::Race;
 use restart::Known;
 
@@ -39,14 +43,14 @@ pub(crate) const LIFETIMES: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(86_400);
 /// UPnP begins this much after PCP, whose first request has not been answered then.
 const UPNP_AFTER: Duration = Duration::from_millis(250);
-/// Before a gateway that gave nothing is asked again, doubling.
+/// Before a gateway that gave nothing, or takes back what it gave, is asked again, doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// A port is not renewed more often than this, whatever lifetime the gateway gives (RFC 6887 section 11.2.1).
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(4);
 /// When the host's addresses change and the gateway seems to be the same, a renewal tells; they may change all the time.
 const AFTER_CHANGE: Duration = Duration::from_secs(30);
-/// To give the port back. The process is about to end, and the lease does so too.
+/// To give a port back. The process is about to end, and the lease does so too.
 const RELEASE: Duration = Duration::from_millis(500);
 /// At the end, for the answer to what was asked just before. A gateway that answers takes some milliseconds, by UPnP some tens,
 /// and one that does not should hold nobody up.
@@ -98,6 +102,17 @@ enum Woken {
     Stopped,
 }
 
+/// Why a port is not held any more.
+enum Ended {
+    /// The gateway does not keep it.
+    Lost {
+        /// It had been kept for a while, renewals included.
+        was_good: bool,
+    },
+    NetworkChanged,
+    Stopped,
+}
+
 impl PortMapper {
     /// Runs until the endpoint closes.
     pub(crate) async fn run(mut self) {
@@ -106,42 +121,61 @@ impl PortMapper {
             return;
         }
         let mut announcements = Announcements::listen(Arc::clone(&self.socket));
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new();
         loop {
-            match self.acquire().await {
+            let (gateway, pause) = match self.acquire().await {
                 Asked::Given(place, held, race) => {
-                    pause = FIRST_PAUSE;
-                    let woken = self.hold(place, held, race, &mut announcements).await;
-                    if matches!(woken, Woken::Stopped) {
-                        return;
-                    }
+                    let lease = Lease::new(Instant::now(), held.lifetime());
+                    let held = self.hold(place, held, lease, race, &mut announcements);
+                    let pause = match held.await {
+                        Ended::Lost { was_good } => pauses.after_loss(was_good),
+                        Ended::NetworkChanged => {
+                            pauses = Pauses::new();
+                            Duration::ZERO
+                        }
+                        Ended::Stopped => return,
+                    };
+                    (Some(place.gateway), pause)
                 }
                 Asked::Nothing(gateway, why) => {
                     tracing::debug!(%why, "no port mapping");
-                    self.tell(GatewayPort::None).await;
-                    let known = gateway.map(|gateway| Known {
-                        gateway: gateway.addr,
-                        external: None,
-                        epoch: None,
-                    });
-                    // One that began anew may give something now. That it did is anybody's word on the local network: it is asked
-                    // once, and not more often from then on.
-                    let woken = tokio::select! {
-                        woken = self.wait(pause) => woken,
-                        () = announcements.heard(known) => Woken::Announced,
-                    };
-                    match woken {
-                        Woken::Due => pause = (pause * 2).min(LONGEST_PAUSE),
-                        Woken::Announced => {}
-                        Woken::NetworkChanged => {
-                            pause = FIRST_PAUSE;
-                            self.tell(GatewayPort::Unknown).await;
-                        }
-                        Woken::Stopped => return,
-                    }
+                    (gateway, pauses.after_nothing())
                 }
                 Asked::Stopped => return,
+            };
+            if pause.is_zero() {
+                self.tell(GatewayPort::Unknown).await;
+                continue;
             }
+            self.tell(GatewayPort::None).await;
+            match self.rest(gateway, pause, &mut announcements).await {
+                Woken::Due => pauses.passed(),
+                Woken::Announced => {}
+                Woken::NetworkChanged => {
+                    pauses = Pauses::new();
+                    self.tell(GatewayPort::Unknown).await;
+                }
+                Woken::Stopped => return,
+            }
+        }
+    }
+
+    /// Leaves the gateway alone for a while. One that began anew may give something now. That it did is anybody's word on the local
+    /// network: it is asked once, and not more often from then on.
+    async fn rest(
+        &mut self,
+        gateway: Option<Gateway>,
+        pause: Duration,
+        announcements: &mut Announcements,
+    ) -> Woken {
+        let known = gateway.map(|gateway| Known {
+            gateway: gateway.addr,
+            external: None,
+            epoch: None,
+        });
+        tokio::select! {
+            woken = self.wait(pause) => woken,
+            () = announcements.heard(known) => Woken::Announced,
         }
     }
 
@@ -177,12 +211,12 @@ impl PortMapper {
                     },
                     Ok(()) = self.network.changed() => {
                         if !self.is_still(place).await {
-                            end(race).await;
+                            self.leave(race);
                             break;
                         }
                     }
                     () = stopped(&mut self.stop) => {
-                        end(race).await;
+                        race.end(LAST_ANSWER, give_back).await;
                         return Asked::Stopped;
                     }
                 }
@@ -195,20 +229,20 @@ impl PortMapper {
         &mut self,
         place: Place,
         mut held: Held,
+        mut lease: Lease,
         mut race: Race<Held>,
         announcements: &mut Announcements,
-    ) -> Woken {
+    ) -> Ended {
         self.tell(GatewayPort::Held(held.mapping())).await;
-        let mut renew_at = held.renewal();
         let mut racing = true;
-        let woken = loop {
+        let (ended, is_there) = loop {
             let mapping = held.mapping();
             let known = Known {
                 gateway: place.gateway.addr,
                 external: Some(mapping.external.ip()),
                 epoch: held.epoch(),
             };
-            let due = renew_at.saturating_duration_since(Instant::now());
+            let due = lease.renew_at().saturating_duration_since(Instant::now());
             let woken = tokio::select! {
                 woken = self.wait(due) => woken,
                 () = announcements.heard(Some(known)) => Woken::Announced,
@@ -218,7 +252,7 @@ impl PortMapper {
                         None => racing = false,
                     }
                     if held.mapping() != mapping {
-                        renew_at = held.renewal();
+                        lease.is_now(Instant::now(), held.lifetime());
                     }
                     continue;
                 }
@@ -228,33 +262,55 @@ impl PortMapper {
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
                 Woken::NetworkChanged if self.is_still(place).await => {
-                    renew_at = renew_at.min(Instant::now() + AFTER_CHANGE);
+                    lease.doubt(Instant::now());
                     continue;
                 }
-                other => break other,
+                Woken::NetworkChanged => break (Ended::NetworkChanged, true),
+                Woken::Stopped => break (Ended::Stopped, true),
             }
             let renewed = tokio::select! {
                 renewed = held.renew() => renewed,
-                () = stopped(&mut self.stop) => break Woken::Stopped,
+                () = stopped(&mut self.stop) => break (Ended::Stopped, true),
             };
+            let now = Instant::now();
             if let Err(why) = renewed {
-                tracing::debug!(%why, "port mapping lost");
-                self.tell(GatewayPort::Unknown).await;
-                end(race).await;
-                return Woken::Due;
+                tracing::debug!(?why, "port mapping not renewed");
+                let announced = matches!(woken, Woken::Announced);
+                let verdict = lease.failed(now, &why, announced);
+                if verdict == Verdict::Held {
+                    continue;
+                }
+                let was_good = lease.was_good(now);
+                break (Ended::Lost { was_good }, verdict == Verdict::Doubtful);
             }
-            renew_at = held.renewal();
+            lease.renewed(now, held.lifetime());
             if held.mapping() != mapping {
                 self.tell(GatewayPort::Held(held.mapping())).await;
             }
         };
-        if matches!(woken, Woken::NetworkChanged) {
-            self.tell(GatewayPort::Unknown).await;
-        }
         // On another network the old gateway may not hear it; its lease ends by itself.
-        let released = tokio::time::timeout(RELEASE, held.release());
-        let _ = tokio::join!(released, end(race));
-        woken
+        let released = async {
+            if is_there {
+                give_back(held).await;
+            }
+        };
+        if matches!(ended, Ended::NetworkChanged) {
+            self.leave(race);
+            self.tell(GatewayPort::Unknown).await;
+            released.await;
+        } else {
+            tokio::join!(released, race.end(LAST_ANSWER, give_back));
+        }
+        ended
+    }
+
+    /// Nobody waits for what is still asked, of a gateway that is not ours any more.
+    fn leave(&self, race: Race<Held>) {
+        let mut stop = self.stop.clone();
+        tokio::spawn(async move {
+            race.end_unless(stopped(&mut stop), LAST_ANSWER, give_back)
+                .await;
+        });
     }
 
     /// Another protocol gave a port as well: one of the two goes back.
@@ -266,7 +322,7 @@ impl PortMapper {
             self.tell(GatewayPort::Held(held.mapping())).await;
         }
         if let Some(surplus) = surplus {
-            let _ = tokio::time::timeout(RELEASE, surplus.release()).await;
+            give_back(surplus).await;
         }
     }
 
@@ -300,15 +356,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Gives back what those give who have asked already.
-async fn end(mut race: Race<Held>) {
-    race.decide();
-    let given = async {
-        while let Some(held) = race.next().await {
-            let _ = tokio::time::timeout(RELEASE, held.release()).await;
-        }
-    };
-    let _ = tokio::time::timeout(LAST_ANSWER, given).await;
+/// Gives a port back, if the gateway takes it in time.
+async fn give_back(held: Held) {
+    let _ = tokio::time::timeout(RELEASE, held.release()).await;
 }
 
 /// As the protocols say it.
@@ -317,41 +367,4 @@ fn seconds(lifetime: Duration) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mapper(delay: Duration, stop: &watch::Sender<bool>) -> PortMapper {
-        let (socket, _driver) = Socket::bind(&["127.0.0.1:0".parse().unwrap()], 1444).unwrap();
-        PortMapper {
-            socket,
-            delay,
-            hurry: Arc::new(Notify::new()),
-            lifetime: LIFETIME,
-            driver: mpsc::channel(1).0,
-            network: watch::channel(0).1,
-            stop: stop.subscribe(),
-        }
-    }
-
-    #[tokio::test]
-    async fn whoever_wants_to_know_need_not_wait_for_the_delay() {
-        let stop = watch::Sender::new(false);
-        let delay = Duration::from_secs(3_600);
-        // Before it waits, or while it does.
-        for waits in [false, true] {
-            let mut mapper = mapper(delay, &stop);
-            let hurry = Arc::clone(&mapper.hurry);
-            if !waits {
-                hurry.notify_one();
-            }
-            let asked = async {
-                tokio::task::yield_now().await;
-                if waits {
-                    hurry.notify_one();
-                }
-            };
-            let (woken, ()) = tokio::join!(mapper.first_wait(), asked);
-            assert!(matches!(woken, Woken::Due));
-        }
-    }
-}
+mod tests;

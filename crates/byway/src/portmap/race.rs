@@ -4,8 +4,10 @@
 //! there is to give back. So nobody who was asked is dropped: the rest of the race is kept until it is over.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 type Leg<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 
@@ -66,6 +68,35 @@ impl<T> Race<T> {
         self.decided.send_replace(true);
     }
 
+    /// Gives back what those give who have asked already, and answer within `patience`. To give it back takes its own time.
+    pub(super) async fn end(mut self, patience: Duration, give_back: impl AsyncFn(T)) {
+        self.decide();
+        let until = Instant::now() + patience;
+        while let Ok(Some(given)) = timeout_at(until, self.next()).await {
+            give_back(given).await;
+        }
+    }
+
+    /// The same, however late they answer; with patience when there is a reason to hurry.
+    pub(super) async fn end_unless(
+        mut self,
+        hurry: impl Future<Output = ()>,
+        patience: Duration,
+        give_back: impl AsyncFn(T),
+    ) {
+        self.decide();
+        tokio::pin!(hurry);
+        loop {
+            tokio::select! {
+                given = self.next() => match given {
+                    Some(given) => give_back(given).await,
+                    None => return,
+                },
+                () = &mut hurry => return self.end(patience, give_back).await,
+            };
+        }
+    }
+
     /// Why those that ended gave none.
     pub(super) fn failures(&self) -> String {
         self.failures.join("; ")
@@ -83,6 +114,8 @@ impl<T> std::fmt::Debug for Race<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -128,6 +161,54 @@ mod tests {
         drop(second.send(Err("none".to_owned())));
         assert_eq!(race.next().await, None);
         assert_eq!(race.failures(), "none; still searching");
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_in_time_is_given_back_however_long_that_takes() {
+        let (mut race, [first, second]) = two();
+        first.send(Ok("won")).unwrap();
+        assert_eq!(race.next().await, Some("won"));
+        second.send(Ok("late")).unwrap();
+        let given_back = AtomicU32::new(0);
+        // No patience at all for answers, and some time for what gives back.
+        race.end(Duration::ZERO, async |late| {
+            assert_eq!(late, "late");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            given_back.fetch_add(1, Ordering::Relaxed);
+        })
+        .await;
+        assert_eq!(given_back.into_inner(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_holds_nobody_up() {
+        let (race, [_silent, _too]) = two();
+        race.end(Duration::from_millis(1), async |given: &str| {
+            panic!("{given}")
+        })
+        .await;
+        let (race, [_silent, _too]) = two();
+        let hurry = std::future::ready(());
+        race.end_unless(hurry, Duration::ZERO, async |given: &str| panic!("{given}"))
+            .await;
+    }
+
+    #[tokio::test]
+    async fn without_hurry_even_the_latest_answer_is_given_back() {
+        let (race, [first, second]) = two();
+        let given_back = AtomicU32::new(0);
+        let ended = race.end_unless(std::future::pending(), Duration::ZERO, async |_| {
+            given_back.fetch_add(1, Ordering::Relaxed);
+        });
+        let answers = async {
+            first.send(Ok("late")).unwrap();
+            while given_back.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+            second.send(Ok("later")).unwrap();
+        };
+        tokio::join!(ended, answers);
+        assert_eq!(given_back.into_inner(), 2);
     }
 
     #[tokio::test]

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use igd_next::aio::Gateway as Device;
 use igd_next::aio::tokio::{Tokio, search_gateway};
-use igd_next::{PortMappingProtocol, SearchOptions};
+use igd_next::{AddPortError, PortMappingProtocol, RequestError, SearchOptions};
 
 use super::gateway::Gateway;
+use super::lease::Unrenewed;
 
 /// What igd-next asks of devices is to answer at a time of their choice within three seconds (its `MX`).
 const SEARCH: Duration = Duration::from_secs(3);
@@ -59,7 +60,7 @@ impl Upnp {
         self.external
     }
 
-    pub(super) async fn renew(&mut self) -> Result<(), String> {
+    pub(super) async fn renew(&mut self) -> Result<(), Unrenewed> {
         let port = self.external.port();
         self.device
             .add_port(
@@ -70,9 +71,10 @@ impl Upnp {
                 DESCRIPTION,
             )
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(unrenewed)?;
         let ip = self.device.get_external_ip().await;
-        self.external = SocketAddr::new(ip.map_err(|error| error.to_string())?, port);
+        let ip = ip.map_err(|error| Unrenewed::Silent(error.to_string()))?;
+        self.external = SocketAddr::new(ip, port);
         Ok(())
     }
 
@@ -85,6 +87,27 @@ impl Upnp {
             tracing::debug!(%error, "port mapping not given back");
         }
     }
+}
+
+/// A device that began anew may be found at another port, and nobody listens at the old one: that decides as a refusal does.
+fn unrenewed(error: AddPortError) -> Unrenewed {
+    let why = error.to_string();
+    let AddPortError::RequestError(request) = error else {
+        return Unrenewed::Refused(why);
+    };
+    match request {
+        RequestError::ErrorCode(..) | RequestError::UnsupportedAction(_) => Unrenewed::Refused(why),
+        other if nobody_listens(&other) => Unrenewed::Refused(why),
+        _ => Unrenewed::Silent(why),
+    }
+}
+
+/// True if a connection was refused, whoever wraps the system's error.
+fn nobody_listens(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let system = error.downcast_ref::<std::io::Error>();
+        system.is_some_and(|system| system.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
 }
 
 /// Finds the gateway's device: whichever search it answers first.
@@ -119,5 +142,28 @@ async fn search_by(gateway: Gateway, asked: SocketAddr) -> Result<Device<Tokio>,
         Ok(device)
     } else {
         Err(format!("{from} answered, which is not the gateway"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_an_answer_or_a_closed_port_loses_what_the_gateway_holds() {
+        let system = |kind| AddPortError::RequestError(Error::from(kind).into());
+        let code = RequestError::ErrorCode(501, "failed".to_owned());
+        for error in [
+            AddPortError::PortInUse,
+            AddPortError::RequestError(code),
+            system(ErrorKind::ConnectionRefused),
+        ] {
+            assert!(matches!(unrenewed(error), Unrenewed::Refused(_)));
+        }
+        for kind in [ErrorKind::TimedOut, ErrorKind::HostUnreachable] {
+            assert!(matches!(unrenewed(system(kind)), Unrenewed::Silent(_)));
+        }
     }
 }
