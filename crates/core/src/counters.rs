@@ -55,7 +55,7 @@ pub struct Counters {
     pub open_refused: u64,
     /// Openers turned away because a limit is reached.
     pub open_limited: u64,
-    /// Datagrams of a first flight that had no room, or came after it left.
+    /// Datagrams of a first flight that had no room, or came after it left; and those that waited for a way in vain.
     pub first_dropped: u64,
     /// Peers without any path that made room for new ones.
     pub peer_evicted: u64,

@@ -49,6 +49,7 @@ impl Node {
                 state: ChannelState::Open { link },
                 previous: None,
                 attested: None,
+                rode: Default::default(),
             });
         }
         self.channels.insert((link, channel), peer);

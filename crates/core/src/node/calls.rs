@@ -135,7 +135,8 @@ impl Node {
                 return;
             }
             Some(Stage::Live(live)) => {
-                self.counters.first_dropped += live.waiting.push(now, data);
+                let dropped = &mut self.counters.first_dropped;
+                live.waiting.push(now, data, dropped);
                 return;
             }
             None => {
@@ -224,12 +225,15 @@ impl Node {
             .secret
             .as_ref()
             .map(|secret| secret.open_proof(own.id, &own.probe_key, peer.node));
-        let first = match &mut peer.stage {
+        let (rode, first) = match &mut peer.stage {
             Stage::Calling(calling) => {
                 calling.sent = true;
-                calling.first.clone()
+                (Default::default(), calling.first.clone())
             }
-            Stage::Live(live) => live.waiting.ride(now),
+            Stage::Live(live) => {
+                let dropped = &mut self.counters.first_dropped;
+                live.waiting.ride(now, dropped)
+            }
         };
         let channel = self.rng.channel();
         peer.channels.push(Channel {
@@ -238,6 +242,7 @@ impl Node {
             state: ChannelState::Opening { link, since: now },
             previous: None,
             attested: None,
+            rode,
         });
         let message = Control::Open(Open {
             channel,

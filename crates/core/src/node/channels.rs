@@ -471,6 +471,7 @@ impl Node {
     pub(super) fn drain_peer(&mut self, now: Instant, id: PeerId) {
         while let Some(Peer {
             stage: Stage::Live(live),
+            channels,
             ..
         }) = self.peers.get_mut(&id)
         {
@@ -483,15 +484,15 @@ impl Node {
                 }
                 path::Output::Signal(sealed) => self.send_signal(id, sealed),
                 path::Output::Route(route, reason) => {
-                    let waiting = match route.primary {
-                        Some(way) => Some((way, live.waiting.follow(now))),
-                        None => None,
-                    };
+                    let follow = route.primary.map(|way| {
+                        let made_by = |c: &&Channel| matches!(way, Way::Channel { channel, .. } if channel == c.id);
+                        let rode = channels.iter().find(made_by).map(|c| c.rode);
+                        let dropped = &mut self.counters.first_dropped;
+                        let waited = live.waiting.follow(now, rode.unwrap_or_default(), dropped);
+                        waited.into_iter().map(move |data| Transmit { way, data })
+                    });
                     self.route(id, route, reason);
-                    if let Some((way, waiting)) = waiting {
-                        let follow = waiting.into_iter().map(|data| Transmit { way, data });
-                        self.transmits.extend(follow);
-                    }
+                    self.transmits.extend(follow.into_iter().flatten());
                 }
                 path::Output::Replay => self.events.push_back(Event::Replay { peer: id }),
                 path::Output::WatchFlow => self.events.push_back(Event::WatchFlow { peer: id }),

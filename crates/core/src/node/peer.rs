@@ -12,7 +12,7 @@ use crate::cx::{Wake, earliest};
 use crate::io::{LinkError, LinkId, RelayId};
 use crate::path::Paths;
 
-use super::waiting::Waiting;
+use super::waiting::{Rode, Waiting};
 
 /// Most channels with one peer: two relays, each once more while a channel moves.
 pub(super) const MAX_CHANNELS: usize = 4;
@@ -114,6 +114,8 @@ pub(super) struct Channel {
     pub(super) previous: Option<LinkId>,
     /// The peer's address as the relay sees it.
     pub(super) attested: Option<SocketAddr>,
+    /// What its `Open` carried of the datagrams that waited.
+    pub(super) rode: Rode,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -65,6 +65,30 @@ fn a_relay_that_falls_silent_costs_a_failover_and_no_dial() {
     assert_eq!(world.hosts[AGENT].received.len(), 400, "something was lost");
 }
 
+/// What the tunnel says while both channels are being opened, and which only the `Open` on the dead relay carries.
+#[test]
+fn what_rode_to_a_relay_that_does_not_answer_follows_on_the_channel_that_opens() {
+    let mut world = relayed(2);
+    let dead = 1 - in_use(&world);
+    world.relays[dead].alive = false;
+    let (now, peer) = (world.now, world.hosts[CLIENT].peer.unwrap());
+    let received = world.hosts[AGENT].received.len();
+    let node = &mut world.hosts[CLIENT].node;
+    // No channel outlives that: both are opened anew, on the links that are there.
+    node.give_up_channels(now, ms(60_000));
+    node.handle_timeout(now);
+    let mut data = vec![0x40, 0];
+    data.extend_from_slice(&7u64.to_be_bytes());
+    node.send_first(now, peer, data.into());
+    let dial = node.peers.get(&peer).and_then(|p| p.dial.as_ref());
+    let relay = dial.map(|d| d.relays[dead]).unwrap();
+    let link = node.links.usable(relay).unwrap();
+    node.open(now, peer, relay, link);
+    assert!(world.run_for(ms(200), |w| w.both(|k| k.is_some())));
+    world.pass(ms(100));
+    assert_eq!(world.hosts[AGENT].received.len(), received + 1);
+}
+
 #[test]
 fn the_same_holds_where_direct_paths_are_not_wanted() {
     let off = |role| Config {
