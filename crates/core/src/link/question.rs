@@ -44,6 +44,7 @@ impl Links {
         slept: Option<Duration>,
     ) {
         let relays: Vec<RelayId> = self.relays.keys().copied().collect();
+        let long = slept.filter(|time| *time >= super::wake::DOUBTFUL);
         for id in relays {
             // So is what stood in a carrier's way: a proxy, a login page.
             if let Some(r) = self.relays.get_mut(&id) {
@@ -55,14 +56,16 @@ impl Links {
                         self.race_anew(cx, id, slept.is_some());
                     } else {
                         self.ask(cx, link);
-                        if slept.is_some_and(|time| time >= super::wake::DOUBTFUL) {
-                            self.race_beside(cx, id);
+                        if let Some(slept) = long {
+                            self.race_beside(cx, id, slept);
                         }
                     }
                 }
                 // What was being tried, or rested from, was on the old network. Addresses come one by one, so that what
-                // was begun a moment ago goes on.
-                Some(Phase::Racing(_)) if self.has_young_dial(id, cx.now, sockets) => {}
+                // was begun a moment ago goes on. Not after a sleep: our clock may have stood still, and a dial from before
+                // it looks young, though its address may be gone.
+                Some(Phase::Racing(_))
+                    if long.is_none() && self.has_young_dial(id, cx.now, sockets) => {}
                 // A relay that does not want us does so from every network.
                 Some(Phase::Resting { .. }) if self.is_refused(id) => {}
                 Some(Phase::Racing(_) | Phase::Resting { .. }) => {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
 
+use super::wake::Woken;
 use crate::cx::{Wake, earliest};
 use crate::io::{Carrier, LinkError, LinkId, LinkMode};
 
@@ -27,8 +28,7 @@ pub(super) struct Relay {
     pub(super) held: Held,
     /// The carrier of the last link that was welcomed.
     pub(super) last_carrier: Option<Carrier>,
-    /// When a sleep last had links dialled beside the one in use.
-    pub(super) woken: Option<Instant>,
+    pub(super) woken: Woken,
     pub(super) phase: Phase,
 }
 
@@ -199,7 +199,7 @@ impl Relay {
             last_error: None,
             held: Held::default(),
             last_carrier: None,
-            woken: None,
+            woken: Woken::default(),
             phase: Phase::Idle,
         };
         relay.learn(addrs);

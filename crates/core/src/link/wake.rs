@@ -8,9 +8,11 @@
 //!
 //! A machine whose clock is set looks as if it had slept. An agent's links, of which a region has thousands, are only
 //! asked: agents seldom sleep, and a fleet whose clocks are set at once must not dial at once. A client dials no more than
-//! once in [`EVERY`] for it. (`docs/decisions/0019`)
+//! once in [`EVERY`] for it. Our clock may have stood still, so that a sleep of hours counts as time that passed; but only
+//! [`EARLY`] times in an [`HOUR`] of our own clock, for what is called a sleep may be none. (`docs/decisions/0019`)
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::Links;
 use super::relay::{Beside, Phase, Race};
@@ -21,17 +23,57 @@ use crate::io::{Carrier, LinkError, LinkId, RelayId};
 pub(crate) const DOUBTFUL: Duration = Duration::from_secs(10);
 /// More often nobody closes and opens a laptop.
 const EVERY: Duration = Duration::from_secs(60);
+/// A laptop that is looked at for less than [`EVERY`], and closed again, several times in a row; a clock that is set all day
+/// costs a relay so many dials more.
+const EARLY: usize = 4;
+const HOUR: Duration = Duration::from_secs(3600);
 /// UDP's head start over TLS where TLS carried the last link: none.
 const AT_ONCE: Duration = Duration::ZERO;
 
+/// When sleeps had links to a relay dialled beside the one in use.
+#[derive(Debug, Default)]
+pub(super) struct Woken {
+    last: Option<Instant>,
+    /// Those that our clock alone would not have allowed yet, [`EARLY`] at most.
+    early: VecDeque<Instant>,
+}
+
+impl Woken {
+    /// True if a sleep of so long may have links dialled now.
+    fn is_due(&self, now: Instant, slept: Duration) -> bool {
+        let Some(awake) = self.awake(now) else {
+            return true;
+        };
+        let recent = |at: &&Instant| now.saturating_duration_since(**at) < HOUR;
+        awake >= EVERY
+            || (awake.saturating_add(slept) >= EVERY
+                && self.early.iter().filter(recent).count() < EARLY)
+    }
+
+    fn note(&mut self, now: Instant) {
+        if self.awake(now).is_some_and(|awake| awake < EVERY) {
+            self.early.push_back(now);
+            if self.early.len() > EARLY {
+                self.early.pop_front();
+            }
+        }
+        self.last = Some(now);
+    }
+
+    /// For how long our clock has gone on since the last time.
+    fn awake(&self, now: Instant) -> Option<Duration> {
+        self.last.map(|at| now.saturating_duration_since(at))
+    }
+}
+
 impl Links {
-    /// Dials beside the link in use.
-    pub(super) fn race_beside(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    /// Dials beside the link in use, after a sleep of so long.
+    pub(super) fn race_beside(&mut self, cx: &mut Cx<'_>, relay: RelayId, slept: Duration) {
         let Some(r) = self.relays.get(&relay) else {
             return;
         };
         let unneeded = r.kept || r.linger_until.is_some();
-        if unneeded || r.woken.is_some_and(|at| cx.now < at + EVERY) {
+        if unneeded || !r.woken.is_due(cx.now, slept) {
             return;
         }
         let mut race = self.plan_waking(cx, relay);
@@ -45,7 +87,7 @@ impl Links {
         if race.is_lost() {
             return;
         }
-        r.woken = Some(cx.now);
+        r.woken.note(cx.now);
         let before = std::mem::replace(beside, Beside::Racing(race));
         // What was being made or left is as old as the link in use.
         for link in links_of(&before) {

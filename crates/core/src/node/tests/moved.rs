@@ -79,7 +79,8 @@ fn after_a_sleep_a_relay_is_dialled_beside_its_link_and_the_link_is_kept_if_it_a
 }
 
 #[test]
-fn a_clock_that_is_set_all_day_has_a_client_dial_once_a_minute_and_an_agent_never() {
+fn a_clock_that_is_set_all_day_has_a_client_dial_once_a_minute_and_a_few_times_more_and_an_agent_never()
+ {
     let mut world = over_tls();
     let dials = |world: &World| [CLIENT, AGENT].map(|host| world.hosts[host].dials.len());
     let before = dials(&world);
@@ -89,8 +90,26 @@ fn a_clock_that_is_set_all_day_has_a_client_dial_once_a_minute_and_an_agent_neve
         }
         world.pass(ms(5_000));
     }
-    assert_eq!(dials(&world), [before[0] + 5, before[1]]);
+    // Four of them in the first minute, and one more in each that is whole.
+    assert_eq!(dials(&world), [before[0] + 5 + 4, before[1]]);
     assert!(world.both(|kind| kind == Some(PathKind::RelayTls)));
+}
+
+/// The clock stands still in a sleep, so that by it the second follows on the first within the minute.
+#[test]
+fn a_second_sleep_of_hours_has_the_relay_dialled_though_the_machine_was_hardly_awake_between() {
+    let mut world = over_tls();
+    let dials = |world: &World| world.hosts[CLIENT].dials.len();
+    let before = dials(&world);
+    wake(&mut world, CLIENT, ms(8 * 3_600_000));
+    world.pass(ms(30_000));
+    assert_eq!(dials(&world), before + 1);
+    wake(&mut world, CLIENT, ms(8 * 3_600_000));
+    world.pass(ms(10_000));
+    assert_eq!(dials(&world), before + 2);
+    wake(&mut world, CLIENT, ms(20_000));
+    world.pass(ms(10_000));
+    assert_eq!(dials(&world), before + 2, "two within the minute");
 }
 
 #[test]
@@ -184,6 +203,25 @@ fn a_link_that_was_just_dialled_is_not_dialled_again_because_the_first_addresses
     change(&mut world, AGENT);
     assert!(world.run_for(ms(300), |w| w.hosts[AGENT].ready.len() > ready));
     assert_eq!(hellos(&world), before + 1);
+}
+
+/// The clock stood still meanwhile, and the address that the dial was made from may be gone.
+#[test]
+fn a_link_that_was_dialled_just_before_a_sleep_is_dialled_again_after_it() {
+    let mut world = World::direct();
+    world.kill_relay(0);
+    world.pass(ms(60_000));
+    world.relays[0].alive = true;
+    change(&mut world, AGENT);
+    world.pass(ms(1));
+    for (slept, again) in [(ms(2_000), 0), (ms(3_600_000), 1)] {
+        let before = world.hosts[AGENT].dials.len();
+        wake(&mut world, AGENT, slept);
+        world.pass(ms(1));
+        let dials = &world.hosts[AGENT].dials[before..];
+        let by_udp = dials.iter().filter(|(_, c)| *c == Carrier::Udp).count();
+        assert_eq!(by_udp, again, "after {slept:?}");
+    }
 }
 
 #[test]
