@@ -4,9 +4,12 @@
 //! sending the last sealed datagrams again costs nothing (the other side drops what it has) and draws an answer at
 //! once. One datagram of each batch is enough for that and keeps the copy off the fast path.
 //!
-//! Packets of a handshake are kept until it is over, which the first datagram that is none says: QUIC would repeat a first
-//! flight only after a second, because it has measured nothing yet. Later they are left out: when their connection is gone,
-//! they would begin another.
+//! Packets of the first connection's handshake are kept like the others: QUIC would repeat a first flight only after a second,
+//! because it has measured nothing yet. A short header does not say that the handshake is over: the end of it may still be on
+//! its way, and without it the other side cannot read what follows. So they leave by their age, or when newer ones need their
+//! place. Handshakes that begin later are left out: when their connection is gone and others are not, so that nobody calls
+//! [`Recent::clear`], they would begin another. A tunnel beside one that is there already waits for QUIC's own timer where its
+//! first flight is lost.
 //!
 //! Only the newest are repeated, as many as fit [`REPLAY_BYTES`]: any one of them draws the answer that tells QUIC what
 //! was lost, and the other path may end in the same slow access link, whose queue must have room for what QUIC itself
@@ -33,7 +36,7 @@ pub const REPLAY_BYTES: usize = 7_360;
 pub struct Recent {
     slots: Vec<(Instant, Vec<u8>)>,
     next: usize,
-    /// The handshake is over.
+    /// A short header was sent: no other handshake is kept.
     established: bool,
 }
 
@@ -59,11 +62,7 @@ impl Recent {
         match is_handshake(datagram) {
             Some(true) if self.established => return,
             Some(true) => {}
-            Some(false) if self.established => {}
-            Some(false) => {
-                self.clear();
-                self.established = true;
-            }
+            Some(false) => self.established = true,
             None => return,
         }
         if self.slots.len() < KEPT {
@@ -179,22 +178,36 @@ mod tests {
         recent.note_batch(base(), &[4, 4, 5, 5], Some(2));
         recent.note_batch(base(), &[6, 6], None);
         recent.note_batch(base(), &[], None);
-        assert_eq!(marks(&recent), [3, 5, 6]);
+        assert_eq!(marks(&recent), [0xc0, 0xe0, 0xe1, 3, 5, 6]);
     }
 
     #[test]
-    fn a_handshake_is_kept_until_it_is_over_and_left_out_then() {
+    fn a_handshake_is_kept_until_it_is_old_and_the_next_one_is_left_out() {
         let mut recent = Recent::default();
         recent.note(base(), &[]);
         recent.note(base(), &[0xc0, 1]);
         recent.note(base(), &[0xe0, 2]);
         assert_eq!(marks(&recent), [0xc0, 0xe0]);
+        // The client's `Finished` is in the datagram before, and only that one makes this one readable.
         recent.note(base(), &[0x40]);
-        assert_eq!(marks(&recent), [0x40]);
-        recent.note(base(), &[0xc0, 1]);
-        assert_eq!(marks(&recent), [0x40], "of another connection");
+        assert_eq!(marks(&recent), [0xc0, 0xe0, 0x40]);
+        recent.note(base(), &[0xc1, 1]);
+        assert_eq!(marks(&recent), [0xc0, 0xe0, 0x40], "of another connection");
+        let later = base() + UNDER_WAY + Duration::from_millis(1);
+        recent.note(later, &[0x41]);
+        assert_eq!(recent.newest(later), [vec![0x41]]);
         recent.clear();
         recent.note(base(), &[0xc0, 1]);
         assert_eq!(marks(&recent), [0xc0]);
+    }
+
+    #[test]
+    fn what_follows_a_handshake_takes_its_place() {
+        let mut recent = Recent::default();
+        recent.note_batch(base(), &[0xc0; 10], Some(2));
+        for n in 0..KEPT as u8 {
+            recent.note(base(), &[n]);
+        }
+        assert_eq!(marks(&recent), (0..KEPT as u8).collect::<Vec<u8>>());
     }
 }
