@@ -500,7 +500,7 @@ pub fn site(
         nat64: translates.then_some(NAT64),
         gives_ports: place.gives_port,
         v6: match access {
-            _ if families == Families::BrokenV6 => V6::Broken,
+            _ if families.has_v6() && !families.v6_works() => V6::Broken,
             Access::Open => V6::Plain,
             _ => V6::Firewall(FLOW_TIMEOUT),
         },

@@ -5,8 +5,8 @@ mod common;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use byway_core::io::{LinkMode, PathKind, PeerId, Way};
-use byway_sim::model::{Access, Families, Place, direct_possible, expected_path};
+use byway_core::io::{LinkMode, PathKind, PeerError, PeerId, Way};
+use byway_sim::model::{Access, Families, Place, direct_possible, expected_path, must_connect};
 use byway_sim::net::link::LinkConfig;
 use byway_sim::net::{Hole, HostId, Traffic};
 use byway_sim::scene::{Scene, Setup, site, v6};
@@ -132,6 +132,7 @@ fn whatever_the_families_the_best_path_is_found_and_carries() {
                 let place = |families| Place::from(access).families(families);
                 let expected = Some(expected_path(place(client), place(agent)));
                 let cell = format!("{access:?}: {client:?}, {agent:?}");
+                assert!(must_connect(place(client), place(agent)), "{cell}");
                 assert_eq!(s.paths(peer), (expected, expected), "{cell}\n{}", s.story());
                 moves_bytes(&mut s, peer);
                 // Of two families that work, the one without a NAT. But where both see the relay through translators, what it
@@ -144,6 +145,21 @@ fn whatever_the_families_the_best_path_is_found_and_carries() {
             }
         }
     }
+}
+
+/// In a network that leads nowhere a client says so.
+#[test]
+fn from_a_network_that_leads_nowhere_no_relay_is_reached() {
+    let nowhere = (Access::Open, Families::DeadV6);
+    let mut s = scene(setup(nowhere, (Access::Open, Families::Both)));
+    let peer = s.dial(vec![Task::Touch]);
+    let told = |note: &Note| matches!(note, Note::Failed(p, PeerError::NoRelay(_)) if *p == peer);
+    let client = s.client;
+    let failed = s.world.run_within(secs(60), |w| {
+        let notes = &w.node(client).0.notes;
+        notes.iter().any(|(_, note)| told(note))
+    });
+    assert!(failed, "{}", s.story());
 }
 
 /// How long the first answer took.

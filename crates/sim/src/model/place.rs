@@ -16,10 +16,12 @@ pub enum Families {
     Nat64,
     /// IPv6 alone.
     V6,
+    /// IPv6 alone, and nothing ever comes back.
+    DeadV6,
 }
 
 impl Families {
-    /// Every kind, the plainest first.
+    /// Every kind that leads anywhere, the plainest first.
     pub const ALL: [Families; 5] = [
         Families::V4,
         Families::Both,
@@ -86,6 +88,11 @@ impl Place {
         self
     }
 
+    /// True if a relay can be reached from there, by UDP or TLS: relays have addresses of both families, and no kind of access drops
+    /// TLS to 443.
+    pub(super) fn reaches_relays(self) -> bool {
+        self.families.reaches_v4() || self.families.v6_works()
+    }
     /// True if a port of the gateway's leads in from everywhere. Behind a second NAT it leads in from between the two.
     fn is_let_in(self) -> bool {
         self.gives_port && self.families.has_v4() && self.access.routers() == 1

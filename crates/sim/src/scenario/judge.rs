@@ -5,7 +5,9 @@ use std::time::Duration;
 use byway_core::io::{LinkMode, PathKind, PeerId};
 
 use super::{Failure, Outcome, Rule};
-use crate::model::{Access, Direct, Families, Place, direct, direct_within, expected_path};
+use crate::model::{
+    Access, Direct, Families, Place, direct, direct_within, expected_path, must_connect,
+};
 use crate::net::link::LinkConfig;
 use crate::scene::{Scene, Setup};
 use crate::shell::app::Task;
@@ -52,6 +54,9 @@ pub(super) struct Judge {
 impl Judge {
     /// A tunnel came up in time. `after`: when the first answer was there, if it came.
     pub(super) fn comes_up(&mut self, setup: &Setup, after: Option<Duration>) {
+        if !must_connect(setup.client_place(), setup.agent_place()) {
+            return self.require(after.is_none(), Rule::ComesUp, "there is no way");
+        }
         let within = answered_within(setup);
         if after.is_none_or(|after| after > within) {
             let failure = format!("the first answer after {after:?}, not within {within:?}");
