@@ -130,7 +130,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a batch by a path that carries `most` bytes in one piece. What is larger is from before the path shrank: quinn
+    /// Sends a batch by a path that carries `most` bytes in one piece; by a TLS link too, for the channel's other end may be a
+    /// narrow network. What is larger is from before the path shrank: quinn
     /// cannot be told, and as the parts arrive it finds no black hole, so it goes in two parts for as long as data stays on
     /// this path.
     fn send_fitting(
@@ -141,7 +142,7 @@ impl Socket {
         batch: Batch<'_>,
     ) -> io::Result<()> {
         let datagram = batch.segment.unwrap_or(batch.contents.len());
-        if datagram <= most || matches!(leg.via, Via::Tls { .. }) {
+        if datagram <= most {
             return self.send_by(leg, batch);
         }
         for datagram in batch.datagrams() {

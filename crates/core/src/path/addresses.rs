@@ -32,7 +32,7 @@ pub(super) struct Tried {
 }
 
 impl Paths {
-    /// A relay sees the peer at this address.
+    /// A relay sees the peer at this address, or the peer answered from there.
     pub(super) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
         let ip = addr.ip().to_canonical();
         let known = self.attested.iter().position(|known| *known == ip);

@@ -27,6 +27,10 @@ const LAST_CHANCE: Duration = Duration::from_secs(1);
 /// A direct path that has not answered for this long may have lost its NAT mapping: it is asked before it is used.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// A channel that carried something and fell silent is asked for its sizes again after this long, while its tunnel is in use: an
+/// answer to any ping begins at once.
+const SILENT_REST: Duration = Duration::from_secs(5);
+
 /// A loser of a failover stays out this long at first, doubling to ten minutes.
 const QUARANTINE: Duration = Duration::from_secs(10);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
@@ -193,9 +197,10 @@ impl Path {
                     SizeVerdict::Waits => {}
                     SizeVerdict::Carries(size) => self.carries(now, size),
                     SizeVerdict::CarriesNothing => match self.found {
-                        // The peer may sleep, or be between two networks: silence says nothing of sizes.
-                        Some(size) if !self.is_direct() && self.strikes == 0 => {
-                            self.carries(now, size);
+                        // The peer may sleep, or be between two networks: silence says nothing of sizes. They are open for as
+                        // long, for it may come back to another network than it left.
+                        Some(_) if !self.is_direct() && self.strikes == 0 => {
+                            self.stage = Stage::Sizing(Sizing::new(now + SILENT_REST));
                         }
                         _ => self.quarantine(now),
                     },
@@ -347,6 +352,7 @@ pub(crate) enum Advance {
 mod tests {
     use super::*;
     use crate::io::{Carrier, LinkId};
+    use crate::path::size::MIN_SIZE;
     use byway_wire::ChannelId;
 
     const MS: Duration = Duration::from_millis(1);
@@ -398,6 +404,15 @@ mod tests {
             path.advance(now);
             now += 50 * MS;
         }
-        assert_eq!(path.concluded(), Some(1_384));
+        assert!(!path.is_quarantined());
+        assert_eq!(path.size_or_hope(), 1_384);
+        // It comes back in a narrower network.
+        path.answered(now, MIN_SIZE, 20 * MS);
+        let begun = now;
+        while path.concluded().is_none() && now < begun + 1_000 * MS {
+            path.advance(now);
+            now += 10 * MS;
+        }
+        assert_eq!(path.concluded(), Some(MIN_SIZE));
     }
 }

@@ -483,16 +483,24 @@ impl Paths {
         let Some(path) = self.table.get_mut(&id) else {
             return;
         };
+        let first = path.last_answer.is_none();
         path.answered(
             cx.now,
             ping.size,
             cx.now.saturating_duration_since(ping.sent),
         );
+        let way = path.way;
         if ping.regular {
             path.loss.add(false);
         }
         if self.primary == Some(id) {
             self.ping_tries = 0;
+        }
+        // No relay's word for an address is better than an answer from there.
+        if let Way::Direct { remote, .. } = way
+            && first
+        {
+            self.attest(cx, remote);
         }
         self.run_checks(cx);
         self.on_answer(cx, id, ping.sent);

@@ -32,7 +32,7 @@ const ANSWERED_POOR: Duration = Duration::from_secs(10);
 const ANSWERED_LOSSY: Duration = Duration::from_secs(20);
 /// What an access link may go on to lose while paths are judged. More would make it a question of chance which path is
 /// measured to lose less (docs/decisions/0014).
-const JUDGED_LOSS: f64 = 0.01;
+const JUDGED_LOSS: f64 = 0.005;
 /// After the last trouble both must be on the direct path for this long at the latest. What decides is no round trip but how
 /// long a path that lost a failover stays out, doubling, and how many samples it must be better for before data returns; and
 /// on a network that loses packets how long it takes to measure that.

@@ -17,10 +17,11 @@ use byway_core::io::{PathKind, PeerId};
 use byway_sim::model::Access;
 use byway_sim::net::link::LinkConfig;
 use byway_sim::net::{Hole, SiteId, Traffic};
+use byway_sim::scenario::Scenario;
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::world::Fault;
-use common::{ms, scene, secs};
+use common::{base, ms, scene, secs};
 
 const MIB: u64 = 1024 * 1024;
 const DIRECT: Option<PathKind> = Some(PathKind::Direct);
@@ -112,6 +113,18 @@ fn both_come_to(s: &mut Scene, peer: PeerId, kind: Option<PathKind>) -> bool {
         s.world.run_for(secs(2));
         s.paths(peer) == (kind, kind)
     })
+}
+
+/// Plays what a random scenario's failure was made smaller to.
+fn holds(text: &str) {
+    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let outcome = scenario.run(base());
+    assert!(
+        outcome.failures.is_empty(),
+        "{:#?}\n{}",
+        outcome.failures,
+        outcome.story
+    );
 }
 
 /// How many datagrams fell into holes so far.

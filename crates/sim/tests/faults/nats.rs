@@ -2,14 +2,13 @@
 
 use byway_core::io::{Carrier, PathKind, PeerId};
 use byway_sim::model::Access;
-use byway_sim::scenario::Scenario;
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::Note;
 use byway_sim::world::Fault;
 
-use crate::common::{base, ms, scene, secs};
-use crate::{DIRECT, MIB, both_come_to, direct, relayed, slow, slow_setup};
+use crate::common::{ms, scene, secs};
+use crate::{DIRECT, MIB, both_come_to, direct, holds, relayed, slow, slow_setup};
 
 /// Restarts the NAT of one side in the middle of a download; how long nothing came.
 fn restart_under_a_download(s: &mut Scene, peer: PeerId, agents_side: bool) {
@@ -159,14 +158,13 @@ fn a_spray_that_hits_more_than_there_is_room_for_leaves_a_path_that_carries() {
     );
 }
 
-fn holds(text: &str) {
-    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let outcome = scenario.run(base());
-    assert!(
-        outcome.failures.is_empty(),
-        "{:#?}\n{}",
-        outcome.failures,
-        outcome.story
+/// Found by a random scenario: the relay knows the agent by IPv6 alone, and its IPv4 address had been asked its three times. Then the
+/// path over that was lost for a while, and the filter had closed that the client's questions had opened.
+#[test]
+fn an_address_that_answered_once_is_asked_again_after_its_path_was_lost() {
+    holds(
+        "seed=10878 client=AddressRestricted agent=AddressDependent agent-ip=Both nat-timeout=25.69 DirectDeadOneWay@3.7+5 \
+         Touch@3.7",
     );
 }
 

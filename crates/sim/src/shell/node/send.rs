@@ -1,7 +1,7 @@
 //! Datagrams out: a batch of quinn's along the peer's route as it stands, by the rules of `byway`'s `socket/send.rs`.
 
 use bytes::Bytes;
-use byway_core::io::{Carrier, PathKind, PeerId, Way};
+use byway_core::io::{Carrier, PeerId, Way};
 use byway_wire::fragment;
 
 use super::{NODE_PORT, NodeShell};
@@ -54,7 +54,7 @@ impl NodeShell {
         batch: &Batch,
     ) {
         let size = batch.segment.unwrap_or(batch.contents.len());
-        if size <= usize::from(most) || is_tls(way) {
+        if size <= usize::from(most) {
             return self.send_whole(net, way, size, &batch.contents);
         }
         for datagram in batch.datagrams() {
@@ -92,7 +92,7 @@ impl NodeShell {
 
     /// Sends one datagram by a path that carries `most` bytes in one piece.
     fn send_one(&mut self, net: &mut Network, peer: PeerId, way: Way, most: u16, data: Bytes) {
-        if data.len() <= usize::from(most) || is_tls(way) {
+        if data.len() <= usize::from(most) {
             return self.send_by(net, way, data);
         }
         let Some(entry) = self.peers.get_mut(&peer) else {
@@ -151,8 +151,4 @@ impl NodeShell {
             }
         }
     }
-}
-
-fn is_tls(way: Way) -> bool {
-    way.kind() == PathKind::RelayTls
 }
