@@ -34,6 +34,7 @@
 //! | [`path`] | the paths to one peer: candidates, probes, score, failover |
 //! | [`recent`] | the last datagrams sent, for sending again |
 //! | [`reassemble`] | datagrams that came in two parts |
+//! | [`sleep`] | whether the host slept, by two clocks |
 //! | [`counters`] | what was dropped and refused |
 
 #![cfg_attr(
@@ -53,3 +54,4 @@ pub mod path;
 pub mod reassemble;
 pub mod recent;
 mod rng;
+pub mod sleep;

@@ -1,28 +1,15 @@
-//! Noticing that the host slept.
-//!
-//! The clock by which everything here is timed stands still while the system is suspended (on Linux CLOCK_MONOTONIC, and its
-//! like elsewhere), so that no timer tells of it: a keep-alive that was due in ten seconds is due in ten seconds after
-//! eight hours as well, when NATs and relays have long forgotten us. Three signs are watched:
-//!
-//! - The wall clock moved on and the other did not. Looked at whenever the driver wakes anyway.
-//! - On Linux, a timer that the kernel cancels when the wall clock jumps, which it does on waking from sleep: the driver then
-//!   wakes at once. Nothing is polled.
-//! - A timer that came much too late: the process was stopped, or the virtual machine paused.
+//! Noticing that the host slept ([`byway_core::sleep`]): both clocks are looked at whenever the driver wakes anyway, and on Linux
+//! it wakes at once, by a timer that the kernel cancels when the wall clock jumps, which it does on waking from sleep. Nothing is
+//! polled.
 //!
 //! A wall clock that is set by hand looks the same; then links and paths are asked a question too many, and a client dials
 //! its relays once, for the node takes a long sleep to have cost its links.
 
-use std::time::{Duration, Instant, SystemTime};
-
-/// The two clocks drift apart by less than this between two looks, unless one of them stood still or was set. NTP slews by
-/// 0.05 % at the most: two seconds in an hour.
-const JUMP: Duration = Duration::from_secs(5);
-/// A timer is hardly ever this late on a machine that is merely busy.
-const LATE: Duration = Duration::from_secs(5);
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[derive(Debug)]
 pub(super) struct SleepWatch {
-    seen: (Instant, SystemTime),
+    clocks: byway_core::sleep::SleepWatch,
     #[cfg(target_os = "linux")]
     waking: Option<linux::Waking>,
 }
@@ -31,7 +18,7 @@ impl SleepWatch {
     /// Needs a tokio runtime.
     pub(super) fn new() -> Self {
         Self {
-            seen: (Instant::now(), SystemTime::now()),
+            clocks: byway_core::sleep::SleepWatch::new(Instant::now(), wall()),
             #[cfg(target_os = "linux")]
             waking: linux::Waking::new()
                 .map_err(|error| tracing::debug!(%error, "no word from the kernel on waking up"))
@@ -42,10 +29,7 @@ impl SleepWatch {
     /// For how long the host slept at least, or this process was stopped, since the last look; none if it did not. `due` is
     /// when the driver wanted to wake up.
     pub(super) fn slept(&mut self, due: Option<Instant>) -> Option<Duration> {
-        let now = (Instant::now(), SystemTime::now());
-        let before = std::mem::replace(&mut self.seen, now);
-        let late = due.and_then(|at| late(at, before.0, now.0));
-        late.max(jumped(before, now))
+        self.clocks.slept(Instant::now(), wall(), due)
     }
 
     /// Waits until the wall clock jumps; for ever where the system does not tell.
@@ -58,21 +42,10 @@ impl SleepWatch {
     }
 }
 
-/// By how much a timer was late, if that was too much. What was due before the last look already was asked for too late, by
-/// nobody's sleep: a tunnel that is used again after minutes of rest finds its network due for a look long ago.
-fn late(due: Instant, looked: Instant, now: Instant) -> Option<Duration> {
-    let late = now.saturating_duration_since(due.max(looked));
-    (late > LATE).then_some(late)
-}
-
-/// By how much more the wall clock moved on than the other, if the two went different ways.
-fn jumped(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> Option<Duration> {
-    let ours = now.0.saturating_duration_since(before.0);
-    match now.1.duration_since(before.1) {
-        Ok(walls) => (walls.abs_diff(ours) > JUMP).then(|| walls.saturating_sub(ours)),
-        // It was set back: that is no sleep, and looked into all the same.
-        Err(back) => (back.duration() > JUMP).then_some(Duration::ZERO),
-    }
+/// Since 1970. A clock that stands before that stands still.
+fn wall() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
 }
 
 #[cfg(target_os = "linux")]
@@ -140,39 +113,6 @@ mod linux {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HOURS: Duration = Duration::from_secs(8 * 3600);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_clock_that_stood_still_is_a_sleep_and_one_that_drifted_is_none() {
-        let (ours, walls) = (Instant::now(), SystemTime::now());
-        let since = |ours_now, walls_now| jumped((ours, walls), (ours_now, walls_now));
-        let slept = since(ours + SECOND, walls + HOURS);
-        assert_eq!(slept, Some(HOURS - SECOND));
-        assert_eq!(since(ours + SECOND, walls - HOURS), Some(Duration::ZERO));
-        assert_eq!(since(ours + HOURS, walls + HOURS + SECOND), None);
-        assert_eq!(since(ours + HOURS, walls + HOURS - SECOND), None);
-    }
-
-    #[test]
-    fn a_timer_that_is_a_little_late_is_no_sleep() {
-        let due = Instant::now();
-        let looked = due - SECOND;
-        assert_eq!(late(due, looked, due + SECOND), None);
-        assert_eq!(late(due + HOURS, looked, due), None);
-        assert_eq!(late(due, looked, due + SECOND * 4), None);
-        assert_eq!(late(due, looked, due + SECOND * 6), Some(SECOND * 6));
-    }
-
-    /// Found in the simulation: the first byte after half a minute of rest was taken for waking up.
-    #[test]
-    fn what_was_overdue_when_it_was_asked_for_is_no_sleep() {
-        let due = Instant::now();
-        let asked = due + HOURS;
-        assert_eq!(late(due, asked, asked + SECOND), None);
-        assert_eq!(late(due, asked, asked + SECOND * 6), Some(SECOND * 6));
-    }
 
     #[tokio::test]
     async fn awake_nothing_is_noticed() {

@@ -121,13 +121,13 @@ impl Phase {
 }
 
 /// The lanes of a race.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Race {
     pub(super) udp: Lane,
     pub(super) tls: Lane,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
     /// Not allowed by the settings.
     Off,

@@ -123,35 +123,27 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return false;
         };
-        if !matches!(
-            r.phase,
-            Phase::Up {
-                beside: Beside::Racing(_),
-                ..
-            }
-        ) {
-            return false;
-        }
-        if let Phase::Up {
+        let Phase::Up {
             beside: Beside::Racing(race),
             ..
-        } = std::mem::replace(&mut r.phase, Phase::Idle)
-        {
-            r.failures = 0;
-            self.race(cx, relay, race);
-        }
+        } = r.phase
+        else {
+            return false;
+        };
+        r.failures = 0;
+        self.race(cx, relay, race);
         true
     }
 
     /// The link in use answered, or nobody else can be reached: it stays.
     pub(super) fn end_race_beside(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
-        let Some(Phase::Up { beside, .. }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
+        let Some(Phase::Up {
+            beside: beside @ Beside::Racing(_),
+            ..
+        }) = self.relays.get_mut(&relay).map(|r| &mut r.phase)
         else {
             return;
         };
-        if !matches!(beside, Beside::Racing(_)) {
-            return;
-        }
         let race = std::mem::replace(beside, Beside::Nothing);
         for link in links_of(&race) {
             self.drop_link(link, LinkError::HungUp);

@@ -60,6 +60,8 @@ mod check;
 mod failover;
 mod measure;
 mod paths;
+#[cfg(test)]
+mod rig;
 mod route;
 mod rtt;
 mod score;

@@ -1,5 +1,5 @@
 //! Wall clocks that are set. Three things depend on them: a node takes a jump for a sleep, and asks its links and paths once
-//! (`byway`'s `driver/sleep.rs`); a starting agent takes its record's epoch from one, if it is later than what is stored;
+//! (`byway_core::sleep`); a starting agent takes its record's epoch from one, if it is later than what is stored;
 //! a relay says the time in `Welcome`, and will judge tokens by it. Everything else is timed by monotonic clocks.
 
 use std::time::Duration;

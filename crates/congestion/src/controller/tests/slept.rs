@@ -9,6 +9,16 @@ const BATCH: u64 = 10;
 const WOKE: u32 = 8 * 3_600_000;
 
 impl Rig {
+    /// A round trip was measured, and another one slept over.
+    fn woken() -> Self {
+        let mut rig = Self::new();
+        rig.send(0, DATAGRAM);
+        rig.ack(20, 0, DATAGRAM, 0);
+        rig.send(30, DATAGRAM);
+        rig.ack(WOKE, 30, DATAGRAM, 0);
+        rig
+    }
+
     /// Sends as quinn does, with so much in flight by its own count, for as long as the window allows. Returns how much left, and
     /// whether it would have paced by the window it was told.
     fn pour(&mut self, ms: u32, in_flight: u64) -> (u64, bool) {
@@ -128,11 +138,7 @@ fn a_window_that_is_free_after_a_sleep_is_not_sent_in_one_burst() {
 
 #[test]
 fn a_probe_is_held_up_by_no_window() {
-    let mut rig = Rig::new();
-    rig.send(0, DATAGRAM);
-    rig.ack(20, 0, DATAGRAM, 0);
-    rig.send(30, DATAGRAM);
-    rig.ack(WOKE, 30, DATAGRAM, 0);
+    let mut rig = Rig::woken();
     let (sent, _) = rig.pour(WOKE, 0);
     for n in 1..3 {
         assert_eq!(rig.controller.window(), 1);
@@ -146,11 +152,7 @@ fn a_probe_is_held_up_by_no_window() {
 
 #[test]
 fn a_burst_that_was_lost_is_sent_again_without_an_answer() {
-    let mut rig = Rig::new();
-    rig.send(0, DATAGRAM);
-    rig.ack(20, 0, DATAGRAM, 0);
-    rig.send(30, DATAGRAM);
-    rig.ack(WOKE, 30, DATAGRAM, 0);
+    let mut rig = Rig::woken();
     let (sent, _) = rig.pour(WOKE, 0);
     assert!(sent >= BATCH * DATAGRAM, "{sent}");
     assert_eq!(rig.controller.window(), 1);
@@ -193,11 +195,7 @@ fn a_path_that_is_much_shorter_than_the_last_one_is_no_sleep() {
 
 #[test]
 fn what_may_be_a_bare_ack_is_no_reason_to_wait() {
-    let mut rig = Rig::new();
-    rig.send(0, DATAGRAM);
-    rig.ack(20, 0, DATAGRAM, 0);
-    rig.send(30, DATAGRAM);
-    rig.ack(WOKE, 30, DATAGRAM, 0);
+    let mut rig = Rig::woken();
     // A program that reads statistics makes bare ACKs look like more.
     for n in 0..1_000 {
         rig.send(WOKE + n, 40);

@@ -402,41 +402,35 @@ fn relays_out_of_reach_are_reported_with_the_reason_of_each() {
     assert_eq!(errors[0], (relay_url(0), LinkError::TimedOut));
 }
 
-#[test]
-fn what_a_proxy_said_is_reported_though_udp_is_silent_for_longer() {
-    let refused = LinkError::from(ProxyError {
-        proxy: "http://proxy.test:3128".to_owned(),
-        fault: ProxyFault::AuthRequired,
-    });
+/// UDP to the relay is silent, and TLS to it ends with this: it is what the caller is told.
+fn is_told_beside_silence(error: LinkError) {
     let mut world = World::new();
     world.pass(ms(1_000));
     world.udp_open[CLIENT] = false;
     world.tls_open = false;
-    world.tls_error = Some(refused.clone());
+    world.tls_error = Some(error.clone());
     world.connect();
     assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
     // After one round: no second attempt cures it, and a wrong password tried again and again locks an account.
     assert_eq!(
         world.hosts[CLIENT].failed,
-        Some(PeerError::NoRelay(vec![(relay_url(0), refused)]))
+        Some(PeerError::NoRelay(vec![(relay_url(0), error)]))
     );
     assert!(world.elapsed() > ms(10_000));
 }
 
 #[test]
+fn what_a_proxy_said_is_reported_though_udp_is_silent_for_longer() {
+    is_told_beside_silence(LinkError::from(ProxyError {
+        proxy: "http://proxy.test:3128".to_owned(),
+        fault: ProxyFault::AuthRequired,
+    }));
+}
+
+#[test]
 fn what_a_relay_says_over_one_carrier_is_reported_though_the_other_is_silent_for_longer() {
-    let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
-    let mut world = World::new();
-    world.pass(ms(1_000));
-    world.udp_open[CLIENT] = false;
-    world.tls_open = false;
-    world.tls_error = Some(refused.clone());
-    world.connect();
-    assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
-    assert_eq!(
-        world.hosts[CLIENT].failed,
-        Some(PeerError::NoRelay(vec![(relay_url(0), refused)]))
-    );
+    let text = "TLS ends before".to_owned();
+    is_told_beside_silence(LinkError::Refused(RefuseReason::Identity, text));
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod carry_out;
 mod gateway;
 mod receive;
 mod send;
-mod sleep;
 mod sockets;
 
 use std::collections::BTreeMap;
@@ -25,6 +24,7 @@ use byway_core::io::{
 };
 use byway_core::node::{Identity, Node};
 use byway_core::reassemble::Reassembler;
+use byway_core::sleep::SleepWatch;
 use byway_wire::{NodeId, RelayUrl, SecretKey, TicketSecret};
 use quinn_proto::TransportConfig;
 
@@ -38,7 +38,6 @@ use crate::shell::link::{Links, Said};
 use crate::shell::nat64;
 use crate::shell::virt::Virtual;
 
-use sleep::SleepWatch;
 use sockets::Sockets;
 
 /// The port a node's UDP socket is bound to.
@@ -257,6 +256,7 @@ impl NodeShell {
         self.turn(net);
         let (now, wall) = (net.instant(), net.wall(self.host));
         if let Some(slept) = self.sleep.slept(now, wall, due) {
+            // How often at most (`byway`'s `driver/changes.rs`) is left out: no scene has a clock that is set all the time.
             self.node
                 .handle_sockets(now, vec![local_socket(net, self.host)]);
             self.node.handle_wake(now, slept);
