@@ -56,10 +56,8 @@ pub struct PathAware {
     /// No packet of this path was acknowledged yet: `before` adds to the window.
     unproven: bool,
     unanswered: Unanswered,
-    /// The newest packet of this path that the ACK frame being processed acknowledged.
+    /// When the newest packet was sent, of any path, that the ACK frame being processed acknowledged.
     newest_acked: Option<Instant>,
-    /// The newest packet of any path that it acknowledged.
-    newest_sent: Option<Instant>,
     slept: Slept,
     /// How often the window was asked for since the last send, up to [`WINDOW_CALLS`].
     window_calls: AtomicU8,
@@ -100,7 +98,7 @@ pub struct PathAwareFactory {
 }
 
 impl PathAwareFactory {
-    /// Cubic on every path.
+    /// The default ([`Congestion`]) on every path.
     pub fn new(monitor: Arc<FlowMonitor>) -> Self {
         Self::choosing(monitor, Congestion::default())
     }
@@ -158,9 +156,11 @@ impl Controller for PathAware {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        let own = self.acked(now, sent, bytes);
         let rtt = self.slept.sane(rtt);
-        if let Some(inner) = self.acked(now, sent, bytes) {
-            inner.on_ack(now, sent, bytes, app_limited, &rtt);
+        if own {
+            let inner = &mut self.current.controller;
+            inner.on_ack(now, sent, bytes, app_limited, rtt);
         }
     }
 
@@ -177,8 +177,9 @@ impl Controller for PathAware {
         if in_flight == 0 {
             self.unanswered.clear();
         }
-        let newest_sent = self.newest_sent.take();
-        if let Some(newest) = self.newest_acked.take() {
+        let newest = self.newest_acked.take();
+        let own = newest.filter(|sent| !self.is_before(*sent));
+        if let Some(newest) = own {
             self.unanswered.on_acked(newest);
             if self.current.rtt.on_ack(now, newest) {
                 let rtt = &self.current.rtt;
@@ -193,10 +194,10 @@ impl Controller for PathAware {
                 largest_packet_num_acked,
             );
         }
-        if let Some(newest) = newest_sent {
+        if let Some(newest) = newest {
             let sample = now.saturating_duration_since(newest);
             self.slept.on_answer(sample, in_flight, self.mtu);
-            if sample > UNDER_WAY && !self.is_before(newest) {
+            if sample > UNDER_WAY && own.is_some() {
                 self.renew(now);
             }
         }
@@ -255,10 +256,13 @@ impl Controller for PathAware {
             // A connection is driven by one thread at a time, so this needs no read-modify-write.
             self.window_calls.store(calls + 1, Ordering::Relaxed);
         }
+        let window = self.peek_window();
+        if !self.slept.is_held() {
+            return window;
+        }
         let switched = self.monitor.epoch() != self.epoch;
         let probes = self.monitor.probes();
-        self.slept
-            .window(self.peek_window(), self.mtu, switched, probes)
+        self.slept.window(window, self.mtu, switched, probes)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -282,7 +286,6 @@ impl Controller for PathAware {
             unproven: self.unproven,
             unanswered: self.unanswered,
             newest_acked: self.newest_acked,
-            newest_sent: self.newest_sent,
             slept: self.slept.clone(),
             window_calls: AtomicU8::new(0),
         })
@@ -327,7 +330,6 @@ impl PathAware {
             unproven: false,
             unanswered: Unanswered::default(),
             newest_acked: None,
-            newest_sent: None,
             slept: Slept::default(),
             window_calls: AtomicU8::new(0),
         }
@@ -403,7 +405,6 @@ impl PathAware {
         self.unproven = true;
         self.slept.on_switch(self.mtu);
         self.unanswered.clear();
-        self.newest_acked = None;
         self.monitor.put_last_ack(None);
     }
 
@@ -414,20 +415,19 @@ impl PathAware {
         })
     }
 
-    /// Counts an acknowledged packet. Returns the inner controller if it is to know.
-    fn acked(&mut self, now: Instant, sent: Instant, bytes: u64) -> Option<&mut dyn Controller> {
+    /// Counts an acknowledged packet. True if it is this path's, so that the inner controller is to know.
+    fn acked(&mut self, now: Instant, sent: Instant, bytes: u64) -> bool {
         self.follow(now);
-        self.newest_sent = self.newest_sent.max(Some(sent));
+        self.newest_acked = self.newest_acked.max(Some(sent));
         self.totals.acked += bytes;
         self.totals.in_flight = self.totals.in_flight.saturating_sub(bytes);
         self.slept.on_acked(bytes);
         if self.is_before(sent) {
             self.before = self.before.saturating_sub(bytes);
-            return None;
+            return false;
         }
         self.unproven = false;
-        self.newest_acked = self.newest_acked.max(Some(sent));
-        Some(&mut *self.current.controller)
+        true
     }
 
     fn is_before(&self, sent: Instant) -> bool {

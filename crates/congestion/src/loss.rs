@@ -153,8 +153,11 @@ impl Judge {
         let trial = self.trial.as_mut().filter(|trial| sent > trial.began)?;
         trial.tally.acked = trial.tally.acked.saturating_add(1);
         let enough = trial.tally.lost >= TRIAL_ENOUGH || trial.tally.packets() >= TRIAL_PACKETS;
-        let over = enough && trial.rounds >= TRIAL_ROUNDS;
-        over.then(|| self.end_trial(now))
+        if !enough || trial.rounds < TRIAL_ROUNDS {
+            return None;
+        }
+        let trial = self.trial.take()?;
+        Some(self.end_trial(now, trial))
     }
 
     /// So many packets were lost, the newest of which was sent then.
@@ -199,11 +202,6 @@ impl Judge {
         self.forget();
     }
 
-    /// True while a trial is on: what is measured is this window.
-    pub(crate) fn on_trial(&self) -> bool {
-        self.trial.is_some()
-    }
-
     /// True while a queue that overflowed unseen is remembered. Then nothing is learnt: many senders in a short queue would
     /// teach each other that their overload is the network's loss, for less of one is not felt.
     fn careful(&self, now: Instant) -> bool {
@@ -236,10 +234,8 @@ impl Judge {
         }
     }
 
-    fn end_trial(&mut self, now: Instant) -> Outcome {
-        let Some(Trial { before, tally, .. }) = self.trial.take() else {
-            return Outcome::Helped;
-        };
+    fn end_trial(&mut self, now: Instant, trial: Trial) -> Outcome {
+        let Trial { before, tally, .. } = trial;
         let after = tally.rate();
         // If it was overload, as much gets through as before. A third is nearer to that than to what was before, which was chosen
         // for being high.

@@ -63,12 +63,17 @@ impl Slept {
     }
 
     /// quinn's estimate as it was before this acknowledgement. Returns the one to go by.
-    pub(crate) fn sane(&mut self, quinns: &RttEstimator) -> RttEstimator {
+    pub(crate) fn sane(&mut self, quinns: &RttEstimator) -> &RttEstimator {
         self.quinns = quinns.get();
         if !self.held {
             self.sane = Some(*quinns);
         }
-        self.sane.unwrap_or(*quinns)
+        self.sane.get_or_insert(*quinns)
+    }
+
+    /// True while quinn's estimate holds a sleep.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// A packet was acknowledged.
@@ -127,11 +132,8 @@ impl Slept {
         self.credit = (self.credit + bytes).min(burst(mtu).max(bytes));
     }
 
-    /// What quinn is told of a window. `switched` says that a switch is not known here yet, `probes` how many were wanted so far.
+    /// What quinn is told of a window while its estimate holds a sleep. `switched` says that a switch is not known here yet, `probes` how many were wanted so far.
     pub(crate) fn window(&self, window: u64, mtu: u16, switched: bool, probes: u32) -> u64 {
-        if !self.held {
-            return window;
-        }
         let room = self.in_flight < window.saturating_add(burst(mtu));
         let free = room && (self.credit > 0 || switched) || self.probes != probes;
         if free { u64::MAX } else { 1 }

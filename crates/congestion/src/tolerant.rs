@@ -75,7 +75,7 @@ impl Controller for Tolerant {
                 self.cubic.on_mtu_update(self.mtu);
             }
         }
-        if !self.judge.on_trial() {
+        if self.aside.is_none() {
             self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
         }
     }

@@ -279,6 +279,15 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// True for what stands in the way of one carrier alone: a proxy, who shows another certificate, and who ends TLS before a
+    /// relay that does not take that.
+    pub fn is_in_the_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Proxy(_) | Self::Certificate(_) | Self::Refused(RefuseReason::Identity, _)
+        )
+    }
+
     /// False if a person is told more by what was said over the other carrier: silence tells nothing beside what only a person
     /// can mend, nor does anything about UDP beside what a proxy said, which carries none.
     pub fn is_news_beside(&self, other: &Self) -> bool {

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 
 use byway_wire::fragment::Fragment;
 
-/// Parts that may wait for their other half. A route fragments only until QUIC notices its smaller MTU.
+/// Parts that may wait for their other half. Those of a datagram leave back to back, so that few wait at once however long a
+/// route fragments.
 const WAITING: usize = 32;
-/// Parts of one sender among them: parts of a datagram leave back to back, so few are ever apart.
+/// Parts of one sender among them.
 const SHARE: usize = 8;
 
 /// Parts that wait for their other half. `K` names a sender, authenticated or not: parts of two never join.

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use byway::{
     Agent, Forward, Options, Pong, Relay, byway, netcheck, netcheck_asking, ping, ping_from, pongs,
-    start_ping,
+    start_ping, until_direct,
 };
 pub use certified::{Authority, Certificate};
 pub use coturn::{PORT as COTURN_PORT, coturn};

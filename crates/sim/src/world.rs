@@ -264,7 +264,10 @@ impl World {
                         node.moved(&mut self.net);
                     }
                 }
-                self.gateway_began_anew(site);
+                // A NAT is IPv4's alone.
+                if ip.is_ipv4() {
+                    self.gateway_began_anew(site);
+                }
             }
         }
     }

@@ -151,6 +151,8 @@ fn whatever_the_families_the_best_path_is_found_and_carries() {
 #[test]
 fn from_a_network_that_leads_nowhere_no_relay_is_reached() {
     let nowhere = (Access::Open, Families::DeadV6);
+    let place = Place::from(nowhere.0).families(nowhere.1);
+    assert!(!must_connect(place, Access::Open));
     let mut s = scene(setup(nowhere, (Access::Open, Families::Both)));
     let peer = s.dial(vec![Task::Touch]);
     let told = |note: &Note| matches!(note, Note::Failed(p, PeerError::NoRelay(_)) if *p == peer);

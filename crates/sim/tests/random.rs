@@ -22,13 +22,13 @@ const LINES: usize = 40;
 
 /// Fewer measurements than this are told and not judged.
 const ENOUGH: usize = 100;
-/// From so many seeds on, what is measured or looked for in a part of them only must have been in a share of them, per hundred:
+/// From so many seeds played together (half of `BYWAY_SIM_SEEDS`) on, what is measured or looked for in a part of them only must have been in a share of them, per hundred:
 /// half of what there is. Fewer seeds may hold less by chance.
 const MANY: usize = 1_000;
 const SHARE_OPENED: usize = 1;
 const SHARE_AGAIN: usize = 15;
 const SHARE_BARRED: usize = 30;
-/// From so many on there are [`ENOUGH`] of each measurement.
+/// From so many played together on there are [`ENOUGH`] of each measurement.
 const ALL_JUDGED: usize = 10_000;
 /// The project's aim for new tunnels: two round trips of the path (a second stands for one), and three. The fifth of a round
 /// trip more is the relay's, through which candidates go: 20 ms beside paths as short as 4.

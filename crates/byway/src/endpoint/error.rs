@@ -72,9 +72,8 @@ impl ConnectError {
         match error {
             PeerError::NoRelay(failed) => {
                 let refused = failed.iter().find_map(|(url, error)| match error {
-                    // For what is between the two: whoever is let in here may be elsewhere.
-                    LinkError::Refused(RefuseReason::Identity, _) => None,
-                    LinkError::Refused(reason, detail) => Some((
+                    // What is in the way of a carrier says nothing of who is let in.
+                    LinkError::Refused(reason, detail) if !error.is_in_the_way() => Some((
                         *reason,
                         format!(
                             "the relay {url} refuses this node: {}",

@@ -6,6 +6,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,7 +17,7 @@ type Leg<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 pub(super) type Decided = watch::Receiver<bool>;
 
 pub(super) struct Race<T> {
-    legs: Vec<Leg<T>>,
+    legs: FuturesUnordered<Leg<T>>,
     decided: watch::Sender<bool>,
     failures: Vec<String>,
 }
@@ -23,13 +25,13 @@ pub(super) struct Race<T> {
 impl<T> Race<T> {
     pub(super) fn new() -> Self {
         Self {
-            legs: Vec::new(),
+            legs: FuturesUnordered::new(),
             decided: watch::Sender::new(false),
             failures: Vec::new(),
         }
     }
 
-    /// One more takes part. Those added first are looked at first, when several have something to say.
+    /// One more takes part.
     pub(super) fn add<F>(&mut self, leg: impl FnOnce(Decided) -> F)
     where
         F: Future<Output = Result<T, String>> + Send + 'static,
@@ -39,20 +41,7 @@ impl<T> Race<T> {
 
     /// What is given next; none when all have ended. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<T> {
-        loop {
-            let (n, ended) = std::future::poll_fn(|context| {
-                for (n, leg) in self.legs.iter_mut().enumerate() {
-                    if let std::task::Poll::Ready(ended) = leg.as_mut().poll(context) {
-                        return std::task::Poll::Ready(Some((n, ended)));
-                    }
-                }
-                match self.legs.is_empty() {
-                    true => std::task::Poll::Ready(None),
-                    false => std::task::Poll::Pending,
-                }
-            })
-            .await?;
-            drop(self.legs.remove(n));
+        while let Some(ended) = self.legs.next().await {
             match ended {
                 Ok(given) => {
                     self.decide();
@@ -61,10 +50,11 @@ impl<T> Race<T> {
                 Err(why) => self.failures.push(why),
             }
         }
+        None
     }
 
     /// Whoever has not asked for a port yet ends without.
-    pub(super) fn decide(&self) {
+    fn decide(&self) {
         self.decided.send_replace(true);
     }
 

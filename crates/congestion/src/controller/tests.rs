@@ -124,7 +124,7 @@ impl Rig {
     /// One ACK frame for one packet. True if the inner controller is told.
     fn ack(&mut self, ms: u32, sent_ms: u32, bytes: u64, in_flight: u64) -> bool {
         let (now, sent) = (self.at(ms), self.at(sent_ms));
-        let told = self.controller.acked(now, sent, bytes).is_some();
+        let told = self.controller.acked(now, sent, bytes);
         self.controller.on_end_acks(now, in_flight, false, Some(0));
         told
     }

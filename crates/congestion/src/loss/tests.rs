@@ -125,10 +125,10 @@ fn overload_that_ends_with_sending_less_was_congestion() {
     sender.rounds(20, 50, ROUND_TRIP, 0);
     let seen = sender.rounds(4, 50, ROUND_TRIP, 10);
     assert_eq!((seen.congestion, seen.trials), (0, 1));
-    assert!(sender.judge.on_trial());
+    assert!(sender.judge.trial.is_some());
     let seen = sender.rounds(8, 35, ROUND_TRIP, 0);
     assert_eq!(seen.outcomes, [Outcome::Helped]);
-    assert!(!sender.judge.on_trial());
+    assert!(sender.judge.trial.is_none());
 }
 
 #[test]

@@ -22,7 +22,7 @@ const REPLACED: Duration = Duration::from_secs(300);
 pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration {
     let full = match error {
         LinkError::Refused(RefuseReason::Replaced, _) => REPLACED,
-        LinkError::Refused(..) if is_lasting(error) && !is_in_the_way(error) => OPERATOR,
+        LinkError::Refused(..) if is_lasting(error) && !error.is_in_the_way() => OPERATOR,
         _ => (FIRST * 2u32.saturating_pow(failures.min(16))).min(LAST),
     };
     rng.between(full / 2, full)
@@ -31,17 +31,7 @@ pub(super) fn delay(rng: &mut Rng, failures: u32, error: &LinkError) -> Duration
 /// How long a carrier is left out that failed by what stands in its own way. The other carrier may have another way, and is
 /// tried meanwhile.
 pub(super) fn hold(rng: &mut Rng, error: &LinkError) -> Option<Duration> {
-    (is_in_the_way(error) && is_lasting(error)).then(|| rng.between(OPERATOR / 2, OPERATOR))
-}
-
-/// True for a proxy, for who shows another certificate, and for who ends TLS before a relay that does not take that.
-fn is_in_the_way(error: &LinkError) -> bool {
-    matches!(
-        error,
-        LinkError::Proxy(_)
-            | LinkError::Certificate(_)
-            | LinkError::Refused(RefuseReason::Identity, _)
-    )
+    (error.is_in_the_way() && is_lasting(error)).then(|| rng.between(OPERATOR / 2, OPERATOR))
 }
 
 /// True for an error that another attempt will not cure.

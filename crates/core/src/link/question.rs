@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use byway_wire::relay::control::{Control, RefuseReason};
+use byway_wire::relay::control::Control;
 
 use super::relay::Phase;
 use super::{DIAL_LIMIT, LinkState, Links, Output, WELCOME_LIMIT, is_lasting};
@@ -77,11 +77,10 @@ impl Links {
     }
 
     fn is_refused(&self, relay: RelayId) -> bool {
-        // Whose TLS is ended on the way is refused for the network it is in.
-        self.last_error(relay).is_some_and(|error| match error {
-            LinkError::Refused(RefuseReason::Identity, _) => false,
-            LinkError::Refused(..) => is_lasting(error),
-            _ => false,
+        self.last_error(relay).is_some_and(|error| {
+            let refused = matches!(error, LinkError::Refused(..));
+            // Whose TLS is ended on the way is refused for the network it is in.
+            refused && is_lasting(error) && !error.is_in_the_way()
         })
     }
 

@@ -277,6 +277,14 @@ pub fn ping_from(
     pongs(&ping.finish(Duration::from_secs(60))?.success()?)
 }
 
+/// Pings until direct, and fails if it does not come to that.
+pub fn until_direct(world: &World, peer: &str) -> Result<Vec<Pong>> {
+    let pongs = ping(world, peer, Options::default(), &["--until-direct"])?;
+    let last = pongs.last().context("no answer at all")?;
+    ensure!(last.kind == "direct", "the last answer came by {last:?}");
+    Ok(pongs)
+}
+
 /// Starts pinging.
 pub fn start_ping(world: &World, peer: &str, options: Options, args: &[&str]) -> Result<Running> {
     start_ping_from(world, &world.client, peer, options, args)

@@ -107,13 +107,7 @@ fn sees_parts(world: &World) -> Result<bool> {
 
 /// How long after the tunnel was up data went direct.
 fn until_direct(world: &World, agent: &Agent) -> Result<Duration> {
-    let pongs = programs::ping(
-        world,
-        &agent.peer(),
-        Options::default(),
-        &["--until-direct"],
-    )?;
+    let pongs = programs::until_direct(world, &agent.peer())?;
     let last = pongs.last().context("no answer at all")?;
-    ensure!(last.kind == "direct", "the last by {}", last.kind);
     Ok(last.path_since.saturating_sub(last.up))
 }

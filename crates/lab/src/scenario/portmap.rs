@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use byway_sim::model::Access::Symmetric;
 
 use super::{ACCESS, SHORT};
@@ -119,17 +119,7 @@ fn goes_direct(speaks: Speaks, protocol: &str) -> Result<()> {
     let agent = Agent::start(&world, &relay.url, ASKING, &[])?;
     // The search for UPnP alone takes seconds.
     until_mapped(&world, 1, SHORT)?;
-    let peer = agent.peer();
-    let pongs = programs::ping(&world, &peer, Options::default(), &["--until-direct"])?;
-    let last = pongs.last().context("no answer at all")?;
-    say(format!("{} answers, the last by {last:?}", pongs.len()));
-    // The way in is the mapped port; the agent's own way out may be seen as another.
-    ensure!(
-        last.kind == "direct",
-        "the last answer came by {}",
-        last.kind
-    );
-
+    leads_in(&world, &agent)?;
     gives_back(&world, agent)
 }
 
@@ -197,11 +187,11 @@ fn forgotten(speaks: Speaks) -> Result<()> {
     gives_back(&world, agent)
 }
 
+/// The way in is the mapped port; the agent's own way out may be seen as another.
 fn leads_in(world: &World, agent: &Agent) -> Result<()> {
-    let peer = agent.peer();
-    let pongs = programs::ping(world, &peer, Options::default(), &["--until-direct"])?;
-    let last = pongs.last().context("no answer at all")?;
-    ensure!(last.kind == "direct", "it leads nowhere: {last:?}");
+    let pongs = programs::until_direct(world, &agent.peer())?;
+    let answers = pongs.len();
+    say(format!("{answers} answers, the last by {:?}", pongs.last()));
     Ok(())
 }
 

@@ -105,7 +105,7 @@ impl Internet {
         let namespace = Namespace::create(&self.name, role)?;
         self.segment.attach(&namespace, "eth0", role, addrs)?;
         watch(&namespace)?;
-        Ok(Place::new(role, namespace, addr, addr, Vec::new()))
+        Ok(Place::new(role, namespace, addr, addr, Vec::new(), None))
     }
 }
 

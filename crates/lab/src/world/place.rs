@@ -35,8 +35,10 @@ pub struct Place {
     pub public: Ipv4Addr,
     /// The router between its site and the internet, if any.
     pub router: Option<Arc<Namespace>>,
-    /// What else is between it and that one: further routers, the site's own switch.
-    between: Vec<Arc<Namespace>>,
+    /// The one that it looks at itself: another one behind a carrier's.
+    own_router: Option<Arc<Namespace>>,
+    /// What else is between it and that one: further routers, the site's own switch. They are gone when nobody holds them.
+    _between: Vec<Arc<Namespace>>,
 }
 
 impl Place {
@@ -46,9 +48,10 @@ impl Place {
         namespace: Namespace,
         addr: Ipv4Addr,
         public: Ipv4Addr,
-        mut routers: Vec<Arc<Namespace>>,
+        routers: Vec<Arc<Namespace>>,
+        switch: Option<Arc<Namespace>>,
     ) -> Self {
-        let router = (!routers.is_empty()).then(|| routers.remove(0));
+        let (router, own_router) = (routers.first().cloned(), routers.last().cloned());
         Self {
             name: name.to_owned(),
             proxy: None,
@@ -58,7 +61,8 @@ impl Place {
             addr,
             public,
             router,
-            between: routers,
+            own_router,
+            _between: routers.into_iter().chain(switch).collect(),
         }
     }
 
@@ -89,9 +93,8 @@ impl Place {
 
     /// The router that the host looks at, where one of its own is behind a carrier's; the site's otherwise.
     pub fn own_router(&self) -> Result<&Namespace> {
-        self.between
-            .last()
-            .map_or_else(|| self.gate(), |own| Ok(own))
+        let router = self.own_router.as_deref();
+        router.with_context(|| format!("{} has no router", self.name))
     }
 
     /// The address of the router that the host looks at.

@@ -39,20 +39,19 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
         if hosts.is_empty() {
             continue;
         }
-        let mut between = routers.clone();
+        let mut switch = None;
         // With more than one host there is a switch, of its own, so that the router sees nothing of what they say to each other.
         if hosts.len() > 1 {
-            let switch = namespace(internet, &format!("{name}-{interface}"))?;
-            switch.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
-            cable(gate, interface, &switch, "router")?;
-            switch.ip("link set router master br0\nlink set router up\n")?;
-            between.push(switch);
+            let own = namespace(internet, &format!("{name}-{interface}"))?;
+            own.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
+            cable(gate, interface, &own, "router")?;
+            own.ip("link set router master br0\nlink set router up\n")?;
+            switch = Some(own);
         }
         let gateway = Ipv4Addr::new(10, number, net, 1);
         for (host, last) in hosts.iter().zip(2..) {
             let namespace = Namespace::create(internet.name(), host)?;
-            if hosts.len() > 1 {
-                let switch = between.last().context("a switch")?;
+            if let Some(switch) = &switch {
                 let port = format!("p{last}");
                 cable(&namespace, "eth0", switch, &port)?;
                 switch.ip(&format!("link set {port} master br0\nlink set {port} up\n"))?;
@@ -65,7 +64,8 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
             }
             settle(&namespace, "eth0", addr, gateway)?;
             watch(&namespace)?;
-            places.push(Place::new(host, namespace, addr, public, between.clone()));
+            let (routers, switch) = (routers.clone(), switch.clone());
+            places.push(Place::new(host, namespace, addr, public, routers, switch));
         }
     }
     let customers = planned.hosts.iter().filter(|(_, of)| *of == Lan::Customer);
@@ -81,8 +81,8 @@ pub(super) fn build(internet: &Internet, planned: &PlannedSite, number: u8) -> R
         serve(&own, "lan0", gateway)?;
         settle(&namespace, "eth0", addr, gateway)?;
         watch(&namespace)?;
-        let between = vec![Arc::clone(carrier), own];
-        places.push(Place::new(host, namespace, addr, public, between));
+        let routers = vec![Arc::clone(carrier), own];
+        places.push(Place::new(host, namespace, addr, public, routers, None));
     }
     Ok(places)
 }

@@ -123,7 +123,8 @@ impl Site {
     /// True if a datagram crosses the access link as IPv6: it is, or the translator, which stands before that link, makes it so.
     pub(super) fn takes_as_v6(&self, now: Duration, from: SocketAddr, to: SocketAddr) -> bool {
         let inside = || self.leads_to(now, from, to);
-        to.is_ipv6() || inside().is_some_and(|to| to.is_ipv6())
+        let translates = self.config.nat64.is_some();
+        to.is_ipv6() || translates && inside().is_some_and(|to| to.is_ipv6())
     }
     /// Where a datagram of IPv4 would go now, if it is let in.
     pub(super) fn leads_to(

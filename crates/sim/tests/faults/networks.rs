@@ -108,8 +108,6 @@ fn a_path_that_narrows_under_a_transfer_loses_no_byte() {
     }
 }
 
-/// Found by a random scenario: QUIC had found a size a little above what was then proven of the link, so its datagrams went
-/// in two parts, and a peer on a TLS link dropped them.
 /// Found by random scenarios: the client had TLS for a while and came back to the UDP of its narrow network, and what the agent had
 /// sent meanwhile it sent again as it was, for its own link is TLS.
 #[test]
@@ -120,6 +118,8 @@ fn what_goes_by_tls_to_a_peer_in_a_narrow_network_is_cut_in_two_as_well() {
     holds(text);
 }
 
+/// Found by a random scenario: QUIC had found a size a little above what was then proven of the link, so its datagrams went
+/// in two parts, and a peer on a TLS link dropped them.
 #[test]
 fn what_is_cut_in_two_for_a_narrow_link_reaches_a_peer_that_is_on_tls() {
     // Between the sizes that are tried. QUIC's first probe leaves in hope and passes, and is larger than what is proven then.
