@@ -163,6 +163,8 @@ pub struct Nat {
     index: BTreeMap<(SocketAddr, Towards), u16>,
     /// By external port.
     given: BTreeMap<u16, Given>,
+    /// Before this moment no mapping and no permission is too old.
+    oldest_ends: Duration,
     /// After a rebinding, ports are not preserved, or nothing would have changed.
     rebound: bool,
 }
@@ -179,6 +181,7 @@ impl Nat {
             mappings: BTreeMap::new(),
             index: BTreeMap::new(),
             given: BTreeMap::new(),
+            oldest_ends: Duration::ZERO,
             rebound: false,
         }
     }
@@ -299,21 +302,33 @@ impl Nat {
     }
 
     fn expire(&mut self, now: Duration) {
+        // Nothing can have become too old before what was the oldest at the last look; uses since then only make it younger.
+        if now < self.oldest_ends {
+            return;
+        }
         let timeout = self.config.timeout;
+        // What is used first after this look is used now at the earliest.
+        let mut ends = now + timeout;
+        let mut live = |last: Duration| {
+            let live = now.saturating_sub(last) < timeout;
+            if live {
+                ends = ends.min(last + timeout);
+            }
+            live
+        };
         for given in self.given.values_mut() {
-            let live = |last: &Duration| now.saturating_sub(*last) < timeout;
-            given.callers.retain(|_, last| live(last));
+            given.callers.retain(|_, last| live(*last));
         }
         let index = &mut self.index;
         self.mappings.retain(|_, m| {
-            m.permitted
-                .retain(|_, last| now.saturating_sub(*last) < timeout);
-            let live = now.saturating_sub(m.last_out) < timeout;
+            m.permitted.retain(|_, last| live(*last));
+            let live = live(m.last_out);
             if !live {
                 index.remove(&(m.internal, m.towards));
             }
             live
         });
+        self.oldest_ends = ends;
     }
 
     fn given_to(&self, internal: SocketAddr) -> Option<u16> {

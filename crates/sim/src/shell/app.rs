@@ -416,12 +416,14 @@ fn matches(seed: u64, offset: u64, bytes: &[u8]) -> bool {
     let skip = (offset % 8) as usize;
     let (head, rest) = bytes.split_at(((8 - skip) % 8).min(bytes.len()));
     let first = offset.div_ceil(8);
-    let expected = word(seed, offset / 8);
-    expected[skip..].starts_with(head)
-        && rest
-            .chunks(8)
+    // Whole words are compared as numbers: every byte of every transfer of every seed goes through here.
+    let (words, tail) = rest.as_chunks();
+    word(seed, offset / 8)[skip..].starts_with(head)
+        && words
+            .iter()
             .zip(first..)
-            .all(|(part, at)| word(seed, at).starts_with(part))
+            .all(|(w, at)| *w == word(seed, at))
+        && word(seed, first + words.len() as u64).starts_with(tail)
 }
 
 #[cfg(test)]
