@@ -7,9 +7,9 @@
 //! Packets of the first connection's handshake are kept like the others: QUIC would repeat a first flight only after a second,
 //! because it has measured nothing yet. A short header does not say that the handshake is over: the end of it may still be on
 //! its way, and without it the other side cannot read what follows. So they leave by their age, or when newer ones need their
-//! place. Handshakes that begin later are left out: when their connection is gone and others are not, so that nobody calls
-//! [`Recent::clear`], they would begin another. A tunnel beside one that is there already waits for QUIC's own timer where its
-//! first flight is lost.
+//! place. Those of handshakes that begin later have places of their own, where the traffic of the tunnel beside them does not
+//! push them out, and leave after [`FLIGHT`]: QUIC has repeated them itself by then, and when their connection is gone and
+//! others are not, so that nobody calls [`Recent::clear`], an old first flight would begin another.
 //!
 //! Only the newest are repeated, as many as fit [`REPLAY_BYTES`]: any one of them draws the answer that tells QUIC what
 //! was lost, and the other path may end in the same slow access link, whose queue must have room for what QUIC itself
@@ -31,13 +31,53 @@ const KEPT: usize = 16;
 /// takes at once is not known when it is the new one, and QUIC begins with such a window there itself.
 pub const REPLAY_BYTES: usize = 7_360;
 
+/// A first flight that is lost is repeated by QUIC after this, for it has measured nothing yet (RFC 9002 section 6.2.2: three
+/// times 333 ms).
+const FLIGHT: Duration = Duration::from_secs(1);
+
+/// Two flights of a handshake: with a post-quantum key each is two datagrams (RFC 9000 section 8.1 allows more, but then the
+/// other side waits for an answer).
+const FLIGHTS_KEPT: usize = 4;
+
 /// The last datagrams to one peer.
 #[derive(Debug, Default)]
 pub struct Recent {
+    slots: Ring<KEPT>,
+    /// A short header was sent: other handshakes are kept apart.
+    established: bool,
+    /// Of handshakes that began beside an established connection.
+    flights: Ring<FLIGHTS_KEPT>,
+}
+
+/// The last `N` datagrams of a kind, and when each was sent.
+#[derive(Debug, Default)]
+struct Ring<const N: usize> {
     slots: Vec<(Instant, Vec<u8>)>,
     next: usize,
-    /// A short header was sent: no other handshake is kept.
-    established: bool,
+}
+
+impl<const N: usize> Ring<N> {
+    fn note(&mut self, now: Instant, datagram: &[u8]) {
+        if self.slots.len() < N {
+            self.slots.push((now, datagram.to_vec()));
+        } else if let Some((at, slot)) = self.slots.get_mut(self.next) {
+            *at = now;
+            slot.clear();
+            slot.extend_from_slice(datagram);
+        }
+        self.next = (self.next + 1) % N;
+    }
+
+    /// Those that are no older than this, the newest first.
+    fn within(&self, now: Instant, age: Duration) -> impl Iterator<Item = &[u8]> {
+        let (newer, older) = self.slots.split_at(self.next.min(self.slots.len()));
+        newer
+            .iter()
+            .rev()
+            .chain(older.iter().rev())
+            .take_while(move |(at, _)| now.saturating_duration_since(*at) <= age)
+            .map(|(_, datagram)| datagram.as_slice())
+    }
 }
 
 impl Recent {
@@ -60,19 +100,13 @@ impl Recent {
     /// Keeps a datagram.
     fn note(&mut self, now: Instant, datagram: &[u8]) {
         match is_handshake(datagram) {
-            Some(true) if self.established => return,
-            Some(true) => {}
-            Some(false) => self.established = true,
-            None => return,
+            Some(true) if self.established => self.flights.note(now, datagram),
+            Some(handshake) => {
+                self.established |= !handshake;
+                self.slots.note(now, datagram);
+            }
+            None => {}
         }
-        if self.slots.len() < KEPT {
-            self.slots.push((now, datagram.to_vec()));
-        } else if let Some((at, slot)) = self.slots.get_mut(self.next) {
-            *at = now;
-            slot.clear();
-            slot.extend_from_slice(datagram);
-        }
-        self.next = (self.next + 1) % KEPT;
     }
 
     /// Forgets them.
@@ -81,22 +115,19 @@ impl Recent {
     }
 
     /// A copy of the newest that fit [`REPLAY_BYTES`] together, oldest first. The very last is always among them, unless
-    /// it is older than [`UNDER_WAY`].
+    /// it is older than [`UNDER_WAY`]; so is a later handshake's flight, for nothing else speaks for it.
     pub fn newest(&self, now: Instant) -> Vec<Vec<u8>> {
-        let split = self.next.min(self.slots.len());
-        let (newer, older) = self.slots.split_at(split);
+        let flights = self.flights.within(now, FLIGHT);
+        let slots = self.slots.within(now, UNDER_WAY);
         let mut room = REPLAY_BYTES;
         let mut chosen: Vec<Vec<u8>> = Vec::new();
-        for (at, datagram) in newer.iter().rev().chain(older.iter().rev()) {
-            if now.saturating_duration_since(*at) > UNDER_WAY {
-                break;
-            }
+        for datagram in flights.chain(slots) {
             match room.checked_sub(datagram.len()) {
                 Some(left) => room = left,
                 None if chosen.is_empty() => room = 0,
                 None => break,
             }
-            chosen.push(datagram.clone());
+            chosen.push(datagram.to_vec());
         }
         chosen.reverse();
         chosen
@@ -182,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_kept_until_it_is_old_and_the_next_one_is_left_out() {
+    fn a_handshake_is_kept_until_it_is_old_and_the_next_one_for_a_second() {
         let mut recent = Recent::default();
         recent.note(base(), &[]);
         recent.note(base(), &[0xc0, 1]);
@@ -191,14 +222,36 @@ mod tests {
         // The client's `Finished` is in the datagram before, and only that one makes this one readable.
         recent.note(base(), &[0x40]);
         assert_eq!(marks(&recent), [0xc0, 0xe0, 0x40]);
-        recent.note(base(), &[0xc1, 1]);
-        assert_eq!(marks(&recent), [0xc0, 0xe0, 0x40], "of another connection");
+        recent.note(base(), &[0xc1]);
+        assert_eq!(marks(&recent), [0xc0, 0xe0, 0x40, 0xc1]);
+        assert_eq!(recent.newest(base() + FLIGHT).len(), 4);
+        let repeated = base() + FLIGHT + Duration::from_millis(1);
+        assert_eq!(recent.newest(repeated).last(), Some(&vec![0x40]));
         let later = base() + UNDER_WAY + Duration::from_millis(1);
         recent.note(later, &[0x41]);
         assert_eq!(recent.newest(later), [vec![0x41]]);
         recent.clear();
         recent.note(base(), &[0xc0, 1]);
         assert_eq!(marks(&recent), [0xc0]);
+    }
+
+    #[test]
+    fn traffic_beside_it_does_not_push_out_a_later_flight() {
+        let mut recent = Recent::default();
+        recent.note(base(), &[0x40]);
+        recent.note_batch(
+            base(),
+            &[[0xc1; 1_280], [0xc2; 1_280]].concat(),
+            Some(1_280),
+        );
+        for n in 0..20u8 {
+            recent.note(base(), &[n; 1_444]);
+        }
+        assert_eq!(marks(&recent), [17, 18, 19, 0xc1, 0xc2]);
+        for n in 0..6u8 {
+            recent.note(base(), &[0xd0 + n; 1_280]);
+        }
+        assert_eq!(marks(&recent), [19, 0xd2, 0xd3, 0xd4, 0xd5]);
     }
 
     #[test]
