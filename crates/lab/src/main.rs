@@ -15,10 +15,12 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab table all         the same with every kind there is (thrice as many minutes)
     byway-lab table KIND...     these kinds against every kind, and every kind against these
     byway-lab first-byte        how long the first answer takes, beside the round trips it needs
+    byway-lab beside [RUNS]     a tunnel and plain TCP at one narrow place: the share of each (5 runs of each, minutes)
     byway-lab holes [RUNS]      silence after the direct path died, under transfers and typing (50 runs of six cases, minutes)
     byway-lab roaming [RUNS]    changes of network: how long nothing arrives (10 runs of each, minutes)
     byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
-    byway-lab ladder [RUNS]     transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each)
+    byway-lab ladder [RUNS] [WORD...]   transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each):
+                                those with WORD in their titles, as \"cubic\" or \"20 %\"
 
 The programs are taken from target/release (or BYWAY_BIN_DIR):
     cargo build --release -p byway-cli -p byway-relay
@@ -41,8 +43,13 @@ fn main() {
         }
         ["table", kinds @ ..] => exit(i32::from(!table(kinds))),
         ["first-byte"] => exit(i32::from(!scenario::first_byte::table())),
-        [table @ ("ladder" | "crossings" | "holes" | "roaming")] => exit(often(table, None)),
-        [table @ ("ladder" | "crossings" | "holes" | "roaming"), runs] => {
+        ["ladder"] => exit(i32::from(!scenario::ladder::table(None, &[]))),
+        ["ladder", runs, words @ ..] => exit(i32::from(!scenario::ladder::table(
+            Some(number(runs)),
+            words,
+        ))),
+        [table @ ("beside" | "crossings" | "holes" | "roaming")] => exit(often(table, None)),
+        [table @ ("beside" | "crossings" | "holes" | "roaming"), runs] => {
             exit(often(table, Some(number(runs))))
         }
         ["list"] => {
@@ -83,7 +90,7 @@ fn main() {
 /// Prints one of the tables of many runs. Gives the exit code.
 fn often(table: &str, runs: Option<usize>) -> i32 {
     let fine = match table {
-        "ladder" => scenario::links::ladder(runs),
+        "beside" => scenario::beside::table(runs),
         "crossings" => scenario::crossings::table(runs),
         "holes" => scenario::holes::table(runs),
         _ => scenario::roaming::table(runs),

@@ -139,6 +139,40 @@ impl Namespace {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
+    /// What the kernel inside sends TCP by from now on, over IPv4: set on each route, for a namespace may not choose among all
+    /// algorithms by parameter (ip-route(8), `congctl`).
+    pub fn send_tcp_by(&self, algorithm: &str) -> Result<()> {
+        let out = Command::new("ip")
+            .args(["-n", &self.name, "-o", "-4", "route", "show"])
+            .output()?;
+        let routes = String::from_utf8_lossy(&out.stdout);
+        let replace = routes.lines().map(|route| {
+            let plain = route.split(" congctl ").next().unwrap_or(route).trim_end();
+            format!("route replace {plain} congctl {algorithm}\n")
+        });
+        self.ip(&replace.collect::<String>())
+    }
+
+    /// What a connection of a port inside sends by, if there is one.
+    pub fn tcp_sends_by(&self, port: u16) -> Result<Option<String>> {
+        let out = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &self.name,
+                "ss",
+                "-tniHO",
+                "state",
+                "established",
+            ])
+            .arg(format!("( sport = :{port} )"))
+            .output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        let kinds = ["bbr", "cubic", "reno"];
+        let named = text.split_whitespace().find(|word| kinds.contains(word));
+        Ok(named.map(str::to_owned))
+    }
+
     /// Sets a kernel parameter inside.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let setting = format!("{key}={value}");

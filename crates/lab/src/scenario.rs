@@ -1,5 +1,6 @@
 //! The scenarios, by group.
 
+pub mod beside;
 mod broken_ipv6;
 mod carry;
 pub mod crossings;
@@ -9,8 +10,9 @@ mod failover;
 pub mod first_byte;
 pub mod holes;
 mod interop;
+pub mod ladder;
 mod lasting;
-pub mod links;
+mod links;
 pub mod matrix;
 mod narrow;
 mod nats;
@@ -46,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         roaming::SCENARIOS,
         roaming::temporary::SCENARIOS,
         links::SCENARIOS,
+        beside::SCENARIOS,
         narrow::SCENARIOS,
         portmap::SCENARIOS,
         netcheck::SCENARIOS,
