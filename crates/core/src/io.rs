@@ -290,7 +290,7 @@ impl LinkError {
 
     /// False if a person is told more by what was said over the other carrier: silence tells nothing beside what only a person
     /// can mend, nor does anything about UDP beside what a proxy said, which carries none.
-    pub fn is_news_beside(&self, other: &Self) -> bool {
+    pub(crate) fn is_news_beside(&self, other: &Self) -> bool {
         match other {
             Self::Proxy(_) => false,
             _ => *self != Self::TimedOut || !crate::link::is_lasting(other),
@@ -373,7 +373,14 @@ pub enum Event {
         link: LinkId,
         /// Its relay.
         relay: RelayId,
-        /// Why.
+        /// Why; or what was said over the other carrier, if a person is told more by that.
+        error: LinkError,
+    },
+    /// A dial failed, or a link ended before it was ready, while no other one serves the relay; the node dials again by itself.
+    LinkFailed {
+        /// The relay.
+        relay: RelayId,
+        /// Why it has no link: of what the carriers ended with, what tells a person most.
         error: LinkError,
     },
     /// A peer instance opened a channel to us and was authorised: make a virtual address for it.

@@ -43,7 +43,6 @@ impl Driver {
                 }));
                 let entry = LinkEntry {
                     relay,
-                    carrier,
                     control,
                     task,
                     up: false,
@@ -72,7 +71,11 @@ impl Driver {
             }
             Event::LinkLost { link, relay, error } => {
                 tracing::debug!(link = link.0, %error, "link lost");
-                self.link_table.failed(relay, link, None, &error);
+                self.link_table.lost(relay, link, &error);
+                self.publish_links();
+            }
+            Event::LinkFailed { relay, error } => {
+                self.link_table.failed(relay, &error);
                 self.publish_links();
             }
             Event::PeerIncoming { peer, id } => {
@@ -167,16 +170,8 @@ impl Driver {
             Ok(_) => self.link_table.set_up(link),
             Err(error) => {
                 tracing::debug!(link = link.0, %error, "dial failed");
-                self.link_ended(link, error);
+                self.link_table.remove(link);
             }
-        }
-    }
-
-    pub(super) fn link_ended(&mut self, link: LinkId, error: &LinkError) {
-        if let Some(entry) = self.link_table.remove(link) {
-            let carrier = Some(entry.carrier);
-            self.link_table.failed(entry.relay, link, carrier, error);
-            self.publish_links();
         }
     }
 

@@ -16,7 +16,6 @@ use crate::endpoint::LinkStatus;
 #[derive(Debug)]
 pub(super) struct LinkEntry {
     pub(super) relay: RelayId,
-    pub(super) carrier: Carrier,
     pub(super) control: mpsc::Sender<Control>,
     pub(super) task: AbortHandle,
     pub(super) up: bool,
@@ -37,10 +36,8 @@ pub(super) struct UpLink {
 pub(super) struct LinkTable {
     links: BTreeMap<LinkId, LinkEntry>,
     relays: BTreeMap<RelayId, LinkStatus>,
-    /// The link that serves each relay.
-    ready: BTreeMap<RelayId, LinkId>,
-    /// What is shown of the others, and by which carrier it came.
-    told: BTreeMap<RelayId, (Carrier, LinkError)>,
+    /// The links that each relay admitted us on: one replaces another, and both are up for a while. The newest is shown.
+    up: BTreeMap<RelayId, BTreeMap<LinkId, UpLink>>,
 }
 
 impl LinkTable {
@@ -84,50 +81,42 @@ impl LinkTable {
 
     /// A relay admitted us on this link.
     pub(super) fn ready(&mut self, relay: RelayId, link: LinkId, up: UpLink) {
-        self.ready.insert(relay, link);
-        self.told.remove(&relay);
-        if let Some(status) = self.relays.get_mut(&relay) {
-            status.since = Some(up.since);
-            status.carrier = Some(up.carrier);
-            status.address = up.address;
-            status.observed = Some(up.observed);
-            status.intercepted = up.intercepted;
-            status.error = None;
-            status.certificate_refused = false;
-            status.proxy_failed = false;
-        }
+        self.up.entry(relay).or_default().insert(link, up);
+        self.show(relay, None);
     }
 
-    /// A dial failed or a link ended; its carrier, if still known. What is shown changes only if no other link serves the
-    /// relay, and not for what is no news beside what was said over the other carrier.
-    pub(super) fn failed(
-        &mut self,
-        relay: RelayId,
-        link: LinkId,
-        carrier: Option<Carrier>,
-        error: &LinkError,
-    ) {
-        match self.ready.get(&relay) {
-            Some(serving) if *serving != link => return,
-            _ => self.ready.remove(&relay),
+    /// A link on which the relay had admitted us ended.
+    pub(super) fn lost(&mut self, relay: RelayId, link: LinkId, error: &LinkError) {
+        if let Some(up) = self.up.get_mut(&relay) {
+            up.remove(&link);
+        }
+        self.show(relay, Some(error));
+    }
+
+    /// There is no link, and this is why.
+    pub(super) fn failed(&mut self, relay: RelayId, error: &LinkError) {
+        self.show(relay, Some(error));
+    }
+
+    /// Shows the relay's newest link; if it has none, why.
+    fn show(&mut self, relay: RelayId, error: Option<&LinkError>) {
+        let Some(status) = self.relays.get_mut(&relay) else {
+            return;
         };
-        if let Some(carrier) = carrier {
-            let told = self.told.get(&relay);
-            if told.is_some_and(|(by, told)| *by != carrier && !error.is_news_beside(told)) {
-                return;
-            }
-            self.told.insert(relay, (carrier, error.clone()));
-        }
-        if let Some(status) = self.relays.get_mut(&relay) {
-            status.since = None;
-            status.carrier = None;
-            status.address = None;
-            status.observed = None;
-            status.intercepted = false;
-            status.error = Some(error.to_string());
-            status.certificate_refused = matches!(error, LinkError::Certificate(_));
-            status.proxy_failed = matches!(error, LinkError::Proxy(_));
-        }
+        let up = self.up.get(&relay).and_then(BTreeMap::last_key_value);
+        let up = up.map(|(_, up)| up);
+        let error = error.filter(|_| up.is_none());
+        *status = LinkStatus {
+            relay: status.relay.clone(),
+            since: up.map(|up| up.since),
+            carrier: up.map(|up| up.carrier),
+            address: up.and_then(|up| up.address),
+            observed: up.map(|up| up.observed),
+            intercepted: up.is_some_and(|up| up.intercepted),
+            error: error.map(LinkError::to_string),
+            certificate_refused: matches!(error, Some(LinkError::Certificate(_))),
+            proxy_failed: matches!(error, Some(LinkError::Proxy(_))),
+        };
     }
 
     pub(super) fn relay(&self, link: LinkId) -> Option<&LinkStatus> {
@@ -142,50 +131,71 @@ impl LinkTable {
 #[cfg(test)]
 mod tests {
     use byway_core::io::{ProxyError, ProxyFault};
-    use byway_wire::relay::control::RefuseReason;
 
     use super::*;
 
-    #[test]
-    fn what_a_proxy_said_is_shown_though_udp_fails_later() {
-        let relay = RelayId(0);
+    const RELAY: RelayId = RelayId(0);
+
+    fn table() -> LinkTable {
         let mut table = LinkTable::default();
-        table.note_relay(relay, &RelayUrl::new("relay.test", 443, None).unwrap());
+        table.note_relay(RELAY, &RelayUrl::new("relay.test", 443, None).unwrap());
+        table
+    }
+
+    fn up(carrier: Carrier) -> UpLink {
+        UpLink {
+            since: Instant::now(),
+            carrier,
+            address: None,
+            observed: ([203, 0, 113, 1], 5000).into(),
+            intercepted: carrier == Carrier::Tls,
+        }
+    }
+
+    fn shown(table: &LinkTable) -> LinkStatus {
+        table.statuses().remove(0)
+    }
+
+    #[test]
+    fn why_a_relay_has_no_link_is_shown_until_it_has_one_and_when_it_is_lost() {
+        let mut table = table();
         let proxy = LinkError::from(ProxyError {
             proxy: "http://proxy.test:3128".to_owned(),
             fault: ProxyFault::AuthRefused,
         });
-        table.failed(relay, LinkId(2), Some(Carrier::Tls), &proxy);
-        table.failed(relay, LinkId(1), Some(Carrier::Udp), &LinkError::TimedOut);
-        let shown = table.statuses().remove(0);
-        assert!(shown.proxy_failed);
-        assert_eq!(shown.error, Some(proxy.to_string()));
-        // The next word over TLS counts again.
-        table.failed(relay, LinkId(3), Some(Carrier::Tls), &LinkError::TimedOut);
-        let shown = table.statuses().remove(0);
-        assert!(!shown.proxy_failed);
-        assert_eq!(shown.error, Some(LinkError::TimedOut.to_string()));
+        table.failed(RELAY, &proxy);
+        let status = shown(&table);
+        assert!(status.proxy_failed && !status.certificate_refused);
+        assert_eq!(status.error, Some(proxy.to_string()));
+        table.ready(RELAY, LinkId(1), up(Carrier::Tls));
+        let status = shown(&table);
+        assert_eq!(status.carrier, Some(Carrier::Tls));
+        assert!(status.intercepted && !status.proxy_failed && status.error.is_none());
+        let other = LinkError::Certificate("another one".to_owned());
+        table.lost(RELAY, LinkId(1), &other);
+        let status = shown(&table);
+        assert!(status.certificate_refused && !status.intercepted);
+        assert_eq!((status.carrier, status.observed), (None, None));
+        assert_eq!(status.error, Some(other.to_string()));
     }
 
     #[test]
-    fn a_word_over_one_carrier_is_shown_though_the_other_is_silent_for_longer() {
-        let relay = RelayId(0);
-        let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
-        for (by, silent) in [(Carrier::Tls, Carrier::Udp), (Carrier::Udp, Carrier::Tls)] {
-            let mut table = LinkTable::default();
-            table.note_relay(relay, &RelayUrl::new("relay.test", 443, None).unwrap());
-            let mut shown = |link, carrier, error: &LinkError| {
-                table.failed(relay, LinkId(link), Some(carrier), error);
-                table.statuses().remove(0).error
-            };
-            assert_eq!(shown(1, by, &refused), Some(refused.to_string()));
-            let beside = shown(2, silent, &LinkError::TimedOut);
-            assert_eq!(beside, Some(refused.to_string()));
-            // Its own silence is news, and so is another word.
-            let later = shown(3, by, &LinkError::TimedOut);
-            assert_eq!(later, Some(LinkError::TimedOut.to_string()));
-            let other = LinkError::Broken("reset".to_owned());
-            assert_eq!(shown(4, silent, &other), Some(other.to_string()));
-        }
+    fn the_newest_link_is_shown_and_when_it_fails_the_one_that_still_serves() {
+        let mut table = table();
+        table.ready(RELAY, LinkId(1), up(Carrier::Tls));
+        table.ready(RELAY, LinkId(2), up(Carrier::Udp));
+        assert_eq!(shown(&table).carrier, Some(Carrier::Udp));
+        // It carried no data.
+        table.lost(RELAY, LinkId(2), &LinkError::HungUp);
+        let status = shown(&table);
+        assert_eq!((status.carrier, status.error), (Some(Carrier::Tls), None));
+        table.ready(RELAY, LinkId(3), up(Carrier::Udp));
+        // Replaced, and retired.
+        table.lost(RELAY, LinkId(1), &LinkError::HungUp);
+        assert_eq!(shown(&table).carrier, Some(Carrier::Udp));
+        table.lost(RELAY, LinkId(3), &LinkError::TimedOut);
+        let status = shown(&table);
+        assert_eq!(status.carrier, None);
+        assert_eq!(status.error, Some(LinkError::TimedOut.to_string()));
     }
 }

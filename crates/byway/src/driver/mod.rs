@@ -234,7 +234,7 @@ impl Driver {
                 self.node.handle_control(now, link, message);
             }
             Input::LinkLost(link, error) => {
-                self.link_ended(link, &error);
+                self.link_table.remove(link);
                 self.node.handle_link_lost(now, link, error);
             }
             Input::Connect {

@@ -102,6 +102,8 @@ pub(crate) enum Output {
         error: LinkError,
         welcomed: bool,
     },
+    /// A dial failed, or a link ended before it was welcomed, and no other one is.
+    Failed { relay: RelayId, error: LinkError },
     /// Every carrier allowed failed in this round.
     RoundFailed { relay: RelayId, error: LinkError },
     /// A newer instance of this agent took our place.
@@ -543,7 +545,7 @@ impl Links {
         let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
-    /// Why the last round failed, if the relay has no link.
+    /// Why the relay has no link, as far as is known.
     pub(crate) fn last_error(&self, relay: RelayId) -> Option<&LinkError> {
         let (_, error) = self.relays.get(&relay)?.last_error.as_ref()?;
         Some(error)

@@ -224,14 +224,6 @@ impl Links {
             return;
         };
         let relay = gone.relay;
-        if gone.is_usable() {
-            self.out.push_back(Output::Lost {
-                link: id,
-                relay,
-                error: error.clone(),
-                welcomed: gone.is_ready(),
-            });
-        }
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -245,6 +237,19 @@ impl Links {
             _ => (gone.carrier, error),
         };
         r.last_error = Some((by, error.clone()));
+        if gone.is_usable() {
+            self.out.push_back(Output::Lost {
+                link: id,
+                relay,
+                error: error.clone(),
+                welcomed: gone.is_ready(),
+            });
+        }
+        let mut of_relay = self.links.values().filter(|l| l.relay == relay);
+        if !gone.is_ready() && !of_relay.any(Link::is_ready) {
+            let error = error.clone();
+            self.out.push_back(Output::Failed { relay, error });
+        }
         // It was good, and fell silent: this machine slept, or had no network. That its relay is not to be dialled by
         // all its nodes at once is no reason to wait then, for nobody else's link fell silent at this moment.
         let fell_silent = timed_out && r.welcomed.is_some_and(|at| at + STEADY <= cx.now);

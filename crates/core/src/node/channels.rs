@@ -80,6 +80,9 @@ impl Node {
                 self.detach_channels(now, link);
                 self.observed_changed(now);
             }
+            link::Output::Failed { relay, error } => {
+                self.events.push_back(Event::LinkFailed { relay, error });
+            }
             link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
             link::Output::Replaced => self.events.push_back(Event::Replaced),
         }

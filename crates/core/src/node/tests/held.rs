@@ -1,6 +1,6 @@
 //! A carrier that only a person can mend is left out; the other one is tried as if it were alone.
 
-use byway_wire::relay::control::{RefuseReason, Role};
+use byway_wire::relay::control::{Control, RefuseReason, Role};
 
 use super::world::*;
 use crate::io::*;
@@ -122,4 +122,75 @@ fn a_proxy_that_refused_is_asked_no_more_often_for_a_host_whose_addresses_change
     }
     let tls = dials(&world, Carrier::Tls);
     assert!((2..=4).contains(&tls), "{tls} in a minute");
+}
+
+#[test]
+fn what_a_proxy_said_is_told_though_udp_fails_later() {
+    let mut world = stranded(None, refused());
+    world.pass(ms(15_000));
+    assert!(dials(&world, Carrier::Udp) > 1, "UDP timed out");
+    let told = &world.hosts[AGENT].link_errors;
+    assert!(told.len() > 1 && told.iter().all(|e| *e == refused()));
+    // The next word over TLS counts again.
+    world.tls_error = Some(LinkError::TimedOut);
+    world.pass(ms(60_000));
+    let last = world.hosts[AGENT].link_errors.last();
+    assert_eq!(last, Some(&LinkError::TimedOut));
+}
+
+#[test]
+fn a_word_over_one_carrier_is_told_though_the_other_is_silent_for_longer() {
+    let refused = LinkError::Refused(RefuseReason::Identity, "TLS ends before".to_owned());
+    let silent = LinkError::TimedOut;
+    for (udp, tls) in [(&refused, &silent), (&silent, &refused)] {
+        let mut world = stranded(Some(udp.clone()), tls.clone());
+        world.pass(ms(5_000));
+        let host = &world.hosts[AGENT];
+        assert!(host.dials.len() > 1, "both were tried");
+        assert_eq!(host.link_errors.last(), Some(&refused));
+        // Its own silence is news, and so is another word.
+        world.udp_error = Some(silent.clone());
+        world.tls_error = Some(silent.clone());
+        world.pass(ms(120_000));
+        assert_eq!(world.hosts[AGENT].link_errors.last(), Some(&silent));
+        let broken = LinkError::Broken("reset".to_owned());
+        world.udp_error = Some(broken.clone());
+        world.pass(ms(60_000));
+        assert!(world.hosts[AGENT].link_errors.contains(&broken));
+    }
+}
+
+#[test]
+fn what_fails_beside_a_link_that_serves_is_not_told() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.tls_open = false;
+    world.tls_error = Some(refused());
+    world.relays[0].echo = false;
+    assert!(world.run_for(ms(5_000), |w| dials(w, Carrier::Tls) == 1));
+    world.pass(ms(2_000));
+    assert_eq!(world.hosts[AGENT].link_errors, []);
+    world.udp_open[AGENT] = false;
+    world.break_links(AGENT);
+    // Silence tells nothing beside what the proxy said.
+    world.pass(ms(100));
+    let told = &world.hosts[AGENT].link_errors;
+    assert_eq!(told.first(), Some(&refused()));
+}
+
+#[test]
+fn a_relay_that_refuses_is_told() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    assert!(world.run_for(ms(1_000), |w| !w.hosts[AGENT].controls_sent.is_empty()));
+    let reason = RefuseReason::NotAdmitted;
+    let refused = Control::Refused {
+        reason,
+        detail: "no token".to_owned(),
+    };
+    let link = world.link_of(AGENT);
+    let now = world.now;
+    let node = &mut world.hosts[AGENT].node;
+    node.handle_control(now, link, refused);
+    world.pass(ms(1));
+    let told = LinkError::Refused(reason, "no token".to_owned());
+    assert_eq!(world.hosts[AGENT].link_errors, [told]);
 }

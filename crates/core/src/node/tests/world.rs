@@ -71,6 +71,8 @@ pub(super) struct Host {
     pub(super) ready: Vec<Carrier>,
     pub(super) dials: Vec<(Duration, Carrier)>,
     pub(super) lost: usize,
+    /// Why there is no link, each time that is told.
+    pub(super) link_errors: Vec<LinkError>,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
     pub(super) replaced: bool,
     pub(super) report: Option<Arc<crate::discovery::NatReport>>,
@@ -627,7 +629,11 @@ impl World {
                 );
             }
             Event::LinkReady { carrier, .. } => h.ready.push(carrier),
-            Event::LinkLost { .. } => h.lost += 1,
+            Event::LinkLost { error, .. } => {
+                h.lost += 1;
+                h.link_errors.push(error);
+            }
+            Event::LinkFailed { error, .. } => h.link_errors.push(error),
             Event::PeerIncoming { peer, .. } => {
                 h.peer = Some(peer);
                 h.peers_seen += 1;
@@ -930,6 +936,7 @@ impl Host {
             ready: Vec::new(),
             dials: Vec::new(),
             lost: 0,
+            link_errors: Vec::new(),
             wakeups: BTreeMap::new(),
             replaced: false,
             report: None,

@@ -55,7 +55,8 @@ impl NodeShell {
             Event::Replay { peer } => self.replay(net, peer),
             Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
             Event::Report(report) => self.report = Some(report),
-            Event::Candidates(_) => {}
+            // For a person.
+            Event::Candidates(_) | Event::LinkFailed { .. } => {}
             Event::OpenSockets { peer, count } => self.open_sockets(net, peer, count),
             Event::CloseSockets(sockets) => self.close_sockets(net, &sockets),
             Event::Replaced => self.note(net, Note::Replaced),
