@@ -32,6 +32,7 @@
 //! | [`discovery`] | STUN servers in, a network report out |
 //! | [`link`] | links to relays: races, redialling, replacing |
 //! | [`path`] | the paths to one peer: candidates, probes, score, failover |
+//! | [`bucket`] | how many at once, and how often then |
 //! | [`recent`] | the last datagrams sent, for sending again |
 //! | [`reassemble`] | datagrams that came in two parts |
 //! | [`sleep`] | whether the host slept, by two clocks |
@@ -43,6 +44,7 @@
 )]
 
 mod addr;
+pub mod bucket;
 mod budget;
 pub mod counters;
 mod cx;

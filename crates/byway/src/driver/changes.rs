@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use byway_core::bucket::TokenBucket;
+
 /// Addresses of one change come and go one by one: they are waited for.
 const SETTLES: Duration = Duration::from_millis(20);
 /// At once: a cable that is pulled, and what comes up instead, family by family.
@@ -21,29 +23,21 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Changes {
-    left: u32,
-    /// Since when the next one has been saved up.
-    since: Instant,
+    allowed: TokenBucket,
     due: Option<(Instant, Change)>,
 }
 
 impl Changes {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            left: BURST,
-            since: now,
+            allowed: TokenBucket::full(now, BURST, EVERY),
             due: None,
         }
     }
 
     /// A change came; the node is to be told soon. Of a sleep at once: somebody opened a laptop and waits.
     pub(super) fn came(&mut self, now: Instant, change: Change) {
-        self.save_up(now);
-        let allowed = if self.left > 0 {
-            now
-        } else {
-            self.since + EVERY
-        };
+        let allowed = self.allowed.next(now);
         let at = match change {
             Change::Network => allowed.max(now + SETTLES),
             Change::Slept(_) => allowed,
@@ -62,19 +56,9 @@ impl Changes {
     /// What the node is to be told now: it is taken for told.
     pub(super) fn take(&mut self, now: Instant) -> Option<Change> {
         let (_, change) = self.due.take_if(|(at, _)| *at <= now)?;
-        self.save_up(now);
-        self.left = self.left.saturating_sub(1);
+        // There is one: it was waited for.
+        self.allowed.take(now);
         Some(change)
-    }
-
-    fn save_up(&mut self, now: Instant) {
-        while self.left < BURST && self.since + EVERY <= now {
-            self.left += 1;
-            self.since += EVERY;
-        }
-        if self.left == BURST {
-            self.since = now;
-        }
     }
 }
 

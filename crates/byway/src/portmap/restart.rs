@@ -9,6 +9,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use byway_core::bucket::TokenBucket;
+
 /// What is lost of a second when two clocks are read, and the wire's part of it (RFC 6886 section 3.6, RFC 6887 section 8.5).
 const SLACK: u64 = 2;
 /// A gateway announces itself ten times within minutes (RFC 6886 section 3.2.1). One that begins anew so often at a stretch is
@@ -111,18 +113,14 @@ impl Said {
 pub(super) struct Judge {
     /// The last that counted, and whose it was.
     last: Option<(Ipv4Addr, Epoch, Option<Ipv4Addr>)>,
-    /// So many more count at once.
-    left: u32,
-    /// From when on one more does.
-    counted: Instant,
+    allowed: TokenBucket,
 }
 
 impl Judge {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             last: None,
-            left: AT_ONCE,
-            counted: now,
+            allowed: TokenBucket::full(now, AT_ONCE, AGAIN),
         }
     }
 
@@ -160,21 +158,11 @@ impl Judge {
         if went_on && !has_moved && !has_begun {
             return Err(Refusal::NothingNew);
         }
-        self.take(now)?;
+        if !self.allowed.take(now) {
+            return Err(Refusal::TooMany);
+        }
         let external = said.external.or(last.and_then(|(.., ip)| ip));
         self.last = Some((known.gateway, epoch, external));
-        Ok(())
-    }
-
-    fn take(&mut self, now: Instant) -> Result<(), Refusal> {
-        while self.left < AT_ONCE && now.saturating_duration_since(self.counted) >= AGAIN {
-            self.left += 1;
-            self.counted += AGAIN;
-        }
-        if self.left == AT_ONCE {
-            self.counted = now;
-        }
-        self.left = self.left.checked_sub(1).ok_or(Refusal::TooMany)?;
         Ok(())
     }
 }

@@ -1,29 +1,25 @@
 //! What the relay does for people it does not know, by their network: `Budgets::cookies` in `plane.rs`, by `limit.rs`.
 //!
-//! The leaky bucket as one number: the time at which the budget would be whole again. The bound for everybody together
-//! is left out; no scene has that many networks.
+//! The bound for everybody together is left out; no scene has that many networks.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
+
+use byway_core::bucket::TokenBucket;
 
 /// 20 a second, and as many at once.
 const INTERVAL: Duration = Duration::from_millis(50);
 const BURST: u32 = 20;
 
 #[derive(Debug, Default)]
-pub(super) struct Budget(BTreeMap<IpAddr, Instant>);
+pub(super) struct Budget(BTreeMap<IpAddr, TokenBucket>);
 
 impl Budget {
     /// True if there is budget left for the address's network; takes one.
     pub(super) fn take(&mut self, now: Instant, ip: IpAddr) -> bool {
-        let whole_at = self.0.entry(network(ip)).or_insert(now);
-        let next = (*whole_at).max(now) + INTERVAL;
-        let granted = next <= now + INTERVAL * BURST;
-        if granted {
-            *whole_at = next;
-        }
-        granted
+        let new = || TokenBucket::full(now, BURST, INTERVAL);
+        self.0.entry(network(ip)).or_insert_with(new).take(now)
     }
 }
 
