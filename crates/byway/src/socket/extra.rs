@@ -32,8 +32,6 @@ pub(super) struct Extra {
     ended: Mutex<Vec<SocketId>>,
     /// There are some.
     news: Notify,
-    /// They are others now: for who watches them.
-    changed: Notify,
 }
 
 impl Default for Extra {
@@ -44,7 +42,6 @@ impl Default for Extra {
             next: AtomicU16::new(FIRST),
             ended: Mutex::default(),
             news: Notify::new(),
-            changed: Notify::new(),
         }
     }
 }
@@ -69,7 +66,7 @@ impl Extra {
                 }
             }
         }
-        self.replace(open);
+        self.list.replace(open);
         opened
     }
 
@@ -77,7 +74,7 @@ impl Extra {
         let _alone = self.alone();
         let mut open = Vec::clone(&self.list.load());
         open.retain(|socket| !ids.contains(&socket.id));
-        self.replace(open);
+        self.list.replace(open);
     }
 
     /// The system has ended one: it is closed, and told of once, whoever else notices.
@@ -91,7 +88,7 @@ impl Extra {
                 socket = id.0,
                 "the system ended a socket of a path through a hard NAT"
             );
-            self.replace(open);
+            self.list.replace(open);
             self.ended
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -115,16 +112,9 @@ impl Extra {
     /// Waits for the system to end one of them, and closes it, for ever.
     pub(super) async fn watch(&self) {
         loop {
-            tokio::select! {
-                id = self.list.ended() => self.end(id),
-                () = self.changed.notified() => {}
-            }
+            let id = self.list.ended().await;
+            self.end(id);
         }
-    }
-
-    fn replace(&self, open: Vec<Arc<UdpSocket>>) {
-        self.list.replace(open);
-        self.changed.notify_one();
     }
 
     fn alone(&self) -> MutexGuard<'_, ()> {

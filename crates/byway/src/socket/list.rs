@@ -9,6 +9,7 @@ use byway_core::io::SocketId;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 use super::udp::UdpSocket;
 
@@ -17,6 +18,8 @@ pub(super) struct List {
     open: ArcSwap<Vec<Arc<UdpSocket>>>,
     /// Who receives, to be told of new sockets.
     receiver: AtomicWaker,
+    /// For the one who waits for any of them to end.
+    changed: Notify,
 }
 
 impl List {
@@ -27,6 +30,7 @@ impl List {
     pub(super) fn replace(&self, open: Vec<Arc<UdpSocket>>) {
         self.open.store(Arc::new(open));
         self.receiver.wake();
+        self.changed.notify_one();
     }
 
     /// All of them, for the one who receives: it is woken when they become others.
@@ -36,18 +40,20 @@ impl List {
         self.open.load()
     }
 
-    /// Waits for the system to end one of those that are open now; for ever if there are none. Nobody else hears of it where
-    /// nothing is sent. Holds them open: whoever replaces them is to drop this.
+    /// Waits for the system to end one of them. Nobody else hears of it where nothing is sent. One at a time may wait, and
+    /// holds them open until they become others.
     pub(super) async fn ended(&self) -> SocketId {
         let watch = async |socket: Arc<UdpSocket>| {
             while !socket.ends_by(&socket.failed().await) {}
             socket.id
         };
-        let open = Vec::clone(&self.open.load());
-        let mut all: FuturesUnordered<_> = open.into_iter().map(watch).collect();
-        match all.next().await {
-            Some(id) => id,
-            None => std::future::pending().await,
+        loop {
+            let open = Vec::clone(&self.open.load());
+            let mut all: FuturesUnordered<_> = open.into_iter().map(watch).collect();
+            tokio::select! {
+                Some(id) = all.next() => return id,
+                () = self.changed.notified() => {}
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Own {
     dead: AtomicBool,
     /// One was bound anew: for the driver.
     pub(super) rebound: Notify,
-    /// They are others now, or one waits: for who watches them.
+    /// It was tried to bind some anew, and one may wait: for who watches them.
     tried: Notify,
     /// When one was bound anew, or that was tried.
     last: Mutex<Option<Instant>>,
@@ -98,7 +98,7 @@ impl Own {
         loop {
             tokio::select! {
                 _ = self.list.ended() => self.revive(),
-                // Whoever sent or received was first: these may be others now.
+                // Whoever sent or received was first.
                 () = self.tried.notified() => {}
                 () = tokio::time::sleep(REVIVAL), if self.is_dead() => self.revive(),
             }
