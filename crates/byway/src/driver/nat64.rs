@@ -1,9 +1,9 @@
 //! A host whose network has no IPv4: asks the resolver how it is reached (RFC 7050), and has the socket reach it so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use byway_core::discovery::Nat64;
+use byway_core::discovery::{NAT64_HOST, Nat64};
 use byway_core::io::LocalSocket;
 
 use super::interfaces::Interfaces;
@@ -18,9 +18,6 @@ const AGAIN: [Duration; 3] = [
     Duration::from_secs(4),
     Duration::from_secs(16),
 ];
-
-/// What a host without IPv4 calls itself in IPv4 (RFC 7335). Nobody is told of it.
-const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
 /// Asks until there is an answer, or until it is too late.
 async fn ask() -> Nat64 {
@@ -71,7 +68,7 @@ impl Driver {
     pub(super) fn add_nat64(&self, sockets: &mut [LocalSocket]) {
         if self.socket.nat64.prefix().is_some() {
             for socket in sockets.iter_mut().filter(|s| s.v4) {
-                socket.addrs = vec![IpAddr::V4(OWN)];
+                socket.addrs = vec![IpAddr::V4(NAT64_HOST)];
             }
         }
     }

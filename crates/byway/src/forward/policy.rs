@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use byway_core::discovery::Prefix;
+
 /// Which targets an agent lets clients reach. Default: loopback ports only.
 #[derive(Clone, Debug, Default)]
 pub struct TargetPolicy {
@@ -149,12 +151,10 @@ fn is_this_host_or_link(ip: IpAddr) -> bool {
 
 /// The IPv4 address that a translator or tunnel between would reach: NAT64 (RFC 6052) or 6to4 (RFC 3056).
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let (high, low) = match ip.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
-        [0x2002, high, low, ..] => (high, low),
-        _ => return None,
-    };
-    Some((u32::from(high) << 16 | u32::from(low)).into())
+    Prefix::WELL_KNOWN.extract(ip).or(match ip.octets() {
+        [0x20, 0x02, a, b, c, d, ..] => Some([a, b, c, d].into()),
+        _ => None,
+    })
 }
 
 fn contains(base: IpAddr, bits: u8, ip: IpAddr) -> bool {

@@ -4,7 +4,7 @@
 //! IPv6 alone a datagram to such an address leaves by the IPv6 socket, to the address that stands for it behind the prefix,
 //! and what comes from there came from the IPv4 address. So nothing else needs to know.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use arc_swap::ArcSwapOption;
 use byway_core::discovery::Prefix;
@@ -41,13 +41,7 @@ impl Nat64 {
 
     /// Where to send instead.
     pub(crate) fn outside(&self, remote: SocketAddr) -> Option<SocketAddr> {
-        let IpAddr::V4(ip) = remote.ip() else {
-            return None;
-        };
-        // The host itself is where it always was.
-        let prefix = self.prefix.load();
-        let prefix = prefix.as_ref().filter(|_| !ip.is_loopback())?;
-        Some(SocketAddr::new(prefix.embed(ip).into(), remote.port()))
+        self.prefix.load().as_ref()?.outside(remote)
     }
 
     /// Addresses as all above the sockets knows them: a resolver on such a network makes IPv6 addresses of IPv4 ones
@@ -65,15 +59,7 @@ impl Nat64 {
 
     /// Whom it came from.
     pub(crate) fn inside(&self, from: SocketAddr) -> Option<SocketAddr> {
-        let IpAddr::V6(ip) = from.ip() else {
-            return None;
-        };
-        let prefix = self.prefix.load();
-        let ip = prefix.as_ref()?.extract(ip)?;
-        // Nobody is sent to there, and nothing comes from there but what somebody forged.
-        let nobody =
-            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
-        (!nobody).then(|| SocketAddr::new(ip.into(), from.port()))
+        self.prefix.load().as_ref()?.inside(from)
     }
 }
 
@@ -86,22 +72,18 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_goes_behind_the_prefix_and_comes_back_and_nothing_else_does() {
+    fn ipv4_goes_behind_the_prefix_that_is_set_and_comes_back() {
         let nat64 = Nat64::default();
         let there = addr("192.0.2.33:443");
         assert_eq!(nat64.outside(there), None);
-        nat64.set(Some(Prefix {
-            addr: "64:ff9b::".parse().unwrap(),
-            len: 96,
-        }));
+        nat64.set(Some(Prefix::WELL_KNOWN));
         let outside = addr("[64:ff9b::192.0.2.33]:443");
         assert_eq!(nat64.outside(there), Some(outside));
         assert_eq!(nat64.inside(outside), Some(there));
-        assert_eq!(nat64.outside(addr("127.0.0.1:443")), None);
-        assert_eq!(nat64.inside(addr("[64:ff9b::127.0.0.1]:443")), None);
-        assert_eq!(nat64.outside(addr("[2001:db8::1]:443")), None);
-        assert_eq!(nat64.inside(addr("[2001:db8::1]:443")), None);
+        let translated = nat64.canonical(vec![outside, there, addr("[2001:db8::1]:443")]);
+        assert_eq!(translated, [there, addr("[2001:db8::1]:443")]);
         nat64.set(None);
+        assert_eq!(nat64.outside(there), None);
         assert_eq!(nat64.inside(outside), None);
     }
 }

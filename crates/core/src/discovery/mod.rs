@@ -84,7 +84,7 @@ pub use filtering::{FilterTest, Filtering};
 pub use machine::{Discovery, Kind, MAX_SERVERS};
 pub use mtu::FULL_DATAGRAM;
 pub(crate) use mtu::MtuSearch;
-pub use nat64::{IPV4_ONLY, Nat64, Prefix};
+pub use nat64::{IPV4_ONLY, NAT64_HOST, Nat64, Prefix};
 pub use relays::{Preferred, PreferredReason, Reach, RelayRow, prefer, quic_filtered};
 pub use report::{
     GatewayPort, Ignored, IgnoredAnswers, MappingProtocol, NatReport, PortMapping, PortPattern,

@@ -2,12 +2,17 @@
 //!
 //! That name has the two addresses 192.0.0.170 and 192.0.0.171 and none of IPv6. A resolver that gives one of IPv6 has put
 //! them behind the network's prefix, at one of the places of RFC 6052 section 2.2.
+//!
+//! Where to send to, and whom something came from, is rewritten with it at the sockets; nothing above them needs to know.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The name to look up.
 pub const IPV4_ONLY: &str = "ipv4only.arpa";
+
+/// What a host without IPv4 calls itself in IPv4 (RFC 7335). Nobody is told of it.
+pub const NAT64_HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
 /// The byte between bits 64 and 71, which stays zero.
 const FREE: usize = 8;
@@ -38,6 +43,34 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The one that any network may use for its translator (RFC 6052 section 2.1).
+    pub const WELL_KNOWN: Self = Self {
+        addr: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0),
+        len: 96,
+    };
+
+    /// Where to send what goes to this address; none if it goes there as it is: to IPv6, or to the host itself.
+    pub fn outside(&self, to: SocketAddr) -> Option<SocketAddr> {
+        match to.ip() {
+            IpAddr::V4(ip) if !ip.is_loopback() => {
+                Some(SocketAddr::new(self.embed(ip).into(), to.port()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whom it came from, in IPv4; none if it came from IPv6 itself, or from what nobody is sent to and nothing comes from but
+    /// what somebody forged.
+    pub fn inside(&self, from: SocketAddr) -> Option<SocketAddr> {
+        let IpAddr::V6(ip) = from.ip() else {
+            return None;
+        };
+        let ip = self.extract(ip)?;
+        let nobody =
+            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
+        (!nobody).then(|| SocketAddr::new(ip.into(), from.port()))
+    }
+
     /// The IPv6 address by which the network reaches an IPv4 one (RFC 6052 section 2.2).
     pub fn embed(&self, ip: Ipv4Addr) -> Ipv6Addr {
         let mut bytes = self.addr.octets();
@@ -202,6 +235,25 @@ mod tests {
                     "{addr} {stranger}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn ipv4_goes_behind_the_prefix_and_comes_back_and_nothing_else_does() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let prefix = Prefix::WELL_KNOWN;
+        let (there, outside) = (addr("192.0.2.33:443"), addr("[64:ff9b::192.0.2.33]:443"));
+        assert_eq!(prefix.outside(there), Some(outside));
+        assert_eq!(prefix.inside(outside), Some(there));
+        for as_it_is in ["127.0.0.1:443", "[2001:db8::1]:443"] {
+            assert_eq!(prefix.outside(addr(as_it_is)), None, "{as_it_is}");
+        }
+        for nobody in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+            let from = addr(&format!("[64:ff9b::{nobody}]:443"));
+            assert_eq!(prefix.inside(from), None, "{nobody}");
+        }
+        for from in ["192.0.2.33:443", "[2001:db8::1]:443"] {
+            assert_eq!(prefix.inside(addr(from)), None, "{from}");
         }
     }
 

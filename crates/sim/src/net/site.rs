@@ -72,11 +72,8 @@ impl Site {
     }
     /// Where the translator takes what a host sends to this address: the IPv4 address that stands behind its prefix.
     pub(super) fn behind_prefix(&self, to: SocketAddr) -> SocketAddr {
-        let (Some(prefix), IpAddr::V6(ip)) = (self.config.nat64, to.ip()) else {
-            return to;
-        };
-        let v4 = prefix.extract(ip);
-        v4.map_or(to, |v4| SocketAddr::new(v4.into(), to.port()))
+        let translated = self.config.nat64.and_then(|prefix| prefix.inside(to));
+        translated.unwrap_or(to)
     }
     /// A datagram of a host's leaves: where it comes from outside.
     pub(super) fn outbound(
@@ -112,13 +109,9 @@ impl Site {
         }
         let mut nats = self.nats.iter_mut().rev();
         let to = nats.try_fold(to, |to, nat| nat.inbound(now, to.port(), from))?;
-        let from = match (self.config.nat64, from.ip()) {
-            (Some(prefix), IpAddr::V4(ip)) if to.is_ipv6() => {
-                SocketAddr::new(prefix.embed(ip).into(), from.port())
-            }
-            _ => from,
-        };
-        Ok((from, to))
+        let prefix = self.config.nat64.filter(|_| to.is_ipv6());
+        let translated = prefix.and_then(|prefix| prefix.outside(from));
+        Ok((translated.unwrap_or(from), to))
     }
     /// True if a datagram crosses the access link as IPv6: it is, or the translator, which stands before that link, makes it so.
     pub(super) fn takes_as_v6(&self, now: Duration, from: SocketAddr, to: SocketAddr) -> bool {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_congestion::{FlowMonitor, PathAwareFactory};
-use byway_core::discovery::NatReport;
+use byway_core::discovery::{NAT64_HOST, NatReport};
 use byway_core::io::{
     Carrier, Config, LinkError, LinkId, LocalSocket, PathKind, PeerError, PeerId, PeerTarget,
     Route, RouteReason, SocketId, Way,
@@ -485,7 +485,7 @@ fn local_socket(net: &Network, host: HostId) -> LocalSocket {
     let mut addrs = net.addrs(host).to_vec();
     if net.nat64(host).is_some() {
         // Where a translator leads to IPv4, the host has an address of it (`add_nat64` in `driver/nat64.rs`).
-        addrs.push(nat64::OWN);
+        addrs.push(NAT64_HOST.into());
     }
     LocalSocket {
         id: SOCKET,
