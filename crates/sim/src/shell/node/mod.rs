@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use byway_congestion::{FlowMonitor, PathAwareFactory};
+use byway_congestion::{FlowMonitor, LargestMtu, PathAwareFactory};
 use byway_core::discovery::{NAT64_HOST, NatReport};
 use byway_core::io::{
     Carrier, Config, LinkError, LinkId, LocalSocket, PathKind, PeerError, PeerId, PeerTarget,
@@ -83,6 +83,8 @@ struct Peer {
     route: Option<Route>,
     conn: Option<ConnId>,
     monitor: Arc<FlowMonitor>,
+    /// What QUIC takes for its MTU, as the route knows it (`PeerRoute::mtu` in `socket/route.rs`).
+    mtu: Arc<LargestMtu>,
     recent: byway_core::recent::Recent,
     /// The node's evidence timer sleeps: call `handle_flow` at the next send.
     flow_wanted: bool,
@@ -358,14 +360,19 @@ impl NodeShell {
     }
 
     fn peer(&mut self, net: &Network, peer: PeerId) -> &mut Peer {
-        self.peers.entry(peer).or_insert_with(|| Peer {
-            route: None,
-            conn: None,
-            monitor: Arc::new(FlowMonitor::new(net.instant())),
-            recent: byway_core::recent::Recent::default(),
-            flow_wanted: false,
-            fragment_id: 0,
-            queued: Vec::new(),
+        self.peers.entry(peer).or_insert_with(|| {
+            let mtu: Arc<LargestMtu> = Arc::default();
+            let monitor = FlowMonitor::new(net.instant()).keeping_mtu_in(Arc::clone(&mtu));
+            Peer {
+                route: None,
+                conn: None,
+                monitor: Arc::new(monitor),
+                mtu,
+                recent: byway_core::recent::Recent::default(),
+                flow_wanted: false,
+                fragment_id: 0,
+                queued: Vec::new(),
+            }
         })
     }
 

@@ -30,7 +30,7 @@ impl NodeShell {
             self.node.handle_flow(now, peer, sample);
         }
         let size = batch.segment.unwrap_or(batch.contents.len());
-        let probes = batch.segment.is_none() && size > usize::from(entry.monitor.mtu());
+        let probes = batch.segment.is_none() && size > usize::from(entry.mtu.get());
         if probes && size > usize::from(route.max_datagram) {
             // QUIC's MTU search goes beyond what the paths carry: silence is its answer.
             return self.count("mtu probe withheld");
