@@ -2,7 +2,7 @@
 //!
 //! Loss has two causes. A queue overflows, because more is sent than the narrowest place of the path carries: then sending
 //! less is right. Or a network loses packets whatever is sent (radio, a poor access line): then sending less helps nobody.
-//! [`Judge`] tells them apart by what each leaves behind:
+//! [`LossJudge`] tells them apart by what each leaves behind:
 //!
 //! - **A queue shows in the round trip.** A loss while the *least* round-trip time of a round is well above the path's is
 //!   congestion. The least, because one packet may be late for many reasons, but a standing queue delays all. How much is
@@ -78,7 +78,7 @@ pub(crate) enum Outcome {
 
 /// Judges the losses of one path.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Judge {
+pub(crate) struct LossJudge {
     base: Base,
     round: Round,
     /// Of the round, or of a few of them while windows are small.
@@ -136,7 +136,7 @@ struct Base {
     before: Option<Duration>,
 }
 
-impl Judge {
+impl LossJudge {
     /// A packet was acknowledged. Says how the trial ended, if this ends it.
     pub(crate) fn on_ack(&mut self, now: Instant, sent: Instant) -> Option<Outcome> {
         let rtt = now.saturating_duration_since(sent);

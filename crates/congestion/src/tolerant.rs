@@ -9,7 +9,7 @@ use quinn_proto::congestion::{
     Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
 };
 
-use crate::loss::{Judge, Outcome, Verdict};
+use crate::loss::{LossJudge, Outcome, Verdict};
 
 /// Over how many packets their mean size is taken: losses come in bursts, which are compared with what was sent about then.
 const SIZES: f64 = 8.0;
@@ -24,7 +24,7 @@ impl ControllerFactory for TolerantFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(Tolerant {
             cubic: Cubic::new(Arc::clone(&self.cubic), now, current_mtu),
-            judge: Judge::default(),
+            judge: LossJudge::default(),
             aside: None,
             mtu: current_mtu,
             size: f64::from(current_mtu),
@@ -32,11 +32,11 @@ impl ControllerFactory for TolerantFactory {
     }
 }
 
-/// RFC 9438, told of the losses that a [`Judge`] takes for congestion.
+/// RFC 9438, told of the losses that a [`LossJudge`] takes for congestion.
 #[derive(Clone, Debug)]
 struct Tolerant {
     cubic: Cubic,
-    judge: Judge,
+    judge: LossJudge,
     /// As it was before the back-off that is on trial.
     aside: Option<Cubic>,
     mtu: u16,

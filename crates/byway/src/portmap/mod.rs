@@ -13,11 +13,11 @@ mod announce;
 #[cfg(all(test, target_os = "linux"))]
 mod fake;
 mod gateway;
-mod held;
-mod lease;
+mod granted;
 mod pcp;
-mod race;
+mod requests;
 mod restart;
+mod term;
 mod upnp;
 
 use std::ops::RangeInclusive;
@@ -31,10 +31,10 @@ use crate::driver::Input;
 use crate::socket::Socket;
 use announce::Announcements;
 use gateway::Gateway;
-use held::Held;
-use lease::{Lease, Pauses, Verdict};
-use race::Race;
+use granted::Granted;
+use requests::Requests;
 use restart::Known;
+use term::{Pauses, Term, Verdict};
 
 /// Lifetime asked for by default: a process that died without a word holds its port for an hour.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -86,7 +86,7 @@ struct Place {
 /// What the gateway said.
 enum Asked {
     /// It gave a port. Other protocols may still answer.
-    Given(Place, Held, Race<Held>),
+    Given(Place, Granted, Requests<Granted>),
     /// It gave none, and why; there may be no gateway at all.
     Nothing(Option<Gateway>, String),
     /// The endpoint closed meanwhile.
@@ -124,10 +124,10 @@ impl PortMapper {
         let mut pauses = Pauses::new();
         loop {
             let (gateway, pause) = match self.acquire().await {
-                Asked::Given(place, held, race) => {
-                    let lease = Lease::new(Instant::now(), held.lifetime());
-                    let held = self.hold(place, held, lease, race, &mut announcements);
-                    let pause = match held.await {
+                Asked::Given(place, granted, requests) => {
+                    let term = Term::new(Instant::now(), granted.lifetime());
+                    let ended = self.hold(place, granted, term, requests, &mut announcements);
+                    let pause = match ended.await {
                         Ended::Lost { was_good } => pauses.after_loss(was_good),
                         Ended::NetworkChanged => {
                             pauses = Pauses::new();
@@ -202,21 +202,21 @@ impl PortMapper {
                 port: self.port(),
                 lifetime: self.lifetime,
             };
-            let mut race = held::ask(place);
+            let mut requests = granted::ask(place);
             loop {
                 tokio::select! {
-                    given = race.next() => return match given {
-                        Some(held) => Asked::Given(place, held, race),
-                        None => Asked::Nothing(Some(gateway), race.failures()),
+                    given = requests.next() => return match given {
+                        Some(granted) => Asked::Given(place, granted, requests),
+                        None => Asked::Nothing(Some(gateway), requests.failures()),
                     },
                     Ok(()) = self.network.changed() => {
                         if !self.is_still(place).await {
-                            self.leave(race);
+                            self.leave(requests);
                             break;
                         }
                     }
                     () = stopped(&mut self.stop) => {
-                        race.end(LAST_ANSWER, give_back).await;
+                        requests.end(LAST_ANSWER, give_back).await;
                         return Asked::Stopped;
                     }
                 }
@@ -228,31 +228,31 @@ impl PortMapper {
     async fn hold(
         &mut self,
         place: Place,
-        mut held: Held,
-        mut lease: Lease,
-        mut race: Race<Held>,
+        mut granted: Granted,
+        mut term: Term,
+        mut requests: Requests<Granted>,
         announcements: &mut Announcements,
     ) -> Ended {
-        self.tell(GatewayPort::Held(held.mapping())).await;
-        let mut racing = true;
+        self.tell(GatewayPort::Held(granted.mapping())).await;
+        let mut asking = true;
         let (ended, is_there) = loop {
-            let mapping = held.mapping();
+            let mapping = granted.mapping();
             let known = Known {
                 gateway: place.gateway.addr,
                 external: Some(mapping.external.ip()),
-                epoch: held.epoch(),
+                epoch: granted.epoch(),
             };
-            let due = lease.renew_at().saturating_duration_since(Instant::now());
+            let due = term.renew_at().saturating_duration_since(Instant::now());
             let woken = tokio::select! {
                 woken = self.wait(due) => woken,
                 () = announcements.heard(Some(known)) => Woken::Announced,
-                late = race.next(), if racing => {
+                late = requests.next(), if asking => {
                     match late {
-                        Some(late) => self.settle(&mut held, late).await,
-                        None => racing = false,
+                        Some(late) => self.settle(&mut granted, late).await,
+                        None => asking = false,
                     }
-                    if held.mapping() != mapping {
-                        lease.is_now(Instant::now(), held.lifetime());
+                    if granted.mapping() != mapping {
+                        term.is_now(Instant::now(), granted.lifetime());
                     }
                     continue;
                 }
@@ -262,64 +262,65 @@ impl PortMapper {
                 // Addresses come and go (a container's) beside the gateway that holds the port: peers come in by it. Another
                 // network may have the same addresses, though, and a renewal tells.
                 Woken::NetworkChanged if self.is_still(place).await => {
-                    lease.doubt(Instant::now());
+                    term.doubt(Instant::now());
                     continue;
                 }
                 Woken::NetworkChanged => break (Ended::NetworkChanged, true),
                 Woken::Stopped => break (Ended::Stopped, true),
             }
             let renewed = tokio::select! {
-                renewed = held.renew() => renewed,
+                renewed = granted.renew() => renewed,
                 () = stopped(&mut self.stop) => break (Ended::Stopped, true),
             };
             let now = Instant::now();
             if let Err(why) = renewed {
                 tracing::debug!(?why, "port mapping not renewed");
                 let announced = matches!(woken, Woken::Announced);
-                let verdict = lease.failed(now, &why, announced);
+                let verdict = term.failed(now, &why, announced);
                 if verdict == Verdict::Held {
                     continue;
                 }
-                let was_good = lease.was_good(now);
+                let was_good = term.was_good(now);
                 break (Ended::Lost { was_good }, verdict == Verdict::Doubtful);
             }
-            lease.renewed(now, held.lifetime());
-            if held.mapping() != mapping {
-                self.tell(GatewayPort::Held(held.mapping())).await;
+            term.renewed(now, granted.lifetime());
+            if granted.mapping() != mapping {
+                self.tell(GatewayPort::Held(granted.mapping())).await;
             }
         };
         // On another network the old gateway may not hear it; its lease ends by itself.
         let released = async {
             if is_there {
-                give_back(held).await;
+                give_back(granted).await;
             }
         };
         if matches!(ended, Ended::NetworkChanged) {
-            self.leave(race);
+            self.leave(requests);
             self.tell(GatewayPort::Unknown).await;
             released.await;
         } else {
-            tokio::join!(released, race.end(LAST_ANSWER, give_back));
+            tokio::join!(released, requests.end(LAST_ANSWER, give_back));
         }
         ended
     }
 
     /// Nobody waits for what is still asked, of a gateway that is not ours any more.
-    fn leave(&self, race: Race<Held>) {
+    fn leave(&self, requests: Requests<Granted>) {
         let mut stop = self.stop.clone();
         tokio::spawn(async move {
-            race.end_unless(stopped(&mut stop), LAST_ANSWER, give_back)
+            requests
+                .end_unless(stopped(&mut stop), LAST_ANSWER, give_back)
                 .await;
         });
     }
 
     /// Another protocol gave a port as well: one of the two goes back.
-    async fn settle(&self, held: &mut Held, late: Held) {
-        let before = held.mapping();
-        tracing::debug!(held = ?before, late = ?late.mapping(), "two port mappings");
-        let surplus = held.settle(late);
-        if held.mapping() != before {
-            self.tell(GatewayPort::Held(held.mapping())).await;
+    async fn settle(&self, granted: &mut Granted, late: Granted) {
+        let before = granted.mapping();
+        tracing::debug!(granted = ?before, late = ?late.mapping(), "two port mappings");
+        let surplus = granted.settle(late);
+        if granted.mapping() != before {
+            self.tell(GatewayPort::Held(granted.mapping())).await;
         }
         if let Some(surplus) = surplus {
             give_back(surplus).await;
@@ -357,8 +358,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Gives a port back, if the gateway takes it in time.
-async fn give_back(held: Held) {
-    let _ = tokio::time::timeout(RELEASE, held.release()).await;
+async fn give_back(granted: Granted) {
+    let _ = tokio::time::timeout(RELEASE, granted.release()).await;
 }
 
 /// As the protocols say it.

@@ -11,8 +11,8 @@ use crab_nat::{
 };
 
 use super::gateway::Gateway;
-use super::lease::Unrenewed;
 use super::restart::Epoch;
+use super::term::Unrenewed;
 
 /// A gateway answers within milliseconds: RFC 6886 begins with 250 ms and doubles. After three requests on a local network,
 /// 1.75 s, it does not speak this.

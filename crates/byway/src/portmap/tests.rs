@@ -48,7 +48,7 @@ mod holding {
     const LIFETIME: Duration = Duration::from_secs(10);
 
     /// A port that should be renewed now.
-    async fn due(socket: &UdpSocket, gateway: Gateway) -> (Place, Held, Lease) {
+    async fn due(socket: &UdpSocket, gateway: Gateway) -> (Place, Granted, Term) {
         let place = Place {
             gateway,
             port: 5000,
@@ -58,9 +58,9 @@ mod holding {
             Pcp::map(gateway, place.port, LIFETIME),
             answer(socket, SUCCESS, 10)
         );
-        let held = Held::Pcp(Box::new(mapped.unwrap()));
+        let granted = Granted::Pcp(Box::new(mapped.unwrap()));
         let given = Instant::now().checked_sub(LIFETIME / 2).unwrap();
-        (place, held, Lease::new(given, LIFETIME))
+        (place, granted, Term::new(given, LIFETIME))
     }
 
     fn told(driver: &mut mpsc::Receiver<Input>) -> Vec<bool> {
@@ -76,13 +76,13 @@ mod holding {
     #[tokio::test]
     async fn a_port_whose_renewal_failed_stays_told_and_is_renewed_later() {
         let (socket, gateway) = gateway(4).await;
-        let (place, held, lease) = due(&socket, gateway).await;
+        let (place, granted, term) = due(&socket, gateway).await;
         let stop = watch::Sender::new(false);
         let mut mapper = mapper(Duration::ZERO, &stop);
         let (driver, mut inputs) = mpsc::channel(8);
         mapper.driver = driver;
         let mut announcements = Announcements::listen(Arc::clone(&mapper.socket));
-        let held = mapper.hold(place, held, lease, Race::new(), &mut announcements);
+        let ended = mapper.hold(place, granted, term, Requests::new(), &mut announcements);
         let gateway = async {
             let (_, first) = answer(&socket, NO_RESOURCES, 60).await;
             let (seconds, second) = answer(&socket, SUCCESS, 10).await;
@@ -92,7 +92,7 @@ mod holding {
             let (seconds, third) = answer(&socket, SUCCESS, 0).await;
             assert_eq!((seconds, third), (0, first));
         };
-        let (ended, ()) = tokio::join!(held, gateway);
+        let (ended, ()) = tokio::join!(ended, gateway);
         assert!(matches!(ended, Ended::Stopped));
         assert_eq!(told(&mut inputs), [true]);
     }
@@ -100,12 +100,12 @@ mod holding {
     #[tokio::test]
     async fn a_port_that_the_gateway_refuses_is_not_held() {
         let (socket, gateway) = gateway(5).await;
-        let (place, held, lease) = due(&socket, gateway).await;
+        let (place, granted, term) = due(&socket, gateway).await;
         let stop = watch::Sender::new(false);
         let mut mapper = mapper(Duration::ZERO, &stop);
         let mut announcements = Announcements::listen(Arc::clone(&mapper.socket));
-        let held = mapper.hold(place, held, lease, Race::new(), &mut announcements);
-        let (ended, _) = tokio::join!(held, answer(&socket, NOT_AUTHORIZED, 60));
+        let ended = mapper.hold(place, granted, term, Requests::new(), &mut announcements);
+        let (ended, _) = tokio::join!(ended, answer(&socket, NOT_AUTHORIZED, 60));
         assert!(matches!(ended, Ended::Lost { was_good: false }));
     }
 }

@@ -12,7 +12,7 @@ use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, PortMappingProtocol, RequestError, SearchOptions};
 
 use super::gateway::Gateway;
-use super::lease::Unrenewed;
+use super::term::Unrenewed;
 
 /// What igd-next asks of devices is to answer at a time of their choice within three seconds (its `MX`).
 const SEARCH: Duration = Duration::from_secs(3);

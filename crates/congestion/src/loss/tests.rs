@@ -6,7 +6,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(20);
 /// A sender with a window of so many packets: a round trip after a packet was sent, its answer comes.
 struct Sender {
     now: Instant,
-    judge: Judge,
+    judge: LossJudge,
     /// Packets so far.
     count: u32,
 }
@@ -23,7 +23,7 @@ impl Sender {
     fn new() -> Self {
         Self {
             now: Instant::now() + 1000 * MS,
-            judge: Judge::default(),
+            judge: LossJudge::default(),
             count: 0,
         }
     }

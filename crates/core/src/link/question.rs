@@ -48,7 +48,7 @@ impl Links {
         for id in relays {
             // So is what stood in a carrier's way: a proxy, a login page.
             if let Some(r) = self.relays.get_mut(&id) {
-                r.held.forgive(cx.now);
+                r.left_out.forgive(cx.now);
             }
             match self.relays.get(&id).map(|r| &r.phase) {
                 Some(&Phase::Up { link, .. }) => {

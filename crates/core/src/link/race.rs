@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use super::relay::{Beside, Held, Lane, Phase, Race};
+use super::relay::{Beside, Lane, LeftOut, Phase, Race};
 use super::{DIAL_LIMIT, Link, LinkState, Links, Output};
 use crate::cx::Cx;
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, RelayId};
@@ -39,9 +39,9 @@ impl Links {
     pub(super) fn race(&mut self, cx: &mut Cx<'_>, relay: RelayId, mut race: Race) {
         let mode = self.mode;
         if let Some(r) = self.relays.get_mut(&relay) {
-            race.leave_out(r.held, cx.now);
+            race.leave_out(r.left_out, cx.now);
             r.phase = if race.is_lost() {
-                let until = r.held.first_free(mode, cx.now);
+                let until = r.left_out.first_free(mode, cx.now);
                 Phase::Resting { until }
             } else {
                 Phase::Racing(race)
@@ -228,7 +228,7 @@ impl Links {
             return;
         };
         if let Some(time) = backoff::hold(cx.rng, &error) {
-            r.held.hold(gone.carrier, cx.now + time);
+            r.left_out.hold(gone.carrier, cx.now + time);
         }
         let timed_out = error == LinkError::TimedOut;
         // That the other carrier leads nowhere is no news beside what was said over this one; and no proxy carries UDP.
@@ -351,7 +351,7 @@ impl Links {
         }
         let delay = backoff::delay(cx.rng, r.failures, &error);
         r.failures = r.failures.saturating_add(1);
-        let until = r.held.first_free(mode, cx.now).max(cx.now + delay);
+        let until = r.left_out.first_free(mode, cx.now).max(cx.now + delay);
         r.phase = Phase::Resting { until };
         self.out.push_back(Output::RoundFailed { relay, error });
     }
@@ -363,7 +363,7 @@ impl Links {
         if r.linger_until.is_some_and(|t| t <= cx.now) {
             r.linger_until = None;
             r.failures = 0;
-            r.held = Held::default();
+            r.left_out = LeftOut::default();
             r.phase = Phase::Idle;
             let links: Vec<LinkId> = self
                 .links
@@ -399,8 +399,8 @@ impl Links {
 
     /// Has a link made beside the one in use, now or when its carrier is not left out any more.
     fn try_beside(&mut self, cx: &mut Cx<'_>, relay: RelayId, carrier: Carrier) {
-        let held = self.relays.get(&relay).map(|r| r.held);
-        let next = match held.and_then(|held| held.until(carrier, cx.now)) {
+        let left_out = self.relays.get(&relay).map(|r| r.left_out);
+        let next = match left_out.and_then(|out| out.until(carrier, cx.now)) {
             Some(at) => Beside::TryAt(at, carrier),
             None => Beside::Trying(self.dial(cx, relay, carrier)),
         };

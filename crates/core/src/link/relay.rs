@@ -25,7 +25,7 @@ pub(super) struct Relay {
     /// Rounds that failed, or gave a link that soon broke, in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<(Carrier, LinkError)>,
-    pub(super) held: Held,
+    pub(super) left_out: LeftOut,
     /// The carrier of the last link that was welcomed.
     pub(super) last_carrier: Option<Carrier>,
     pub(super) woken: Woken,
@@ -34,7 +34,7 @@ pub(super) struct Relay {
 
 /// Carriers that are left out until then: only a person can change what is in their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct LeftOut {
     udp: Option<Instant>,
     tls: Option<Instant>,
     /// When another network was given its chance.
@@ -44,7 +44,7 @@ pub(super) struct Held {
 /// A host that starts containers changes its addresses all day, and a proxy may lock the account of who asks each time.
 const FORGIVEN_EVERY: Duration = Duration::from_secs(30);
 
-impl Held {
+impl LeftOut {
     /// The network is another one, and what stood in the way may not be in it.
     pub(super) fn forgive(&mut self, now: Instant) {
         if self.forgiven.is_none_or(|at| at + FORGIVEN_EVERY <= now) {
@@ -156,10 +156,10 @@ impl Race {
         }
     }
     /// What has not begun of a carrier that is left out is not begun.
-    pub(super) fn leave_out(&mut self, held: Held, now: Instant) {
+    pub(super) fn leave_out(&mut self, left_out: LeftOut, now: Instant) {
         for carrier in [Carrier::Udp, Carrier::Tls] {
             let lane = self.lane(carrier);
-            if matches!(lane, Lane::At(_)) && held.until(carrier, now).is_some() {
+            if matches!(lane, Lane::At(_)) && left_out.until(carrier, now).is_some() {
                 *lane = Lane::Failed;
             }
         }
@@ -197,7 +197,7 @@ impl Relay {
             welcomed: None,
             failures: 0,
             last_error: None,
-            held: Held::default(),
+            left_out: LeftOut::default(),
             last_carrier: None,
             woken: Woken::default(),
             phase: Phase::Idle,

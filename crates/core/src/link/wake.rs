@@ -80,7 +80,7 @@ impl Links {
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
-        race.leave_out(r.held, cx.now);
+        race.leave_out(r.left_out, cx.now);
         let Phase::Up { beside, .. } = &mut r.phase else {
             return;
         };

@@ -3,8 +3,8 @@
 mod chaos;
 mod discover;
 mod failover;
-mod held;
 mod hostile;
+mod left_out;
 mod life;
 mod moved;
 mod relays;

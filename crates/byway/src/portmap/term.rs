@@ -29,7 +29,7 @@ pub(super) enum Verdict {
 
 /// The time for which a port was given.
 #[derive(Clone, Debug)]
-pub(super) struct Lease {
+pub(super) struct Term {
     given: Instant,
     ends: Instant,
     renew_at: Instant,
@@ -38,7 +38,7 @@ pub(super) struct Lease {
     in_doubt: bool,
 }
 
-impl Lease {
+impl Term {
     pub(super) fn new(now: Instant, lifetime: Duration) -> Self {
         Self {
             given: now,
@@ -152,14 +152,14 @@ mod tests {
     #[test]
     fn a_silent_gateway_is_asked_again_at_half_of_what_is_left_until_the_end() {
         let given = Instant::now();
-        let mut lease = Lease::new(given, HOUR);
+        let mut term = Term::new(given, HOUR);
         let mut asked = Vec::new();
         loop {
-            let now = lease.renew_at();
+            let now = term.renew_at();
             asked.push((now - given).as_secs());
             assert!(asked.len() < 100, "it never ends: {asked:?}");
-            match lease.failed(now, &silent(), false) {
-                Verdict::Held => assert!(lease.renew_at() - now >= SHORTEST_RENEWAL),
+            match term.failed(now, &silent(), false) {
+                Verdict::Held => assert!(term.renew_at() - now >= SHORTEST_RENEWAL),
                 verdict => {
                     assert_eq!(verdict, Verdict::Lost);
                     break;
@@ -174,45 +174,45 @@ mod tests {
     #[test]
     fn a_renewal_that_comes_through_later_is_one() {
         let given = Instant::now();
-        let mut lease = Lease::new(given, HOUR);
-        let first = lease.renew_at();
-        assert_eq!(lease.failed(first, &silent(), false), Verdict::Held);
-        let second = lease.renew_at();
-        lease.renewed(second, HOUR);
-        assert_eq!(lease.renew_at(), second + HOUR / 2);
+        let mut term = Term::new(given, HOUR);
+        let first = term.renew_at();
+        assert_eq!(term.failed(first, &silent(), false), Verdict::Held);
+        let second = term.renew_at();
+        term.renewed(second, HOUR);
+        assert_eq!(term.renew_at(), second + HOUR / 2);
         // The first lifetime is over by then.
-        let third = lease.renew_at();
+        let third = term.renew_at();
         assert!(third > given + HOUR);
-        assert_eq!(lease.failed(third, &silent(), false), Verdict::Held);
+        assert_eq!(term.failed(third, &silent(), false), Verdict::Held);
     }
 
     #[test]
     fn what_the_gateway_refuses_is_lost_at_once() {
         let given = Instant::now();
-        let mut lease = Lease::new(given, HOUR);
-        let now = lease.renew_at();
-        assert_eq!(lease.failed(now, &refused(), false), Verdict::Lost);
+        let mut term = Term::new(given, HOUR);
+        let now = term.renew_at();
+        assert_eq!(term.failed(now, &refused(), false), Verdict::Lost);
     }
 
     #[test]
     fn silence_on_a_network_that_may_be_another_leaves_doubt() {
         let given = Instant::now();
-        let mut lease = Lease::new(given, HOUR);
-        lease.doubt(given);
-        let now = lease.renew_at();
+        let mut term = Term::new(given, HOUR);
+        term.doubt(given);
+        let now = term.renew_at();
         assert_eq!(now, given + AFTER_CHANGE);
-        assert_eq!(lease.failed(now, &silent(), false), Verdict::Doubtful);
+        assert_eq!(term.failed(now, &silent(), false), Verdict::Doubtful);
         // An answer ends it.
-        lease.renewed(now, HOUR);
-        assert_eq!(lease.failed(now, &silent(), false), Verdict::Held);
+        term.renewed(now, HOUR);
+        assert_eq!(term.failed(now, &silent(), false), Verdict::Held);
     }
 
     #[test]
     fn a_gateway_that_is_still_starting_is_asked_again_soon() {
         let given = Instant::now();
-        let mut lease = Lease::new(given, HOUR);
-        assert_eq!(lease.failed(given, &silent(), true), Verdict::Held);
-        assert_eq!(lease.renew_at(), given + AFTER_CHANGE);
+        let mut term = Term::new(given, HOUR);
+        assert_eq!(term.failed(given, &silent(), true), Verdict::Held);
+        assert_eq!(term.renew_at(), given + AFTER_CHANGE);
     }
 
     #[test]
@@ -221,9 +221,9 @@ mod tests {
         let mut pauses = Pauses::new();
         let mut waited = Vec::new();
         for _ in 0..9 {
-            let lease = Lease::new(now, Duration::from_secs(8));
-            now = lease.renew_at();
-            let pause = pauses.after_loss(lease.was_good(now));
+            let term = Term::new(now, Duration::from_secs(8));
+            now = term.renew_at();
+            let pause = pauses.after_loss(term.was_good(now));
             waited.push(pause.as_secs());
             if !pause.is_zero() {
                 pauses.passed();
@@ -237,12 +237,12 @@ mod tests {
     fn one_renewal_within_seconds_makes_no_good_port() {
         let given = Instant::now();
         let lifetime = Duration::from_secs(8);
-        let mut lease = Lease::new(given, lifetime);
-        lease.renewed(lease.renew_at(), lifetime);
-        assert!(!lease.was_good(lease.renew_at()));
-        assert!(lease.was_good(given + FIRST_PAUSE));
+        let mut term = Term::new(given, lifetime);
+        term.renewed(term.renew_at(), lifetime);
+        assert!(!term.was_good(term.renew_at()));
+        assert!(term.was_good(given + FIRST_PAUSE));
         // Nor does a long time without any.
-        assert!(!Lease::new(given, HOUR).was_good(given + HOUR));
+        assert!(!Term::new(given, HOUR).was_good(given + HOUR));
     }
 
     #[test]

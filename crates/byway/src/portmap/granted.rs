@@ -5,34 +5,34 @@ use std::time::Duration;
 use byway_core::discovery::{MappingProtocol, PortMapping};
 use tokio::sync::oneshot;
 
-use super::lease::Unrenewed;
 use super::pcp::Pcp;
-use super::race::Race;
+use super::requests::Requests;
 use super::restart::Epoch;
+use super::term::Unrenewed;
 use super::upnp::{self, Upnp};
 use super::{Place, UPNP_AFTER};
 
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum Granted {
     Pcp(Box<Pcp>),
     Upnp(Box<Upnp>),
 }
 
 /// Asks for a port in every way there is.
-pub(super) fn ask(place: Place) -> Race<Held> {
+pub(super) fn ask(place: Place) -> Requests<Granted> {
     let Place {
         gateway,
         port,
         lifetime,
     } = place;
-    let mut race = Race::new();
+    let mut requests = Requests::new();
     let (asking, refused) = oneshot::channel::<()>();
-    race.add(|_| async move {
+    requests.add(|_| async move {
         let mapped = Pcp::map(gateway, port, lifetime).await;
         drop(asking);
-        mapped.map(|pcp| Held::Pcp(Box::new(pcp)))
+        mapped.map(|pcp| Granted::Pcp(Box::new(pcp)))
     });
-    race.add(|mut decided| async move {
+    requests.add(|mut decided| async move {
         // A gateway that does not speak PCP says so at once, if it says anything.
         let _ = tokio::time::timeout(UPNP_AFTER, refused).await;
         let device = tokio::select! {
@@ -42,9 +42,9 @@ pub(super) fn ask(place: Place) -> Race<Held> {
         };
         let device = device.map_err(|why| format!("UPnP: {why}"))?;
         let mapped = Upnp::map(device, gateway, port, lifetime).await;
-        mapped.map(|upnp| Held::Upnp(Box::new(upnp)))
+        mapped.map(|upnp| Granted::Upnp(Box::new(upnp)))
     });
-    race
+    requests
 }
 
 /// What to do with a port that came beside the one that is held.
@@ -72,7 +72,7 @@ fn surplus(held: PortMapping, late: PortMapping) -> Surplus {
     }
 }
 
-impl Held {
+impl Granted {
     pub(super) fn mapping(&self) -> PortMapping {
         match self {
             Self::Pcp(pcp) => PortMapping {

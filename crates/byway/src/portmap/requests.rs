@@ -16,13 +16,13 @@ type Leg<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 /// Whether a port was given, for those who have not asked for one yet.
 pub(super) type Decided = watch::Receiver<bool>;
 
-pub(super) struct Race<T> {
+pub(super) struct Requests<T> {
     legs: FuturesUnordered<Leg<T>>,
     decided: watch::Sender<bool>,
     failures: Vec<String>,
 }
 
-impl<T> Race<T> {
+impl<T> Requests<T> {
     pub(super) fn new() -> Self {
         Self {
             legs: FuturesUnordered::new(),
@@ -93,9 +93,9 @@ impl<T> Race<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Race<T> {
+impl<T> std::fmt::Debug for Requests<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Race")
+        f.debug_struct("Requests")
             .field("legs", &self.legs.len())
             .field("failures", &self.failures)
             .finish_non_exhaustive()
@@ -113,81 +113,84 @@ mod tests {
     type Answer = oneshot::Sender<Result<&'static str, String>>;
 
     /// Two who have asked, and what each is told.
-    fn two() -> (Race<&'static str>, [Answer; 2]) {
-        let mut race = Race::new();
+    fn two() -> (Requests<&'static str>, [Answer; 2]) {
+        let mut requests = Requests::new();
         let senders = [(); 2].map(|()| {
             let (answer, answered) = oneshot::channel();
-            race.add(|_| async { answered.await.unwrap() });
+            requests.add(|_| async { answered.await.unwrap() });
             answer
         });
-        (race, senders)
+        (requests, senders)
     }
 
     #[tokio::test]
     async fn what_a_loser_gets_is_told_of_too() {
-        let (mut race, [slow, fast]) = two();
+        let (mut requests, [slow, fast]) = two();
         fast.send(Ok("fast")).unwrap();
-        assert_eq!(race.next().await, Some("fast"));
+        assert_eq!(requests.next().await, Some("fast"));
         // Somebody else was listened to meanwhile.
         tokio::select! {
             biased;
-            late = race.next() => panic!("{late:?}"),
+            late = requests.next() => panic!("{late:?}"),
             () = std::future::ready(()) => {}
         }
         slow.send(Ok("slow")).unwrap();
-        assert_eq!(race.next().await, Some("slow"));
-        assert_eq!(race.next().await, None);
+        assert_eq!(requests.next().await, Some("slow"));
+        assert_eq!(requests.next().await, None);
     }
 
     #[tokio::test]
     async fn who_has_not_asked_for_a_port_yet_asks_for_none_after_another_was_given() {
-        let (mut race, [first, second]) = two();
-        race.add(|mut decided| async move {
+        let (mut requests, [first, second]) = two();
+        requests.add(|mut decided| async move {
             decided.wait_for(|decided| *decided).await.unwrap();
             Err("still searching".to_owned())
         });
         first.send(Ok("first")).unwrap();
-        assert_eq!(race.next().await, Some("first"));
+        assert_eq!(requests.next().await, Some("first"));
         drop(second.send(Err("none".to_owned())));
-        assert_eq!(race.next().await, None);
-        assert_eq!(race.failures(), "none; still searching");
+        assert_eq!(requests.next().await, None);
+        assert_eq!(requests.failures(), "none; still searching");
     }
 
     #[tokio::test]
     async fn what_was_answered_in_time_is_given_back_however_long_that_takes() {
-        let (mut race, [first, second]) = two();
+        let (mut requests, [first, second]) = two();
         first.send(Ok("won")).unwrap();
-        assert_eq!(race.next().await, Some("won"));
+        assert_eq!(requests.next().await, Some("won"));
         second.send(Ok("late")).unwrap();
         let given_back = AtomicU32::new(0);
         // No patience at all for answers, and some time for what gives back.
-        race.end(Duration::ZERO, async |late| {
-            assert_eq!(late, "late");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            given_back.fetch_add(1, Ordering::Relaxed);
-        })
-        .await;
+        requests
+            .end(Duration::ZERO, async |late| {
+                assert_eq!(late, "late");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                given_back.fetch_add(1, Ordering::Relaxed);
+            })
+            .await;
         assert_eq!(given_back.into_inner(), 1);
     }
 
     #[tokio::test]
     async fn an_answer_that_does_not_come_holds_nobody_up() {
-        let (race, [_silent, _too]) = two();
-        race.end(Duration::from_millis(1), async |given: &str| {
-            panic!("{given}")
-        })
-        .await;
-        let (race, [_silent, _too]) = two();
+        let (requests, [_silent, _too]) = two();
+        requests
+            .end(Duration::from_millis(1), async |given: &str| {
+                panic!("{given}")
+            })
+            .await;
+        let (requests, [_silent, _too]) = two();
         let hurry = std::future::ready(());
-        race.end_unless(hurry, Duration::ZERO, async |given: &str| panic!("{given}"))
+        requests
+            .end_unless(hurry, Duration::ZERO, async |given: &str| panic!("{given}"))
             .await;
     }
 
     #[tokio::test]
     async fn without_hurry_even_the_latest_answer_is_given_back() {
-        let (race, [first, second]) = two();
+        let (requests, [first, second]) = two();
         let given_back = AtomicU32::new(0);
-        let ended = race.end_unless(std::future::pending(), Duration::ZERO, async |_| {
+        let ended = requests.end_unless(std::future::pending(), Duration::ZERO, async |_| {
             given_back.fetch_add(1, Ordering::Relaxed);
         });
         let answers = async {
@@ -203,10 +206,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_no_end_while_another_may_give_one() {
-        let (mut race, [first, second]) = two();
+        let (mut requests, [first, second]) = two();
         first.send(Err("refused".to_owned())).unwrap();
         second.send(Ok("second")).unwrap();
-        assert_eq!(race.next().await, Some("second"));
-        assert_eq!(race.failures(), "refused");
+        assert_eq!(requests.next().await, Some("second"));
+        assert_eq!(requests.failures(), "refused");
     }
 }
