@@ -18,7 +18,7 @@ use super::quic::{self, Quic};
 use super::{BindError, Endpoint, accept, epoch};
 use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
-use crate::portmap::{self, PortMapper};
+use crate::portmap::{self, Finder, PortMapper};
 use crate::proxy::{Proxies, Proxy};
 use crate::socket::Socket;
 use crate::tls;
@@ -270,6 +270,7 @@ impl Builder {
             .map(|_| {
                 let mapper = PortMapper {
                     socket: Arc::clone(&socket),
+                    gateways: Finder::DEFAULT_ROUTE,
                     delay: match role {
                         Role::Agent => Duration::ZERO,
                         Role::Client => CLIENT_MAPS_AFTER,

@@ -2,18 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use futures_util::future::BoxFuture;
 use tokio::net::UdpSocket;
 
 /// The default gateway of IPv4. (IPv6 has no address translation that a port could be mapped through.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     pub(super) addr: Ipv4Addr,
     /// Our own address on its network.
     pub(super) local: Ipv4Addr,
 }
 
+/// How the gateway is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finder(fn() -> BoxFuture<'static, Result<Gateway, String>>);
+
+impl Finder {
+    /// The host's default gateway.
+    pub(crate) const DEFAULT_ROUTE: Self = Self(|| Box::pin(Gateway::find()));
+
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) const fn by(find: fn() -> BoxFuture<'static, Result<Gateway, String>>) -> Self {
+        Self(find)
+    }
+
+    pub(super) async fn find(self) -> Result<Gateway, String> {
+        (self.0)().await
+    }
+}
+
 impl Gateway {
-    pub(super) async fn find() -> Result<Self, String> {
+    async fn find() -> Result<Self, String> {
         let found = tokio::task::spawn_blocking(netdev::get_default_gateway)
             .await
             .map_err(|error| error.to_string())?;

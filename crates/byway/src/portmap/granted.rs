@@ -94,6 +94,14 @@ impl Granted {
         }
     }
 
+    /// True if the gateway keeps it until it is given back.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Pcp(_) => false,
+            Self::Upnp(upnp) => upnp.is_permanent(),
+        }
+    }
+
     /// How the gateway's time stood when it last answered. UPnP tells nothing of it.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         match self {

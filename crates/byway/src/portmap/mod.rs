@@ -12,6 +12,8 @@
 mod announce;
 #[cfg(all(test, target_os = "linux"))]
 mod fake;
+#[cfg(all(test, target_os = "linux"))]
+mod fake_igd;
 mod gateway;
 mod granted;
 mod pcp;
@@ -30,11 +32,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::driver::Input;
 use crate::socket::Socket;
 use announce::Announcements;
+pub(crate) use gateway::Finder;
 use gateway::Gateway;
 use granted::Granted;
 use requests::Requests;
 use restart::Known;
-use term::{Pauses, Term, Verdict};
+use term::{Pauses, Term, Unrenewed, Verdict};
 
 /// Lifetime asked for by default: a process that died without a word holds its port for an hour.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -61,6 +64,7 @@ const LAST_ANSWER: Duration = Duration::from_millis(150);
 pub(crate) struct PortMapper {
     /// Whose local port it is, that of the socket for IPv4.
     pub(crate) socket: Arc<Socket>,
+    pub(crate) gateways: Finder,
     /// How long to wait first: what ends at once should not trouble a gateway.
     pub(crate) delay: Duration,
     /// Ends that wait: somebody wants to know.
@@ -193,7 +197,7 @@ impl PortMapper {
     async fn acquire(&mut self) -> Asked {
         loop {
             self.network.mark_unchanged();
-            let gateway = match Gateway::find().await {
+            let gateway = match self.gateways.find().await {
                 Ok(gateway) => gateway,
                 Err(why) => return Asked::Nothing(None, why),
             };
@@ -281,7 +285,12 @@ impl PortMapper {
                     continue;
                 }
                 let was_good = term.was_good(now);
-                break (Ended::Lost { was_good }, verdict == Verdict::Doubtful);
+                // One that did not answer until the end may keep for ever what it gave so.
+                let stays = granted.is_permanent() && matches!(why, Unrenewed::Silent(_));
+                break (
+                    Ended::Lost { was_good },
+                    verdict == Verdict::Doubtful || stays,
+                );
             }
             term.renewed(now, granted.lifetime());
             if granted.mapping() != mapping {
@@ -334,7 +343,7 @@ impl PortMapper {
     }
 
     async fn is_still(&self, place: Place) -> bool {
-        place.port == self.port() && Gateway::find().await.ok() == Some(place.gateway)
+        place.port == self.port() && self.gateways.find().await.ok() == Some(place.gateway)
     }
 
     async fn tell(&self, mapping: GatewayPort) {

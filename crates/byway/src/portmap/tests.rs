@@ -6,6 +6,7 @@ fn mapper(delay: Duration, stop: &watch::Sender<bool>) -> PortMapper {
     let (socket, _driver) = Socket::bind(&["127.0.0.1:0".parse().unwrap()], 1444).unwrap();
     PortMapper {
         socket,
+        gateways: Finder::DEFAULT_ROUTE,
         delay,
         hurry: Arc::new(Notify::new()),
         lifetime: LIFETIME,
@@ -107,5 +108,112 @@ mod holding {
         let ended = mapper.hold(place, granted, term, Requests::new(), &mut announcements);
         let (ended, _) = tokio::join!(ended, answer(&socket, NOT_AUTHORIZED, 60));
         assert!(matches!(ended, Ended::Lost { was_good: false }));
+    }
+}
+
+/// From the first question to the end.
+#[cfg(target_os = "linux")]
+mod running {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use byway_core::discovery::{MappingProtocol, PortMapping};
+
+    use super::super::fake::{self, SUCCESS, answer};
+    use super::super::fake_igd::{Did, EXTERNAL, Igd, Leases};
+    use super::*;
+
+    const fn at(last: u8) -> Gateway {
+        Gateway {
+            addr: Ipv4Addr::new(127, 53, 51, last),
+            local: Ipv4Addr::LOCALHOST,
+        }
+    }
+
+    /// A mapper of that gateway's, and what it tells.
+    fn running(
+        gateways: Finder,
+        stop: &watch::Sender<bool>,
+    ) -> (PortMapper, mpsc::Receiver<Input>) {
+        let mut mapper = mapper(Duration::ZERO, stop);
+        let (driver, inputs) = mpsc::channel(8);
+        mapper.driver = driver;
+        mapper.gateways = gateways;
+        (mapper, inputs)
+    }
+
+    async fn next(inputs: &mut mpsc::Receiver<Input>) -> Option<GatewayPort> {
+        let next = tokio::time::timeout(Duration::from_secs(15), inputs.recv());
+        match next.await.expect("it tells something") {
+            Some(Input::PortMapping(told)) => Some(told),
+            None => None,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_by_pcp_is_told_and_kept_through_changes_and_given_back_at_the_end() {
+        let (socket, _) = fake::gateway(31).await;
+        let stop = watch::Sender::new(false);
+        let finder = Finder::by(|| Box::pin(async { Ok(at(31)) }));
+        let (mut mapper, mut inputs) = running(finder, &stop);
+        let (changes, network) = watch::channel(0);
+        mapper.network = network;
+        let port = mapper.port();
+        let mapper = tokio::spawn(mapper.run());
+        assert_eq!(next(&mut inputs).await, Some(GatewayPort::Unknown));
+        let (seconds, nonce) = answer(&socket, SUCCESS, 3_600).await;
+        assert_eq!(seconds, 3_600);
+        let held = GatewayPort::Held(PortMapping {
+            protocol: MappingProtocol::Pcp,
+            external: SocketAddr::new(EXTERNAL.into(), port),
+        });
+        assert_eq!(next(&mut inputs).await, Some(held));
+        // Addresses come and go beside a gateway that is the same.
+        changes.send_replace(1);
+        stop.send_replace(true);
+        let released = answer(&socket, SUCCESS, 0).await;
+        assert_eq!(released, (0, nonce));
+        assert_eq!(next(&mut inputs).await, None, "nothing more was told");
+        mapper.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_permanent_port_by_upnp_is_found_told_and_given_back_at_the_end() {
+        let igd = Igd::start(32, Leases::Permanent).await;
+        let stop = watch::Sender::new(false);
+        let finder = Finder::by(|| Box::pin(async { Ok(at(32)) }));
+        let (mapper, mut inputs) = running(finder, &stop);
+        let mapper = tokio::spawn(mapper.run());
+        assert_eq!(next(&mut inputs).await, Some(GatewayPort::Unknown));
+        let Some(GatewayPort::Held(held)) = next(&mut inputs).await else {
+            panic!("no port")
+        };
+        assert_eq!(held.protocol, MappingProtocol::Upnp);
+        assert_eq!(held.external.ip(), EXTERNAL);
+        assert_eq!(igd.mapped(), [held.external.port()]);
+        stop.send_replace(true);
+        assert_eq!(next(&mut inputs).await, None);
+        mapper.await.unwrap();
+        assert!(igd.mapped().is_empty());
+        assert_eq!(igd.did().last(), Some(&Did::Unmap(held.external.port())));
+    }
+
+    #[tokio::test]
+    async fn without_a_gateway_there_is_none_until_the_network_is_another_one() {
+        let stop = watch::Sender::new(false);
+        let finder = Finder::by(|| Box::pin(async { Err("no gateway".to_owned()) }));
+        let (mut mapper, mut inputs) = running(finder, &stop);
+        let (changes, network) = watch::channel(0);
+        mapper.network = network;
+        let mapper = tokio::spawn(mapper.run());
+        for _ in 0..3 {
+            assert_eq!(next(&mut inputs).await, Some(GatewayPort::Unknown));
+            assert_eq!(next(&mut inputs).await, Some(GatewayPort::None));
+            changes.send_modify(|changes| *changes += 1);
+        }
+        stop.send_replace(true);
+        // It may have heard of the last change before.
+        while next(&mut inputs).await.is_some() {}
+        mapper.await.unwrap();
     }
 }

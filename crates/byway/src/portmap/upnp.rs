@@ -3,13 +3,17 @@
 //! Whoever is on the local network can answer the search. Only the default gateway itself is listened to, for the answer
 //! names a web server that we then talk to. It is asked by its own address too: of a search of the whole network we learn the
 //! first answer only, and another device may be faster.
+//!
+//! Some devices give a port for ever or not at all (error 725). Such a port is asked for, checked as often as one that ends, and
+//! given back like that one; what a process leaves that dies without a word stays, until somebody has the gateway forget it. Others give a
+//! port for a shorter time than was asked for, and tell in their list alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use igd_next::aio::Gateway as Device;
 use igd_next::aio::tokio::{Tokio, search_gateway};
-use igd_next::{AddPortError, PortMappingProtocol, RequestError, SearchOptions};
+use igd_next::{AddAnyPortError, AddPortError, PortMappingProtocol, RequestError, SearchOptions};
 
 use super::gateway::Gateway;
 use super::term::Unrenewed;
@@ -20,12 +24,25 @@ const SEARCH: Duration = Duration::from_secs(3);
 const SSDP_PORT: u16 = 1900;
 /// Shown in the gateway's own list.
 const DESCRIPTION: &str = "byway";
+/// The lease without an end, and the error of a device that gives no other (WANIPConnection:1 section 2.4.16).
+const PERMANENT: u32 = 0;
+const ONLY_PERMANENT: u16 = 725;
+/// To find a port in the device's list. Less than the last answer is waited for at the end: what is known here already must be
+/// given back.
+const LOOK: Duration = Duration::from_millis(100);
+/// Ports of a list that are looked at: a household's.
+const LISTED: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct Upnp {
     device: Device<Tokio>,
     local: SocketAddr,
     external: SocketAddr,
+    /// For which it is to be kept.
+    wanted: Duration,
+    /// The device keeps it for ever.
+    is_permanent: bool,
+    /// After which it may be gone, or is to be checked.
     lifetime: Duration,
 }
 
@@ -37,23 +54,38 @@ impl Upnp {
         port: u16,
         lifetime: Duration,
     ) -> Result<Self, String> {
-        let seconds = super::seconds(lifetime);
         let local = SocketAddr::new(gateway.local.into(), port);
-        let external = device
-            .get_any_address(PortMappingProtocol::UDP, local, seconds, DESCRIPTION)
-            .await
-            .map_err(|error| format!("UPnP: {error}"))?;
-        Ok(Self {
+        let ask = async |seconds| {
+            let asked =
+                device.get_any_address(PortMappingProtocol::UDP, local, seconds, DESCRIPTION);
+            asked.await
+        };
+        let mut asked = ask(super::seconds(lifetime)).await;
+        let is_permanent = asked.as_ref().is_err_and(wants_no_end);
+        if is_permanent {
+            asked = ask(PERMANENT).await;
+        }
+        let external = asked.map_err(|error| format!("UPnP: {error}"))?;
+        let mut upnp = Self {
             device,
             local,
             external,
+            wanted: lifetime,
+            is_permanent,
             lifetime,
-        })
+        };
+        upnp.look().await;
+        Ok(upnp)
     }
 
-    /// What was asked for: a device that gives less does not say so.
+    /// For how long it is there, as far as the device tells; what was asked for, if it is there for ever.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+
+    /// True if the device keeps it until it is given back.
+    pub(super) fn is_permanent(&self) -> bool {
+        self.is_permanent
     }
 
     pub(super) fn external(&self) -> SocketAddr {
@@ -61,21 +93,63 @@ impl Upnp {
     }
 
     pub(super) async fn renew(&mut self) -> Result<(), Unrenewed> {
-        let port = self.external.port();
-        self.device
-            .add_port(
-                PortMappingProtocol::UDP,
-                port,
-                self.local,
-                super::seconds(self.lifetime),
-                DESCRIPTION,
-            )
-            .await
-            .map_err(unrenewed)?;
+        let mut added = self.add().await;
+        if matches!(added, Err(AddPortError::OnlyPermanentLeasesSupported)) && !self.is_permanent {
+            self.is_permanent = true;
+            added = self.add().await;
+        }
+        added.map_err(unrenewed)?;
         let ip = self.device.get_external_ip().await;
         let ip = ip.map_err(|error| Unrenewed::Silent(error.to_string()))?;
-        self.external = SocketAddr::new(ip, port);
+        self.external.set_ip(ip);
+        self.look().await;
         Ok(())
+    }
+
+    async fn add(&self) -> Result<(), AddPortError> {
+        let seconds = match self.is_permanent {
+            true => PERMANENT,
+            false => super::seconds(self.wanted),
+        };
+        let (device, port) = (&self.device, self.external.port());
+        let added = device.add_port(
+            PortMappingProtocol::UDP,
+            port,
+            self.local,
+            seconds,
+            DESCRIPTION,
+        );
+        added.await
+    }
+
+    /// A port that is listed with another lease than was asked for has that one.
+    async fn look(&mut self) {
+        let listed = tokio::time::timeout(LOOK, self.listed()).await;
+        self.lifetime = match listed.ok().flatten() {
+            Some(PERMANENT) => {
+                self.is_permanent = true;
+                self.wanted
+            }
+            Some(seconds) => self.wanted.min(Duration::from_secs(seconds.into())),
+            None => self.wanted,
+        };
+    }
+
+    /// The lease that the device lists; none if it does not list the port.
+    async fn listed(&self) -> Option<u32> {
+        for index in 0..LISTED {
+            let entry = self
+                .device
+                .get_generic_port_mapping_entry(index)
+                .await
+                .ok()?;
+            if entry.protocol == PortMappingProtocol::UDP
+                && entry.external_port == self.external.port()
+            {
+                return Some(entry.lease_duration);
+            }
+        }
+        None
     }
 
     pub(super) async fn release(self) {
@@ -86,6 +160,15 @@ impl Upnp {
         if let Err(error) = removed {
             tracing::debug!(%error, "port mapping not given back");
         }
+    }
+}
+
+/// True if the device gives ports for ever alone.
+fn wants_no_end(error: &AddAnyPortError) -> bool {
+    match error {
+        AddAnyPortError::OnlyPermanentLeasesSupported => true,
+        AddAnyPortError::RequestError(RequestError::ErrorCode(code, _)) => *code == ONLY_PERMANENT,
+        _ => false,
     }
 }
 
@@ -132,6 +215,9 @@ async fn search_by(gateway: Gateway, asked: SocketAddr) -> Result<Device<Tokio>,
     options.broadcast_address = asked;
     // Out by the interface that leads to the gateway, whatever other networks there are.
     options.bind_addr = SocketAddr::new(gateway.local.into(), 0);
+    // Tests have theirs on loopback, where the crate trusts nobody who is not named.
+    #[cfg(test)]
+    options.allowed_gateway_ips.push(gateway.addr.into());
     options.timeout = Some(SEARCH);
     options.single_search_timeout = Some(SEARCH);
     let device = search_gateway(options)
@@ -165,5 +251,73 @@ mod tests {
         for kind in [ErrorKind::TimedOut, ErrorKind::HostUnreachable] {
             assert!(matches!(unrenewed(system(kind)), Unrenewed::Silent(_)));
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod leases {
+    use super::super::fake_igd::{Did, EXTERNAL, Igd, Leases};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const PORT: u16 = 5000;
+
+    async fn mapped(igd: &Igd) -> Upnp {
+        let device = search(igd.gateway).await.unwrap();
+        Upnp::map(device, igd.gateway, PORT, HOUR).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_device_that_gives_ports_for_ever_alone_is_asked_for_one_and_has_it_back() {
+        let igd = Igd::start(21, Leases::Permanent).await;
+        let mut upnp = mapped(&igd).await;
+        let port = upnp.external().port();
+        assert_eq!(upnp.external().ip(), IpAddr::V4(EXTERNAL));
+        assert!(upnp.is_permanent());
+        assert_eq!(upnp.lifetime(), HOUR, "it is checked as often");
+        assert_eq!(upnp.renew().await, Ok(()));
+        let did = igd.did();
+        assert!(matches!(did[0], Did::Refuse(_, 3_600)), "{did:?}");
+        assert_eq!(did[1..], [Did::Map(port, 0), Did::Map(port, 0)]);
+        upnp.release().await;
+        assert_eq!(igd.did()[3..], [Did::Unmap(port)]);
+        assert!(igd.mapped().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_wants_it_from_the_renewal_on_has_its_will() {
+        let igd = Igd::start(22, Leases::AtMost(86_400)).await;
+        let mut upnp = mapped(&igd).await;
+        let port = upnp.external().port();
+        assert!(!upnp.is_permanent());
+        igd.set(Leases::Permanent);
+        assert_eq!(upnp.renew().await, Ok(()));
+        assert!(upnp.is_permanent());
+        let renewed = [Did::Refuse(port, 3_600), Did::Map(port, 0)];
+        assert_eq!(igd.did()[1..], renewed);
+    }
+
+    #[tokio::test]
+    async fn a_shorter_lease_is_seen_in_the_list_at_first_and_at_each_renewal() {
+        let igd = Igd::start(23, Leases::AtMost(600)).await;
+        let mut upnp = mapped(&igd).await;
+        assert_eq!(upnp.lifetime(), Duration::from_secs(600));
+        igd.set(Leases::AtMost(120));
+        assert_eq!(upnp.renew().await, Ok(()));
+        assert_eq!(upnp.lifetime(), Duration::from_secs(120));
+        igd.set(Leases::AtMost(86_400));
+        assert_eq!(upnp.renew().await, Ok(()));
+        assert_eq!(upnp.lifetime(), HOUR);
+        // It asks for the whole time, whatever was given.
+        let port = upnp.external().port();
+        assert_eq!(igd.did(), [Did::Map(port, 3_600); 3]);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_listed_without_an_end_is_taken_for_permanent() {
+        let igd = Igd::start(24, Leases::NoneTold).await;
+        let upnp = mapped(&igd).await;
+        assert!(upnp.is_permanent());
+        assert_eq!(upnp.lifetime(), HOUR);
     }
 }
