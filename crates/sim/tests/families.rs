@@ -5,7 +5,7 @@ mod common;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use byway_core::io::{LinkMode, PathKind, PeerError, PeerId, Way};
+use byway_core::io::{LinkMode, PathKind, PeerId, Way};
 use byway_sim::model::{Access, Families, Place, direct_possible, expected_path, must_connect};
 use byway_sim::net::link::LinkConfig;
 use byway_sim::net::{Hole, HostId, Traffic};
@@ -13,7 +13,7 @@ use byway_sim::scene::{Scene, Setup, site, v6};
 use byway_sim::shell::app::Task;
 use byway_sim::shell::node::{NODE_PORT, Note};
 use byway_sim::world::Fault;
-use common::{ms, scene, secs};
+use common::{ms, reaches_no_relay, scene, secs};
 
 const MIB: u64 = 1024 * 1024;
 const DIRECT: Option<PathKind> = Some(PathKind::Direct);
@@ -154,13 +154,8 @@ fn from_a_network_that_leads_nowhere_no_relay_is_reached() {
     let place = Place::from(nowhere.0).families(nowhere.1);
     assert!(!must_connect(place, Access::Open));
     let mut s = scene(setup(nowhere, (Access::Open, Families::Both)));
-    let peer = s.dial(vec![Task::Touch]);
-    let told = |note: &Note| matches!(note, Note::Failed(p, PeerError::NoRelay(_)) if *p == peer);
-    let client = s.client;
-    let failed = s.world.run_within(secs(60), |w| {
-        let notes = &w.node(client).0.notes;
-        notes.iter().any(|(_, note)| told(note))
-    });
+    s.dial(vec![Task::Touch]);
+    let failed = reaches_no_relay(&mut s, secs(60), |_| true);
     assert!(failed, "{}", s.story());
 }
 

@@ -1,5 +1,6 @@
 //! Byway's own programs, driven by their command-line contract alone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -51,17 +52,28 @@ impl Relay {
     }
 
     fn serve(internet: &Internet, place: &Place, listen: &[String]) -> Result<Self> {
+        let listen = listen.iter().flat_map(|addr| ["--listen", addr]);
+        let arguments = std::iter::once("--open").chain(listen);
+        let relay = Self::start_with(internet, place, arguments)?;
+        let url = &relay.url;
+        ensure!(url.contains('#'), "the relay's URL has no pin: {url}");
+        Ok(relay)
+    }
+
+    /// Starts the program on a host, as these arguments say.
+    pub(super) fn start_with(
+        internet: &Internet,
+        place: &Place,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Self> {
         let home = home(internet, &place.name)?;
         let mut command = with_clean_home(place.namespace.command(binary("byway-relay")), &home);
-        command.current_dir(&home).args(["serve", "--open"]);
-        for addr in listen {
-            command.args(["--listen", addr]);
-        }
+        command.current_dir(&home).arg("serve").args(arguments);
         let process = Running::start("byway-relay", &mut command)?;
         let url = process.first_line("readiness", READY)?;
         ensure!(
-            url.starts_with("https://") && url.contains('#'),
-            "the relay's first line is no URL with a pin: {url}"
+            url.starts_with("https://"),
+            "the relay's first line is no URL: {url}"
         );
         Ok(Self { url, process })
     }

@@ -1,15 +1,15 @@
 //! Certificates that somebody answers for: public authorities, a company's own, and relays known by name instead of a pin.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
+use super::Relay;
 use super::byway::home;
-use super::{READY, Relay, binary, with_clean_home};
-use crate::process::Running;
 use crate::world::{Internet, World};
 
 /// Who signs certificates.
@@ -77,8 +77,7 @@ impl Relay {
     /// trusts. `strict`: it refuses links whose TLS is not ended by itself.
     pub fn start_certified(world: &World, certificate: &Certificate, strict: bool) -> Result<Self> {
         let place = &world.relay;
-        let home = home(world, &place.name)?;
-        let config = home.join("relay.toml");
+        let config = home(world, &place.name)?.join("relay.toml");
         fs::write(
             &config,
             format!(
@@ -90,12 +89,10 @@ impl Relay {
                 certificate.key.display(),
             ),
         )?;
-        let mut command = with_clean_home(place.namespace.command(binary("byway-relay")), &home);
-        command.current_dir(&home).arg("serve");
-        command.arg("--config").arg(&config);
-        let process = Running::start("byway-relay", &mut command)?;
-        let line = process.first_line("readiness", READY)?;
-        let url = line.split('#').next().context("a URL")?.to_owned();
-        Ok(Self { url, process })
+        let arguments = [OsStr::new("--config"), config.as_os_str()];
+        let mut relay = Self::start_with(world, place, arguments)?;
+        let pinned = relay.url.find('#');
+        relay.url.truncate(pinned.unwrap_or(relay.url.len()));
+        Ok(relay)
     }
 }

@@ -12,6 +12,7 @@ use byway_sim::model::Access::{
     PortRestricted, Preserving, ProxyOnly, RandomCone, Sequential, SequentialDown, Symmetric,
     UdpBlocked,
 };
+use byway_sim::model::Families;
 
 use super::{ACCESS, SHORT, WEB_PORT, WITH_CURL, WITH_PROXY};
 use crate::Kind;
@@ -43,61 +44,84 @@ const WITH_ALL: &[Need] = &[
     Need::Tool("bash"),
 ];
 
+/// What such a pair needs.
+const fn needs(client: Kind, agent: Kind) -> &'static [Need] {
+    let [Kind(client), Kind(agent)] = [client, agent];
+    let translates =
+        matches!(client.families, Families::Nat64) || matches!(agent.families, Families::Nat64);
+    let has_proxy = matches!(client.access, ProxyOnly) || matches!(agent.access, ProxyOnly);
+    match (translates, has_proxy) {
+        (false, false) => WITH_CURL,
+        (false, true) => WITH_PROXY,
+        (true, false) => WITH_NAT64,
+        (true, true) => WITH_ALL,
+    }
+}
+
+macro_rules! kind {
+    (IPV6_ONLY) => {
+        IPV6_ONLY
+    };
+    ($access:ident) => {
+        Kind::of($access)
+    };
+}
+
 macro_rules! pairs {
-    ($($name:literal $client:ident $agent:ident $needs:ident;)*) => {
+    ($($name:literal $client:ident $agent:ident;)*) => {
         pub(super) const SCENARIOS: &[Scenario] = &[$(Scenario {
             name: $name,
-            needs: $needs,
-            run: || pair($client.into(), $agent.into()).map(drop),
+            needs: needs(kind!($client), kind!($agent)),
+            run: || pair(kind!($client), kind!($agent)).map(drop),
         }),*];
         /// Whom each is about.
         #[cfg(test)]
         fn played() -> Vec<(&'static str, Kind, Kind)> {
-            vec![$(($name, $client.into(), $agent.into())),*]
+            vec![$(($name, kind!($client), kind!($agent))),*]
         }
     };
 }
 
 pairs! {
-    "matrix::open_to_open_goes_direct" Open Open WITH_CURL;
-    "matrix::open_to_restricted_goes_direct" Open PortRestricted WITH_CURL;
-    "matrix::open_to_symmetric_goes_direct" Open Symmetric WITH_CURL;
-    "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked WITH_CURL;
-    "matrix::restricted_to_open_goes_direct" PortRestricted Open WITH_CURL;
-    "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted WITH_CURL;
-    "matrix::restricted_to_symmetric_goes_direct" PortRestricted Symmetric WITH_CURL;
-    "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked WITH_CURL;
-    "matrix::symmetric_to_open_goes_direct" Symmetric Open WITH_CURL;
-    "matrix::symmetric_to_restricted_goes_direct" Symmetric PortRestricted WITH_CURL;
-    "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric WITH_CURL;
-    "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked WITH_CURL;
-    "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open WITH_CURL;
-    "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted WITH_CURL;
-    "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric WITH_CURL;
-    "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked WITH_CURL;
+    "matrix::open_to_open_goes_direct" Open Open;
+    "matrix::open_to_restricted_goes_direct" Open PortRestricted;
+    "matrix::open_to_symmetric_goes_direct" Open Symmetric;
+    "matrix::open_to_udp_blocked_runs_over_tls" Open UdpBlocked;
+    "matrix::restricted_to_open_goes_direct" PortRestricted Open;
+    "matrix::restricted_to_restricted_goes_direct" PortRestricted PortRestricted;
+    "matrix::restricted_to_symmetric_goes_direct" PortRestricted Symmetric;
+    "matrix::restricted_to_udp_blocked_runs_over_tls" PortRestricted UdpBlocked;
+    "matrix::symmetric_to_open_goes_direct" Symmetric Open;
+    "matrix::symmetric_to_restricted_goes_direct" Symmetric PortRestricted;
+    "matrix::symmetric_to_symmetric_stays_on_the_udp_link" Symmetric Symmetric;
+    "matrix::symmetric_to_udp_blocked_runs_over_tls" Symmetric UdpBlocked;
+    "matrix::udp_blocked_to_open_runs_over_tls" UdpBlocked Open;
+    "matrix::udp_blocked_to_restricted_runs_over_tls" UdpBlocked PortRestricted;
+    "matrix::udp_blocked_to_symmetric_runs_over_tls" UdpBlocked Symmetric;
+    "matrix::udp_blocked_to_udp_blocked_runs_over_tls" UdpBlocked UdpBlocked;
     // Of the other kinds those pairs that show something new; `byway-lab table` plays all.
-    "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric WITH_CURL;
-    "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted WITH_CURL;
-    "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted WITH_CURL;
-    "matrix::carrier_grade_to_symmetric_goes_direct" CarrierGrade Symmetric WITH_CURL;
-    "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade WITH_CURL;
-    "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted WITH_CURL;
-    "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential WITH_CURL;
-    "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric WITH_CURL;
-    "matrix::sequential_to_sequential_down_stays_on_the_udp_link_or_is_lucky" Sequential SequentialDown WITH_CURL;
-    "matrix::ipv6_only_to_restricted_goes_direct" IPV6_ONLY PortRestricted WITH_NAT64;
-    "matrix::restricted_to_ipv6_only_goes_direct" PortRestricted IPV6_ONLY WITH_NAT64;
-    "matrix::ipv6_only_to_symmetric_goes_direct" IPV6_ONLY Symmetric WITH_NAT64;
-    "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly WITH_PROXY;
-    "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted WITH_PROXY;
-    "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked WITH_PROXY;
-    "matrix::address_dependent_to_restricted_goes_direct" AddressDependent PortRestricted WITH_CURL;
-    "matrix::restricted_to_preserving_goes_direct" PortRestricted Preserving WITH_CURL;
-    "matrix::preserving_to_address_dependent_stays_on_the_udp_link" Preserving AddressDependent WITH_CURL;
-    "matrix::only_443_to_restricted_runs_over_tls" Only443 PortRestricted WITH_CURL;
-    "matrix::open_to_only_443_runs_over_tls" Open Only443 WITH_CURL;
-    "matrix::random_cone_to_symmetric_goes_direct" RandomCone Symmetric WITH_CURL;
-    "matrix::only_443_with_quic_to_open_stays_on_the_udp_link" Only443WithQuic Open WITH_CURL;
+    "matrix::full_cone_to_symmetric_goes_direct" FullCone Symmetric;
+    "matrix::symmetric_to_address_restricted_goes_direct" Symmetric AddressRestricted;
+    "matrix::carrier_grade_to_restricted_goes_direct" CarrierGrade PortRestricted;
+    "matrix::carrier_grade_to_symmetric_goes_direct" CarrierGrade Symmetric;
+    "matrix::carrier_grade_to_carrier_grade_goes_direct" CarrierGrade CarrierGrade;
+    "matrix::sequential_to_restricted_goes_direct" Sequential PortRestricted;
+    "matrix::restricted_to_sequential_goes_direct" PortRestricted Sequential;
+    "matrix::sequential_to_symmetric_stays_on_the_udp_link" Sequential Symmetric;
+    "matrix::sequential_to_sequential_down_stays_on_the_udp_link_or_is_lucky" Sequential SequentialDown;
+    "matrix::ipv6_only_to_restricted_goes_direct" IPV6_ONLY PortRestricted;
+    "matrix::restricted_to_ipv6_only_goes_direct" PortRestricted IPV6_ONLY;
+    "matrix::ipv6_only_to_symmetric_goes_direct" IPV6_ONLY Symmetric;
+    "matrix::open_to_proxy_only_runs_over_tls" Open ProxyOnly;
+    "matrix::proxy_only_to_restricted_runs_over_tls" ProxyOnly PortRestricted;
+    "matrix::proxy_only_to_udp_blocked_runs_over_tls" ProxyOnly UdpBlocked;
+    "matrix::address_dependent_to_restricted_goes_direct" AddressDependent PortRestricted;
+    "matrix::restricted_to_preserving_goes_direct" PortRestricted Preserving;
+    "matrix::preserving_to_address_dependent_stays_on_the_udp_link" Preserving AddressDependent;
+    "matrix::only_443_to_restricted_runs_over_tls" Only443 PortRestricted;
+    "matrix::open_to_only_443_runs_over_tls" Open Only443;
+    "matrix::random_cone_to_symmetric_goes_direct" RandomCone Symmetric;
+    "matrix::only_443_with_quic_to_open_stays_on_the_udp_link" Only443WithQuic Open;
 }
 
 /// Clients of these kinds against agents of those, a table for each; false if one pair was not what it must be. For a person: it
@@ -306,6 +330,29 @@ mod tests {
                 Way::ClientTls | Way::AgentTls | Way::BothTls => "_runs_over_tls",
             };
             assert!(name.ends_with(said), "{name}: {way:?}");
+        }
+    }
+
+    #[test]
+    fn a_pair_needs_what_stands_before_either_of_its_networks() {
+        let has = |client: Kind, agent: Kind, tool: &str| {
+            let mut needs = needs(client, agent).iter();
+            needs.any(|need| matches!(need, Need::Tool(name) if *name == tool))
+        };
+        let (open, proxy) = (Kind::of(Open), Kind::of(ProxyOnly));
+        for (a, b, translates, by_proxy) in [
+            (open, open, false, false),
+            (open, proxy, false, true),
+            (open, IPV6_ONLY, true, false),
+            (proxy, IPV6_ONLY, true, true),
+        ] {
+            for (client, agent) in [(a, b), (b, a)] {
+                let pair = format!("{client} {agent}");
+                assert!(has(client, agent, "curl"), "{pair}");
+                assert_eq!(has(client, agent, "tayga"), translates, "{pair}");
+                assert_eq!(has(client, agent, "dnsmasq"), translates, "{pair}");
+                assert_eq!(has(client, agent, "tinyproxy"), by_proxy, "{pair}");
+            }
         }
     }
 }

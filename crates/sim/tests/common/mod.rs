@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use byway_core::io::{LinkError, PeerError};
 use byway_sim::scene::{Scene, Setup};
+use byway_sim::shell::node::Note;
 
 /// Where virtual time starts: the only clock reading of a run. Nothing depends on its value.
 #[expect(
@@ -24,6 +26,23 @@ pub(crate) fn secs(n: u64) -> Duration {
 
 pub(crate) fn scene(setup: Setup) -> Scene {
     Scene::new(base(), &setup)
+}
+
+/// True if within that time the client tells of a call that reached no relay, for such a reason.
+pub(crate) fn reaches_no_relay(
+    s: &mut Scene,
+    within: Duration,
+    why: impl Fn(&LinkError) -> bool,
+) -> bool {
+    let client = s.client;
+    let told = |note: &Note| match note {
+        Note::Failed(_, PeerError::NoRelay(errors)) => errors.iter().any(|(_, error)| why(error)),
+        _ => false,
+    };
+    s.world.run_within(within, |w| {
+        let notes = &w.node(client).0.notes;
+        notes.iter().any(|(_, note)| told(note))
+    })
 }
 
 /// A whole number from the environment. What is no number is no reason to play something else than was asked for.

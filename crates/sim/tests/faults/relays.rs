@@ -8,7 +8,7 @@ use byway_sim::shell::app::Task;
 use byway_sim::shell::node::{Note, target};
 use byway_sim::world::{Fault, World};
 
-use crate::common::{ms, scene, secs};
+use crate::common::{ms, reaches_no_relay, scene, secs};
 use crate::{DIRECT, MIB, RELAYED, direct, relayed, slow_setup};
 
 #[test]
@@ -93,21 +93,14 @@ fn a_relay_that_is_dead_behind_a_proxy_is_reported_as_the_proxy_tells_it() {
         ..Setup::default()
     });
     s.world.run_for(secs(2));
-    let (client, relay) = (s.client, s.relay);
+    let relay = s.relay;
     s.world.inflict(Fault::KillRelay(relay));
     s.dial_now(vec![Task::Touch]);
-    let told = |note: &Note| {
-        match note {
-        Note::Failed(_, PeerError::NoRelay(errors)) => errors.iter().any(|(_, error)| {
-            matches!(error, LinkError::Proxy(proxy) if matches!(proxy.fault, ProxyFault::RelayUnreachable(_)))
-        }),
-        _ => false,
-    }
-    };
-    let failed = s.world.run_within(secs(60), |w| {
-        let notes = &w.node(client).0.notes;
-        notes.iter().any(|(_, note)| told(note))
-    });
+    let failed = reaches_no_relay(
+        &mut s,
+        secs(60),
+        |error| matches!(error, LinkError::Proxy(proxy) if matches!(proxy.fault, ProxyFault::RelayUnreachable(_))),
+    );
     assert!(failed, "{}", s.story());
     s.world.inflict(Fault::StartRelay(relay));
     s.world.run_for(secs(40));
