@@ -1,12 +1,13 @@
 //! A finished tunnel leaves nothing behind, and an idle one does nothing but keep itself alive.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::time::Duration;
 
 use byway::{Admission, Endpoint, PathKind, Ticket};
 use byway_relay::{Server, ServerConfig};
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use common::{DEADLINE, agent_that_admits};
 
 /// These tests count what the whole process uses, so they run one at a time.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -16,15 +17,7 @@ async fn agent(relay: &Server) -> Endpoint {
         anyone: true,
         ..Default::default()
     };
-    let agent = Endpoint::builder()
-        .port_mapping(false)
-        .relay(relay.url())
-        .accept(admission)
-        .bind()
-        .await
-        .unwrap();
-    agent.online(DEADLINE).await.unwrap();
-    agent
+    agent_that_admits(relay, admission).await
 }
 
 /// One tunnel with one stream's echo, closed by the client and seen closed by the agent.

@@ -32,6 +32,11 @@ pub async fn agent(relay: &Server) -> Endpoint {
         secrets: vec![TicketSecret::from_bytes([7; 32])],
         ..Admission::default()
     };
+    agent_that_admits(relay, admission).await
+}
+
+/// An agent that is linked.
+pub async fn agent_that_admits(relay: &Server, admission: Admission) -> Endpoint {
     let agent = Endpoint::builder()
         .port_mapping(false)
         .relay(relay.url())

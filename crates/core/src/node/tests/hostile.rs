@@ -629,6 +629,25 @@ fn a_relay_that_plays_old_opens_again_pushes_out_no_channel_of_another() {
     assert!(world.both(|k| k == Some(PathKind::RelayUdp)));
 }
 
+/// The first signal of those that the client sent last.
+fn last_word(world: &mut World) -> Bytes {
+    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
+    let sealed = sent.into_iter().find_map(|message| match message {
+        Control::Signal { sealed, .. } => Some(sealed),
+        _ => None,
+    });
+    sealed.expect("a signal")
+}
+
+/// A relay says so to the agent, of a tunnel that goes direct, and nothing comes of it.
+fn is_not_believed(world: &mut World, link: LinkId, sealed: Bytes) {
+    let (channel, _) = channel(world);
+    world.say_to((AGENT, link), Control::Signal { channel, sealed });
+    world.pass(ms(100));
+    assert!(world.both(|k| k == Some(PathKind::Direct)));
+    assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
+}
+
 #[test]
 fn a_peer_that_says_goodbye_is_believed_and_a_relay_that_repeats_it_is_not() {
     let mut world = World::direct();
@@ -637,29 +656,14 @@ fn a_peer_that_says_goodbye_is_believed_and_a_relay_that_repeats_it_is_not() {
     world.hosts[CLIENT].controls_sent.clear();
     world.hosts[CLIENT].node.close_peer(world.now, peer);
     world.pass(ms(100));
-    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
-    let goodbye = sent.into_iter().find_map(|message| match message {
-        Control::Signal { sealed, .. } => Some(sealed),
-        _ => None,
-    });
+    let goodbye = last_word(&mut world);
     assert_eq!(world.kind(AGENT), None, "its paths are gone at once");
 
     // The same instance calls anew, goes direct, and the relay plays the old word again.
     world.hosts[CLIENT].route = None;
     world.connect();
     assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::Direct))));
-    let (again, _) = channel(&world);
-    let sealed = goodbye.unwrap();
-    world.say_to(
-        (AGENT, link),
-        Control::Signal {
-            channel: again,
-            sealed,
-        },
-    );
-    world.pass(ms(100));
-    assert!(world.both(|k| k == Some(PathKind::Direct)));
-    assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
+    is_not_believed(&mut world, link, goodbye);
 }
 
 #[test]
@@ -673,26 +677,11 @@ fn a_signal_that_a_relay_held_back_cannot_undo_what_came_after_it() {
     world.hosts[CLIENT].node.close_peer(world.now, peer);
     world.pass(ms(100));
     drop(held);
-    let sent = std::mem::take(&mut world.hosts[CLIENT].controls_sent);
-    let goodbye = sent.into_iter().find_map(|message| match message {
-        Control::Signal { sealed, .. } => Some(sealed),
-        _ => None,
-    });
+    let goodbye = last_word(&mut world);
     world.hosts[CLIENT].route = None;
     world.connect();
     assert!(world.run_for(ms(3_000), |w| w.both(|k| k == Some(PathKind::Direct))));
-    let (again, _) = channel(&world);
-    let sealed = goodbye.unwrap();
-    world.say_to(
-        (AGENT, link),
-        Control::Signal {
-            channel: again,
-            sealed,
-        },
-    );
-    world.pass(ms(100));
-    assert!(world.both(|k| k == Some(PathKind::Direct)));
-    assert_eq!(world.hosts[AGENT].node.counters().signal_replayed, 1);
+    is_not_believed(&mut world, link, goodbye);
 }
 
 /// What a relay passes on when another process calls.

@@ -212,11 +212,7 @@ fn a_udp_link_that_carries_control_but_no_data_is_replaced_by_tls() {
 
 #[test]
 fn in_tls_mode_no_udp_link_is_tried() {
-    let tls = |role| Config {
-        links: LinkMode::Tls,
-        ..config(role)
-    };
-    let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
+    let mut world = World::by_tls();
     world.direct_open = false;
     world.connect();
     world.pass(ms(100_000));
@@ -603,11 +599,7 @@ fn an_active_tunnel_behind_a_nat_keeps_looking_at_its_mapping() {
 
 #[test]
 fn a_narrow_direct_path_is_better_than_a_tls_link() {
-    let tls = |role| Config {
-        links: LinkMode::Tls,
-        ..config(role)
-    };
-    let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
+    let mut world = World::by_tls();
     world.direct_mtu = 1_300;
     world.connect();
     assert!(world.run_for(ms(10_000), |w| w.both(|k| k == Some(PathKind::Direct))));

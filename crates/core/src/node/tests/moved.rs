@@ -49,11 +49,7 @@ fn wake(world: &mut World, host: usize, slept: Duration) {
 
 /// A tunnel over relays alone, by TLS links: dialling takes longer than asking.
 fn over_tls() -> World {
-    let tls = |role| Config {
-        links: LinkMode::Tls,
-        ..config(role)
-    };
-    let mut world = World::with(tls(Role::Client), tls(Role::Agent), 1);
+    let mut world = World::by_tls();
     world.direct_open = false;
     world.connect();
     world.pass(ms(2_000));

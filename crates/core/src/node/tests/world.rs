@@ -289,6 +289,14 @@ impl World {
         }
         peer
     }
+    /// Two hosts whose links are TLS.
+    pub(super) fn by_tls() -> Self {
+        let tls = |role| Config {
+            links: LinkMode::Tls,
+            ..config(role)
+        };
+        Self::with(tls(Role::Client), tls(Role::Agent), 1)
+    }
     /// A tunnel that has gone direct.
     pub(super) fn direct() -> Self {
         let mut world = Self::new();
