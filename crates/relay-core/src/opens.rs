@@ -2,7 +2,8 @@
 //!
 //! The opener chose the id and sent its first datagrams along. If the peer is here it hears `Incoming` and the opener
 //! hears `Opened` at once, with the record the relay has: nobody waits for the peer's answer, but until it comes the
-//! open is *unanswered* and counts against the opener, so that nobody floods a node with calls. If the peer is absent
+//! open is *unanswered* and counts against the opener, so that nobody floods a node with calls. The peer's address it hears
+//! with that answer only: whom the peer turns away learns nothing of where it is. If the peer is absent
 //! the open waits for it: relays restart and links change, and a client should not notice.
 
 use std::time::{Duration, Instant};
@@ -193,15 +194,11 @@ impl Relay {
             };
             self.send(target_link, Control::Incoming(incoming));
         }
-        if let (Some(link), Some(record), Some(observed)) = (
-            opener_link,
-            self.record_of(target),
-            self.observed(Some(target_link)),
-        ) {
+        // Not where the target is: that is for those whom it lets in.
+        if let (Some(link), Some(record)) = (opener_link, self.record_of(target)) {
             let opened = Opened {
                 channel: id,
                 record,
-                observed,
             };
             self.send(link, Control::Opened(opened));
         }
@@ -223,7 +220,13 @@ impl Relay {
     /// The target answers an open.
     pub(crate) fn accept(&mut self, link: LinkId, me: NodeInstance, id: ChannelId) {
         match self.owned(id, me) {
-            Some(Side::Target) => self.settle_open(id),
+            Some(Side::Target) => {
+                let was_answered = self.is_answered(id);
+                self.settle_open(id);
+                if !was_answered {
+                    self.tell_moved(id, Side::Target);
+                }
+            }
             Some(Side::Opener) => self.counters.not_yours += 1,
             // It ended before the answer came: the target must not keep it.
             None => {
@@ -237,6 +240,11 @@ impl Relay {
                 );
             }
         }
+    }
+
+    fn is_answered(&self, id: ChannelId) -> bool {
+        let target = self.channels.get(&id).map(|channel| &channel.target);
+        matches!(target, Some(Target::Here { answered: true, .. }))
     }
 
     /// The open no longer counts against its opener, and no longer expires.

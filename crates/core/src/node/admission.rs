@@ -59,7 +59,7 @@ impl Node {
             message: Control::Accept { channel },
         });
         // Tells the route, so that the answers to what is delivered have a way.
-        self.channel_opened(now, peer, link, channel, incoming.observed);
+        self.channel_opened(now, peer, link, channel, Some(incoming.observed));
         if !incoming.first.is_empty() {
             // A new call: what the peer knew of us, it has forgotten. Or a relay plays an old one again.
             let by = self.channel_way(link, channel);

@@ -320,7 +320,7 @@ impl Node {
                 }
             }
         }
-        self.channel_opened(now, id, link, opened.channel, opened.observed);
+        self.channel_opened(now, id, link, opened.channel, None);
         if let Some(way) = self.channel_way(link, opened.channel) {
             let datagrams = second.into_iter().map(|data| Transmit { way, data });
             self.transmits.extend(datagrams);

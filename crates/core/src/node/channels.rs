@@ -307,17 +307,16 @@ impl Node {
         self.reopen(now, id);
     }
 
-    /// A channel carries data from now on.
+    /// A channel carries data from now on. `observed`: where the relay sees the peer; who opened it hears that later, once the
+    /// peer has let it in.
     pub(super) fn channel_opened(
         &mut self,
         now: Instant,
         id: PeerId,
         link: LinkId,
         channel: ChannelId,
-        observed: SocketAddr,
+        observed: Option<SocketAddr>,
     ) {
-        let observed = byway_wire::canonical(observed);
-        let local = self.links.is_local(link);
         let way = self.channel_way(link, channel);
         self.set_state(id, channel, ChannelState::Open { link });
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -325,7 +324,6 @@ impl Node {
         };
         let mut relay = None;
         if let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) {
-            c.attested = Some(observed);
             relay = Some(c.relay);
         }
         let open = |c: &Channel| matches!(c.state, ChannelState::Open { .. });
@@ -337,15 +335,15 @@ impl Node {
             }
         }
         if let (Some(way), Stage::Live(live)) = (way, &mut peer.stage) {
-            // Seen at its own loopback by a relay on this host, or at an address of this host.
-            let both_loopback = local && observed.ip().is_loopback();
-            live.same_host |= both_loopback || self.local.is_own_ip(observed.ip());
             let mut cx = Cx {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
             };
-            live.paths.add_channel(&mut cx, way, Some(observed));
+            live.paths.add_channel(&mut cx, way, None);
+        }
+        if let Some(observed) = observed {
+            self.peer_seen(now, id, link, channel, observed);
         }
         self.drain_peer(now, id);
         self.offer(now, id);
@@ -362,6 +360,42 @@ impl Node {
                 },
             );
             self.send_attach(now, id, better, channel);
+        }
+        self.touched.insert(id);
+    }
+
+    /// The relay says for the first time where it sees the peer of a channel.
+    pub(super) fn peer_seen(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        link: LinkId,
+        channel: ChannelId,
+        observed: SocketAddr,
+    ) {
+        let observed = byway_wire::canonical(observed);
+        let local = self.links.is_local(link);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(c) = peer.channels.iter_mut().find(|c| c.id == channel) {
+            c.attested = Some(observed);
+        }
+        if let Stage::Live(live) = &mut peer.stage {
+            // Seen at its own loopback by a relay on this host, or at an address of this host.
+            let both_loopback = local && observed.ip().is_loopback();
+            let same_host = both_loopback || self.local.is_own_ip(observed.ip());
+            if same_host && !live.same_host {
+                live.same_host = true;
+                // The list has our loopback addresses now: another one than the peer may have.
+                self.generation += 1;
+            }
+            let mut cx = Cx {
+                now,
+                rng: &mut self.rng,
+                counters: &mut self.counters,
+            };
+            live.paths.peer_seen(&mut cx, observed);
         }
         self.touched.insert(id);
     }

@@ -88,6 +88,13 @@ impl Node {
         };
         let known = self.peers.get_mut(&id).map(|peer| &mut peer.channels);
         if let Some(known) = known.and_then(|all| all.iter_mut().find(|c| c.id == channel)) {
+            if known.attested.is_none() {
+                // It has not moved: it let us in, and that is how we hear where it is.
+                self.peer_seen(now, id, link, channel, observed);
+                self.drain_peer(now, id);
+                self.offer(now, id);
+                return;
+            }
             known.attested = Some(observed);
         }
         let mut followed = false;

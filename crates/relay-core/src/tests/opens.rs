@@ -26,12 +26,59 @@ fn an_open_reaches_the_peer_and_is_answered_at_once() {
         panic!("no Opened");
     };
     assert_eq!(opened.record.node(), node(2));
-    assert_eq!(opened.observed, addr(2));
     let ends = (Egress::Udp(addr(1)), Egress::Udp(addr(2)));
     assert_eq!(bench.table.entries.get(&channel(9)), Some(&ends));
     let table = events.iter().position(|e| matches!(e, Event::Table(_)));
     let send = events.iter().position(|e| matches!(e, Event::Send { .. }));
     assert!(table < send, "the table must be ready when data may come");
+}
+
+/// Where the opener is told that the other side is.
+fn told_where(events: &[Event], link: u64) -> Vec<std::net::SocketAddr> {
+    sent(events, link)
+        .into_iter()
+        .filter_map(|message| match message {
+            Control::PeerMoved { observed, .. } => Some(observed),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn an_opener_hears_where_the_peer_is_when_that_has_let_it_in_and_once() {
+    let mut bench = Bench::new();
+    bench.come(2, 2, 20, Role::Agent);
+    bench.come(1, 1, 10, Role::Client);
+    let events = bench.say(1, open(9, 2));
+    assert_eq!(told_where(&events, 1), []);
+    let accept = Control::Accept {
+        channel: channel(9),
+    };
+    let events = bench.say(2, accept.clone());
+    assert_eq!(told_where(&events, 1), [addr(2)]);
+    assert_eq!(told_where(&events, 2), []);
+    let events = bench.say(2, accept);
+    assert_eq!(told_where(&events, 1), []);
+}
+
+#[test]
+fn an_opener_whom_the_peer_turns_away_is_not_told_where_it_is() {
+    let mut bench = Bench::new();
+    bench.come(2, 2, 20, Role::Agent);
+    bench.come(1, 1, 10, Role::Client);
+    let mut events = bench.say(1, open(9, 2));
+    let refusal = Control::Closed {
+        channel: channel(9),
+        reason: CloseReason::NotAllowed,
+    };
+    events.extend(bench.say(2, refusal));
+    assert_eq!(closed(&events, 1), Some(CloseReason::NotAllowed));
+    assert_eq!(told_where(&events, 1), []);
+    // An answer that comes too late changes nothing.
+    let accept = Control::Accept {
+        channel: channel(9),
+    };
+    assert_eq!(told_where(&bench.say(2, accept), 1), []);
 }
 
 #[test]

@@ -174,15 +174,13 @@ pub struct Open {
     /// The first datagrams of the tunnel; at most [`MAX_FIRST`] and [`MAX_FIRST_BYTES`].
     pub first: Vec<Bytes>,
 }
-/// Relay to opener: the peer is here and was told.
+/// Relay to opener: the peer is here and was told. Where it is, the opener hears by `PeerMoved`, once the peer has let it in.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// Which.
     pub channel: ChannelId,
     /// The peer's record.
     pub record: SignedRecord,
-    /// The peer's address as the relay sees it (attested).
-    pub observed: SocketAddr,
 }
 /// Relay to peer: someone opened a channel.
 #[derive(Clone, Debug)]
@@ -325,8 +323,8 @@ pub enum Control {
         /// The new address.
         observed: SocketAddr,
     },
-    /// Relay to node: the other side of the channel is seen at this address from now on. Only once that side had shown
-    /// itself by answering.
+    /// Relay to node: the other side of the channel is seen at this address from now on (attested). The opener hears it first
+    /// when the target has answered: nobody is shown to those whom it has not let in.
     PeerMoved {
         /// Which.
         channel: ChannelId,

@@ -88,7 +88,6 @@ fn to_proto(message: &Control) -> Option<Kind> {
         Control::Opened(m) => Kind::Opened(proto::Opened {
             channel: m.channel.as_u64(),
             record: m.record.as_bytes().clone(),
-            observed: addr::encode(m.observed).into(),
         }),
         Control::Incoming(m) => Kind::Incoming(proto::Incoming {
             channel: m.channel.as_u64(),
@@ -191,7 +190,6 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
         Kind::Opened(m) => Control::Opened(Opened {
             channel: channel(m.channel, "Opened.channel")?,
             record: record(m.record, "Opened.record")?,
-            observed: socket(&m.observed, "Opened.observed")?,
         }),
         Kind::Incoming(m) => Control::Incoming(Incoming {
             channel: channel(m.channel, "Incoming.channel")?,

@@ -150,8 +150,6 @@ pub(super) struct Opened {
     pub(super) channel: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) record: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    pub(super) observed: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

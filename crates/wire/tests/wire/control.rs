@@ -146,13 +146,8 @@ fn control() -> impl Strategy<Value = Control> {
                 first,
             })
         }),
-        (channel(), signed_record(), addr()).prop_map(|(channel, record, observed)| {
-            Control::Opened(Opened {
-                channel,
-                record,
-                observed,
-            })
-        }),
+        (channel(), signed_record())
+            .prop_map(|(channel, record)| Control::Opened(Opened { channel, record })),
         (channel(), signed_record(), addr(), proof(), first()).prop_map(
             |(channel, record, observed, proof, first)| {
                 Control::Incoming(Incoming {

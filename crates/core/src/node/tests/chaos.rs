@@ -109,11 +109,7 @@ fn message(world: &World, kind: u8, channel: u8) -> Control {
             reason: RefuseReason::Shutdown,
             detail: String::new(),
         },
-        2 => Control::Opened(Opened {
-            channel,
-            record,
-            observed,
-        }),
+        2 => Control::Opened(Opened { channel, record }),
         3 | 4 => Control::Incoming(Incoming {
             channel,
             record,

@@ -294,11 +294,7 @@ fn a_record_of_another_node_is_the_relays_fault() {
         .unwrap();
     let link = world.link_of(CLIENT);
     let record = world.hosts[CLIENT].node.record().clone();
-    let opened = Opened {
-        channel,
-        record,
-        observed: "192.0.2.1:1".parse().unwrap(),
-    };
+    let opened = Opened { channel, record };
     let now = world.now;
     let client = &mut world.hosts[CLIENT].node;
     client.handle_control(now, link, Control::Opened(opened));

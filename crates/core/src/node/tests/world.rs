@@ -865,16 +865,21 @@ impl World {
                     proof: open.proof,
                     first: open.first,
                 };
-                let there = seen(&self.hosts[to.0]);
                 self.say_to(to, Control::Incoming(incoming));
                 self.say_to(
                     from,
                     Control::Opened(Opened {
                         channel: open.channel,
                         record: target,
-                        observed: there,
                     }),
                 );
+            }
+            // Whom the target lets in, hears where it is.
+            Control::Accept { channel } => {
+                let sides = relay.channels.get(&channel);
+                if let Some(&[Some(opener), _]) = sides {
+                    self.say_to(opener, Control::PeerMoved { channel, observed });
+                }
             }
             Control::Closed { channel, reason } => {
                 if let Some(sides) = relay.channels.remove(&channel) {
