@@ -39,6 +39,9 @@ pub struct Counters {
     pub candidate_refused: u64,
     /// Candidates beyond the most a side may offer.
     pub candidate_cut: u64,
+    /// Times that a candidate which no relay attests was left alone: enough such were asked in the last minute for this peer, or this
+    /// one for another.
+    pub candidate_waits: u64,
     /// Moves of a peer that a relay told of beyond what is followed in a second.
     pub moves_limited: u64,
     /// Paths shut out for a while, because they fell silent beside one that answered, or carried nothing of the least size.

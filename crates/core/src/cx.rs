@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::asked::Asked;
 use crate::counters::Counters;
 use crate::rng::Rng;
 
@@ -11,6 +12,7 @@ pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
     pub(crate) rng: &'a mut Rng,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) asked: &'a mut Asked,
 }
 
 /// A moment to wake up, and why.

@@ -45,6 +45,7 @@
 
 mod addr;
 pub mod bucket;
+mod asked;
 mod budget;
 pub mod counters;
 mod cx;

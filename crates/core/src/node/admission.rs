@@ -163,6 +163,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             live.paths.question(&mut cx);
             self.drain_peer(now, id);

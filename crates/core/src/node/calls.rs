@@ -279,6 +279,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             self.links.fail(&mut cx, link, error);
             return;
@@ -343,6 +344,7 @@ impl Node {
                     now,
                     rng: &mut self.rng,
                     counters: &mut self.counters,
+                    asked: &mut self.asked,
                 };
                 live.paths.question(&mut cx);
             }
@@ -381,6 +383,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             live.paths.question(&mut cx);
         }

@@ -184,6 +184,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             match old {
                 Some(old) => live.paths.move_channel(&mut cx, old, new),
@@ -265,6 +266,7 @@ impl Node {
                         now,
                         rng: &mut self.rng,
                         counters: &mut self.counters,
+                        asked: &mut self.asked,
                     };
                     live.paths.remove_way(&mut cx, way);
                 }
@@ -339,6 +341,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             live.paths.add_channel(&mut cx, way, None);
         }
@@ -394,6 +397,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             live.paths.peer_seen(&mut cx, observed);
         }
@@ -481,6 +485,7 @@ impl Node {
             now: self.now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         let sealed = live.paths.goodbye(&mut cx);
         self.send_signal(id, sealed);
@@ -538,6 +543,7 @@ impl Node {
                         now,
                         rng: &mut self.rng,
                         counters: &mut self.counters,
+                        asked: &mut self.asked,
                     };
                     self.links.suspect(&mut cx, link);
                 }

@@ -24,6 +24,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         match message {
             Control::Welcome(welcome) => self.links.handle_welcome(&mut cx, link, &welcome),
@@ -65,6 +66,7 @@ impl Node {
                     now,
                     rng: &mut self.rng,
                     counters: &mut self.counters,
+                    asked: &mut self.asked,
                 };
                 live.paths
                     .handle_signal(&mut cx, sealed, &self.local, live.same_host);

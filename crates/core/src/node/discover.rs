@@ -336,6 +336,7 @@ impl Node {
                 now,
                 rng: &mut self.rng,
                 counters: &mut self.counters,
+                asked: &mut self.asked,
             };
             live.paths.offer(&mut cx, list, mapping, self.generation);
             self.touched.insert(id);

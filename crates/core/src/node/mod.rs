@@ -51,6 +51,7 @@ use byway_wire::{
     ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord,
 };
 
+use crate::asked::Asked;
 use crate::budget::Budget;
 use crate::counters::Counters;
 use crate::cx::Cx;
@@ -78,6 +79,7 @@ pub struct Node {
     record: SignedRecord,
     rng: Rng,
     counters: Counters,
+    asked: Asked,
     links: Links,
     discovery: discover::Discoverer,
     local: LocalCandidates,
@@ -152,6 +154,7 @@ impl Node {
             record,
             rng,
             counters: Counters::default(),
+            asked: Asked::default(),
             local: LocalCandidates::default(),
             generation: 0,
             sockets: Vec::new(),
@@ -218,6 +221,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         self.links
             .handle_network_change(&mut cx, &self.sockets, slept);
@@ -323,6 +327,7 @@ impl Node {
                         now,
                         rng: &mut self.rng,
                         counters: &mut self.counters,
+                        asked: &mut self.asked,
                     };
                     self.links.handle_echo(&mut cx, link, data);
                 }
@@ -349,6 +354,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         self.links.handle_dialed(&mut cx, link, result);
         self.learn_relay_server(now, link);
@@ -367,6 +373,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         self.links.handle_lost(&mut cx, link, error);
         self.settle(now);
@@ -387,6 +394,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         self.links.handle_timeout(&mut cx);
         for id in self.wakeups.due(now) {
@@ -439,6 +447,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         f(&mut live.paths, &mut cx);
         self.touched.insert(peer);
@@ -471,6 +480,7 @@ impl Node {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         self.links.set_needed(&mut cx, &needed)
     }

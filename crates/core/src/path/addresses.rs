@@ -8,6 +8,7 @@ use super::candidate::{Class, class};
 use super::check::Path;
 use super::paths::Paths;
 use super::score::PathId;
+use crate::asked::Because;
 use crate::cx::Cx;
 use crate::io::{PathKind, SocketId, Way};
 
@@ -58,7 +59,11 @@ impl Paths {
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
         for remote in self.remote.clone() {
             let attested = self.attested.contains(&remote.ip());
-            if !attested && (self.tried.contains_key(&remote) || self.is_tried_out(true)) {
+            if !attested && self.tried.contains_key(&remote) {
+                continue;
+            }
+            if !attested && self.is_tried_out(true) {
+                cx.counters.candidate_waits += 1;
                 continue;
             }
             let sockets: Vec<SocketId> = self
@@ -69,6 +74,9 @@ impl Paths {
                 .collect();
             // Nobody was asked there: that waits for a network of its family.
             if sockets.is_empty() {
+                continue;
+            }
+            if !attested && !self.may_ask(cx, remote, Because::Named) {
                 continue;
             }
             for socket in sockets {
@@ -106,9 +114,13 @@ impl Paths {
             if known.map_or(self.is_tried_out(false), |tried| tried.heard) {
                 return None;
             }
+            let named = known.is_some_and(|tried| tried.named);
+            if !self.may_ask(cx, remote, Because::Heard) {
+                return None;
+            }
             let tried = Tried {
                 at: cx.now,
-                named: known.is_some_and(|tried| tried.named),
+                named,
                 heard: true,
             };
             self.tried.insert(remote, tried);
@@ -118,6 +130,13 @@ impl Paths {
             path.heard = true;
         }
         Some(id)
+    }
+
+    /// False if another peer has an unattested address asked at present, which has not answered.
+    fn may_ask(&self, cx: &mut Cx<'_>, remote: SocketAddr, because: Because) -> bool {
+        let may = cx.asked.may(cx.now, remote, because, self.own_index().0);
+        cx.counters.candidate_waits += u64::from(!may);
+        may
     }
 
     /// True if there is no place for another unattested address: one that the peer named, or one that only a ping came from. How

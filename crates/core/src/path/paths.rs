@@ -505,6 +505,7 @@ impl Paths {
         if let Way::Direct { remote, .. } = way
             && first
         {
+            cx.asked.answered(remote);
             self.attest(cx, remote);
         }
         self.run_checks(cx);

@@ -9,6 +9,7 @@ use byway_wire::{Instance, NodeInstance, ProbeSecret, SecretKey};
 
 use super::Association;
 use super::paths::Paths;
+use crate::asked::Asked;
 use crate::counters::Counters;
 use crate::cx::Cx;
 use crate::io::{Admission, Config, LinkMode, LocalSocket, SocketId};
@@ -19,6 +20,7 @@ pub(super) struct Rig {
     pub(super) now: Instant,
     pub(super) rng: Rng,
     pub(super) counters: Counters,
+    pub(super) asked: Asked,
     pub(super) paths: Paths,
     /// What the peer seals its probes with.
     pub(super) peer: Association,
@@ -50,6 +52,7 @@ impl Rig {
             now,
             rng: Rng::new([3; 32]),
             counters: Counters::default(),
+            asked: Asked::default(),
             paths: Paths::new(now, associate(1, 2), &config, vec![socket]),
             peer: associate(2, 1),
         }
@@ -60,6 +63,7 @@ impl Rig {
             now: self.now,
             rng: &mut self.rng,
             counters: &mut self.counters,
+            asked: &mut self.asked,
         };
         f(&mut self.paths, &mut cx)
     }

@@ -88,3 +88,31 @@ fn what_has_just_been_asked_makes_no_room_for_the_next() {
     assert!(rig.paths.find(Way::Direct { socket, remote }).is_some());
     assert_eq!(rig.paths.table.len(), MAX_DIRECT);
 }
+
+#[test]
+fn what_another_peer_has_asked_in_vain_is_not_asked_again_for_this_one() {
+    let mut rig = Rig::new(false);
+    let other = 99;
+    for n in 0..2 {
+        assert!(rig.asked.may(rig.now, addr(n), Because::Named, other));
+    }
+    rig.hear_names(vec![addr(0), addr(1), addr(2)]);
+    assert_eq!(rig.sent(), 1, "the one that nobody else had asked");
+    assert_eq!(rig.counters.candidate_waits, 2);
+    // A peer that speaks from there is asked whether it is there, once.
+    rig.hear_ping(addr(1));
+    assert_eq!(rig.sent(), 2, "a pong and a ping");
+    assert!(rig.asked.may(rig.now, addr(3), Because::Heard, other));
+    rig.hear_ping(addr(3));
+    assert_eq!(rig.counters.candidate_waits, 3);
+    assert!(
+        rig.paths
+            .table
+            .values()
+            .all(|p| { !matches!(p.way, Way::Direct { remote, .. } if remote == addr(3)) })
+    );
+    // When it has answered the other, or after a minute, it is as any.
+    rig.asked.answered(addr(0));
+    rig.hear_names(vec![addr(0)]);
+    assert_eq!(rig.sent(), 1);
+}
