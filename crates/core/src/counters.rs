@@ -1,67 +1,101 @@
 //! Everything the node drops or refuses is counted here: hostile input leaves a number, never a state. So are datagrams sent
 //! to addresses where perhaps nobody is.
 
-/// Drops, refusals, quarantines and sprays since the node began. Read by [`crate::node::Node::counters`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Counters {
+macro_rules! counters {
+    ($($(#[doc = $means:literal])+ $name:ident,)+) => {
+        /// Drops, refusals, quarantines and sprays since the node began. Read by [`crate::node::Node::counters`].
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[doc = $means])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// All that are not zero, for people: name, meaning and count.
+            pub fn nonzero(&self) -> Vec<(&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($means),+).trim_ascii(), self.$name)),+]
+                    .into_iter()
+                    .filter(|(_, _, count)| *count > 0)
+                    .collect()
+            }
+        }
+    };
+}
+
+counters! {
     /// Datagrams that are no STUN, probe, echo or rebind cookie.
-    pub datagram_unknown: u64,
+    datagram_unknown,
     /// STUN messages that answer no request of ours.
-    pub stun_unexpected: u64,
+    stun_unexpected,
     /// Echoes that match no test.
-    pub echo_unexpected: u64,
+    echo_unexpected,
     /// Rebind cookies for channels we do not have at that relay.
-    pub cookie_unknown: u64,
+    cookie_unknown,
     /// Rebind cookies beyond what the node echoes in a second.
-    pub cookie_limited: u64,
+    cookie_limited,
     /// Probes whose index is nobody's.
-    pub probe_unknown_index: u64,
+    probe_unknown_index,
     /// Probes that do not authenticate.
-    pub probe_forged: u64,
+    probe_forged,
     /// Probes that authenticate and make no sense.
-    pub probe_malformed: u64,
+    probe_malformed,
     /// Probes seen before.
-    pub probe_replayed: u64,
+    probe_replayed,
     /// Probes on a way that cannot be the peer's.
-    pub probe_unknown_way: u64,
+    probe_unknown_way,
     /// Pings beyond what one peer is answered in a second.
-    pub ping_limited: u64,
+    ping_limited,
     /// Pongs that answer no ping of that way, or are shorter than it.
-    pub pong_unexpected: u64,
+    pong_unexpected,
     /// Signals on channels we do not know.
-    pub signal_unknown: u64,
+    signal_unknown,
     /// Signals that do not authenticate.
-    pub signal_forged: u64,
+    signal_forged,
     /// Signals seen before, or overtaken by a later one.
-    pub signal_replayed: u64,
+    signal_replayed,
     /// Candidates of an address class that was not offered, or that cannot be a peer's.
-    pub candidate_refused: u64,
+    candidate_refused,
     /// Candidates beyond the most a side may offer.
-    pub candidate_cut: u64,
+    candidate_cut,
     /// Times that a candidate which no relay attests was left alone: enough such were asked in the last minute for this peer, or this
     /// one for another.
-    pub candidate_waits: u64,
+    candidate_waits,
     /// Moves of a peer that a relay told of beyond what is followed in a second.
-    pub moves_limited: u64,
+    moves_limited,
     /// Paths shut out for a while, because they fell silent beside one that answered, or carried nothing of the least size.
-    pub quarantines: u64,
+    quarantines,
     /// Sprays begun to cross a hard NAT.
-    pub sprays: u64,
+    sprays,
     /// Pings sent in sprays.
-    pub spray_pings: u64,
+    spray_pings,
     /// Control messages that make no sense where they came.
-    pub control_unexpected: u64,
+    control_unexpected,
     /// Peers whose own record names another instance or probe key than the relay's copy did.
-    pub record_mismatch: u64,
+    record_mismatch,
     /// Openers who are not admitted.
-    pub open_refused: u64,
+    open_refused,
     /// Openers turned away because a limit is reached.
-    pub open_limited: u64,
+    open_limited,
     /// Datagrams of a first flight that had no room, or came after it left; and those that waited for a way in vain.
-    pub first_dropped: u64,
+    first_dropped,
     /// Peers without any path that made room for new ones.
-    pub peer_evicted: u64,
+    peer_evicted,
     /// Calls that name a link, peer or relay that is gone.
-    pub stale_input: u64,
+    stale_input,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_told_with_its_meaning() {
+        let mut counters = Counters::default();
+        assert_eq!(counters.nonzero(), []);
+        counters.probe_replayed = 7;
+        assert_eq!(
+            counters.nonzero(),
+            [("probe_replayed", "Probes seen before.", 7)]
+        );
+    }
 }

@@ -9,6 +9,7 @@
 
 mod carry_out;
 mod changes;
+pub(crate) mod drops;
 mod interfaces;
 mod link_table;
 mod nat64;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 use crate::links::Links;
 use crate::socket::{Socket, ToDriver};
 use changes::{Change, Changes};
+use drops::Drops;
 use interfaces::Interfaces;
 use link_table::LinkTable;
 pub(crate) use peer::{Lease, Live, Peer};
@@ -97,6 +99,7 @@ pub(crate) struct Driver {
     interfaces: Interfaces,
     sleep: SleepWatch,
     changes: Changes,
+    drops: Drops,
     /// Counts questions for NAT64; an answer to an older one is of another network.
     nat64_asked: u64,
     links: Links,
@@ -123,6 +126,7 @@ impl Driver {
             interfaces: Interfaces::new(),
             sleep: SleepWatch::new(),
             changes: Changes::new(Instant::now()),
+            drops: Drops::default(),
             nat64_asked: 0,
             links,
             link_table: LinkTable::default(),
@@ -362,7 +366,8 @@ impl Driver {
             .min()
             .map(|until| (*until, "unused peers"));
         let changes = self.changes.due().map(|at| (at, "a change of network"));
-        [self.node.poll_timeout(), unused, changes]
+        let drops = self.drops.due().map(|at| (at, "drops to tell of"));
+        [self.node.poll_timeout(), unused, changes, drops]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -416,6 +421,7 @@ impl Driver {
                 break;
             }
         }
+        self.tell_drops();
         if self.node.is_discovery_settled() {
             for waiting in self.discovering.drain(..) {
                 // The report itself, not the word that there is one: a change of the host's addresses may empty the
@@ -426,6 +432,16 @@ impl Driver {
         let record = self.node.record();
         if **self.shared.record.load() != *record {
             self.shared.record.store(Arc::new(record.clone()));
+        }
+    }
+
+    /// Shows what was dropped and refused.
+    fn tell_drops(&mut self) {
+        let counters = *self.node.counters();
+        self.shared.set_counters(counters);
+        let all = drops::all(&self.socket.counters, &counters);
+        if let Some(news) = self.drops.news(Instant::now(), &all) {
+            tracing::info!("dropped or refused: {news}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use byway_core::counters::Counters;
 use byway_core::discovery::NatReport;
 use byway_core::io::PeerId;
 use byway_wire::SignedRecord;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     /// Names of servers that do not resolve at present.
     unresolved: Mutex<BTreeSet<String>>,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
+    /// What the node dropped and refused, as of its last turn.
+    counters: Mutex<Counters>,
 }
 
 impl Shared {
@@ -37,6 +40,7 @@ impl Shared {
             network: watch::Sender::new(0),
             unresolved: Mutex::default(),
             peers: Mutex::default(),
+            counters: Mutex::default(),
         }
     }
 
@@ -64,6 +68,14 @@ impl Shared {
         self.unresolved
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_counters(&self, counters: Counters) {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {

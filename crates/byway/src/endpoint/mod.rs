@@ -29,7 +29,7 @@ use byway_wire::{NodeId, RelayUrl, Ticket, TicketSecret};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::driver::{Input, Shared};
+use crate::driver::{Input, Shared, drops};
 use crate::proxy::{Proxies, ProxyInUse};
 use crate::socket::Socket;
 use crate::tunnel::{Tunnel, close_code};
@@ -284,8 +284,15 @@ impl Endpoint {
         }
     }
 
-    /// Counts of what the socket dropped and why, by name; for diagnosis.
+    /// Counts of what was dropped and refused since the start, by name; for diagnosis. Datagrams that the socket threw away, and
+    /// what the node made nothing of: forged and repeated probes and signals, addresses that a peer may not name, openers
+    /// without permission. The log says the same with the meaning of each, at level `info`, when there is news.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
-        self.inner.socket.counters.nonzero()
+        let inner = &self.inner;
+        let drops = drops::all(&inner.socket.counters, &inner.shared.counters());
+        drops
+            .into_iter()
+            .map(|(name, _, count)| (name, count))
+            .collect()
     }
 }

@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+    ($($(#[doc = $means:literal])+ $name:ident,)+) => {
         /// Counts of the socket.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $($(#[$doc])* pub(crate) $name: Counter,)+
+            $($(#[doc = $means])+ pub(crate) $name: Counter,)+
         }
         impl Counters {
-            /// All that are not zero, by name.
-            pub(crate) fn nonzero(&self) -> Vec<(&'static str, u64)> {
-                [$((stringify!($name), self.$name.get())),+]
+            /// All that are not zero: name, meaning and count.
+            pub(crate) fn nonzero(&self) -> Vec<(&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($means),+).trim_ascii(), self.$name.get())),+]
                     .into_iter()
-                    .filter(|(_, count)| *count > 0)
+                    .filter(|(_, _, count)| *count > 0)
                     .collect()
             }
         }

@@ -314,7 +314,8 @@ mod tests {
         }
         .sort(SOCKET, &mut buf, &mut meta);
         outcome.control = control.into_inner();
-        outcome.dropped = counters.nonzero();
+        let dropped = counters.nonzero().into_iter();
+        outcome.dropped = dropped.map(|(name, _, count)| (name, count)).collect();
         if meta.len > 0 {
             outcome.from = Some(meta.addr);
             outcome.kept = buf[..meta.len]
