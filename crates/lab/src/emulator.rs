@@ -1,11 +1,12 @@
 //! The settings of an emulated link as text, and who changes them while a scenario runs.
 
 use std::io::{BufRead, BufReader, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use byway_sim::net::link::LinkConfig;
 
 /// A link that does nothing to packets.
@@ -125,13 +126,42 @@ impl Emulator {
         self.tell(&format!("mend {from} {to}"))
     }
 
+    /// From now on somebody hears what these two ports say to each other over UDP. See `tool/switch/attacker.rs`.
+    pub fn listen(&self, one: &str, other: &str) -> Result<()> {
+        self.tell(&format!("listen {one} {other}"))
+    }
+
+    /// What was heard so far is all that will be.
+    pub fn stop_listening(&self) -> Result<()> {
+        self.tell("deaf")
+    }
+
+    /// From now on who listens sends one of what it heard each so often: as it was, back to its sender, in this stranger's name, or
+    /// damaged.
+    pub fn forge(&self, every: Duration, stranger: Ipv4Addr) -> Result<()> {
+        self.tell(&format!("forge {}us {stranger}", every.as_micros()))
+    }
+
+    /// How many it has sent so far, in each of these four ways.
+    pub fn forged(&self) -> Result<[u64; 4]> {
+        let told = self.ask("forged")?;
+        let numbers: Vec<u64> = told.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let numbers: Result<[u64; 4], _> = numbers.try_into();
+        numbers.map_err(|_| anyhow!("{told}: not four numbers"))
+    }
+
     fn tell(&self, line: &str) -> Result<()> {
+        self.ask(line).map(drop)
+    }
+
+    fn ask(&self, line: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.control).context("the emulator is gone")?;
         writeln!(stream, "{line}")?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
-        ensure!(answer.trim() == "ok", "{line}: {}", answer.trim());
-        Ok(())
+        let said = answer.trim().strip_prefix("ok");
+        let said = said.with_context(|| format!("{line}: {}", answer.trim()))?;
+        Ok(said.trim().to_owned())
     }
 }
 

@@ -9,6 +9,7 @@ mod errors;
 mod failover;
 pub mod first_byte;
 pub mod holes;
+mod hostile;
 mod interop;
 pub mod ladder;
 mod lasting;
@@ -44,6 +45,10 @@ pub fn all() -> Vec<Scenario> {
         broken_ipv6::SCENARIOS,
         failover::SCENARIOS,
         holes::SCENARIOS,
+        hostile::forged::SCENARIOS,
+        hostile::promises::SCENARIOS,
+        hostile::strangers::SCENARIOS,
+        hostile::stun::SCENARIOS,
         lasting::SCENARIOS,
         roaming::SCENARIOS,
         roaming::temporary::SCENARIOS,

@@ -24,7 +24,7 @@ pub(super) const STALL: Duration = Duration::from_secs(3);
 /// A forward to a web server, and all it needs.
 pub(super) struct Scene {
     pub(super) forward: Forward,
-    _agent: Agent,
+    pub(super) agent: Agent,
     _web: Running,
     pub(super) relay: Relay,
     // Last, so that it is dropped after what runs in it.
@@ -34,16 +34,22 @@ pub(super) struct Scene {
 /// A forward that is direct already.
 pub(super) fn direct_forward() -> Result<Scene> {
     let world = World::with_delay(PortRestricted, PortRestricted, ACCESS)?;
+    direct_forward_in(world, &[])
+}
+
+/// The same in this world, where both programs are given these arguments as well.
+pub(super) fn direct_forward_in(world: World, args: &[&str]) -> Result<Scene> {
     let relay = Relay::start(&world)?;
     let (web, _) = programs::web(&world.agent, WEB_PORT)?;
-    let agent = Agent::start(&world, &relay.url, Options::default(), &[])?;
-    let forward = Forward::start(&world, &agent.peer(), WEB_PORT, Options::default())?;
+    let agent = Agent::start(&world, &relay.url, Options::default(), args)?;
+    let (peer, options) = (agent.peer(), Options::default());
+    let forward = Forward::start_with(&world, &peer, WEB_PORT, options, args)?;
     wait_until_direct(&world, &forward.url)?;
     say("the tunnel is direct");
     Ok(Scene {
         world,
         relay,
-        _agent: agent,
+        agent,
         _web: web,
         forward,
     })

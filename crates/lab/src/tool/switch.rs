@@ -11,6 +11,10 @@
 //! hole FROM TO                           frames from one port to the other vanish
 //! mend FROM TO                           they no longer do
 //! apart FROM TO TIME                     frames from one port to the other take so much longer
+//! listen ONE OTHER                       an attacker hears what these two say to each other over UDP
+//! deaf                                   what it heard so far is all it will have
+//! forge TIME STRANGER                    it sends something it heard each so often, also in the name of this address
+//! forged                                 how many, by how: repeated, reflected, renamed, damaged
 //! ```
 //!
 //! What is not IP (ARP) is delayed and nothing else: a lost question for an address would cost a second of the kernel's time,
@@ -18,6 +22,7 @@
 //!
 //! Here are the ports, the clock and the socket; what becomes of a frame, [`Wires`] says.
 
+mod attacker;
 mod wires;
 
 use std::io::{BufRead, BufReader, Write as _};
@@ -125,10 +130,13 @@ impl Switch {
 
     fn obey(&self, caller: &UnixStream) -> Result<()> {
         for line in BufReader::new(caller).lines() {
-            let answer = match lock(&self.wires).obey(&line?) {
-                Ok(()) => "ok".to_owned(),
+            let now = self.began.elapsed();
+            let answer = match lock(&self.wires).obey(now, &line?) {
+                Ok(said) => format!("ok {said}"),
                 Err(error) => format!("{error:#}"),
             };
+            // There may be something to do sooner than was known.
+            self.changed.notify_one();
             writeln!(&*caller, "{answer}")?;
         }
         Ok(())

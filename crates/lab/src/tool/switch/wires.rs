@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use byway_sim::net::link::{Link, LinkConfig};
 use byway_sim::rng::Rng;
 
+use super::attacker::Attacker;
 use crate::emulator;
 
 /// What a router's buffer would hold: 20 ms at 10 Gbit/s. Frames beyond are dropped, as there.
@@ -58,6 +59,7 @@ pub(super) struct Wires {
     number: u64,
     /// Which port each hardware address was last seen on.
     hosts: BTreeMap<[u8; 6], usize>,
+    attacker: Option<Attacker>,
 }
 
 impl Wires {
@@ -73,6 +75,7 @@ impl Wires {
             held_bytes: 0,
             number: 0,
             hosts: BTreeMap::new(),
+            attacker: None,
         }
     }
 
@@ -88,6 +91,11 @@ impl Wires {
 
     /// When to call [`Wires::leave`] next.
     pub(super) fn due(&self) -> Option<Duration> {
+        let attack = self.attacker.as_ref().and_then(Attacker::due);
+        self.first_held().into_iter().chain(attack).min()
+    }
+
+    fn first_held(&self) -> Option<Duration> {
         self.held.peek().map(|first| first.due)
     }
 
@@ -106,6 +114,9 @@ impl Wires {
         {
             if is_ip(frame) && self.holes.contains(&(from, to)) {
                 continue;
+            }
+            if let Some(attacker) = &mut self.attacker {
+                attacker.hear(now, from, to, frame);
             }
             let apart = self.apart.get(&(from, to)).copied().unwrap_or_default();
             for at in arrivals.into_iter().flatten() {
@@ -131,6 +142,12 @@ impl Wires {
 
     /// Takes the first frame that is due: on to the second cable, or out.
     pub(super) fn leave(&mut self) -> Option<(usize, Vec<u8>)> {
+        if let Some(attacker) = &mut self.attacker
+            && let Some(due) = attacker.due()
+            && self.held.peek().is_none_or(|first| due <= first.due)
+        {
+            return attacker.send();
+        }
         let first = self.held.pop()?;
         self.held_bytes -= first.frame.len();
         if !first.inside {
@@ -146,7 +163,8 @@ impl Wires {
         None
     }
 
-    pub(super) fn obey(&mut self, line: &str) -> Result<()> {
+    /// Does as it is told, and says what it was asked for.
+    pub(super) fn obey(&mut self, now: Duration, line: &str) -> Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["link", name, way, settings @ ..] => {
@@ -172,11 +190,31 @@ impl Wires {
                     .with_context(|| format!("{delay}: what time is that?"))?;
                 self.apart.insert(ports, delay);
             }
+            ["listen", one, other] => {
+                let rng = Rng::new(self.seed, "attacker");
+                let (one, other) = (self.port(one)?, self.port(other)?);
+                self.attacker = Some(Attacker::new(one, other, rng));
+            }
+            ["deaf"] => self.attacker()?.stop_listening(),
+            ["forge", every, stranger] => {
+                let every = emulator::time(every)
+                    .with_context(|| format!("{every}: what time is that?"))?;
+                let stranger = stranger
+                    .parse()
+                    .with_context(|| format!("{stranger}: what address is that?"))?;
+                self.attacker()?.forge(now, every, stranger);
+            }
+            ["forged"] => return Ok(self.attacker()?.made.to_string()),
             _ => bail!(
-                "link NAME up|down|both SETTINGS, hole FROM TO, mend FROM TO, or apart FROM TO TIME"
+                "link NAME up|down|both SETTINGS, hole FROM TO, mend FROM TO, apart FROM TO TIME, listen ONE OTHER, \
+                 deaf, forge TIME STRANGER, or forged"
             ),
         }
-        Ok(())
+        Ok(String::new())
+    }
+
+    fn attacker(&mut self) -> Result<&mut Attacker> {
+        self.attacker.as_mut().context("nobody listens")
     }
 
     fn port(&self, name: &str) -> Result<usize> {
@@ -262,14 +300,14 @@ mod tests {
     #[test]
     fn a_hole_takes_packets_in_its_direction_and_lets_hardware_be_asked_for() {
         let mut wires = wires();
-        wires.obey("hole a b").unwrap();
+        wires.obey(ms(0), "hole a b").unwrap();
         wires.enter(ms(0), 0, &ip(ALL, A, 100));
         assert_eq!(drain(&mut wires), [(ms(5), 2)]);
         wires.enter(ms(0), 0, &frame(ALL, A, [0x08, 0x06], 28));
         assert_eq!(drain(&mut wires).len(), 2);
         wires.enter(ms(20), 1, &ip(A, B, 100));
         assert_eq!(drain(&mut wires), [(ms(30), 0)]);
-        wires.obey("mend a b").unwrap();
+        wires.obey(ms(0), "mend a b").unwrap();
         wires.enter(ms(40), 0, &ip(B, A, 100));
         assert_eq!(drain(&mut wires), [(ms(50), 1)]);
     }
@@ -277,7 +315,7 @@ mod tests {
     #[test]
     fn ports_are_apart_in_the_direction_that_was_named() {
         let mut wires = wires();
-        wires.obey("apart a b 40ms").unwrap();
+        wires.obey(ms(0), "apart a b 40ms").unwrap();
         wires.enter(ms(0), 0, &ip(ALL, A, 100));
         assert_eq!(drain(&mut wires), [(ms(5), 2), (ms(50), 1)]);
         wires.enter(ms(60), 1, &ip(A, B, 100));
@@ -288,13 +326,13 @@ mod tests {
     fn each_direction_is_changed_alone_and_what_is_on_its_way_meets_the_second_link_as_it_then_is()
     {
         let mut wires = wires();
-        wires.obey("link a up delay=1ms").unwrap();
+        wires.obey(ms(0), "link a up delay=1ms").unwrap();
         wires.enter(ms(0), 0, &ip(ALL, A, 100));
-        wires.obey("link b down delay=50ms").unwrap();
+        wires.obey(ms(0), "link b down delay=50ms").unwrap();
         assert_eq!(drain(&mut wires), [(ms(1), 2), (ms(51), 1)]);
         wires.enter(ms(60), 1, &ip(A, B, 100));
         assert_eq!(drain(&mut wires), [(ms(70), 0)]);
-        wires.obey("link a both mtu=1280").unwrap();
+        wires.obey(ms(0), "link a both mtu=1280").unwrap();
         for (packet, came) in [(1280, 1), (1281, 0)] {
             wires.enter(ms(100), 1, &ip(A, B, packet));
             assert_eq!(drain(&mut wires).len(), came, "{packet}");
@@ -316,6 +354,39 @@ mod tests {
     }
 
     #[test]
+    fn what_an_attacker_heard_comes_by_the_hole_to_both() {
+        let mut wires = wires();
+        for (to, from, port) in [(B, A, 0), (A, B, 1)] {
+            let mut frame = ip(to, from, 60);
+            frame[14] = 0x45;
+            frame[23] = 17;
+            if port == 0 {
+                wires.enter(ms(0), 1, &ip(ALL, B, 60));
+                drain(&mut wires);
+                wires.obey(ms(0), "listen a b").unwrap();
+            }
+            wires.enter(ms(0), port, &frame);
+        }
+        drain(&mut wires);
+        wires.obey(ms(0), "hole a b").unwrap();
+        wires.obey(ms(0), "hole b a").unwrap();
+        wires.obey(ms(1_000), "forge 10ms 203.0.113.40").unwrap();
+        let mut came = [0; 3];
+        for _ in 0..40 {
+            assert!(wires.due().is_some());
+            if let Some((to, _)) = wires.leave() {
+                came[to] += 1;
+            }
+        }
+        assert_eq!(came[2], 0);
+        assert!(came[0] > 10 && came[1] > 10, "{came:?}");
+        let told = wires.obey(ms(2_000), "forged").unwrap();
+        let made: u64 = told.split(' ').map(|n| n.parse::<u64>().unwrap()).sum();
+        assert_eq!(made, 40, "{told}");
+        wires.obey(ms(2_000), "deaf").unwrap();
+    }
+
+    #[test]
     fn a_frame_without_addresses_goes_nowhere_and_nonsense_is_refused() {
         let mut wires = wires();
         wires.enter(ms(0), 0, &[0; 11]);
@@ -325,8 +396,9 @@ mod tests {
             ("link a sideways", "sideways"),
             ("apart a b soon", "soon"),
             ("dance", "link NAME"),
+            ("forge 1ms 203.0.113.40", "nobody listens"),
         ] {
-            let error = format!("{:#}", wires.obey(line).unwrap_err());
+            let error = format!("{:#}", wires.obey(ms(0), line).unwrap_err());
             assert!(error.contains(named), "{line}: {error}");
         }
     }
