@@ -145,8 +145,9 @@ impl Attacker {
         };
         let arrived = all.partition_point(|heard| heard.at + ARRIVED <= now);
         // Four ways for each: the ways change once around.
-        let heard = all.get(turn.checked_rem(arrived)?)?;
-        let (to, frame) = match (turn / arrived + turn) % 4 {
+        let which = turn.checked_rem(arrived)?;
+        let heard = all.get(which)?;
+        let (to, frame) = match (turn / arrived + which) % 4 {
             0 => {
                 self.made.repeated += 1;
                 (heard.to, heard.frame.clone())
