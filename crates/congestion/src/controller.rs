@@ -471,6 +471,7 @@ impl PathAware {
     fn publish(&self) {
         self.monitor.put_totals(&self.totals);
         self.monitor.put_waiting(self.unanswered.since());
+        self.monitor.put_slept(self.slept.is_held());
     }
 }
 

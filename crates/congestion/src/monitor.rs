@@ -1,6 +1,6 @@
 //! What the shell and the congestion controller of one tunnel share.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ pub struct FlowMonitor {
     last_ack: AtomicU64,
     srtt: AtomicU64,
     rttvar: AtomicU64,
+    slept: AtomicBool,
     mtu: OwnMtu,
     /// How often an answer was wanted.
     probes: AtomicU32,
@@ -72,6 +73,7 @@ impl FlowMonitor {
             last_ack: AtomicU64::new(0),
             srtt: AtomicU64::new(0),
             rttvar: AtomicU64::new(0),
+            slept: AtomicBool::new(false),
             mtu: OwnMtu::new(Arc::default()),
             probes: AtomicU32::new(0),
         }
@@ -128,6 +130,7 @@ impl FlowMonitor {
             sent: totals.sent,
             acked: totals.acked,
             lost: totals.lost,
+            slept: self.slept.load(Ordering::Relaxed),
             ..FlowSample::default()
         };
         if current {
@@ -190,6 +193,10 @@ impl FlowMonitor {
     pub(crate) fn put_rtt(&self, srtt: Duration, rttvar: Duration) {
         self.srtt.store(nanos(srtt), Ordering::Relaxed);
         self.rttvar.store(nanos(rttvar), Ordering::Relaxed);
+    }
+
+    pub(crate) fn put_slept(&self, slept: bool) {
+        self.slept.store(slept, Ordering::Relaxed);
     }
 
     fn store_instant(&self, field: &AtomicU64, at: Option<Instant>) {

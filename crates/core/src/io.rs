@@ -222,6 +222,8 @@ pub struct FlowSample {
     pub acked: u64,
     /// Lost bytes.
     pub lost: u64,
+    /// QUIC's estimate of the round trip holds a sleep of one of the machines: its timers wait for minutes or hours.
+    pub slept: bool,
 }
 
 /// A local socket and the addresses at which it can be reached on its host.
@@ -440,6 +442,11 @@ pub enum Event {
     /// (suspicion, a switch, waking up).
     Replay {
         /// Of which peer.
+        peer: PeerId,
+    },
+    /// Make each tunnel of this peer's say something that must be answered: its own timers wait for too long.
+    Nudge {
+        /// Which.
         peer: PeerId,
     },
     /// Call `Node::handle_flow` at the next activity of this peer: its evidence timer sleeps while nothing is sent.

@@ -114,6 +114,11 @@ impl Driver {
                     self.replay(&peer);
                 }
             }
+            Event::Nudge { peer } => {
+                if let Some(peer) = self.shared.peer(peer) {
+                    nudge(&peer);
+                }
+            }
             Event::WatchFlow { peer } => {
                 if let Some(peer) = self.shared.peer(peer) {
                     peer.route.want_flow();
@@ -237,11 +242,7 @@ impl Driver {
 
     fn replay(&self, peer: &Arc<Peer>) {
         self.socket.replay(&peer.route);
-        peer.renew_if_stale(Instant::now());
-        for live in peer.tunnels() {
-            // Empty: it belongs to no flow, and makes the other side acknowledge something.
-            let _ = live.connection.send_datagram(Bytes::new());
-        }
+        nudge(peer);
     }
 
     fn peer_failed(&mut self, id: PeerId, error: PeerError) {
@@ -253,5 +254,14 @@ impl Driver {
         if !peer.is_leased() {
             self.unused.insert(id, Instant::now());
         }
+    }
+}
+
+/// Makes each tunnel say something that must be answered.
+fn nudge(peer: &Peer) {
+    peer.renew_if_stale(Instant::now());
+    for live in peer.tunnels() {
+        // Empty: it belongs to no flow, and makes the other side acknowledge something.
+        let _ = live.connection.send_datagram(Bytes::new());
     }
 }

@@ -255,6 +255,7 @@ fn merge(samples: &[FlowSample]) -> FlowSample {
         sent: sum(|sample| sample.sent),
         acked: sum(|sample| sample.acked),
         lost: sum(|sample| sample.lost),
+        slept: samples.iter().any(|s| s.slept && s.in_flight > 0),
         ..*latest
     }
 }

@@ -537,6 +537,7 @@ impl Node {
                     self.transmits.extend(follow.into_iter().flatten());
                 }
                 path::Output::Replay => self.events.push_back(Event::Replay { peer: id }),
+                path::Output::Nudge => self.events.push_back(Event::Nudge { peer: id }),
                 path::Output::WatchFlow => self.events.push_back(Event::WatchFlow { peer: id }),
                 path::Output::SuspectLink(link) => {
                     let mut cx = Cx {

@@ -17,6 +17,8 @@ const DUPLICATE: Duration = Duration::from_secs(2);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// Pings during suspicion: this often at first, doubling; the first ones must survive loss.
 const FIRST_GAP: Duration = Duration::from_millis(50);
+/// From this gap on an end of the silence is noticed late.
+const SELDOM: Duration = Duration::from_secs(1);
 /// For the first minute of silence the end of it is to be noticed soon...
 const SOON: Duration = Duration::from_secs(2);
 const SOON_FOR: Duration = Duration::from_secs(60);
@@ -134,6 +136,14 @@ impl Suspicion {
     pub(crate) fn lost_at(&self) -> Instant {
         self.since + LOST_AFTER
     }
+    /// The peer's own ping came, so it is there again: who asks seldom by now asks at once. The gaps grow anew, so that two sides
+    /// in doubt do not answer each ping by another.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if self.gap >= SELDOM {
+            self.next_ping = now;
+            self.gap = FIRST_GAP;
+        }
+    }
     /// True if pings are due now; plans the next ones.
     pub(crate) fn take_ping(&mut self, now: Instant) -> bool {
         let due = self.next_ping <= now;
@@ -174,6 +184,27 @@ mod tests {
             ..FlowSample::default()
         };
         assert_eq!(threshold(Some(path), &flow), Duration::from_millis(240));
+    }
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a virtual clock needs one instant to count from"
+    )]
+    fn a_peer_that_is_heard_again_is_asked_at_once_where_it_is_seldom_asked() {
+        let mut now = Instant::now();
+        let mut doubt = Suspicion::new(now, Cause::Evidence);
+        assert!(doubt.take_ping(now));
+        doubt.heard(now);
+        assert!(!doubt.take_ping(now), "it is asked again soon anyway");
+        while doubt.gap < SELDOM {
+            now = doubt.next_ping;
+            assert!(doubt.take_ping(now));
+        }
+        doubt.heard(now);
+        assert!(doubt.take_ping(now));
+        assert_eq!(doubt.next_ping, now + FIRST_GAP);
+        doubt.heard(now);
+        assert!(!doubt.take_ping(now), "not by each of its pings");
     }
     #[test]
     #[expect(

@@ -39,12 +39,16 @@
 //! pinged at the size in use. If an alternative answers and the primary does not within its round trip + 50 ms, data
 //! moves and the loser is quarantined for 10 s, doubling to 10 min. Any answer on the primary clears the suspicion. If
 //! everything is silent nothing is demoted: the network is away, not the path. Pings go on with growing gaps, and the
-//! first answer decides. A primary that keeps answering while the flow stays silent is doubted at growing intervals.
+//! first answer decides; a ping of the peer's, which is there again, begins the gaps anew. A primary that keeps answering
+//! while the flow stays silent is doubted at growing intervals.
 //!
 //! In a steady flow the sender's retransmission timeout (srtt + 4 rttvar since the last acknowledgement, 100 ms at least)
 //! is evidence already. An unanswered ping is repeated twice, 400 ms apart, before it counts: the bytes of a tunnel in
 //! use say it sooner, and a queue that fills delays a ping. A side whose own bytes are being acknowledged does not
 //! follow the other's suspicion.
+//!
+//! **QUIC's own timers.** A path that answers may carry a tunnel whose QUIC waits for hours, because its estimate of the round
+//! trip holds a sleep, or because it backed off while the peer slept: then the tunnel is made to speak (see `nudge`).
 //!
 //! **Hard NATs.** Where one side's NAT gives each destination another random port and the other's does not, and ordinary
 //! pings found nothing, both sides try many ports (see `spray`). A ping that gets through comes in by the same door as one
@@ -59,6 +63,7 @@ pub(crate) mod candidate;
 mod check;
 mod failover;
 mod measure;
+mod nudge;
 mod paths;
 #[cfg(test)]
 mod rig;

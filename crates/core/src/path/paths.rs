@@ -14,6 +14,7 @@ use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
 use super::failover::{Cause, Flow, Suspicion};
 use super::measure::{PINGS_PER_SECOND, Pings};
+use super::nudge::Nudges;
 use super::score::{BestScore, PathId, Policy};
 use super::secure::Association;
 use super::spray::{Ask, Spray};
@@ -41,6 +42,8 @@ pub(crate) enum Output {
     Route(Route, RouteReason),
     /// Send the last datagrams again.
     Replay,
+    /// Make the tunnel say something that must be answered.
+    Nudge,
     /// The evidence timer sleeps until the shell sees activity.
     WatchFlow,
     /// A channel on this link is suspected: does the link carry data at all?
@@ -92,6 +95,7 @@ pub(crate) struct Paths {
     pub(super) peer_suspicion: Option<TxId>,
     pub(super) flow: Flow,
     pub(super) flow_check: Option<Instant>,
+    pub(super) nudges: Nudges,
     pub(super) watching: bool,
     pub(super) next_tick: Option<Instant>,
     pub(super) ping_tries: u8,
@@ -133,6 +137,7 @@ impl Paths {
             peer_suspicion: None,
             flow: Flow::default(),
             flow_check: None,
+            nudges: Nudges::default(),
             watching: false,
             next_tick: None,
             ping_tries: 0,
@@ -393,6 +398,7 @@ impl Paths {
     pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
         let acked = sample.acked != self.flow.sample.acked;
         self.flow.update(cx.now, sample, self.doubt.is_some());
+        self.nudges.observe(cx.now, &sample, acked);
         if !self.watching {
             // The first datagram after a sleep, perhaps a bare acknowledgement: a tunnel that only receives is in use.
             self.flow.wake(cx.now);
@@ -474,6 +480,10 @@ impl Paths {
                 .seal_probe(cx.rng, ProbeBody::Pong { txid, observed }, len)
         {
             self.out.push_back(Output::Send { way, data });
+        }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.heard(cx.now);
+            self.run_suspicion(cx);
         }
         if self.can_probe() {
             self.run_checks(cx);

@@ -29,8 +29,11 @@ impl Paths {
         }
         match self.flow_evidence_at() {
             Some(at) if at <= cx.now => self.suspect(cx, Cause::Evidence),
-            Some(at) => self.flow_check = Some(at),
-            None => self.flow_check = Some(cx.now + self.patience()),
+            at => {
+                let at = at.unwrap_or_else(|| cx.now + self.patience());
+                let nudge = self.nudge(cx);
+                self.flow_check = Some(nudge.map_or(at, |nudge| nudge.min(at)));
+            }
         }
     }
 

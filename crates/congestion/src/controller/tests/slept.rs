@@ -50,7 +50,9 @@ fn quinn_does_not_pace_by_a_round_trip_that_contains_a_sleep() {
     assert_eq!(rig.controller.window(), INITIAL);
     rig.send(30, 1200);
     let woke = 400_000;
+    assert!(!rig.sample(30).slept);
     rig.ack(woke, 30, 1200, 0);
+    assert!(rig.sample(woke).slept, "the path layer is told");
     // However often quinn asks: it may have found the window full in between.
     for _ in 0..3 {
         assert_eq!(rig.controller.window(), u64::MAX);
@@ -68,6 +70,7 @@ fn quinn_does_not_pace_by_a_round_trip_that_contains_a_sleep() {
     }
     rig.ack(now + 20, now, 1_000, 0);
     assert_eq!(rig.controller.window(), INITIAL, "nothing is left of it");
+    assert!(!rig.sample(now + 20).slept);
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl NodeShell {
                 self.tunnel_datagram(net, peer, &data);
             }
             Event::Replay { peer } => self.replay(net, peer),
+            Event::Nudge { peer } => self.nudge(net, peer),
             Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
             Event::Report(report) => self.report = Some(report),
             // For a person.

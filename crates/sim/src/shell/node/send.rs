@@ -77,15 +77,22 @@ impl NodeShell {
             .filter_map(|(way, most)| way.map(|way| (way, most)))
             .collect();
         let recent = entry.recent.newest(net.instant());
-        entry.monitor.renew_if_stale(net.instant());
-        let conn = entry.conn;
         for data in recent.into_iter().map(Bytes::from) {
             for (way, most) in &legs {
                 self.send_one(net, peer, *way, *most, data.clone());
             }
         }
+        self.nudge(net, peer);
+    }
+
+    /// Makes the tunnel say something that must be answered.
+    pub(super) fn nudge(&mut self, net: &Network, peer: PeerId) {
+        let Some(entry) = self.peers.get(&peer) else {
+            return;
+        };
+        entry.monitor.renew_if_stale(net.instant());
         // An empty datagram frame belongs to no flow, and makes the other side acknowledge something at once.
-        if let Some(conn) = conn.and_then(|c| self.quic.conn(c)) {
+        if let Some(conn) = entry.conn.and_then(|c| self.quic.conn(c)) {
             let _ = conn.datagrams().send(Bytes::new(), true);
         }
     }
