@@ -24,6 +24,9 @@ const TLS_BESIDE: Duration = Duration::from_millis(300);
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// What some ten flights take on a link of 1 MB/s and through a proxy at the border.
 const FLIGHTS: Duration = Duration::from_millis(50);
+/// A relay with both families is dialled by both at once: four full-size datagrams more in the narrowest access link, where all
+/// that follows waits behind them.
+const BOTH_FAMILIES: Duration = Duration::from_millis(5);
 /// A new tunnel's first answer is there after this long at the latest where packets come late or twice and none is lost.
 const ANSWERED_POOR: Duration = Duration::from_secs(10);
 /// The same where packets are lost: QUIC's first timer is a second and doubles, and a handshake has some ten packets.
@@ -267,6 +270,8 @@ fn answered_within(setup: &Setup) -> Duration {
         within += if broken { NEXT_ADDRESS } else { Duration::ZERO };
     } else {
         within += to_relay;
+        let both = setup.client_ip == Families::Both;
+        within += if both { BOTH_FAMILIES } else { Duration::ZERO };
     }
     within
 }

@@ -3,8 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use byway_core::io::LinkMode;
-
 use super::judge::Judge;
 use super::trouble::concrete;
 use super::{Failure, Outcome, Rule, Scenario, Trouble};
@@ -56,7 +54,7 @@ impl Scenario {
             &self.setup,
             came.then_some(start.saturating_sub(scene.dialled_at())),
         );
-        let patience = PATIENCE + self.believed_sleep() * 4 + self.lossy_pace();
+        let patience = PATIENCE + self.lossy_pace();
         for (at, lasts, trouble) in &self.troubles {
             for (when, fault) in concrete(&scene, &self.setup, *trouble, start + *at, *lasts) {
                 scene.world.at(when, fault);
@@ -113,47 +111,30 @@ impl Scenario {
 const MATHIS: f64 = 1.22;
 /// Bytes of data in a packet, at the least.
 const PACKET: f64 = 1_100.0;
-/// Timers that back off, and relays on the way, are not in that figure.
-const SLACK: u32 = 3;
+/// Timers that back off, and relays on the way, are not in that figure. Of what is overtaken not all counts as lost, and what does is
+/// there: without this, 3,500 packets of 100004059 took a third of the figure.
+const SLACK: f64 = 3.0;
 
 impl Scenario {
     /// How long what was begun may take if the last trouble was a sleep of the client's; none if it was anything else. An agent's
     /// is waited for by a client that knows of no waking up.
     fn ends_within(&self) -> Option<Duration> {
         let (.., last) = self.troubles.last()?;
-        let client = matches!(last, Trouble::ClientSleeps | Trouble::ClientSleepsCounted);
-        let known = client && self.believed_sleep().is_zero();
-        known.then(|| SLEPT_OVER + self.lossy_pace())
+        let clients = matches!(last, Trouble::ClientSleeps | Trouble::ClientSleepsCounted);
+        clients.then(|| SLEPT_OVER + self.lossy_pace())
     }
 
-    /// The longest sleep that QUIC may take for a round trip, so that what comes after it is known to take too long
-    /// (docs/testing.md, "What is known to fail"): the clock counts it, and TCP kept acknowledgements from before it, or the machines sleep twice. QUIC's
-    /// average is an eighth of it then, the variation a quarter, and a lost tail is sent again after average and four
-    /// variations, at first.
-    fn believed_sleep(&self) -> Duration {
-        let sleeps = self.troubles.iter().filter(|(.., what)| what.is_sleep());
-        // An estimate that has not forgotten one sleep yet is met by the next.
-        let again = sleeps.count() > 1;
-        let tls = self.setup.links == LinkMode::Tls;
-        let client = again || tls || self.setup.client.is_tls_only();
-        let agent = again || self.setup.agent.is_tls_only();
-        let believed = self.troubles.iter().filter(|(.., what)| match what {
-            Trouble::ClientSleepsCounted => client,
-            Trouble::AgentSleepsCounted => agent,
-            _ => false,
-        });
-        let longest = believed.map(|(_, lasts, _)| *lasts).max();
-        longest.unwrap_or_default()
-    }
-
-    /// What all tasks together take at the pace that losses allow. Without losses, nothing.
+    /// What all tasks together take at the pace that losses allow, and packets that others overtake: QUIC takes what three did for
+    /// lost (RFC 9002 section 6.1.1). On a clean network, nothing.
     fn lossy_pace(&self) -> Duration {
         let bytes: u64 = self.tasks.iter().map(|(_, task)| task.bytes()).sum();
         let [near, far] = [&self.setup.client_link, &self.setup.agent_link];
-        let lost = 1.0 - (1.0 - near.loss) * (1.0 - far.loss);
+        let of = |near: f64, far: f64| (1.0 - (1.0 - near) * (1.0 - far)).sqrt();
+        let lost = of(near.loss, far.loss) * SLACK;
+        let overtaken = of(near.reorder, far.reorder);
         let round_trip = (near.delay + near.jitter + far.delay + far.jitter) * 2;
-        let round_trips = bytes as f64 / PACKET * lost.sqrt() / MATHIS;
-        round_trip.mul_f64(round_trips) * SLACK
+        let round_trips = bytes as f64 / PACKET * (lost + overtaken) / MATHIS;
+        round_trip.mul_f64(round_trips)
     }
 }
 
@@ -185,28 +166,28 @@ mod tests {
     }
 
     #[test]
-    fn more_patience_for_a_sleep_is_had_with_a_clock_that_counts_over_tls_or_twice_alone() {
-        for (text, believed) in [
-            ("seed=1 ClientSleepsCounted@1+60", 0),
-            ("seed=1 client=UdpBlocked ClientSleepsCounted@1+60", 60),
-            ("seed=1 client=UdpBlocked AgentSleepsCounted@1+60", 0),
-            ("seed=1 agent=UdpBlocked AgentSleepsCounted@1+60", 60),
-            ("seed=1 client=UdpBlocked ClientSleeps@1+60", 0),
-            ("seed=1 ClientSleeps@1+30 ClientSleepsCounted@40+60", 60),
-            ("seed=1 ClientSleeps@1+30 ClientSleeps@40+60", 0),
-            (
-                "seed=1 client-link=rate:none links=Tls ClientSleepsCounted@1+60",
-                60,
-            ),
+    fn what_the_client_slept_over_is_waited_for_less_whatever_its_clock_did_and_however_often() {
+        for (text, least) in [
+            ("seed=1 ClientSleeps@1+600", true),
+            ("seed=1 ClientSleepsCounted@1+600", true),
+            ("seed=1 client=UdpBlocked ClientSleepsCounted@1+60", true),
+            ("seed=1 AgentSleeps@1+30 ClientSleepsCounted@40+60", true),
+            ("seed=1 ClientSleeps@1+30 AgentSleeps@40+60", false),
+            ("seed=1 ClientSleeps@1+60 Offline@90+1", false),
         ] {
-            let scenario = scenario(text);
-            assert_eq!(scenario.believed_sleep().as_secs(), believed, "{text}");
-            let client = text.contains("Client");
-            let strict = client && believed == 0;
-            assert_eq!(scenario.ends_within().is_some(), strict, "{text}");
+            let within = scenario(text).ends_within();
+            assert_eq!(within, least.then_some(SLEPT_OVER), "{text}");
         }
-        let rest = |text| scenario(text).ends_within();
-        assert_eq!(rest("seed=1 ClientSleeps@1+600"), Some(SLEPT_OVER));
-        assert_eq!(rest("seed=1 ClientSleeps@1+60 Offline@90+1"), None);
+    }
+
+    #[test]
+    fn losses_and_what_quic_takes_for_losses_have_their_time() {
+        let pace = |text: &str| scenario(text).lossy_pace();
+        let clean = "seed=1 client-link=delay:0.02 Upload:1000000@1";
+        assert_eq!(pace(clean), Duration::ZERO);
+        let lost = pace("seed=1 client-link=delay:0.02,loss:0.01 Upload:1000000@1");
+        let overtaken = pace("seed=1 client-link=delay:0.02,reorder:0.01 Upload:1000000@1");
+        assert!(lost.abs_diff(overtaken * 3) < Duration::from_millis(1));
+        assert!(overtaken > Duration::from_secs(2), "{overtaken:?}");
     }
 }

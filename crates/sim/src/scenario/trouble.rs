@@ -56,12 +56,7 @@ pub(super) fn concrete(
     };
     let second = scene.second_relay.map(|(host, _)| host);
     let asleep = |host, clock| {
-        // With a clock that counts, what was kept may hold a transfer up for longer than the sleep (docs/testing.md, "What is
-        // known to fail").
-        let sockets = match clock {
-            Clock::Counts => Sockets::Lost,
-            Clock::StandsStill => Rng::new(setup.seed, "sockets of a sleeper").pick(&Sockets::ALL),
-        };
+        let sockets = Rng::new(setup.seed, "sockets of a sleeper").pick(&Sockets::ALL);
         let wake = Fault::Wake(host, clock, sockets);
         vec![(at, Fault::Sleep(host)), (end, wake)]
     };
