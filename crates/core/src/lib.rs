@@ -44,8 +44,8 @@
 )]
 
 mod addr;
-pub mod bucket;
 mod asked;
+pub mod bucket;
 mod budget;
 pub mod counters;
 mod cx;
