@@ -10,7 +10,7 @@ mod story;
 use anyhow::Result;
 pub use needs::Need;
 pub use runner::{main, play};
-pub(crate) use runner::{quietly, quietly_often};
+pub(crate) use runner::{patiently_often, quietly, quietly_often};
 pub(crate) use story::add_program;
 pub use story::say;
 

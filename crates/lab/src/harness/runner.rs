@@ -174,12 +174,20 @@ fn perform(scenario: &Scenario, aloud: bool, patience: Duration) -> Outcome {
 pub(crate) fn quietly<T: Send + 'static>(
     run: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, String> {
+    patiently(patience(), run)
+}
+
+/// The same where it may take so long.
+fn patiently<T: Send + 'static>(
+    patience: Duration,
+    run: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, String> {
     let (sender, receiver) = mpsc::channel();
     let run = move || {
         let _ = sender.send(run()?);
         Ok(())
     };
-    watched(run, false, patience())?;
+    watched(run, false, patience)?;
     receiver.try_recv().map_err(|error| error.to_string())
 }
 
@@ -189,9 +197,18 @@ pub(crate) fn quietly_often<T: Send + 'static>(
     runs: usize,
     run: impl Fn(usize) -> anyhow::Result<T> + Copy + Send + Sync + 'static,
 ) -> (Vec<T>, Vec<String>) {
+    patiently_often(patience(), runs, run)
+}
+
+/// The same where one run may take so long.
+pub(crate) fn patiently_often<T: Send + 'static>(
+    patience: Duration,
+    runs: usize,
+    run: impl Fn(usize) -> anyhow::Result<T> + Copy + Send + Sync + 'static,
+) -> (Vec<T>, Vec<String>) {
     let done = Mutex::new((Vec::new(), Vec::new()));
     each(2, 0..runs, |n| {
-        let outcome = quietly(move || run(n));
+        let outcome = patiently(patience, move || run(n));
         let (held, failed) = &mut *lock(&done);
         match outcome {
             Ok(result) => held.push(result),

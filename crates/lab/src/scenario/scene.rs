@@ -148,13 +148,23 @@ impl Digest {
 
     /// Sends so many bytes up through that, compares the checksum, and gives how long it took.
     pub(super) fn upload(&self, world: &World, size: u64) -> Result<Duration> {
+        self.upload_within(world, size, LONG)
+    }
+
+    /// The same where it may take so long.
+    pub(super) fn upload_within(
+        &self,
+        world: &World,
+        size: u64,
+        deadline: Duration,
+    ) -> Result<Duration> {
         let source = world.dir().join("source");
         let mut bytes = b"byway".repeat(size as usize / 5 + 1);
         bytes.truncate(size as usize);
         fs::write(&source, bytes)?;
         let args = [Self::AT.to_owned(), source.display().to_string()];
         let done = programs::tool(&world.client.namespace, "upload", &args)?
-            .finish(LONG)?
+            .finish(deadline)?
             .success()?;
         ensure!(
             done.stdout().trim() == sha256_of(&source)?,
