@@ -288,4 +288,6 @@ pub(crate) async fn join(client: &mut UdpNode, agent: &mut UdpNode, id: u64) {
             channel: super::channel(id),
         })
         .await;
+    // It was let in, and hears where the other side is.
+    assert!(matches!(client.hear().await, Control::PeerMoved { .. }));
 }

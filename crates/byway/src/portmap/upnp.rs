@@ -40,7 +40,10 @@ pub(super) struct Upnp {
     external: SocketAddr,
     /// For which it is to be kept.
     wanted: Duration,
-    /// The device keeps it for ever.
+    /// The device said that it gives ports for ever alone.
+    permanent_alone: bool,
+    /// The device keeps it for ever, or lists it so: it is to be given back. Some list no lease though they keep to it, and are
+    /// asked for one as ever.
     is_permanent: bool,
     /// After which it may be gone, or is to be checked.
     lifetime: Duration,
@@ -61,8 +64,8 @@ impl Upnp {
             asked.await
         };
         let mut asked = ask(super::seconds(lifetime)).await;
-        let is_permanent = asked.as_ref().is_err_and(wants_no_end);
-        if is_permanent {
+        let permanent_alone = asked.as_ref().is_err_and(wants_no_end);
+        if permanent_alone {
             asked = ask(PERMANENT).await;
         }
         let external = asked.map_err(|error| format!("UPnP: {error}"))?;
@@ -71,7 +74,8 @@ impl Upnp {
             local,
             external,
             wanted: lifetime,
-            is_permanent,
+            permanent_alone,
+            is_permanent: permanent_alone,
             lifetime,
         };
         upnp.look().await;
@@ -94,7 +98,9 @@ impl Upnp {
 
     pub(super) async fn renew(&mut self) -> Result<(), Unrenewed> {
         let mut added = self.add().await;
-        if matches!(added, Err(AddPortError::OnlyPermanentLeasesSupported)) && !self.is_permanent {
+        if matches!(added, Err(AddPortError::OnlyPermanentLeasesSupported)) && !self.permanent_alone
+        {
+            self.permanent_alone = true;
             self.is_permanent = true;
             added = self.add().await;
         }
@@ -107,7 +113,7 @@ impl Upnp {
     }
 
     async fn add(&self) -> Result<(), AddPortError> {
-        let seconds = match self.is_permanent {
+        let seconds = match self.permanent_alone {
             true => PERMANENT,
             false => super::seconds(self.wanted),
         };
@@ -131,7 +137,8 @@ impl Upnp {
                 self.wanted
             }
             Some(seconds) => self.wanted.min(Duration::from_secs(seconds.into())),
-            None => self.wanted,
+            // It may list too much to be read in this time: what it told before holds.
+            None => self.lifetime,
         };
     }
 

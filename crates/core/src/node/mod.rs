@@ -217,6 +217,7 @@ impl Node {
     }
     fn network_changed(&mut self, now: Instant, slept: Option<Duration>) {
         self.now = now;
+        self.asked.clear();
         let mut cx = Cx {
             now,
             rng: &mut self.rng,

@@ -142,33 +142,6 @@ fn a_relay_that_restarts_under_a_tunnels_first_flight_costs_no_second() {
     restart_under_a_handshake(|w, _, agent| !w.node(agent).0.peers().is_empty());
 }
 
-/// The same for a tunnel beside one that is there already, which is what every second `ssh` to a workspace is.
-#[test]
-fn a_relay_that_restarts_under_a_second_tunnels_first_flight_costs_no_second_either() {
-    for access in [Access::Symmetric, Access::UdpBlocked] {
-        let mut s = scene(Setup {
-            client: access,
-            agent: access,
-            ..Setup::default()
-        });
-        s.world.run_for(secs(10));
-        s.dial_now(vec![Task::Touch]);
-        assert!(s.finish(secs(10)), "{access:?}\n{}", s.story());
-        s.dial_now(vec![Task::Touch]);
-        let (agent, relay) = (s.agent, s.relay);
-        let two = |w: &mut World| w.node(agent).0.connections() == 2;
-        assert!(s.world.run_within(secs(2), two), "{access:?}");
-        s.world.inflict(Fault::KillRelay(relay));
-        s.world.inflict(Fault::StartRelay(relay));
-        let died = s.world.net.now();
-        assert!(s.finish(secs(10)), "{access:?}\n{}", s.story());
-        s.assert_fine();
-        let took = s.world.net.now() - died;
-        println!("{access:?}: {took:?}");
-        assert!(took < ms(900), "{access:?}: {took:?}\n{}", s.story());
-    }
-}
-
 /// The client's second flight begins with the datagram that ends its handshake, and without that one nothing of the rest can be
 /// read: that is kept too.
 #[test]
