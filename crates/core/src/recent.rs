@@ -8,7 +8,7 @@
 //! because it has measured nothing yet. A short header does not say that the handshake is over: the end of it may still be on
 //! its way, and without it the other side cannot read what follows. So they leave by their age, or when newer ones need their
 //! place. Those of handshakes that begin later have places of their own, where the traffic of the tunnel beside them does not
-//! push them out, and leave after [`FLIGHT`]: QUIC has repeated them itself by then, and when their connection is gone and
+//! push them out, and leave after a second: QUIC has repeated them itself by then, and when their connection is gone and
 //! others are not, so that nobody calls [`Recent::clear`], an old first flight would begin another.
 //!
 //! Only the newest are repeated, as many as fit [`REPLAY_BYTES`]: any one of them draws the answer that tells QUIC what
