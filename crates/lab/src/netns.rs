@@ -153,7 +153,7 @@ impl Namespace {
         self.ip(&replace.collect::<String>())
     }
 
-    /// What a connection of a port inside sends by, if there is one.
+    /// What a connection of a port inside to another host sends by, if there is one.
     pub fn tcp_sends_by(&self, port: u16) -> Result<Option<String>> {
         let out = Command::new("ip")
             .args([
@@ -165,7 +165,7 @@ impl Namespace {
                 "state",
                 "established",
             ])
-            .arg(format!("( sport = :{port} )"))
+            .arg(format!("( sport = :{port} and ! src 127.0.0.0/8 )"))
             .output()?;
         let text = String::from_utf8_lossy(&out.stdout);
         let kinds = ["bbr", "cubic", "reno"];
