@@ -89,8 +89,9 @@ impl FlowMonitor {
     }
 
     /// What QUIC takes for this tunnel's MTU, in bytes of UDP payload: what its search has found, or found again after a black
-    /// hole; zero before it found any. A larger datagram of this tunnel is a probe of that search.
-    pub fn mtu(&self) -> u16 {
+    /// hole; zero before it found any.
+    #[cfg(test)]
+    pub(crate) fn mtu(&self) -> u16 {
         self.mtu.get()
     }
 

@@ -52,6 +52,7 @@ impl OwnMtu {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn get(&self) -> u16 {
         self.own.load(Ordering::Relaxed)
     }

@@ -58,7 +58,7 @@ counters! {
     /// Candidates beyond the most a side may offer.
     candidate_cut,
     /// Times that a candidate which no relay attests was left alone: enough such were asked in the last minute for this peer, or this
-    /// one for another.
+    /// one for enough others.
     candidate_waits,
     /// Moves of a peer that a relay told of beyond what is followed in a second.
     moves_limited,

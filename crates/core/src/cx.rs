@@ -15,6 +15,19 @@ pub(crate) struct Cx<'a> {
     pub(crate) asked: &'a mut Asked,
 }
 
+/// What the node lends: a macro, because it borrows those fields alone, and the part that handles the input is another one.
+macro_rules! cx {
+    ($node:ident, $now:expr) => {
+        $crate::cx::Cx {
+            now: $now,
+            rng: &mut $node.rng,
+            counters: &mut $node.counters,
+            asked: &mut $node.asked,
+        }
+    };
+}
+pub(crate) use cx;
+
 /// A moment to wake up, and why.
 pub(crate) type Wake = (Instant, &'static str);
 

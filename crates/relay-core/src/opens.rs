@@ -221,9 +221,7 @@ impl Relay {
     pub(crate) fn accept(&mut self, link: LinkId, me: NodeInstance, id: ChannelId) {
         match self.owned(id, me) {
             Some(Side::Target) => {
-                let was_answered = self.is_answered(id);
-                self.settle_open(id);
-                if !was_answered {
+                if self.settle_open(id) {
                     self.tell_moved(id, Side::Target);
                 }
             }
@@ -242,23 +240,18 @@ impl Relay {
         }
     }
 
-    fn is_answered(&self, id: ChannelId) -> bool {
-        let target = self.channels.get(&id).map(|channel| &channel.target);
-        matches!(target, Some(Target::Here { answered: true, .. }))
-    }
-
-    /// The open no longer counts against its opener, and no longer expires.
-    pub(crate) fn settle_open(&mut self, id: ChannelId) {
+    /// The open no longer counts against its opener, and no longer expires. False if that was so before.
+    pub(crate) fn settle_open(&mut self, id: ChannelId) -> bool {
         self.timers.disarm(Timer::Open(id));
         let Some(channel) = self.channels.get_mut(&id) else {
-            return;
+            return false;
         };
         let node = channel.target_node();
         let opener = channel.opener.owner;
         match &mut channel.target {
             Target::Here { answered, .. } => {
                 if std::mem::replace(answered, true) {
-                    return;
+                    return false;
                 }
             }
             Target::Awaited { .. } => self.forget_awaited(id, node),
@@ -271,6 +264,7 @@ impl Relay {
                 session.unanswered.remove(&node);
             }
         }
+        true
     }
 
     /// The open no longer waits for its peer to come.

@@ -30,14 +30,19 @@ pub(super) struct Drops {
 }
 
 impl Drops {
+    /// Something has risen since this was last said.
+    pub(super) fn rose(&mut self) {
+        self.waits = true;
+    }
+
     /// What has risen since it was last told of, unless that was only now.
-    pub(super) fn news(&mut self, now: Instant, all: &[Drop]) -> Option<String> {
-        self.waits = *all != self.told;
+    pub(super) fn news(&mut self, now: Instant, all: impl FnOnce() -> Vec<Drop>) -> Option<String> {
         if !self.waits || self.due().is_some_and(|due| now < due) {
             return None;
         }
+        let all = all();
         let mut news = String::new();
-        for (name, means, count) in all {
+        for (name, means, count) in &all {
             let told = self.told.iter().find(|(known, ..)| known == name);
             let more = count - told.map_or(0, |(.., before)| *before);
             if more > 0 {
@@ -47,9 +52,9 @@ impl Drops {
             }
         }
         self.at = Some(now);
-        self.told = all.to_vec();
+        self.told = all;
         self.waits = false;
-        Some(news)
+        (!news.is_empty()).then_some(news)
     }
 
     /// When to ask again, if there is something to tell.
@@ -66,10 +71,11 @@ mod tests {
     fn what_rose_is_told_with_its_meaning_and_seldom() {
         let mut drops = Drops::default();
         let start = Instant::now();
-        assert_eq!(drops.news(start, &[]), None);
+        assert_eq!(drops.news(start, || unreachable!("nothing rose")), None);
         let one = [("probe_replayed", "Probes seen before.", 7)];
+        drops.rose();
         assert_eq!(
-            drops.news(start, &one).unwrap(),
+            drops.news(start, || one.to_vec()).unwrap(),
             "probe_replayed +7 (Probes seen before)"
         );
         assert_eq!(drops.due(), None);
@@ -78,13 +84,17 @@ mod tests {
             ("probe_replayed", "Probes seen before.", 9),
         ];
         // Too soon, and then all of it; and no word where there is no news.
-        assert_eq!(drops.news(start + EVERY / 2, &more), None);
+        drops.rose();
+        assert_eq!(
+            drops.news(start + EVERY / 2, || unreachable!("too soon")),
+            None
+        );
         assert_eq!(drops.due(), Some(start + EVERY));
         assert_eq!(
-            drops.news(start + EVERY, &more).unwrap(),
+            drops.news(start + EVERY, || more.to_vec()).unwrap(),
             "probe_forged +1 (Probes that do not authenticate), probe_replayed +2 (Probes seen before)"
         );
-        assert_eq!(drops.news(start + 3 * EVERY, &more), None);
+        assert_eq!(drops.news(start + 3 * EVERY, || more.to_vec()), None);
         assert_eq!(drops.due(), None);
     }
 }

@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::links::Links;
 use crate::socket::{Socket, ToDriver};
+use byway_core::counters::Counters;
 use changes::{Change, Changes};
 use drops::Drops;
 use interfaces::Interfaces;
@@ -100,6 +101,8 @@ pub(crate) struct Driver {
     sleep: SleepWatch,
     changes: Changes,
     drops: Drops,
+    /// What had been dropped and refused at the last turn, by the node and by the socket.
+    counted: (Counters, u64),
     /// Counts questions for NAT64; an answer to an older one is of another network.
     nat64_asked: u64,
     links: Links,
@@ -127,6 +130,7 @@ impl Driver {
             sleep: SleepWatch::new(),
             changes: Changes::new(Instant::now()),
             drops: Drops::default(),
+            counted: Default::default(),
             nat64_asked: 0,
             links,
             link_table: LinkTable::default(),
@@ -437,10 +441,14 @@ impl Driver {
 
     /// Shows what was dropped and refused.
     fn tell_drops(&mut self) {
-        let counters = *self.node.counters();
-        self.shared.set_counters(counters);
-        let all = drops::all(&self.socket.counters, &counters);
-        if let Some(news) = self.drops.news(Instant::now(), &all) {
+        let (node, socket) = (*self.node.counters(), self.socket.counters.total());
+        if self.counted != (node, socket) {
+            self.counted = (node, socket);
+            self.shared.set_counters(node);
+            self.drops.rose();
+        }
+        let all = || drops::all(&self.socket.counters, &node);
+        if let Some(news) = self.drops.news(Instant::now(), all) {
             tracing::info!("dropped or refused: {news}");
         }
     }

@@ -10,6 +10,10 @@ macro_rules! counters {
             $($(#[doc = $means])+ pub(crate) $name: Counter,)+
         }
         impl Counters {
+            /// Of all together: it rises when any does.
+            pub(crate) fn total(&self) -> u64 {
+                [$(self.$name.get()),+].into_iter().sum()
+            }
             /// All that are not zero: name, meaning and count.
             pub(crate) fn nonzero(&self) -> Vec<(&'static str, &'static str, u64)> {
                 [$((stringify!($name), concat!($($means),+).trim_ascii(), self.$name.get())),+]

@@ -9,7 +9,7 @@ use byway_wire::relay::control::{
 
 use super::Node;
 use super::peer::{Channel, ChannelState, MAX_CHANNELS, MAX_CHANNELS_PER_RELAY, Peer, Stage};
-use crate::cx::Cx;
+use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerError, PeerId, RelayId, Way};
 
 /// Most peers of one node. A workspace has tens; this bounds memory to some tens of megabytes.
@@ -159,12 +159,7 @@ impl Node {
         }) = self.peers.get_mut(&id)
             && live.paths.primary_way() != by
         {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             live.paths.question(&mut cx);
             self.drain_peer(now, id);
         }

@@ -9,7 +9,7 @@ use byway_wire::{ChannelId, NodeInstance, RelayUrl, SignedRecord};
 
 use super::Node;
 use super::peer::{Calling, Channel, ChannelState, Dial, Live, Peer, Stage};
-use crate::cx::Cx;
+use crate::cx::cx;
 use crate::io::{Event, LinkError, LinkId, PeerError, PeerId, PeerTarget, RelayId, Transmit};
 use crate::link::is_lasting;
 use crate::path::{Association, Paths};
@@ -275,12 +275,7 @@ impl Node {
         }
         if opened.record.node() != peer.node {
             let error = LinkError::Protocol("it answered with the record of another node".into());
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             self.links.fail(&mut cx, link, error);
             return;
         }
@@ -340,12 +335,7 @@ impl Node {
         }) = self.peers.get_mut(&id)
         {
             if newer {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                    asked: &mut self.asked,
-                };
+                let mut cx = cx!(self, now);
                 live.paths.question(&mut cx);
             }
             let other = channels.iter().any(|c| c.carried_by().is_some());
@@ -379,12 +369,7 @@ impl Node {
             )
             && channels.is_empty()
         {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             live.paths.question(&mut cx);
         }
         let Some(Peer {

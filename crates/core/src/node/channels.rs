@@ -8,7 +8,7 @@ use byway_wire::relay::control::{CloseReason, Control};
 
 use super::Node;
 use super::peer::{Channel, ChannelState, Peer, Stage};
-use crate::cx::Cx;
+use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerError, PeerId, RelayId, Route, RouteReason, Transmit, Way};
 use crate::link;
 use crate::path;
@@ -180,12 +180,7 @@ impl Node {
             }),
         ) = (new, self.peers.get_mut(&id))
         {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             match old {
                 Some(old) => live.paths.move_channel(&mut cx, old, new),
                 None => live.paths.add_channel(&mut cx, new, attested),
@@ -262,12 +257,7 @@ impl Node {
                         ..
                     }) = self.peers.get_mut(&id)
                 {
-                    let mut cx = Cx {
-                        now,
-                        rng: &mut self.rng,
-                        counters: &mut self.counters,
-                        asked: &mut self.asked,
-                    };
+                    let mut cx = cx!(self, now);
                     live.paths.remove_way(&mut cx, way);
                 }
                 self.events.push_back(Event::WayForgotten { peer: id, way });
@@ -337,12 +327,7 @@ impl Node {
             }
         }
         if let (Some(way), Stage::Live(live)) = (way, &mut peer.stage) {
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             live.paths.add_channel(&mut cx, way, None);
         }
         if let Some(observed) = observed {
@@ -393,13 +378,8 @@ impl Node {
                 // The list has our loopback addresses now: another one than the peer may have.
                 self.generation += 1;
             }
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
-            live.paths.peer_seen(&mut cx, observed);
+            let mut cx = cx!(self, now);
+            live.paths.attest(&mut cx, observed);
         }
         self.touched.insert(id);
     }
@@ -481,12 +461,7 @@ impl Node {
         else {
             return;
         };
-        let mut cx = Cx {
-            now: self.now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, self.now);
         let sealed = live.paths.goodbye(&mut cx);
         self.send_signal(id, sealed);
     }
@@ -540,12 +515,7 @@ impl Node {
                 path::Output::Nudge => self.events.push_back(Event::Nudge { peer: id }),
                 path::Output::WatchFlow => self.events.push_back(Event::WatchFlow { peer: id }),
                 path::Output::SuspectLink(link) => {
-                    let mut cx = Cx {
-                        now,
-                        rng: &mut self.rng,
-                        counters: &mut self.counters,
-                        asked: &mut self.asked,
-                    };
+                    let mut cx = cx!(self, now);
                     self.links.suspect(&mut cx, link);
                 }
                 path::Output::WayKnown(way) => {

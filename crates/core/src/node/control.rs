@@ -8,7 +8,7 @@ use byway_wire::{ChannelId, RelayUrl, SignedRecord};
 
 use super::Node;
 use super::peer::{Peer, Stage};
-use crate::cx::Cx;
+use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerId};
 
 /// Most alternates taken from one `GoingAway`: a relay names its neighbours, not the world.
@@ -20,12 +20,7 @@ impl Node {
             self.counters.stale_input += 1;
             return;
         }
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         match message {
             Control::Welcome(welcome) => self.links.handle_welcome(&mut cx, link, &welcome),
             Control::Refused { reason, detail } => {
@@ -62,12 +57,7 @@ impl Node {
         };
         match self.peers.get_mut(&id).map(|p| &mut p.stage) {
             Some(Stage::Live(live)) => {
-                let mut cx = Cx {
-                    now,
-                    rng: &mut self.rng,
-                    counters: &mut self.counters,
-                    asked: &mut self.asked,
-                };
+                let mut cx = cx!(self, now);
                 live.paths
                     .handle_signal(&mut cx, sealed, &self.local, live.same_host);
                 self.touched.insert(id);

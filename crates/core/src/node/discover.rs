@@ -11,7 +11,7 @@ use byway_wire::{ChannelId, RelayUrl};
 
 use super::Node;
 use super::peer::{Peer, Stage};
-use crate::cx::{Cx, Wake, earliest};
+use crate::cx::{Wake, cx, earliest};
 use crate::discovery::{
     Discovery, GatewayPort, Kind, MtuSearch, NatReport, PortMapping, PortPattern,
 };
@@ -332,12 +332,7 @@ impl Node {
             && channels.iter().any(|c| c.carried_by().is_some())
         {
             let list = self.local.for_peer(live.same_host);
-            let mut cx = Cx {
-                now,
-                rng: &mut self.rng,
-                counters: &mut self.counters,
-                asked: &mut self.asked,
-            };
+            let mut cx = cx!(self, now);
             live.paths.offer(&mut cx, list, mapping, self.generation);
             self.touched.insert(id);
         }

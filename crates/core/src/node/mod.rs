@@ -54,7 +54,7 @@ use byway_wire::{
 use crate::asked::Asked;
 use crate::budget::Budget;
 use crate::counters::Counters;
-use crate::cx::Cx;
+use crate::cx::{Cx, cx};
 use crate::discovery::GatewayPort;
 use crate::io::*;
 use crate::link::Links;
@@ -218,12 +218,7 @@ impl Node {
     fn network_changed(&mut self, now: Instant, slept: Option<Duration>) {
         self.now = now;
         self.asked.clear();
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         self.links
             .handle_network_change(&mut cx, &self.sockets, slept);
         for id in self.peer_ids() {
@@ -324,12 +319,7 @@ impl Node {
                 ..
             } => {
                 if !self.discovery.handle_echo(link, data) {
-                    let mut cx = Cx {
-                        now,
-                        rng: &mut self.rng,
-                        counters: &mut self.counters,
-                        asked: &mut self.asked,
-                    };
+                    let mut cx = cx!(self, now);
                     self.links.handle_echo(&mut cx, link, data);
                 }
             }
@@ -351,12 +341,7 @@ impl Node {
     /// A dial ended.
     pub fn handle_dialed(&mut self, now: Instant, link: LinkId, result: Result<LinkUp, LinkError>) {
         self.now = now;
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         self.links.handle_dialed(&mut cx, link, result);
         self.learn_relay_server(now, link);
         self.settle(now);
@@ -370,12 +355,7 @@ impl Node {
     /// An established link ended.
     pub fn handle_link_lost(&mut self, now: Instant, link: LinkId, error: LinkError) {
         self.now = now;
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         self.links.handle_lost(&mut cx, link, error);
         self.settle(now);
     }
@@ -391,12 +371,7 @@ impl Node {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         self.links.handle_timeout(&mut cx);
         for id in self.wakeups.due(now) {
             self.with_paths(now, id, Paths::handle_timeout);
@@ -444,12 +419,7 @@ impl Node {
         let Some(Stage::Live(live)) = self.peers.get_mut(&peer).map(|p| &mut p.stage) else {
             return false;
         };
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         f(&mut live.paths, &mut cx);
         self.touched.insert(peer);
         true
@@ -477,12 +447,7 @@ impl Node {
         if self.discovery.is_wanted(now) {
             needed.extend(self.links.relays());
         }
-        let mut cx = Cx {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            asked: &mut self.asked,
-        };
+        let mut cx = cx!(self, now);
         self.links.set_needed(&mut cx, &needed)
     }
 

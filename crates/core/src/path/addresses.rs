@@ -34,7 +34,7 @@ pub(super) struct Tried {
 
 impl Paths {
     /// A relay sees the peer at this address, or the peer answered from there.
-    pub(super) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
+    pub(crate) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
         let ip = addr.ip().to_canonical();
         let known = self.attested.iter().position(|known| *known == ip);
         if let Some(at) = known {
@@ -132,7 +132,7 @@ impl Paths {
         Some(id)
     }
 
-    /// False if another peer has an unattested address asked at present, which has not answered.
+    /// False if enough others have an unattested address asked at present, which has not answered.
     fn may_ask(&self, cx: &mut Cx<'_>, remote: SocketAddr, because: Because) -> bool {
         let may = cx.asked.may(cx.now, remote, because, self.own_index().0);
         cx.counters.candidate_waits += u64::from(!may);

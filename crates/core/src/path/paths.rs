@@ -157,11 +157,6 @@ impl Paths {
         self.review(cx, false, RouteReason::Better);
     }
 
-    /// A relay says for the first time where it sees the other end of a channel.
-    pub(crate) fn peer_seen(&mut self, cx: &mut Cx<'_>, observed: SocketAddr) {
-        self.attest(cx, observed);
-    }
-
     /// A relay says where it sees the other end of a channel now. False: it says so too often.
     pub(crate) fn peer_moved(
         &mut self,

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use byway_sim::model::Access::{Open, PortRestricted};
 
-use super::matrix::wait_until_direct;
+use super::scene::{Scene, direct_forward_in};
 use super::{ACCESS, LONG, WEB_PORT, WITH_CURL};
 use crate::harness::{self, Scenario, say};
 use crate::process::poll;
-use crate::programs::{self, Agent, Forward, Options, Relay};
+use crate::programs;
 use crate::world::World;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -118,18 +118,12 @@ impl Pair {
     };
 
     fn play(self, first: Way) -> Result<Share> {
-        let options = Options {
-            congestion: Some(self.tunnel),
-            ..Options::default()
-        };
         // The agent is open, so that plain TCP reaches it over the same link.
         let world = World::with_delay(PortRestricted, Open, ACCESS)?;
-        let relay = Relay::start(&world)?;
-        let (_web, plain) = programs::web(&world.agent, WEB_PORT)?;
+        let scene = direct_forward_in(world, &["--congestion", self.tunnel])?;
+        let Scene { world, forward, .. } = &scene;
         world.agent.namespace.send_tcp_by(self.tcp)?;
-        let agent = Agent::start(&world, &relay.url, options, &[])?;
-        let forward = Forward::start_with(&world, &agent.peer(), WEB_PORT, options, &[])?;
-        wait_until_direct(&world, &forward.url)?;
+        let plain = format!("http://{}", world.agent.at(WEB_PORT));
         let link = format!("delay=5ms rate={}kbit queue={}ms", RATE / 1000, self.queue);
         world.emulator().link("client", &link)?;
 
@@ -140,7 +134,7 @@ impl Pair {
                 Way::Tcp => &plain,
             };
             let url = format!("{from}/{SIZE}");
-            programs::start_curl(&world, &world.client, &url, way.file(), &["--no-buffer"])
+            programs::start_curl(world, &world.client, &url, way.file(), &["--no-buffer"])
         };
         // What both have when they have brought so much more.
         let carry = |bytes: u64| {

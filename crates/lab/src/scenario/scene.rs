@@ -55,6 +55,29 @@ pub(super) fn direct_forward_in(world: World, args: &[&str]) -> Result<Scene> {
     })
 }
 
+impl Scene {
+    /// What is asked for now comes through the relay.
+    pub(super) fn is_relayed(&self) -> Result<()> {
+        const SIZE: u64 = 100_000;
+        let before = self.world.client.traffic()?;
+        let url = format!("{}/{SIZE}", self.forward.url);
+        programs::curl(
+            &self.world,
+            &self.world.client,
+            &url,
+            "afterwards",
+            &[],
+            SHORT,
+        )?;
+        let moved = self.world.client.traffic()?.since(before);
+        ensure!(
+            moved.relay_udp > SIZE,
+            "what was asked for afterwards should have come through the relay: {moved:?}"
+        );
+        Ok(())
+    }
+}
+
 /// A download that is sent at a pace, so that there is a middle to disturb and a pause is the network's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {

@@ -131,16 +131,12 @@ impl Manner {
         let row = rows.iter().find(|row| row["addr"] == liar.as_str());
         let row = row.context("it was not asked")?;
         say(format!("netcheck of it: {row}"));
-        match self {
-            // A lie is told as such. Whoever answers something else has not answered, and is not waited for where two others have; who
-            // only says it too often says nothing wrong.
-            Self::Lie => ensure!(
-                row["believed"] == false && row["fault"].is_string(),
-                "{row}"
-            ),
-            Self::Other => ensure!(row["believed"] == false && row["mapped"].is_null(), "{row}"),
-            Self::Flood => ensure!(row["fault"].is_null(), "{row}"),
-        }
+        // A lie is told as such. Whoever answers something else has not answered, and is not waited for where two others have.
+        let is_told = match self {
+            Self::Lie => row["fault"].is_string(),
+            _ => row["mapped"].is_null(),
+        };
+        ensure!(row["believed"] == false && is_told, "{row}");
         Ok(())
     }
 }
