@@ -46,6 +46,7 @@ pub(crate) enum Target {
         node: NodeId,
         proof: Option<[u8; 32]>,
         first: Vec<Bytes>,
+        until: Instant,
     },
     /// It was told, and may have answered.
     Here { end: End, answered: bool },

@@ -23,13 +23,15 @@
 //! | `relay` | the one place that composes the rest; settings; dispatch of control messages |
 //! | `proof` | judging the proof of a key on a TLS link |
 //! | `links` | links and sessions: hello, newest agent wins, limits, the end of a link |
-//! | `opens` | opening: checks, waiting for an absent peer, unanswered opens |
+//! | `opens` | opening: checks, joining, unanswered opens |
+//! | `awaited` | opens that wait for an absent peer |
 //! | `channels` | channels and their two ends: attach, close, linger |
 //! | `rebind` | moving a link's data to the address its node proved to receive at |
 //! | `relayed` | what passes from node to node: signals and records |
 //! | `admission`, `counters`, `timers` | who may come, what was refused, when to wake |
 
 mod admission;
+mod awaited;
 mod channels;
 mod counters;
 pub mod forward;

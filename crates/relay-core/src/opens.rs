@@ -4,11 +4,10 @@
 //! hears `Opened` at once, with the record the relay has: nobody waits for the peer's answer, but until it comes the
 //! open is *unanswered* and counts against the opener, so that nobody floods a node with calls. The peer's address it hears
 //! with that answer only: whom the peer turns away learns nothing of where it is. If the peer is absent
-//! the open waits for it: relays restart and links change, and a client should not notice.
+//! the open waits for it (`awaited`).
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use byway_wire::relay::control::{
     CloseReason, Control, Incoming, MAX_FIRST, MAX_FIRST_BYTES, Open, Opened,
 };
@@ -19,14 +18,8 @@ use crate::io::*;
 use crate::relay::Relay;
 use crate::timers::Timer;
 
-/// How long an open waits for an absent peer: long enough for a node to come back after a drain or a restart.
-const ABSENT_WAIT: Duration = Duration::from_secs(2);
 /// How long a peer may take to answer: several retransmissions of a bad link.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// Most opens of one instance that wait for absent peers; each holds up to 6 KiB of first datagrams.
-const MAX_AWAITING: u32 = 32;
-/// Most such opens of all nodes: 24 MiB of first datagrams. Beyond, an absent peer is offline at once.
-pub(crate) const MAX_AWAITED: usize = 4_096;
 
 impl Relay {
     pub(crate) fn open(&mut self, now: Instant, link: LinkId, me: NodeInstance, open: Open) {
@@ -43,42 +36,21 @@ impl Relay {
         let Some(opener) = self.make_end(now, id, Side::Opener, me, link) else {
             return;
         };
+        let wait = Duration::from_millis(open.wait_ms.into());
         let target = Target::Awaited {
             node: open.peer,
             proof: open.proof,
             first: open.first,
+            until: now,
         };
         self.channels.insert(id, Channel { opener, target });
-        self.awaited.entry(open.peer).or_default().insert(id);
-        self.awaited_count += 1;
         if let Some(session) = self.sessions.get_mut(&me) {
             *session.unanswered.entry(open.peer).or_default() += 1;
-            session.awaiting += 1;
         }
         if self.reachable(open.peer).is_some() {
             self.serve(now, id);
-        } else if self.awaited_count > MAX_AWAITED
-            || self
-                .sessions
-                .get(&me)
-                .is_some_and(|s| s.awaiting > MAX_AWAITING)
-        {
-            self.give_up(id, CloseReason::Offline);
         } else {
-            self.counters.awaited += 1;
-            self.keep_first(id);
-            self.timers.arm(Timer::Open(id), now + ABSENT_WAIT);
-        }
-    }
-
-    /// What waits must not hold the frame it came in, which may be ten times as large.
-    fn keep_first(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id)
-            && let Target::Awaited { first, .. } = &mut channel.target
-        {
-            for datagram in first {
-                *datagram = Bytes::copy_from_slice(datagram);
-            }
+            self.await_peer(now, id, wait);
         }
     }
 
@@ -123,22 +95,8 @@ impl Relay {
         Some((id, self.sessions.get(&id)?.main_link()?))
     }
 
-    /// An agent came: the opens that waited for it go on.
-    pub(crate) fn serve_awaited(&mut self, now: Instant, node: NodeId) {
-        let ids: Vec<ChannelId> = self
-            .awaited
-            .get(&node)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
-        for id in ids {
-            self.serve(now, id);
-        }
-    }
-
     /// Joins an awaited channel with its target, which is here.
-    fn serve(&mut self, now: Instant, id: ChannelId) {
+    pub(crate) fn serve(&mut self, now: Instant, id: ChannelId) {
         let Some(peer) = self.channels.get(&id).map(Channel::target_node) else {
             return;
         };
@@ -267,29 +225,11 @@ impl Relay {
         true
     }
 
-    /// The open no longer waits for its peer to come.
-    fn forget_awaited(&mut self, id: ChannelId, node: NodeId) {
-        let Some(ids) = self.awaited.get_mut(&node) else {
-            return;
-        };
-        if !ids.remove(&id) {
-            return;
-        }
-        if ids.is_empty() {
-            self.awaited.remove(&node);
-        }
-        self.awaited_count -= 1;
-        let opener = self.channels.get(&id).map(|c| c.opener.owner);
-        if let Some(session) = opener.and_then(|o| self.sessions.get_mut(&o)) {
-            session.awaiting -= 1;
-        }
-    }
-
     /// The peer did not come, or came and said nothing.
-    pub(crate) fn open_expired(&mut self, id: ChannelId) {
+    pub(crate) fn open_expired(&mut self, now: Instant, id: ChannelId) {
         match self.channels.get(&id).map(|c| &c.target) {
             None => {}
-            Some(Target::Awaited { .. }) => self.give_up(id, CloseReason::Offline),
+            Some(Target::Awaited { .. }) => self.wait_expired(now, id),
             Some(Target::Here { .. }) => {
                 self.counters.open_expired += 1;
                 if let Some(link) = self.bound_link(id, Side::Target) {
@@ -307,7 +247,7 @@ impl Relay {
         }
     }
 
-    fn give_up(&mut self, id: ChannelId, reason: CloseReason) {
+    pub(crate) fn give_up(&mut self, id: ChannelId, reason: CloseReason) {
         if reason == CloseReason::Offline {
             self.counters.open_offline += 1;
         }

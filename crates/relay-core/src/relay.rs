@@ -1,6 +1,6 @@
 //! The relay: the one place that composes links, channels and timers, and hands each input to the part it concerns.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::{Control, RefuseReason};
@@ -10,6 +10,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::admission::Admission;
+use crate::awaited::Awaited;
 use crate::channels::Channel;
 use crate::counters::Counters;
 use crate::io::*;
@@ -75,9 +76,7 @@ pub struct Relay {
     pub(crate) agents: BTreeMap<NodeId, Instance>,
     pub(crate) channels: BTreeMap<ChannelId, Channel>,
     /// Opens that wait for a node to come.
-    pub(crate) awaited: BTreeMap<NodeId, BTreeSet<ChannelId>>,
-    /// How many those are.
-    pub(crate) awaited_count: usize,
+    pub(crate) awaited: Awaited,
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -109,8 +108,7 @@ impl Relay {
             sessions: BTreeMap::new(),
             agents: BTreeMap::new(),
             channels: BTreeMap::new(),
-            awaited: BTreeMap::new(),
-            awaited_count: 0,
+            awaited: Awaited::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -220,7 +218,7 @@ impl Relay {
                     self.counters.refused_silent += 1;
                     self.refuse(now, link, RefuseReason::Protocol, "no Hello in time");
                 }
-                Timer::Open(channel) => self.open_expired(channel),
+                Timer::Open(channel) => self.open_expired(now, channel),
                 Timer::Linger(channel, side) => self.linger_expired(channel, side),
                 Timer::Record(id) => self.record_due(now, id),
             }

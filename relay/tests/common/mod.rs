@@ -102,6 +102,7 @@ pub(crate) fn open(id: u64, peer: u8) -> Control {
         peer: node(peer),
         proof: None,
         first: Vec::new(),
+        wait_ms: 0,
     })
 }
 

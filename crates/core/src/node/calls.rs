@@ -25,8 +25,12 @@ const FIRST_WITHIN: Duration = Duration::from_millis(50);
 const FLIGHT_WITHIN: Duration = Duration::from_millis(1);
 /// A relay that answers nothing to `Open` for this long is not waited for alone.
 pub(super) const SECOND_RELAY_AFTER: Duration = Duration::from_secs(1);
-/// An unanswered `Open` is given up; a relay answers at the latest after the 2 s it waits for an absent peer.
-pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// An unanswered `Open` is given up; a relay answers at the latest after the 2 s that it waits for any absent peer, or those
+/// that it was asked to.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// For a peer that is known to have been here, and not to be here now, a relay is asked to wait this long: so the peer's return
+/// is told when it happens. A sleep is of hours, and the tunnel goes on after it.
+const RETURN_WAIT: Duration = Duration::from_secs(30);
 /// Rounds in which every carrier failed before a relay counts as unreachable.
 const ROUNDS: u32 = 2;
 /// Random 56-bit ids do not collide; a relay that says so this often lies.
@@ -221,6 +225,9 @@ impl Node {
             return;
         };
         let Some(dial) = &peer.dial else { return };
+        let live = matches!(peer.stage, Stage::Live(_));
+        let missed = live && dial.failures > 0 && peer.carried_by().is_none();
+        let wait = if missed { RETURN_WAIT } else { Duration::ZERO };
         let proof = dial
             .secret
             .as_ref()
@@ -239,7 +246,11 @@ impl Node {
         peer.channels.push(Channel {
             id: channel,
             relay,
-            state: ChannelState::Opening { link, since: now },
+            state: ChannelState::Opening {
+                link,
+                since: now,
+                until: now + OPEN_LIMIT + wait,
+            },
             previous: None,
             attested: None,
             rode,
@@ -249,6 +260,7 @@ impl Node {
             peer: peer.node,
             proof,
             first,
+            wait_ms: wait.as_millis() as u32,
         });
         self.channels.insert((link, channel), id);
         self.events.push_back(Event::Control { link, message });
@@ -327,10 +339,10 @@ impl Node {
     /// is asked whether it is still there.
     fn another_instance(&mut self, now: Instant, id: PeerId, channel: ChannelId, newer: bool) {
         let relay = self.close_channel(id, channel, CloseReason::Done);
+        let other = self.peers.get(&id).is_some_and(Peer::has_channel);
         if let Some(Peer {
             dial: Some(dial),
             stage: Stage::Live(live),
-            channels,
             ..
         }) = self.peers.get_mut(&id)
         {
@@ -338,7 +350,6 @@ impl Node {
                 let mut cx = cx!(self, now);
                 live.paths.question(&mut cx);
             }
-            let other = channels.iter().any(|c| c.carried_by().is_some());
             dial.failed(now, relay, other, &mut self.rng);
         }
     }
@@ -356,7 +367,10 @@ impl Node {
             self.counters.stale_input += 1;
             return;
         };
+        let asked = self.peers.get(&id).and_then(|p| p.asked(channel));
+        let asked = asked.unwrap_or(now);
         let relay = self.drop_channel(now, id, channel);
+        let other = self.peers.get(&id).is_some_and(Peer::has_channel);
         self.touched.insert(id);
         if let Some(Peer {
             stage: Stage::Live(live),
@@ -375,7 +389,6 @@ impl Node {
         let Some(Peer {
             dial: Some(dial),
             stage,
-            channels,
             ..
         }) = self.peers.get_mut(&id)
         else {
@@ -397,8 +410,7 @@ impl Node {
                 self.fail_peer(id, PeerError::NotAllowed(reason));
             }
             Stage::Live(_) => {
-                let other = channels.iter().any(|c| c.carried_by().is_some());
-                dial.failed(now, relay, other, &mut self.rng);
+                dial.failed(asked, relay, other, &mut self.rng);
                 // Attaching came too late: nothing speaks against opening at once.
                 if !other && reason == CloseReason::NoSuchChannel && dial.failures == 1 {
                     dial.reopen_at = now;
@@ -408,7 +420,14 @@ impl Node {
     }
 
     /// A relay did not answer an `Open` in time.
-    pub(super) fn open_expired(&mut self, now: Instant, id: PeerId, relay: RelayId) {
+    pub(super) fn open_expired(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        relay: RelayId,
+        asked: Instant,
+    ) {
+        let other = self.peers.get(&id).is_some_and(Peer::has_channel);
         let Some(Peer {
             dial: Some(dial),
             stage,
@@ -428,8 +447,7 @@ impl Node {
                     .or_insert(CloseReason::Offline);
             }
             Stage::Live(_) => {
-                let other = channels.iter().any(|c| c.carried_by().is_some());
-                dial.failed(now, Some(relay), other, &mut self.rng);
+                dial.failed(asked, Some(relay), other, &mut self.rng);
                 if !other {
                     dial.reopen_at = now;
                 }
@@ -520,21 +538,22 @@ impl Node {
 }
 
 impl Dial {
-    /// A channel could not be opened, or is gone; `other`: another one carries data.
-    fn failed(&mut self, now: Instant, relay: Option<RelayId>, other: bool, rng: &mut Rng) {
+    /// A channel could not be opened, or is gone; `other`: another one carries data, or is being opened. The next pause counts
+    /// from when it was `asked` for: a relay that waited for the peer meanwhile made the pause.
+    fn failed(&mut self, asked: Instant, relay: Option<RelayId>, other: bool, rng: &mut Rng) {
         if other {
-            self.standby_failed(now, relay, rng);
+            self.standby_failed(asked, relay, rng);
         } else {
             self.ask_last(relay);
-            self.reopen_at = now + reopen_wait(self.failures, rng);
+            self.reopen_at = asked + reopen_wait(self.failures, rng);
         }
     }
 
     /// The second channel could not be opened, or is gone.
-    fn standby_failed(&mut self, now: Instant, relay: Option<RelayId>, rng: &mut Rng) {
+    fn standby_failed(&mut self, asked: Instant, relay: Option<RelayId>, rng: &mut Rng) {
         self.put_last(relay);
         self.standby_failures = self.standby_failures.saturating_add(1);
-        self.standby_at = now + reopen_wait(self.standby_failures, rng);
+        self.standby_at = asked + reopen_wait(self.standby_failures, rng);
     }
 }
 

@@ -277,10 +277,10 @@ impl Node {
             .collect();
         for (channel, relay, state) in states {
             match state {
-                ChannelState::Opening { since, .. } if since + super::calls::OPEN_LIMIT <= now => {
+                ChannelState::Opening { since, until, .. } if until <= now => {
                     // Not `Done`: that would say that we forgot the peer.
                     self.close_channel(id, channel, CloseReason::Limit);
-                    self.open_expired(now, id, relay);
+                    self.open_expired(now, id, relay, since);
                 }
                 ChannelState::Detached { until } | ChannelState::Attaching { until, .. }
                     if until <= now =>
@@ -537,17 +537,12 @@ impl Node {
         });
     }
 
-    /// A signal goes by one channel that is open: the newest, which the peer is the least likely to have lost.
+    /// A signal goes by one channel that is open.
     fn send_signal(&mut self, id: PeerId, sealed: bytes::Bytes) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        if let Some((link, channel)) = peer
-            .channels
-            .iter()
-            .rev()
-            .find_map(|c| Some((c.carried_by()?, c.id)))
-        {
+        if let Some((link, channel)) = peer.carried_by() {
             self.events.push_back(Event::Control {
                 link,
                 message: Control::Signal { channel, sealed },

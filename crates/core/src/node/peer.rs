@@ -120,8 +120,12 @@ pub(super) struct Channel {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ChannelState {
-    /// `Open` is out.
-    Opening { link: LinkId, since: Instant },
+    /// `Open` is out; without an answer it is given up.
+    Opening {
+        link: LinkId,
+        since: Instant,
+        until: Instant,
+    },
     /// It carries data.
     Open { link: LinkId },
     /// It carries data on `from`; `Attach` is out on `to`.
@@ -160,6 +164,21 @@ impl Channel {
 }
 
 impl Peer {
+    /// The link of a channel that carries data, and the channel; the newest, which the peer is the least likely to have lost.
+    pub(super) fn carried_by(&self) -> Option<(LinkId, ChannelId)> {
+        let mut newest = self.channels.iter().rev();
+        newest.find_map(|c| Some((c.carried_by()?, c.id)))
+    }
+
+    /// When a channel was asked for that is not open yet.
+    pub(super) fn asked(&self, channel: ChannelId) -> Option<Instant> {
+        let asked = self.channels.iter().find(|c| c.id == channel)?;
+        match asked.state {
+            ChannelState::Opening { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
     /// True while a channel carries data or is about to.
     pub(super) fn has_channel(&self) -> bool {
         self.channels.iter().any(|c| !c.is_detached())
@@ -211,12 +230,12 @@ impl Peer {
             Stage::Live(live) => live.paths.poll_timeout(),
         };
         let channels = self.channels.iter().map(|c| match c.state {
-            ChannelState::Opening { since, .. } => {
+            ChannelState::Opening { since, until, .. } => {
                 let patience = super::calls::SECOND_RELAY_AFTER;
                 let retry = if now < since + patience {
                     since + patience
                 } else {
-                    since + super::calls::OPEN_LIMIT
+                    until
                 };
                 Some((retry, "open limit"))
             }

@@ -219,15 +219,14 @@ impl Path {
         }
     }
 
-    /// A ping of `size` bytes was answered after `sample`.
-    pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Duration) {
-        let rtt = match &mut self.rtt {
-            Some(rtt) => {
-                rtt.add(sample);
-                *rtt
-            }
-            None => *self.rtt.insert(Rtt::first(sample)),
-        };
+    /// A ping of `size` bytes was answered. `sample`: the round trip it took; none if it was held up so long that it is none.
+    pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Option<Duration>) {
+        match (&mut self.rtt, sample) {
+            (Some(rtt), Some(sample)) => rtt.add(sample),
+            (None, Some(sample)) => self.rtt = Some(Rtt::first(sample)),
+            (_, None) => {}
+        }
+        let rtt = self.rtt;
         self.last_answer = Some(now);
         self.waiting_since = None;
         match &mut self.stage {
@@ -373,7 +372,7 @@ mod tests {
         let mut now = now;
         while path.concluded().is_none() {
             path.advance(now);
-            path.answered(now, size, 20 * MS);
+            path.answered(now, size, Some(20 * MS));
             now += 50 * MS;
         }
         path.size_anew(now);
@@ -385,7 +384,7 @@ mod tests {
         let (mut path, now) = looked_at_anew(1_252);
         assert_eq!((path.concluded(), path.size_or_hope()), (None, 1_252));
         path.advance(now);
-        path.answered(now + 20 * MS, FULL_SIZE, 20 * MS);
+        path.answered(now + 20 * MS, FULL_SIZE, Some(20 * MS));
         path.advance(now + 20 * MS);
         assert_eq!(path.size_or_hope(), FULL_SIZE);
     }
@@ -407,7 +406,7 @@ mod tests {
         assert!(!path.is_quarantined());
         assert_eq!(path.size_or_hope(), 1_384);
         // It comes back in a narrower network.
-        path.answered(now, MIN_SIZE, 20 * MS);
+        path.answered(now, MIN_SIZE, Some(20 * MS));
         let begun = now;
         while path.concluded().is_none() && now < begun + 1_000 * MS {
             path.advance(now);

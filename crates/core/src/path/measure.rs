@@ -44,6 +44,15 @@ pub(super) struct Ping {
     pub(super) regular: bool,
 }
 
+impl Ping {
+    /// What an answer that comes now says of the path's round trip; none if it comes when the ping counts as lost. On a tunnel at
+    /// rest nobody counts: a peer that slept may answer after hours, and would be waited for as long from then on.
+    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
+        let took = now.saturating_duration_since(self.sent);
+        (took < LOST_AFTER).then_some(took)
+    }
+}
+
 /// All pings under way to one peer.
 #[derive(Debug, Default)]
 pub(super) struct Pings {

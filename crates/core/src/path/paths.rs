@@ -494,11 +494,7 @@ impl Paths {
             return;
         };
         let first = path.last_answer.is_none();
-        path.answered(
-            cx.now,
-            ping.size,
-            cx.now.saturating_duration_since(ping.sent),
-        );
+        path.answered(cx.now, ping.size, ping.round_trip(cx.now));
         let way = path.way;
         if ping.regular {
             path.loss.add(false);

@@ -218,6 +218,7 @@ impl Opener {
             peer: ticket.node,
             proof,
             first: Vec::new(),
+            wait_ms: 0,
         }))
         .await?;
         while self.keys.is_none() {

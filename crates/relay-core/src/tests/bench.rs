@@ -47,11 +47,15 @@ pub(super) fn hello(n: u8, instance: u64, epoch: u64, role: Role) -> Hello {
     }
 }
 pub(super) fn open(channel_id: u64, peer: u8) -> Control {
+    open_waiting(channel_id, peer, 0)
+}
+pub(super) fn open_waiting(channel_id: u64, peer: u8, wait_ms: u32) -> Control {
     Control::Open(Open {
         channel: channel(channel_id),
         peer: node(peer),
         proof: Some([7; 32]),
         first: vec![Bytes::from_static(b"first flight")],
+        wait_ms,
     })
 }
 

@@ -6,7 +6,6 @@ use byway_wire::relay::control::*;
 
 use super::bench::*;
 use crate::io::*;
-use crate::opens::MAX_AWAITED;
 use crate::relay::Config;
 
 #[test]
@@ -171,59 +170,6 @@ fn an_open_without_an_answer_expires_after_ten_seconds() {
 }
 
 #[test]
-fn an_absent_peer_is_awaited_for_two_seconds() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    assert!(sent(&bench.say(1, open(9, 2)), 1).is_empty());
-    bench.pass(Duration::from_millis(1_999));
-    let events = bench.come(2, 2, 20, Role::Agent);
-    assert!(has(&events, 2, "Incoming") && has(&events, 1, "Opened"));
-    let Some(Control::Incoming(incoming)) = sent(&events, 2).pop() else {
-        panic!("Incoming comes last");
-    };
-    assert_eq!(incoming.first.len(), 1);
-}
-
-#[test]
-fn an_open_that_waits_does_not_hold_the_frame_it_came_in() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    let frame = Bytes::from(vec![5; 64 * 1024]);
-    let Control::Open(mut waiting) = open(9, 2) else {
-        panic!("no Open");
-    };
-    waiting.first = vec![frame.slice(100..200)];
-    bench.say(1, Control::Open(waiting));
-    assert!(frame.is_unique());
-    let events = bench.come(2, 2, 20, Role::Agent);
-    let Some(Control::Incoming(incoming)) = sent(&events, 2).pop() else {
-        panic!("no Incoming");
-    };
-    assert_eq!(incoming.first, vec![frame.slice(100..200)]);
-}
-
-#[test]
-fn a_peer_that_does_not_come_is_offline() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    bench.say(1, open(9, 2));
-    let events = bench.pass(Duration::from_secs(2));
-    assert_eq!(closed(&events, 1), Some(CloseReason::Offline));
-    assert_eq!(bench.relay.load().channels, 0);
-    assert_eq!(bench.relay.counters().open_offline, 1);
-    assert!(bench.table.entries.is_empty());
-}
-
-#[test]
-fn an_agent_that_just_lost_its_link_is_awaited_too() {
-    let mut bench = Bench::joined();
-    bench.link_down(2);
-    assert!(!has(&bench.say(1, open(10, 2)), 1, "Closed"));
-    let events = bench.come(3, 2, 20, Role::Agent);
-    assert!(has(&events, 3, "Incoming"));
-}
-
-#[test]
 fn a_client_cannot_be_called() {
     let mut bench = Bench::joined();
     bench.come(3, 3, 30, Role::Client);
@@ -251,6 +197,7 @@ fn too_many_or_too_large_first_datagrams_are_refused() {
             peer: node(2),
             proof: None,
             first,
+            wait_ms: 0,
         };
         let events = bench.say(1, Control::Open(open));
         assert_eq!(closed(&events, 1), Some(CloseReason::Limit));
@@ -290,42 +237,4 @@ fn a_target_with_too_many_channels_is_not_called() {
         assert_eq!(closed(&events, 50 + u64::from(n)), expected);
         assert_eq!(has(&events, 2, "Incoming"), n < 3);
     }
-}
-
-#[test]
-fn one_node_waits_for_at_most_32_absent_peers() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    for n in 0..32u8 {
-        assert_eq!(
-            closed(&bench.say(1, open(100 + u64::from(n), 100 + n)), 1),
-            None
-        );
-    }
-    let events = bench.say(1, open(200, 200));
-    assert_eq!(closed(&events, 1), Some(CloseReason::Offline));
-    bench.pass(Duration::from_secs(2));
-    assert_eq!(closed(&bench.say(1, open(201, 201)), 1), None);
-}
-
-#[test]
-fn all_nodes_together_wait_for_a_bounded_number_of_absent_peers() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    bench.relay.awaited_count = MAX_AWAITED;
-    let events = bench.say(1, open(9, 2));
-    assert_eq!(closed(&events, 1), Some(CloseReason::Offline));
-    assert_eq!(bench.relay.awaited_count, MAX_AWAITED);
-}
-
-#[test]
-fn an_opener_that_left_while_it_waited_is_not_announced() {
-    let mut bench = Bench::new();
-    bench.come(1, 1, 10, Role::Client);
-    bench.say(1, open(9, 2));
-    bench.link_down(1);
-    let events = bench.come(2, 2, 20, Role::Agent);
-    assert!(!has(&events, 2, "Incoming"));
-    assert_eq!(bench.relay.load().channels, 0);
-    assert_eq!(bench.relay.load().sessions, 1);
 }

@@ -9,6 +9,7 @@ use byway_wire::relay::cookie::Cookie;
 use proptest::prelude::*;
 
 use super::bench::*;
+use crate::awaited::holds;
 use crate::forward::{Decision, Source, decide};
 use crate::io::*;
 use crate::relay::Config;
@@ -35,6 +36,7 @@ enum Input {
         channel: u64,
         peer: u8,
         first: usize,
+        wait_ms: u32,
     },
     Accept {
         link: u64,
@@ -85,8 +87,8 @@ fn input() -> impl Strategy<Value = Input> {
         2 => link.clone().prop_map(|link| Input::LinkDown { link }),
         6 => (link.clone(), node.clone(), 0..3u64, 1..3u64, any::<bool>()).prop_map(
             |(link, node, instance, epoch, agent)| Input::Hello { link, node, instance, epoch, agent }),
-        8 => (link.clone(), channel.clone(), node.clone(), 0..3usize).prop_map(
-            |(link, channel, peer, first)| Input::Open { link, channel, peer, first }),
+        8 => (link.clone(), channel.clone(), node.clone(), 0..3usize, 0..70_000u32).prop_map(
+            |(link, channel, peer, first, wait_ms)| Input::Open { link, channel, peer, first, wait_ms }),
         3 => (link.clone(), channel.clone()).prop_map(|(link, channel)| Input::Accept { link, channel }),
         1 => (link.clone(), channel.clone(), any::<bool>()).prop_map(
             |(link, channel, refuse)| Input::Closed { link, channel, refuse }),
@@ -142,12 +144,14 @@ impl Random {
                 channel: id,
                 peer,
                 first,
+                wait_ms,
             } => {
                 let open = Open {
                     channel: channel(id),
                     peer: node(peer),
                     proof: None,
                     first: vec![Bytes::from_static(b"datagram"); first],
+                    wait_ms,
                 };
                 self.say(link, Control::Open(open));
             }
@@ -322,8 +326,10 @@ impl Random {
                 .values()
                 .all(|n| *n <= relay.config.max_links_per_node)
         );
-        let awaited: usize = relay.awaited.values().map(|ids| ids.len()).sum();
-        assert_eq!(awaited, relay.awaited_count);
+        let awaited: Vec<_> = relay.awaited.all().map(|id| &relay.channels[&id]).collect();
+        assert_eq!(awaited.len(), relay.awaited.count);
+        let holding = awaited.iter().filter(|c| holds(c)).count();
+        assert_eq!(holding, relay.awaited.holding);
         let udp = relay
             .links
             .values()

@@ -11,11 +11,9 @@ use crate::shell::app::Task;
 
 /// After the last trouble, tasks have this long, and what their bytes take over a link that loses some.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// What the client slept over, and what it begins when it wakes up, takes this long, and what its bytes take over a link that
+/// What a machine slept over, and what is begun when it wakes up, takes this long, and what its bytes take over a link that
 /// loses some. Most take a second or two; a sleep too short to be noticed is a hole as any other.
 const SLEPT_OVER: Duration = Duration::from_secs(20);
-/// Through a relay a client asks anew for a peer that slept within this time, and not sooner because it slept itself.
-const FOUND_AGAIN: Duration = Duration::from_secs(30);
 /// Longer than any machine sleeps here.
 const LONGEST_SLEEP: Duration = Duration::from_secs(9 * 3600);
 /// Moved each way when all troubles are over, in bytes.
@@ -118,17 +116,17 @@ const PACKET: f64 = 1_100.0;
 const SLACK: f64 = 3.0;
 
 impl Scenario {
-    /// How long what was begun may take if the last trouble was a sleep of the client's; none if it was anything else. An agent's
-    /// is waited for by a client that knows of no waking up.
+    /// How long what was begun may take if the last trouble was a sleep; none if it was anything else.
     fn ends_within(&self) -> Option<Duration> {
-        let (at, lasts, last) = self.troubles.last()?;
-        let clients = matches!(last, Trouble::ClientSleeps | Trouble::ClientSleepsCounted);
-        let end = *at + last.lasts(*lasts);
-        let agent_is_sought = self.troubles.iter().any(|(at, lasts, what)| {
-            let agents = matches!(what, Trouble::AgentSleeps | Trouble::AgentSleepsCounted);
-            agents && *at + what.lasts(*lasts) + FOUND_AGAIN > end
-        });
-        (clients && !agent_is_sought).then(|| SLEPT_OVER + self.lossy_pace())
+        let (.., last) = self.troubles.last()?;
+        let sleep = matches!(
+            last,
+            Trouble::ClientSleeps
+                | Trouble::ClientSleepsCounted
+                | Trouble::AgentSleeps
+                | Trouble::AgentSleepsCounted
+        );
+        sleep.then(|| SLEPT_OVER + self.lossy_pace())
     }
 
     /// What all tasks together take at the pace that losses allow, and packets that others overtake: QUIC takes what three did for
@@ -173,16 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_slept_over_is_waited_for_less_whatever_its_clock_did_and_however_often() {
+    fn what_a_machine_slept_over_is_waited_for_less_whatever_its_clock_did_and_however_often() {
         for (text, least) in [
             ("seed=1 ClientSleeps@1+600", true),
             ("seed=1 ClientSleepsCounted@1+600", true),
             ("seed=1 client=UdpBlocked ClientSleepsCounted@1+60", true),
             ("seed=1 AgentSleeps@1+30 ClientSleepsCounted@40+60", true),
-            ("seed=1 ClientSleeps@1+30 AgentSleeps@40+60", false),
+            ("seed=1 ClientSleeps@1+30 AgentSleeps@40+60", true),
+            ("seed=1 AgentSleepsCounted@1+60", true),
             ("seed=1 ClientSleeps@1+60 Offline@90+1", false),
-            ("seed=1 AgentSleeps@1+60 ClientSleeps@70+2", false),
-            ("seed=1 AgentSleepsCounted@1+60 ClientSleeps@90+1", true),
         ] {
             let within = scenario(text).ends_within();
             assert_eq!(within, least.then_some(SLEPT_OVER), "{text}");

@@ -173,6 +173,9 @@ pub struct Open {
     pub proof: Option<[u8; 32]>,
     /// The first datagrams of the tunnel; at most [`MAX_FIRST`] and [`MAX_FIRST_BYTES`].
     pub first: Vec<Bytes>,
+    /// How long to wait for an absent peer, in milliseconds, before the answer is `offline`. A relay waits for 2 s whatever this
+    /// is, and for no more than a minute.
+    pub wait_ms: u32,
 }
 /// Relay to opener: the peer is here and was told. Where it is, the opener hears by `PeerMoved`, once the peer has let it in.
 #[derive(Clone, Debug)]

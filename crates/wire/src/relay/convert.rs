@@ -84,6 +84,7 @@ fn to_proto(message: &Control) -> Option<Kind> {
             peer: copy(m.peer.as_bytes()),
             proof: m.proof.as_ref().map(|proof| copy(proof)),
             first: first_within_limits(&m.first),
+            wait_ms: m.wait_ms,
         }),
         Control::Opened(m) => Kind::Opened(proto::Opened {
             channel: m.channel.as_u64(),
@@ -186,6 +187,7 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
             peer: node(&m.peer, "Open.peer")?,
             proof: proof(m.proof, "Open.proof")?,
             first: first(m.first, "Open.first")?,
+            wait_ms: m.wait_ms,
         }),
         Kind::Opened(m) => Control::Opened(Opened {
             channel: channel(m.channel, "Opened.channel")?,

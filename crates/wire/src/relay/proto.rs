@@ -142,6 +142,8 @@ pub(super) struct Open {
     pub(super) proof: Option<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "4")]
     pub(super) first: Vec<Bytes>,
+    #[prost(uint32, tag = "5")]
+    pub(super) wait_ms: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -138,14 +138,17 @@ fn control() -> impl Strategy<Value = Control> {
             ),
         (refuse_reason(), "[a-z ]{0,256}")
             .prop_map(|(reason, detail)| Control::Refused { reason, detail }),
-        (channel(), node(), proof(), first()).prop_map(|(channel, peer, proof, first)| {
-            Control::Open(Open {
-                channel,
-                peer,
-                proof,
-                first,
-            })
-        }),
+        (channel(), node(), proof(), first(), any::<u32>()).prop_map(
+            |(channel, peer, proof, first, wait_ms)| {
+                Control::Open(Open {
+                    channel,
+                    peer,
+                    proof,
+                    first,
+                    wait_ms,
+                })
+            }
+        ),
         (channel(), signed_record())
             .prop_map(|(channel, record)| Control::Opened(Opened { channel, record })),
         (channel(), signed_record(), addr(), proof(), first()).prop_map(
@@ -372,6 +375,7 @@ fn what_is_written_is_always_within_the_limits() {
         peer: secret(1).node_id(),
         proof: None,
         first: vec![Bytes::from(vec![1; 2500]); MAX_FIRST + 3],
+        wait_ms: 0,
     });
     let Ok(Control::Open(read)) = Control::decode(open.encode()) else {
         panic!("an open");

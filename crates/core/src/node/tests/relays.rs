@@ -148,6 +148,30 @@ fn an_agent_that_is_at_one_relay_only_is_asked_for_at_the_other_ever_more_seldom
     assert_eq!(world.hosts[AGENT].received.len(), 1_200);
 }
 
+/// Relays are asked to wait for it, so that its return is told when it happens. One that refuses at once, as an old one does after
+/// two seconds, is not asked the more often for it.
+#[test]
+fn an_agent_that_is_gone_is_waited_for_at_both_relays_and_asked_for_ever_more_seldom() {
+    let mut world = relayed(2);
+    for relay in 0..2 {
+        world.relays[relay].agents.clear();
+        let sides = std::mem::take(&mut world.relays[relay].channels);
+        for (channel, [opener, _]) in sides {
+            let reason = CloseReason::PeerGone;
+            world.say_to(opener.unwrap(), Control::Closed { channel, reason });
+        }
+    }
+    world.pass(ms(120_000));
+    for relay in &world.relays {
+        let [first, again @ ..] = &relay.waits[..] else {
+            panic!("nobody asked");
+        };
+        assert_eq!(*first, 0, "a new tunnel is to fail soon");
+        assert!((5..=20).contains(&again.len()), "{again:?}");
+        assert!(again.iter().all(|wait| *wait == 30_000), "{again:?}");
+    }
+}
+
 #[test]
 fn a_second_relay_that_is_out_of_reach_leaves_its_place_to_a_third() {
     let mut world = World::with(config(Role::Client), config(Role::Agent), 3);

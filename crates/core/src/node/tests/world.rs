@@ -105,6 +105,8 @@ pub(super) struct Relay {
     pub(super) shows: Option<SignedRecord>,
     /// Messages that came, for assertions.
     pub(super) log: Vec<&'static str>,
+    /// How long each `Open` was to wait.
+    pub(super) waits: Vec<u32>,
 }
 
 pub(super) struct World {
@@ -177,6 +179,7 @@ impl World {
             shows: None,
             udp_mute: false,
             fickle: false,
+            waits: Vec::new(),
             log: Vec::new(),
         };
         let mut world = Self {
@@ -842,6 +845,7 @@ impl World {
                 }
             }
             Control::Open(open) => {
+                relay.waits.push(open.wait_ms);
                 let Some(&to) = relay.agents.get(&open.peer) else {
                     self.say_to(
                         from,

@@ -172,6 +172,7 @@ impl Abuser {
                 peer: self.target,
                 proof: self.rng.chance(0.5).then(|| self.rng.seed()),
                 first: vec![noise.slice(..noise.len().min(1200))],
+                wait_ms: self.rng.between(0, 120_000) as u32,
             }),
             1 => Control::Attach { channel },
             2 => Control::Signal {
