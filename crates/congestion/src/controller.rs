@@ -137,6 +137,9 @@ impl Controller for PathAware {
         self.follow(now);
         let calls = std::mem::take(self.window_calls.get_mut());
         if calls >= WINDOW_CALLS || bytes > MAX_BARE_ACK {
+            if self.totals.in_flight == 0 {
+                self.monitor.put_progress(now);
+            }
             self.totals.sent += bytes;
             self.totals.in_flight += bytes;
             self.unanswered.on_sent(now, self.current.rtt.smoothed);
@@ -195,6 +198,7 @@ impl Controller for PathAware {
             );
         }
         if let Some(newest) = newest {
+            self.monitor.put_progress(now);
             let sample = now.saturating_duration_since(newest);
             self.slept.on_answer(sample, in_flight, self.mtu);
             if sample > UNDER_WAY && own.is_some() {

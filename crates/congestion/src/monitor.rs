@@ -29,6 +29,8 @@ pub struct FlowMonitor {
     /// Nanoseconds since `base`, plus one; zero for none.
     waiting_since: AtomicU64,
     last_ack: AtomicU64,
+    /// When something in flight was last answered, or came to be in flight when nothing was.
+    progress: AtomicU64,
     srtt: AtomicU64,
     rttvar: AtomicU64,
     slept: AtomicBool,
@@ -71,6 +73,7 @@ impl FlowMonitor {
             lost: AtomicU64::new(0),
             waiting_since: AtomicU64::new(0),
             last_ack: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
             srtt: AtomicU64::new(0),
             rttvar: AtomicU64::new(0),
             slept: AtomicBool::new(false),
@@ -121,7 +124,7 @@ impl FlowMonitor {
         }
     }
 
-    /// What is known now. Everything but the byte totals is about packets sent since the last switch; between a switch
+    /// What is known now. Everything but the byte totals and `quiet_since` is about packets sent since the last switch; between a switch
     /// and the first packet after it, it is unknown.
     pub fn sample(&self, now: Instant) -> FlowSample {
         let totals = self.totals();
@@ -140,6 +143,11 @@ impl FlowMonitor {
             sample.last_ack = self.load_instant(&self.last_ack).map(|t| t.min(now));
             sample.srtt = Duration::from_nanos(self.srtt.load(Ordering::Relaxed));
             sample.rttvar = Duration::from_nanos(self.rttvar.load(Ordering::Relaxed));
+        }
+        if sample.in_flight > 0 {
+            let progress = self.load_instant(&self.progress).map(|t| t.min(now));
+            // What was sent a moment ago is given its time.
+            sample.quiet_since = progress.max(sample.waiting_since);
         }
         sample
     }
@@ -189,6 +197,10 @@ impl FlowMonitor {
 
     pub(crate) fn put_last_ack(&self, at: Option<Instant>) {
         self.store_instant(&self.last_ack, at);
+    }
+
+    pub(crate) fn put_progress(&self, at: Instant) {
+        self.store_instant(&self.progress, Some(at));
     }
 
     pub(crate) fn put_rtt(&self, srtt: Duration, rttvar: Duration) {

@@ -3,13 +3,16 @@
 //! each call. A few may: who names the address of somebody else first must not keep that one from being asked for.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// After this long an address may be asked for others.
 const FOR: Duration = Duration::from_secs(60);
 /// So many may have one address asked in that time: one who calls anew, and those who are named by somebody else too.
 const CALLERS: usize = 4;
+/// So many ports of one host are asked in that time, whoever names them: as many as one list has. A host that answers from one is
+/// not asked as a stranger any more.
+const PORTS: u32 = 32;
 /// Most that are remembered. Beyond, the oldest is forgotten: what is sent in all has a budget of its own, and a table that
 /// somebody filled must not keep others from being asked for.
 const MOST: usize = 65_536;
@@ -36,12 +39,15 @@ struct Asking {
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     all: BTreeMap<Key, Asking>,
+    /// How many of them are at one host.
+    ports: BTreeMap<(IpAddr, Because), u32>,
     /// In the order in which they came, those that answered since among them.
     order: VecDeque<(Instant, Key)>,
 }
 
 impl Asked {
-    /// True if an address may be asked for this caller: not too many others had it asked for such a reason lately.
+    /// True if an address may be asked for this caller: not too many others had it asked for such a reason lately, nor too many
+    /// other ports of its host.
     pub(crate) fn may(
         &mut self,
         now: Instant,
@@ -50,16 +56,24 @@ impl Asked {
         caller: u64,
     ) -> bool {
         self.forget(now);
+        match self.all.get(&(addr, because)) {
+            Some(asking) => asking.callers.contains(&caller) || asking.callers.len() < CALLERS,
+            None => {
+                let ports = self.ports.get(&(addr.ip(), because));
+                ports.is_none_or(|ports| *ports < PORTS)
+            }
+        }
+    }
+
+    /// It is being asked.
+    pub(crate) fn note(&mut self, now: Instant, addr: SocketAddr, because: Because, caller: u64) {
+        self.forget(now);
         let key = (addr, because);
         if let Some(asking) = self.all.get_mut(&key) {
-            if asking.callers.contains(&caller) {
-                return true;
-            }
-            let may = asking.callers.len() < CALLERS;
-            if may {
+            if !asking.callers.contains(&caller) {
                 asking.callers.push(caller);
             }
-            return may;
+            return;
         }
         self.order.push_back((now, key));
         let asking = Asking {
@@ -67,13 +81,26 @@ impl Asked {
             callers: vec![caller],
         };
         self.all.insert(key, asking);
-        true
+        *self.ports.entry((addr.ip(), because)).or_default() += 1;
     }
 
     /// Somebody is there, and answers.
     pub(crate) fn answered(&mut self, addr: SocketAddr) {
         for because in [Because::Named, Because::Heard] {
-            self.all.remove(&(addr, because));
+            self.remove(&(addr, because));
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if self.all.remove(key).is_none() {
+            return;
+        }
+        let host = (key.0.ip(), key.1);
+        if let Some(ports) = self.ports.get_mut(&host) {
+            *ports -= 1;
+            if *ports == 0 {
+                self.ports.remove(&host);
+            }
         }
     }
 
@@ -95,7 +122,7 @@ impl Asked {
                 .get(&key)
                 .is_some_and(|asking| asking.since == since)
             {
-                self.all.remove(&key);
+                self.remove(&key);
             }
         }
     }
@@ -114,9 +141,18 @@ mod tests {
         Instant::now()
     }
 
+    /// Ports of one host.
     fn addr(n: u32) -> SocketAddr {
-        let ip = std::net::Ipv4Addr::from(0xcb00_7100 + n / 60_000);
-        SocketAddr::new(ip.into(), (n % 60_000) as u16 + 1)
+        SocketAddr::from(([203, 0, 113, 1], 1 + n as u16))
+    }
+
+    /// Asks, if it may.
+    fn ask(asked: &mut Asked, now: Instant, addr: SocketAddr, because: Because, who: u64) -> bool {
+        let may = asked.may(now, addr, because, who);
+        if may {
+            asked.note(now, addr, because, who);
+        }
+        may
     }
 
     #[test]
@@ -124,31 +160,57 @@ mod tests {
         for because in [Named, Heard] {
             let (now, mut asked) = (start(), Asked::default());
             for caller in 1..=CALLERS as u64 {
-                assert!(asked.may(now, addr(1), because, caller));
-                assert!(asked.may(now, addr(1), because, caller));
+                assert!(ask(&mut asked, now, addr(1), because, caller));
+                assert!(ask(&mut asked, now, addr(1), because, caller));
             }
-            assert!(!asked.may(now, addr(1), because, 8));
-            assert!(asked.may(now, addr(1), because, 1));
-            assert!(asked.may(now, addr(2), because, 8));
+            assert!(!ask(&mut asked, now, addr(1), because, 8));
+            assert!(ask(&mut asked, now, addr(1), because, 1));
+            assert!(ask(&mut asked, now, addr(2), because, 8));
             asked.answered(addr(1));
-            assert!((8..8 + CALLERS as u64).all(|c| asked.may(now, addr(1), because, c)));
+            assert!((8..8 + CALLERS as u64).all(|c| ask(&mut asked, now, addr(1), because, c)));
             let soon = now + FOR - Duration::from_millis(1);
-            assert!(!asked.may(soon, addr(1), because, 7));
-            assert!(asked.may(now + FOR, addr(1), because, 7));
+            assert!(!ask(&mut asked, soon, addr(1), because, 7));
+            assert!(ask(&mut asked, now + FOR, addr(1), because, 7));
             for caller in 1..CALLERS as u64 {
-                assert!(asked.may(now + FOR, addr(1), because, caller));
+                assert!(ask(&mut asked, now + FOR, addr(1), because, caller));
             }
-            assert!(!asked.may(now + FOR, addr(1), because, 8));
+            assert!(!ask(&mut asked, now + FOR, addr(1), because, 8));
             asked.clear();
-            assert!(asked.may(now + FOR, addr(1), because, 8));
+            assert!(ask(&mut asked, now + FOR, addr(1), because, 8));
         }
+    }
+
+    #[test]
+    fn what_may_be_asked_and_is_not_counts_for_nothing() {
+        let (now, mut asked) = (start(), Asked::default());
+        assert!((0..99).all(|caller| asked.may(now, addr(1), Named, caller)));
+        assert!(asked.all.is_empty() && asked.ports.is_empty());
+    }
+
+    #[test]
+    fn of_one_host_a_list_of_ports_is_asked_until_one_answers_or_a_minute_is_over() {
+        let (now, mut asked) = (start(), Asked::default());
+        let mut caller = 0..;
+        let mut ports = |asked: &mut Asked, now| {
+            let ask = |n: &u32| ask(asked, now, addr(*n), Named, caller.next().unwrap_or(0));
+            (0..500).filter(ask).count() as u32
+        };
+        assert_eq!(ports(&mut asked, now), PORTS);
+        // Whoever asks, and from where nobody named it.
+        assert!(!ask(&mut asked, now, addr(499), Named, 7));
+        assert!(ask(&mut asked, now, addr(499), Heard, 7));
+        asked.answered(addr(3));
+        assert!(ask(&mut asked, now, addr(499), Named, 7));
+        assert!(!ask(&mut asked, now, addr(498), Named, 7));
+        assert_eq!(ports(&mut asked, now + FOR), PORTS);
+        assert_eq!(asked.ports.len(), 1);
     }
 
     #[test]
     fn who_names_an_address_keeps_nobody_away_who_is_there() {
         let (now, mut asked) = (start(), Asked::default());
         for caller in 0..9 {
-            asked.may(now, addr(1), Named, caller);
+            ask(&mut asked, now, addr(1), Named, caller);
         }
         assert!(!asked.may(now, addr(1), Named, 10));
         assert!(asked.may(now, addr(1), Heard, 10));
@@ -157,18 +219,21 @@ mod tests {
     #[test]
     fn beyond_the_most_the_oldest_is_forgotten_and_nobody_is_kept_away() {
         let (now, mut asked) = (start(), Asked::default());
+        let addr = |n: u32| SocketAddr::new(std::net::Ipv4Addr::from(n).into(), 9);
         for n in 0..2 * MOST as u32 {
-            assert!(asked.may(now, addr(n), Named, 7));
+            assert!(ask(&mut asked, now, addr(n), Named, 7));
             // What answers leaves the order at its time, which has a bound too.
             if n % 2 == 0 {
                 asked.answered(addr(n));
             }
         }
         assert!(asked.all.len() <= MOST && asked.order.len() <= MOST);
+        assert!(asked.ports.len() <= MOST);
         let last = addr(2 * MOST as u32 - 1);
-        assert!((1..CALLERS as u64).all(|c| asked.may(now, last, Named, c)));
+        assert!((1..CALLERS as u64).all(|c| ask(&mut asked, now, last, Named, c)));
         assert!(!asked.may(now, last, Named, 8), "what is known is bounded");
-        assert!(asked.may(now + FOR, addr(MOST as u32), Named, 7));
-        assert_eq!((asked.all.len(), asked.order.len()), (1, 1));
+        assert!(ask(&mut asked, now + FOR, addr(MOST as u32), Named, 7));
+        let left = (asked.all.len(), asked.order.len(), asked.ports.len());
+        assert_eq!(left, (1, 1, 1));
     }
 }

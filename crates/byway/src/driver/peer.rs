@@ -255,6 +255,8 @@ fn merge(samples: &[FlowSample]) -> FlowSample {
         sent: sum(|sample| sample.sent),
         acked: sum(|sample| sample.acked),
         lost: sum(|sample| sample.lost),
+        // Each is made to speak for itself, whatever another one hears.
+        quiet_since: samples.iter().filter_map(|s| s.quiet_since).min(),
         slept: samples.iter().any(|s| s.slept && s.in_flight > 0),
         ..*latest
     }
@@ -270,18 +272,21 @@ mod tests {
         let stuck = FlowSample {
             in_flight: 10,
             waiting_since: Some(now),
+            quiet_since: Some(now),
             sent: 10,
             ..FlowSample::default()
         };
         let alive = FlowSample {
             in_flight: 5,
             last_ack: Some(now + Duration::from_secs(1)),
+            quiet_since: Some(now + Duration::from_secs(1)),
             sent: 7,
             acked: 2,
             ..FlowSample::default()
         };
         let merged = merge(&[stuck, alive]);
         assert_eq!(merged.waiting_since, None);
+        assert_eq!(merged.quiet_since, Some(now), "for the stuck one");
         assert_eq!(merged.in_flight, 15);
         assert_eq!(merged.sent, 17);
         assert_eq!(merge(&[stuck]).waiting_since, Some(now));

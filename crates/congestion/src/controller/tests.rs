@@ -382,6 +382,7 @@ fn evidence_starts_with_the_first_send_and_ends_with_its_acknowledgement() {
     assert_eq!(sample.sent, 1500);
     assert_eq!(sample.waiting_since, Some(rig.at(10)));
     assert_eq!(sample.last_ack, None);
+    assert_eq!(sample.quiet_since, Some(rig.at(10)));
     assert_eq!(sample.srtt, Duration::ZERO);
 
     rig.ack(30, 10, 1000, 500);
@@ -394,12 +395,14 @@ fn evidence_starts_with_the_first_send_and_ends_with_its_acknowledgement() {
         "the second is still due"
     );
     assert_eq!(sample.last_ack, Some(rig.at(30)));
+    assert_eq!(sample.quiet_since, Some(rig.at(30)));
     assert_eq!((sample.srtt, sample.rttvar), (20 * MS, 10 * MS));
 
     rig.ack(35, 15, 500, 0);
     let sample = rig.sample(40);
     assert_eq!(sample.in_flight, 0);
     assert_eq!(sample.waiting_since, None);
+    assert_eq!(sample.quiet_since, None);
     assert_eq!(sample.last_ack, Some(rig.at(35)));
 }
 
@@ -464,11 +467,15 @@ fn evidence_of_the_old_path_is_not_shown_after_a_switch() {
     let sample = rig.sample(201);
     assert_eq!(sample.waiting_since, None, "before the controller notices");
     assert_eq!(sample.srtt, Duration::ZERO);
+    let quiet = |rig: &Rig, ms| rig.sample(ms).quiet_since;
+    assert_eq!(quiet(&rig, 201), Some(rig.at(30)), "of whatever path");
     rig.send(210, 1200);
+    assert_eq!(quiet(&rig, 211), Some(rig.at(210)), "given its time");
     assert_eq!(rig.sample(211).waiting_since, Some(rig.at(210)));
     assert_eq!(rig.sample(211).last_ack, None);
     // The old path delivers after all: that says nothing about the new one.
     rig.ack(220, 30, 1200, 1200);
+    assert_eq!(quiet(&rig, 230), Some(rig.at(220)));
     let sample = rig.sample(220);
     assert_eq!(sample.waiting_since, Some(rig.at(210)));
     assert_eq!(sample.last_ack, None);

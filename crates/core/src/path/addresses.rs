@@ -1,6 +1,7 @@
 //! Where a peer may be: which of the addresses that it names, that relays attest and that its probes come from get a path, and
 //! how many of them. The budgets here are what keeps a peer from having us send to others (design section 6).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,13 @@ pub(super) struct Tried {
     pub(super) heard: bool,
 }
 
+/// Addresses of the peer's list that are to be asked once more, and when.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    addrs: BTreeSet<SocketAddr>,
+    pub(super) at: Option<Instant>,
+}
+
 impl Paths {
     /// A relay sees the peer at this address, or the peer answered from there.
     pub(crate) fn attest(&mut self, cx: &mut Cx<'_>, addr: SocketAddr) {
@@ -57,43 +65,77 @@ impl Paths {
     /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
     pub(super) fn expand(&mut self, cx: &mut Cx<'_>) {
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
+        self.later.addrs.clear();
         for remote in self.remote.clone() {
-            let attested = self.attested.contains(&remote.ip());
-            if !attested && self.tried.contains_key(&remote) {
-                continue;
-            }
-            if !attested && self.is_tried_out(true) {
-                cx.counters.candidate_waits += 1;
-                continue;
-            }
-            let sockets: Vec<SocketId> = self
-                .sockets
-                .iter()
-                .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
-                .map(|s| s.id)
-                .collect();
-            // Nobody was asked there: that waits for a network of its family.
-            if sockets.is_empty() {
-                continue;
-            }
-            if !attested && !self.may_ask(cx, remote, Because::Named) {
-                continue;
-            }
-            for socket in sockets {
-                let way = Way::Direct { socket, remote };
-                if self.find(way).is_none() {
-                    self.insert(cx, way, attested);
-                }
-            }
-            if !attested {
-                let tried = Tried {
-                    at: cx.now,
-                    named: true,
-                    heard: false,
-                };
-                self.tried.insert(remote, tried);
+            if !self.ask_named(cx, remote) {
+                self.later.addrs.insert(remote);
+                self.later.at.get_or_insert(cx.now + TRIED_FOR);
             }
         }
+        if self.later.addrs.is_empty() {
+            self.later.at = None;
+        }
+    }
+
+    /// Asks once more where there was no place, or others were asking. Whom they keep away a second time waits for the next list.
+    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>) {
+        if self.later.at.is_none_or(|at| at > cx.now) {
+            return;
+        }
+        self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
+        for remote in std::mem::take(&mut self.later).addrs {
+            self.ask_named(cx, remote);
+        }
+        self.run_checks(cx);
+    }
+
+    /// Makes the paths to an address that the peer names. False if the bounds for strangers do not allow it for now.
+    fn ask_named(&mut self, cx: &mut Cx<'_>, remote: SocketAddr) -> bool {
+        let attested = self.attested.contains(&remote.ip());
+        if !attested && self.tried.contains_key(&remote) {
+            return true;
+        }
+        let sockets: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|s| if remote.is_ipv4() { s.v4 } else { s.v6 })
+            .map(|s| s.id)
+            .collect();
+        // Nobody is asked there: that waits for a network of its family.
+        if sockets.is_empty() {
+            return true;
+        }
+        if !attested && self.is_tried_out(true) {
+            cx.counters.candidate_waits += 1;
+            return false;
+        }
+        if !attested && !self.may_ask(cx, remote, Because::Named) {
+            return false;
+        }
+        let mut asks = false;
+        for socket in sockets {
+            let way = Way::Direct { socket, remote };
+            asks |= self.find(way).is_some() || self.insert(cx, way, attested).is_some();
+        }
+        if asks && !attested {
+            self.note_asked(cx, remote, Because::Named);
+        }
+        true
+    }
+
+    /// An unattested address is being asked.
+    fn note_asked(&mut self, cx: &mut Cx<'_>, remote: SocketAddr, because: Because) {
+        cx.asked.note(cx.now, remote, because, self.own_index().0);
+        let named = match because {
+            Because::Named => true,
+            Because::Heard => self.tried.get(&remote).is_some_and(|tried| tried.named),
+        };
+        let tried = Tried {
+            at: cx.now,
+            named,
+            heard: because == Because::Heard,
+        };
+        self.tried.insert(remote, tried);
     }
 
     /// An authenticated probe came from an address nobody named: a NAT chose it, or the peer forged it to have us probe
@@ -114,18 +156,14 @@ impl Paths {
             if known.map_or(self.is_tried_out(false), |tried| tried.heard) {
                 return None;
             }
-            let named = known.is_some_and(|tried| tried.named);
             if !self.may_ask(cx, remote, Because::Heard) {
                 return None;
             }
-            let tried = Tried {
-                at: cx.now,
-                named,
-                heard: true,
-            };
-            self.tried.insert(remote, tried);
         }
         let id = self.insert(cx, way, attested)?;
+        if !attested {
+            self.note_asked(cx, remote, Because::Heard);
+        }
         if let Some(path) = self.table.get_mut(&id) {
             path.heard = true;
         }

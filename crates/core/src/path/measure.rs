@@ -305,6 +305,7 @@ impl Paths {
         }
         consider(self.keepalive_at(), "path keep-alive");
         consider(self.spray.wake(), "spray");
+        consider(self.later.at, "addresses to ask");
         wake
     }
 }

@@ -31,19 +31,19 @@ pub(super) struct Nudges {
 
 #[derive(Clone, Copy, Debug)]
 struct Quiet {
-    /// Since when, or when the last nudge was.
     since: Instant,
+    /// When the last nudge was, and how many there were.
+    last: Option<Instant>,
     given: u32,
 }
 
 impl Nudges {
     /// The flow was looked at.
-    pub(super) fn observe(&mut self, now: Instant, sample: &FlowSample, acked: bool) {
-        if sample.in_flight == 0 {
-            self.quiet = None;
-        } else if acked || self.quiet.is_none() {
-            self.quiet = Some(Quiet {
-                since: now,
+    pub(super) fn observe(&mut self, sample: &FlowSample) {
+        if self.quiet.map(|quiet| quiet.since) != sample.quiet_since {
+            self.quiet = sample.quiet_since.map(|since| Quiet {
+                since,
+                last: None,
                 given: 0,
             });
         }
@@ -51,7 +51,7 @@ impl Nudges {
 
     /// When the tunnel is to be made to speak; none while nothing is in flight.
     fn at(&self, sample: &FlowSample, path: Option<Rtt>) -> Option<Instant> {
-        let Quiet { since, given } = self.quiet?;
+        let Quiet { since, last, given } = self.quiet?;
         let own = || threshold(path, sample) * OWN_TIMEOUTS;
         let first = match path {
             // What the flow measures holds the stalls of before.
@@ -60,14 +60,12 @@ impl Nudges {
             _ => own().max(OWN_TIME),
         };
         let gap = first * 2u32.saturating_pow(given.min(8));
-        // What was sent a moment ago is given its time.
-        let since = sample.waiting_since.map_or(since, |sent| since.max(sent));
-        Some(since + gap.min(LONGEST.max(first)))
+        Some(last.unwrap_or(since) + gap.min(LONGEST.max(first)))
     }
 
     fn give(&mut self, now: Instant) {
         if let Some(quiet) = &mut self.quiet {
-            quiet.since = now;
+            quiet.last = Some(now);
             quiet.given += 1;
         }
     }
@@ -101,9 +99,10 @@ mod tests {
         variation: Duration::from_millis(5),
     };
 
-    fn waits(slept: bool) -> FlowSample {
+    fn waits(slept: bool, quiet: Instant) -> FlowSample {
         FlowSample {
             in_flight: 1_200,
+            quiet_since: Some(quiet),
             srtt: 400 * MS,
             rttvar: 100 * MS,
             slept,
@@ -115,10 +114,9 @@ mod tests {
     fn gaps(slept: bool, path: Option<Rtt>) -> [Duration; 7] {
         let mut now = Instant::now();
         let mut nudges = Nudges::default();
-        let sample = waits(slept);
-        nudges.observe(now, &sample, false);
+        let sample = waits(slept, now);
         [(); 7].map(|()| {
-            nudges.observe(now, &sample, false);
+            nudges.observe(&sample);
             let due = nudges.at(&sample, path).unwrap();
             let gap = due - now;
             now = due;
@@ -141,13 +139,14 @@ mod tests {
     #[test]
     fn where_it_is_sound_quic_is_given_its_time() {
         assert_eq!(gaps(false, Some(PATH))[..2], [5600 * MS; 2]);
+        let now = Instant::now();
         let quick = FlowSample {
             in_flight: 1,
+            quiet_since: Some(now),
             ..FlowSample::default()
         };
-        let now = Instant::now();
         let mut nudges = Nudges::default();
-        nudges.observe(now, &quick, false);
+        nudges.observe(&quick);
         assert_eq!(nudges.at(&quick, Some(PATH)), Some(now + OWN_TIME));
     }
 
@@ -155,17 +154,14 @@ mod tests {
     fn an_answer_begins_the_time_anew_and_with_nothing_in_flight_there_is_none() {
         let now = Instant::now();
         let mut nudges = Nudges::default();
-        let sample = waits(true);
-        nudges.observe(now, &sample, false);
-        nudges.give(now);
-        nudges.observe(now + 50 * MS, &sample, true);
-        assert_eq!(nudges.at(&sample, Some(PATH)), Some(now + 170 * MS));
-        let sent = FlowSample {
-            waiting_since: Some(now + 90 * MS),
-            ..sample
-        };
-        assert_eq!(nudges.at(&sent, Some(PATH)), Some(now + 210 * MS));
-        nudges.observe(now + 100 * MS, &FlowSample::default(), true);
+        let sample = waits(true, now);
+        nudges.observe(&sample);
+        nudges.give(now + 20 * MS);
+        assert_eq!(nudges.at(&sample, Some(PATH)), Some(now + 260 * MS));
+        let answered = waits(true, now + 50 * MS);
+        nudges.observe(&answered);
+        assert_eq!(nudges.at(&answered, Some(PATH)), Some(now + 170 * MS));
+        nudges.observe(&FlowSample::default());
         assert_eq!(nudges.at(&sample, Some(PATH)), None);
     }
 }

@@ -9,7 +9,7 @@ use byway_wire::ChannelId;
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, Candidates, Mapping, SignalBody};
 
-use super::addresses::Tried;
+use super::addresses::{Later, Tried};
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
 use super::failover::{Cause, Flow, Suspicion};
@@ -79,6 +79,7 @@ pub(crate) struct Paths {
     /// Addresses a relay says the peer is at, the newest last.
     pub(super) attested: VecDeque<IpAddr>,
     pub(super) tried: BTreeMap<SocketAddr, Tried>,
+    pub(super) later: Later,
     /// When candidates were first offered in this network.
     offered: Option<Instant>,
     /// They came to be seen from outside only later, and addresses were asked once more for it.
@@ -125,6 +126,7 @@ impl Paths {
             generation: None,
             attested: VecDeque::new(),
             tried: BTreeMap::new(),
+            later: Later::default(),
             offered: None,
             seen_late: false,
             primary: None,
@@ -393,7 +395,7 @@ impl Paths {
     pub(crate) fn handle_flow(&mut self, cx: &mut Cx<'_>, sample: FlowSample) {
         let acked = sample.acked != self.flow.sample.acked;
         self.flow.update(cx.now, sample, self.doubt.is_some());
-        self.nudges.observe(cx.now, &sample, acked);
+        self.nudges.observe(&sample);
         if !self.watching {
             // The first datagram after a sleep, perhaps a bare acknowledgement: a tunnel that only receives is in use.
             self.flow.wake(cx.now);
@@ -408,6 +410,7 @@ impl Paths {
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        self.ask_again(cx);
         self.run_checks(cx);
         self.run_suspicion(cx);
         self.run_activity(cx);

@@ -387,6 +387,7 @@ impl World {
         h.flow.sent += 1_000;
         h.flow.in_flight += 1_000;
         h.flow.waiting_since.get_or_insert(now);
+        h.flow.quiet_since.get_or_insert(now);
         self.send_data(host, 0, seq);
         if let Some(way) = self.hosts[host].route.as_ref().and_then(|r| r.primary) {
             let recent = &mut self.hosts[host].recent;
@@ -469,6 +470,7 @@ impl World {
             h.flow.in_flight -= 1_000;
             h.flow.last_ack = Some(now);
             h.flow.waiting_since = h.unacked.values().min().copied();
+            h.flow.quiet_since = (h.flow.in_flight > 0).then_some(now);
         }
     }
 

@@ -27,6 +27,10 @@ impl Rig {
         });
     }
 
+    fn sent_to(&self, addr: SocketAddr) -> usize {
+        let to = |o: &&Output| matches!(o, Output::Send { way: Way::Direct { remote, .. }, .. } if *remote == addr);
+        self.paths.out.iter().filter(to).count()
+    }
     fn sent(&mut self) -> usize {
         let out = std::mem::take(&mut self.paths.out);
         let probes = out.iter().filter(|o| matches!(o, Output::Send { .. }));
@@ -34,9 +38,10 @@ impl Rig {
     }
 }
 
+/// Each of another host.
 fn addr(n: usize) -> SocketAddr {
-    let ip = std::net::Ipv4Addr::from(0xcb00_7100 + (n / 1_000) as u32);
-    SocketAddr::new(ip.into(), 10_000 + (n % 1_000) as u16)
+    let ip = std::net::Ipv4Addr::from(0xcb00_7100 + n as u32);
+    SocketAddr::new(ip.into(), 10_000)
 }
 
 #[test]
@@ -94,7 +99,7 @@ fn what_enough_others_have_asked_in_vain_is_not_asked_again_for_this_one() {
     let mut rig = Rig::new(false);
     let others = 90..94;
     for (n, other) in (0..2).flat_map(|n| others.clone().map(move |other| (n, other))) {
-        assert!(rig.asked.may(rig.now, addr(n), Because::Named, other));
+        rig.asked.note(rig.now, addr(n), Because::Named, other);
     }
     rig.hear_names(vec![addr(0), addr(1), addr(2)]);
     assert_eq!(rig.sent(), 1, "the one that nobody else had asked");
@@ -103,7 +108,7 @@ fn what_enough_others_have_asked_in_vain_is_not_asked_again_for_this_one() {
     rig.hear_ping(addr(1));
     assert_eq!(rig.sent(), 2, "a pong and a ping");
     for other in others {
-        assert!(rig.asked.may(rig.now, addr(3), Because::Heard, other));
+        rig.asked.note(rig.now, addr(3), Because::Heard, other);
     }
     rig.hear_ping(addr(3));
     assert_eq!(rig.counters.candidate_waits, 3);
@@ -117,4 +122,65 @@ fn what_enough_others_have_asked_in_vain_is_not_asked_again_for_this_one() {
     rig.asked.answered(addr(0));
     rig.hear_names(vec![addr(0)]);
     assert_eq!(rig.sent(), 1);
+}
+
+#[test]
+fn what_others_had_asked_is_asked_once_more_when_their_minute_is_over() {
+    let mut rig = Rig::new(false);
+    let begun = rig.now;
+    let kept_away = |rig: &mut Rig| {
+        for other in 90..94 {
+            rig.asked.note(rig.now, addr(0), Because::Named, other);
+        }
+    };
+    kept_away(&mut rig);
+    rig.hear_names(vec![addr(0), addr(1)]);
+    assert_eq!(rig.sent(), 1);
+    let mut asked_at = Vec::new();
+    while let Some((at, _)) = rig.paths.poll_timeout() {
+        rig.now = at.max(rig.now);
+        rig.with(|paths, cx| paths.handle_timeout(cx));
+        if rig.sent() > 0 {
+            asked_at.push((rig.now - begun).as_millis());
+        }
+    }
+    // The other one's last probes, and the three of this one; then nobody is waited for any more.
+    assert_eq!(asked_at, [100, 400, 60_000, 60_100, 60_400]);
+    // Whom others keep away again is left to the next list.
+    rig.now += TRIED_FOR;
+    kept_away(&mut rig);
+    rig.hear_names(vec![addr(0)]);
+    rig.now += TRIED_FOR;
+    kept_away(&mut rig);
+    rig.with(|paths, cx| paths.handle_timeout(cx));
+    assert_eq!((rig.sent(), rig.paths.poll_timeout()), (0, None));
+}
+
+#[test]
+fn where_there_is_no_room_for_a_path_nobody_counts_as_asked() {
+    let mut rig = Rig::new(false);
+    for n in 0..MAX_DIRECT {
+        rig.hear_ping(addr(n));
+    }
+    rig.hear_names(vec![addr(500)]);
+    rig.hear_ping(addr(501));
+    assert_eq!((rig.sent_to(addr(500)), rig.sent_to(addr(501))), (0, 0));
+    rig.now += Duration::from_secs(2);
+    rig.hear_names(vec![addr(500)]);
+    rig.hear_ping(addr(501));
+    // A ping each, and a pong.
+    assert_eq!((rig.sent_to(addr(500)), rig.sent_to(addr(501))), (1, 2));
+}
+
+#[test]
+fn a_peer_that_names_many_ports_of_one_host_has_a_list_of_them_asked() {
+    let mut rig = Rig::new(false);
+    let port = |n: usize| SocketAddr::from(([203, 0, 113, 9], 20_000 + n as u16));
+    let mut sent = 0;
+    for round in 0..8 {
+        rig.hear_names((0..32).map(|n| port(32 * round + n)).collect());
+        sent += rig.sent();
+        rig.now += Duration::from_secs(3);
+    }
+    assert_eq!(sent, 32 * 3);
 }
