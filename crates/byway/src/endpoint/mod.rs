@@ -286,7 +286,8 @@ impl Endpoint {
 
     /// Counts of what was dropped and refused since the start, by name; for diagnosis. Datagrams that the socket threw away, and
     /// what the node made nothing of: forged and repeated probes and signals, addresses that a peer may not name, openers
-    /// without permission. The log says the same with the meaning of each, at level `info`, when there is news.
+    /// without permission. Four that are no drops stand beside them: `quarantines`, `sprays`, `spray_pings` and `peer_evicted`, what
+    /// the node gave up, and what it sent to where perhaps nobody is. The log says the same with the meaning of each, at level `info`, when there is news.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
         let inner = &self.inner;
         let drops = drops::all(&inner.socket.counters, &inner.shared.counters());

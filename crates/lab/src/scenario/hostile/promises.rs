@@ -9,8 +9,8 @@ use byway_sim::model::Access::PortRestricted;
 
 use super::{Counted, Gone, PING, PINGS, VICTIMS, count, dropped, gone, until_dropped, world};
 use crate::harness::{Scenario, say};
-use crate::process::Running;
-use crate::programs;
+use crate::process::{Running, poll};
+use crate::programs::{self, Options};
 use crate::scenario::scene::{STALL, Scene, Transfer, direct_forward_in};
 use crate::scenario::{SHORT, WITH_CURL};
 use crate::world::{CLIENT_PUBLIC, RELAY};
@@ -35,6 +35,10 @@ const PEERS: usize = 10;
 const CALLERS: u64 = 4;
 /// Addresses that nobody attests of which a node tries those of one peer in a minute (core, `path/addresses.rs`).
 const TRIED: u64 = 128;
+/// Ports of one host that are asked for strangers in that time (core, `asked.rs`).
+const PORTS: u64 = 32;
+/// A second and more; the last of an address's three pings leaves 0.4 s after the first.
+const SERVED: &[&str] = &["-c", "3"];
 /// Two seconds at 32 Mbit/s.
 const TRANSFER: Transfer = Transfer {
     size: 8_000_000,
@@ -127,6 +131,11 @@ fn ten_thousand() -> Result<()> {
     within_budget(&at_victims)?;
     let probes = probes_to_others(&scene)?;
     within_budget(&probes)?;
+    for ip in VICTIMS {
+        let to_host = probes.iter().filter(|gone| gone.to.ip() == IpAddr::V4(ip));
+        let packets: u64 = to_host.map(|gone| gone.packets).sum();
+        ensure!(packets <= PORTS * CALLERS * PINGS, "{packets} to {ip}");
+    }
     let all: u64 = probes.iter().map(|gone| gone.packets).sum();
     say(format!("{all} probes to {} addresses", probes.len()));
     ensure!(all <= PEERS as u64 * TRIED * PINGS, "{all} probes");
@@ -144,7 +153,20 @@ fn many_peers() -> Result<()> {
     let _peers = promise(&scene, 64, 8, &victim)?;
     // Each of them is another node with keys of its own: together they may not have more, and the others wait.
     until_dropped(&scene.agent.process, "candidate_waits", 8 - CALLERS)?;
-    let at_victim = gone(&scene.world.host("victim")?.namespace)?;
+    let victim = &scene.world.host("victim")?.namespace;
+    poll("the pings of four peers", SHORT, || {
+        let pings: u64 = gone(victim)?.iter().map(|gone| gone.packets).sum();
+        Ok((pings >= CALLERS * PINGS).then_some(()))
+    })?;
+    // Were the others asked for too, the last of their pings would have left while a client that means well is served.
+    let pongs = programs::ping(
+        &scene.world,
+        &scene.agent.peer(),
+        Options::default(),
+        SERVED,
+    )?;
+    ensure!(pongs.len() == 3, "{pongs:?}");
+    let at_victim = gone(victim)?;
     say(format!("{at_victim:?}"));
     ensure!(at_victim.len() == 1, "{at_victim:?}");
     ensure!(

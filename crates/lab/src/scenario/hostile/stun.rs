@@ -39,6 +39,8 @@ const LIE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VICTIMS[0]), 4_444)
 const PINGS: &str = "6";
 /// Of a processor, per second of the flood: thousands of datagrams a second are read and thrown away.
 const BUSY: f64 = 0.5;
+/// Datagrams a second at the agent, from which on it is a flood: half of what one question brings.
+const FLOOD: f64 = 500.0;
 /// Bytes of memory that a flood may cost.
 const GROWTH: u64 = 32 << 20;
 
@@ -62,6 +64,7 @@ impl Manner {
         let world = world(PortRestricted)?;
         let victim = &world.host("victim")?.namespace;
         count(victim, Counted::Arrivals)?;
+        count(&world.agent.namespace, Counted::Arrivals)?;
         let relays = [RELAY, RELAY_2].map(|ip| honest(&world, ip));
         let [first, second] = relays;
         let (first, second) = (first?, second?);
@@ -99,6 +102,13 @@ impl Manner {
         ));
         ensure!(busy < BUSY * took.as_secs_f64(), "{busy} s in {took:?}");
         ensure!(growth < GROWTH, "{growth} bytes");
+        if self == Self::Flood {
+            let came = gone(&world.agent.namespace)?;
+            let came: u64 = came.iter().map(|gone| gone.packets).sum();
+            let came = came as f64 / took.as_secs_f64();
+            say(format!("{came:.0} datagrams a second came to the agent"));
+            ensure!(came > FLOOD, "no flood: {came} a second");
+        }
         if self == Self::Other {
             until_dropped(&agent.process, "stun_unexpected", 1)?;
         }
