@@ -24,8 +24,8 @@ const TLS_BESIDE: Duration = Duration::from_millis(300);
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// What some ten flights take on a link of 1 MB/s and through a proxy at the border.
 const FLIGHTS: Duration = Duration::from_millis(50);
-/// A relay with both families is dialled by both at once: four full-size datagrams more in the narrowest access link, where all
-/// that follows waits behind them.
+/// With both families, servers are asked and paths tried by both at once, and a relay is dialled so over UDP: four full-size
+/// datagrams more in the narrowest access link, where all that follows waits behind them.
 const BOTH_FAMILIES: Duration = Duration::from_millis(5);
 /// A new tunnel's first answer is there after this long at the latest where packets come late or twice and none is lost.
 const ANSWERED_POOR: Duration = Duration::from_secs(10);
@@ -261,7 +261,8 @@ fn answered_within(setup: &Setup) -> Duration {
     let to_relay = setup.client_link.delay * 2 + relay;
     let to_agent = to_relay + relay + setup.agent_link.delay * 2;
     let over_tls = setup.client.is_tls_only() || setup.links == LinkMode::Tls;
-    let mut within = to_agent * 2 + FLIGHTS;
+    let both = setup.client_ip == Families::Both;
+    let mut within = to_agent * 2 + FLIGHTS + if both { BOTH_FAMILIES } else { Duration::ZERO };
     if over_tls {
         within += to_relay * 3;
         let beside = setup.links == LinkMode::Auto;
@@ -270,8 +271,6 @@ fn answered_within(setup: &Setup) -> Duration {
         within += if broken { NEXT_ADDRESS } else { Duration::ZERO };
     } else {
         within += to_relay;
-        let both = setup.client_ip == Families::Both;
-        within += if both { BOTH_FAMILIES } else { Duration::ZERO };
     }
     within
 }
