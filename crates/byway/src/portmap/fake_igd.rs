@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -39,6 +40,8 @@ pub(super) enum Did {
 #[derive(Debug)]
 struct State {
     leases: Leases,
+    /// To look up one entry of its list.
+    entry_takes: Duration,
     /// By external port: the inner port and the lease.
     mapped: BTreeMap<u16, (u16, u32)>,
     did: Vec<Did>,
@@ -61,6 +64,7 @@ impl Igd {
         };
         let state = Arc::new(Mutex::new(State {
             leases,
+            entry_takes: Duration::ZERO,
             mapped: BTreeMap::new(),
             did: Vec::new(),
         }));
@@ -93,6 +97,11 @@ impl Igd {
         self.state.lock().unwrap().leases = leases;
     }
 
+    /// Takes so long for each entry of its list from now on.
+    pub(super) fn take_for_each_entry(&self, time: Duration) {
+        self.state.lock().unwrap().entry_takes = time;
+    }
+
     /// The external ports that it maps.
     pub(super) fn mapped(&self) -> Vec<u16> {
         self.state.lock().unwrap().mapped.keys().copied().collect()
@@ -114,8 +123,15 @@ async fn serve(mut tcp: TcpStream, state: &Mutex<State>) {
     let mut buffer = [0; 4096];
     while !is_whole(&request) {
         let len = tcp.read(&mut buffer).await.unwrap();
-        assert!(len > 0, "half a request: {request}");
+        if len == 0 {
+            // Who asked does not want to know any more.
+            return;
+        }
         request.push_str(std::str::from_utf8(&buffer[..len]).unwrap());
+    }
+    if request.contains("#GetGenericPortMappingEntry") {
+        let takes = state.lock().unwrap().entry_takes;
+        tokio::time::sleep(takes).await;
     }
     let (status, body) = match request.split(' ').nth(1).unwrap() {
         "/root.xml" => (200, description()),
@@ -129,7 +145,7 @@ async fn serve(mut tcp: TcpStream, state: &Mutex<State>) {
         "HTTP/1.1 {status} -\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    tcp.write_all(answer.as_bytes()).await.unwrap();
+    let _ = tcp.write_all(answer.as_bytes()).await;
 }
 
 fn is_whole(request: &str) -> bool {

@@ -124,6 +124,14 @@ impl Granted {
         }
     }
 
+    /// Finds out more of what was given: [`Granted::lifetime`] is right afterwards.
+    pub(super) async fn look(&mut self) {
+        match self {
+            Self::Pcp(_) => {}
+            Self::Upnp(upnp) => upnp.look().await,
+        }
+    }
+
     pub(super) async fn renew(&mut self) -> Result<(), Unrenewed> {
         match self {
             Self::Pcp(pcp) => pcp.renew().await,

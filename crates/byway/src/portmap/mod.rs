@@ -238,6 +238,10 @@ impl PortMapper {
         announcements: &mut Announcements,
     ) -> Ended {
         self.tell(GatewayPort::Held(granted.mapping())).await;
+        tokio::select! {
+            () = granted.look() => term.is_now(Instant::now(), granted.lifetime()),
+            () = stopped(&mut self.stop) => {}
+        }
         let mut asking = true;
         let (ended, is_there) = loop {
             let mapping = granted.mapping();

@@ -27,9 +27,8 @@ const DESCRIPTION: &str = "byway";
 /// The lease without an end, and the error of a device that gives no other (WANIPConnection:1 section 2.4.16).
 const PERMANENT: u32 = 0;
 const ONLY_PERMANENT: u16 = 725;
-/// To find a port in the device's list. Less than the last answer is waited for at the end: what is known here already must be
-/// given back.
-const LOOK: Duration = Duration::from_millis(100);
+/// To find a port in the device's list: a household's takes a slow one a second.
+const LOOK: Duration = Duration::from_secs(3);
 /// Ports of a list that are looked at: a household's.
 const LISTED: u32 = 64;
 
@@ -69,7 +68,7 @@ impl Upnp {
             asked = ask(PERMANENT).await;
         }
         let external = asked.map_err(|error| format!("UPnP: {error}"))?;
-        let mut upnp = Self {
+        Ok(Self {
             device,
             local,
             external,
@@ -77,9 +76,7 @@ impl Upnp {
             permanent_alone,
             is_permanent: permanent_alone,
             lifetime,
-        };
-        upnp.look().await;
-        Ok(upnp)
+        })
     }
 
     /// For how long it is there, as far as the device tells; what was asked for, if it is there for ever.
@@ -128,8 +125,8 @@ impl Upnp {
         added.await
     }
 
-    /// A port that is listed with another lease than was asked for has that one.
-    async fn look(&mut self) {
+    /// A port that is listed with another lease than was asked for has that one. It is there whether or not this comes to its end.
+    pub(super) async fn look(&mut self) {
         let listed = tokio::time::timeout(LOOK, self.listed()).await;
         self.lifetime = match listed.ok().flatten() {
             Some(PERMANENT) => {
@@ -271,7 +268,9 @@ mod leases {
 
     async fn mapped(igd: &Igd) -> Upnp {
         let device = search(igd.gateway).await.unwrap();
-        Upnp::map(device, igd.gateway, PORT, HOUR).await.unwrap()
+        let mut upnp = Upnp::map(device, igd.gateway, PORT, HOUR).await.unwrap();
+        upnp.look().await;
+        upnp
     }
 
     #[tokio::test]
@@ -318,6 +317,17 @@ mod leases {
         // It asks for the whole time, whatever was given.
         let port = upnp.external().port();
         assert_eq!(igd.did(), [Did::Map(port, 3_600); 3]);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_slow_to_read_is_read() {
+        let igd = Igd::start(25, Leases::AtMost(600)).await;
+        igd.take_for_each_entry(Duration::from_millis(150));
+        let mut upnp = mapped(&igd).await;
+        assert_eq!(upnp.lifetime(), Duration::from_secs(600));
+        igd.set(Leases::AtMost(120));
+        assert_eq!(upnp.renew().await, Ok(()));
+        assert_eq!(upnp.lifetime(), Duration::from_secs(120));
     }
 
     #[tokio::test]

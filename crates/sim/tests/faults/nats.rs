@@ -186,3 +186,13 @@ fn a_gateway_that_restarts_gives_another_port_and_the_direct_path_comes_back_by_
     assert_ne!(to(&mut s), before);
     s.assert_fine();
 }
+
+/// Found by random scenarios: the agent's NAT had forgotten its relay, so what the client said of its move came with QUIC's next
+/// attempt, seven seconds later. Meanwhile the client had sprayed, and what it had said was taken for a replay.
+#[test]
+fn a_peer_that_sprays_while_its_word_of_a_move_is_under_way_is_found_where_it_moved() {
+    holds(
+        "seed=200110006 client=Open agent=Sequential client-ip=Both agent-ip=Nat64 AgentRebinds@7.6+0 ClientMoves@14.3+0 \
+         Upload:173233@0.1",
+    );
+}
