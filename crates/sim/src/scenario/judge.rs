@@ -121,7 +121,12 @@ impl Judge {
         let narrow = links
             .iter()
             .any(|link| link.mtu < LinkConfig::default().mtu);
-        let sizes = round_trip * if narrow { NARROW } else { 0 };
+        // A flight of all sizes and its echo take 16 ms of a link of 1 MB/s, for each address that is tried.
+        let sizes = if narrow {
+            round_trip * NARROW + FLIGHTS
+        } else {
+            Duration::ZERO
+        };
         let places = (setup.client_place(), setup.agent_place());
         let relayed = round_trip + RELAY_ROUND_TRIP;
         let within = direct_within(places.0, places.1, round_trip, relayed);
