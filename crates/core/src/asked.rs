@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 const FOR: Duration = Duration::from_secs(60);
 /// So many may have one address asked in that time: one who calls anew, and those who are named by somebody else too.
 const CALLERS: usize = 4;
-/// So many ports of one host are asked in that time, whoever names them: as many as one list has. A host that answers from one is
-/// not asked as a stranger any more.
-const PORTS: u32 = 32;
+/// So many ports of one host are asked for one caller in that time: more than a NAT that counts has predicted...
+const PORTS_OF_ONE: usize = 16;
+/// ...and so many for all, so that it takes a few to keep others from it.
+const PORTS: usize = PORTS_OF_ONE * CALLERS;
 /// Most that are remembered. Beyond, the oldest is forgotten: what is sent in all has a budget of its own, and a table that
 /// somebody filled must not keep others from being asked for.
 const MOST: usize = 65_536;
@@ -39,8 +40,8 @@ struct Asking {
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     all: BTreeMap<Key, Asking>,
-    /// How many of them are at one host.
-    ports: BTreeMap<(IpAddr, Because), u32>,
+    /// Those at one host, and who had each asked first.
+    ports: BTreeMap<(IpAddr, Because), Vec<(u16, u64)>>,
     /// In the order in which they came, those that answered since among them.
     order: VecDeque<(Instant, Key)>,
 }
@@ -59,8 +60,11 @@ impl Asked {
         match self.all.get(&(addr, because)) {
             Some(asking) => asking.callers.contains(&caller) || asking.callers.len() < CALLERS,
             None => {
-                let ports = self.ports.get(&(addr.ip(), because));
-                ports.is_none_or(|ports| *ports < PORTS)
+                let Some(ports) = self.ports.get(&(addr.ip(), because)) else {
+                    return true;
+                };
+                let own = ports.iter().filter(|(_, first)| *first == caller).count();
+                ports.len() < PORTS && own < PORTS_OF_ONE
             }
         }
     }
@@ -81,7 +85,8 @@ impl Asked {
             callers: vec![caller],
         };
         self.all.insert(key, asking);
-        *self.ports.entry((addr.ip(), because)).or_default() += 1;
+        let ports = self.ports.entry((addr.ip(), because)).or_default();
+        ports.push((addr.port(), caller));
     }
 
     /// Somebody is there, and answers.
@@ -97,8 +102,8 @@ impl Asked {
         }
         let host = (key.0.ip(), key.1);
         if let Some(ports) = self.ports.get_mut(&host) {
-            *ports -= 1;
-            if *ports == 0 {
+            ports.retain(|(port, _)| *port != key.0.port());
+            if ports.is_empty() {
                 self.ports.remove(&host);
             }
         }
@@ -188,21 +193,27 @@ mod tests {
     }
 
     #[test]
-    fn of_one_host_a_list_of_ports_is_asked_until_one_answers_or_a_minute_is_over() {
+    fn of_one_host_a_few_ports_are_asked_for_each_and_a_list_of_them_for_all() {
         let (now, mut asked) = (start(), Asked::default());
-        let mut caller = 0..;
-        let mut ports = |asked: &mut Asked, now| {
-            let ask = |n: &u32| ask(asked, now, addr(*n), Named, caller.next().unwrap_or(0));
-            (0..500).filter(ask).count() as u32
+        let ports = |asked: &mut Asked, now, caller| {
+            (0..500)
+                .filter(|n| ask(asked, now, addr(*n), Named, caller))
+                .count()
         };
-        assert_eq!(ports(&mut asked, now), PORTS);
-        // Whoever asks, and from where nobody named it.
-        assert!(!ask(&mut asked, now, addr(499), Named, 7));
-        assert!(ask(&mut asked, now, addr(499), Heard, 7));
+        assert_eq!(ports(&mut asked, now, 1), PORTS_OF_ONE);
+        // Those that one had asked are others' to ask as well, and some more.
+        assert_eq!(ports(&mut asked, now, 2), 2 * PORTS_OF_ONE);
+        for caller in 3..9 {
+            ports(&mut asked, now, caller);
+        }
+        let port = |asked: &Asked| asked.all.len();
+        assert_eq!(port(&asked), PORTS);
+        assert!(!asked.may(now, addr(499), Named, 10));
+        assert!(asked.may(now, addr(499), Heard, 10));
         asked.answered(addr(3));
-        assert!(ask(&mut asked, now, addr(499), Named, 7));
-        assert!(!ask(&mut asked, now, addr(498), Named, 7));
-        assert_eq!(ports(&mut asked, now + FOR), PORTS);
+        assert!(ask(&mut asked, now, addr(499), Named, 10));
+        assert!(!asked.may(now, addr(498), Named, 10));
+        assert_eq!(ports(&mut asked, now + FOR, 1), PORTS_OF_ONE);
         assert_eq!(asked.ports.len(), 1);
     }
 

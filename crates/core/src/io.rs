@@ -212,8 +212,8 @@ pub struct FlowSample {
     pub waiting_since: Option<Instant>,
     /// When an acknowledgement of such bytes last arrived.
     pub last_ack: Option<Instant>,
-    /// Since when nothing of what is in flight was answered, by whatever path it left; none when nothing is in flight. Of several
-    /// connections, that of the one which has waited for the longest.
+    /// Since when nothing of what is in flight was answered, by whatever path it left; none when nothing is in flight. The first send
+    /// on a path is given its time, and so begins it anew. Of several connections, that of the one which has waited for the longest.
     pub quiet_since: Option<Instant>,
     /// Smoothed round-trip time; zero when unknown.
     pub srtt: Duration,

@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use byway_wire::relay::control::{CloseReason, Control};
 use byway_wire::{ChannelId, NodeId, NodeInstance};
 
+use crate::awaited::Waiting;
 use crate::io::*;
 use crate::relay::Relay;
 use crate::relayed::Allowance;
@@ -42,12 +42,7 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) enum Target {
     /// It is not here yet; the open is kept for it.
-    Awaited {
-        node: NodeId,
-        proof: Option<[u8; 32]>,
-        first: Vec<Bytes>,
-        until: Instant,
-    },
+    Awaited(Waiting),
     /// It was told, and may have answered.
     Here { end: End, answered: bool },
 }
@@ -57,14 +52,14 @@ impl Channel {
         match (side, &self.target) {
             (Side::Opener, _) => Some(&self.opener),
             (Side::Target, Target::Here { end, .. }) => Some(end),
-            (Side::Target, Target::Awaited { .. }) => None,
+            (Side::Target, Target::Awaited(_)) => None,
         }
     }
     pub(crate) fn end_mut(&mut self, side: Side) -> Option<&mut End> {
         match (side, &mut self.target) {
             (Side::Opener, _) => Some(&mut self.opener),
             (Side::Target, Target::Here { end, .. }) => Some(end),
-            (Side::Target, Target::Awaited { .. }) => None,
+            (Side::Target, Target::Awaited(_)) => None,
         }
     }
     /// Which side is `who`'s. Opening to oneself is refused, so there is at most one.
@@ -76,7 +71,7 @@ impl Channel {
     /// The node that was called.
     pub(crate) fn target_node(&self) -> NodeId {
         match &self.target {
-            Target::Awaited { node, .. } => *node,
+            Target::Awaited(waiting) => waiting.node,
             Target::Here { end, .. } => end.owner.node,
         }
     }

@@ -18,7 +18,8 @@ use byway_wire::relay::control::{
 };
 use byway_wire::{ChannelId, Instance, NodeId, NodeInstance, SignedRecord};
 
-use crate::channels::LINGER;
+use crate::awaited::Waits;
+use crate::channels::{LINGER, Target};
 use crate::io::*;
 use crate::relay::Relay;
 use crate::timers::Timer;
@@ -46,7 +47,7 @@ pub(crate) struct Session {
     /// Its opens without an answer, by target.
     pub(crate) unanswered: BTreeMap<NodeId, u32>,
     /// How many of its opens wait for an absent peer.
-    pub(crate) awaiting: u32,
+    pub(crate) waits: Waits,
     /// A record newer than the one last passed on waits for its turn.
     pub(crate) record_pending: bool,
 }
@@ -203,7 +204,7 @@ impl Relay {
             links: BTreeSet::new(),
             channels: BTreeSet::new(),
             unanswered: BTreeMap::new(),
-            awaiting: 0,
+            waits: Waits::default(),
             record_pending: false,
         });
         session.links.insert(id);
@@ -276,6 +277,14 @@ impl Relay {
             });
         }
         for (channel, side) in link.ends {
+            // Whoever waits without a link opens anew on its next one.
+            if matches!(
+                self.channels.get(&channel).map(|c| &c.target),
+                Some(Target::Awaited(_))
+            ) {
+                self.end_channel(channel);
+                continue;
+            }
             if let Some(end) = self
                 .channels
                 .get_mut(&channel)

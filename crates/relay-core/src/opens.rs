@@ -13,6 +13,7 @@ use byway_wire::relay::control::{
 };
 use byway_wire::{ChannelId, NodeId, NodeInstance};
 
+use crate::awaited::Waiting;
 use crate::channels::{Channel, Target};
 use crate::io::*;
 use crate::relay::Relay;
@@ -37,12 +38,12 @@ impl Relay {
             return;
         };
         let wait = Duration::from_millis(open.wait_ms.into());
-        let target = Target::Awaited {
+        let target = Target::Awaited(Waiting {
             node: open.peer,
             proof: open.proof,
             first: open.first,
-            until: now,
-        };
+            place: None,
+        });
         self.channels.insert(id, Channel { opener, target });
         if let Some(session) = self.sessions.get_mut(&me) {
             *session.unanswered.entry(open.peer).or_default() += 1;
@@ -104,7 +105,7 @@ impl Relay {
             return;
         };
         if self.bound_link(id, Side::Opener).is_none() {
-            return self.end_channel(id); // The opener left while it waited; it will open anew.
+            return self.end_channel(id);
         }
         let full =
             |s: &crate::links::Session| s.channels.len() >= self.config.max_channels as usize;
@@ -116,7 +117,7 @@ impl Relay {
             return;
         };
         let target_egress = end.egress;
-        self.forget_awaited(id, peer);
+        self.forget_awaited(id);
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
@@ -127,7 +128,7 @@ impl Relay {
                 answered: false,
             },
         );
-        let Target::Awaited { proof, first, .. } = before else {
+        let Target::Awaited(Waiting { proof, first, .. }) = before else {
             return;
         };
         let opener = channel.opener.owner;
@@ -212,7 +213,7 @@ impl Relay {
                     return false;
                 }
             }
-            Target::Awaited { .. } => self.forget_awaited(id, node),
+            Target::Awaited(_) => self.forget_awaited(id),
         }
         if let Some(session) = self.sessions.get_mut(&opener)
             && let Some(count) = session.unanswered.get_mut(&node)
@@ -229,7 +230,7 @@ impl Relay {
     pub(crate) fn open_expired(&mut self, now: Instant, id: ChannelId) {
         match self.channels.get(&id).map(|c| &c.target) {
             None => {}
-            Some(Target::Awaited { .. }) => self.wait_expired(now, id),
+            Some(Target::Awaited(_)) => self.wait_expired(now, id),
             Some(Target::Here { .. }) => {
                 self.counters.open_expired += 1;
                 if let Some(link) = self.bound_link(id, Side::Target) {

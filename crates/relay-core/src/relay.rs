@@ -176,6 +176,7 @@ impl Relay {
     ) {
         self.now = now;
         self.going_away = true;
+        self.give_up_awaited();
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         let welcomed: Vec<LinkId> = self
             .links

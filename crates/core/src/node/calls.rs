@@ -25,8 +25,8 @@ const FIRST_WITHIN: Duration = Duration::from_millis(50);
 const FLIGHT_WITHIN: Duration = Duration::from_millis(1);
 /// A relay that answers nothing to `Open` for this long is not waited for alone.
 pub(super) const SECOND_RELAY_AFTER: Duration = Duration::from_secs(1);
-/// An unanswered `Open` is given up; a relay answers at the latest after the 2 s that it waits for any absent peer, or those
-/// that it was asked to.
+/// An unanswered `Open` is given up; a relay answers at the latest after the 2 s that it waits for any absent peer, or after as
+/// much more as it was asked to wait.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// For a peer that is known to have been here, and not to be here now, a relay is asked to wait this long: so the peer's return
 /// is told when it happens. A sleep is of hours, and the tunnel goes on after it.
@@ -105,7 +105,8 @@ impl Node {
         relays
     }
 
-    /// A live peer that was dialled is looked for at once, through these relays too.
+    /// A live peer that was dialled is looked for at once, through these relays too. What waits for it at others waits no more: it
+    /// would stand in the way.
     pub(super) fn call_again(&mut self, now: Instant, id: PeerId, target: PeerTarget) {
         let Some(known) = self.dial_of(id).map(|dial| dial.relays.clone()) else {
             return;
@@ -121,7 +122,9 @@ impl Node {
             dial.relays = relays;
             dial.failures = 0;
             dial.reopen_at = now;
+            dial.standby_at = now;
         }
+        self.close_opening(id, |_| true);
         self.touched.insert(id);
     }
 
@@ -367,8 +370,8 @@ impl Node {
             self.counters.stale_input += 1;
             return;
         };
-        let asked = self.peers.get(&id).and_then(|p| p.asked(channel));
-        let asked = asked.unwrap_or(now);
+        let sent = self.peers.get(&id).and_then(|p| p.open_sent(channel));
+        let sent = sent.unwrap_or(now);
         let relay = self.drop_channel(now, id, channel);
         let other = self.peers.get(&id).is_some_and(Peer::has_channel);
         self.touched.insert(id);
@@ -410,7 +413,7 @@ impl Node {
                 self.fail_peer(id, PeerError::NotAllowed(reason));
             }
             Stage::Live(_) => {
-                dial.failed(asked, relay, other, &mut self.rng);
+                dial.failed(sent, relay, other, &mut self.rng);
                 // Attaching came too late: nothing speaks against opening at once.
                 if !other && reason == CloseReason::NoSuchChannel && dial.failures == 1 {
                     dial.reopen_at = now;
@@ -420,13 +423,7 @@ impl Node {
     }
 
     /// A relay did not answer an `Open` in time.
-    pub(super) fn open_expired(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        relay: RelayId,
-        asked: Instant,
-    ) {
+    pub(super) fn open_expired(&mut self, now: Instant, id: PeerId, relay: RelayId, sent: Instant) {
         let other = self.peers.get(&id).is_some_and(Peer::has_channel);
         let Some(Peer {
             dial: Some(dial),
@@ -447,7 +444,7 @@ impl Node {
                     .or_insert(CloseReason::Offline);
             }
             Stage::Live(_) => {
-                dial.failed(asked, Some(relay), other, &mut self.rng);
+                dial.failed(sent, Some(relay), other, &mut self.rng);
                 if !other {
                     dial.reopen_at = now;
                 }
@@ -539,21 +536,21 @@ impl Node {
 
 impl Dial {
     /// A channel could not be opened, or is gone; `other`: another one carries data, or is being opened. The next pause counts
-    /// from when it was `asked` for: a relay that waited for the peer meanwhile made the pause.
-    fn failed(&mut self, asked: Instant, relay: Option<RelayId>, other: bool, rng: &mut Rng) {
+    /// from when that was `sent`: a relay that waited for the peer meanwhile made the pause.
+    fn failed(&mut self, sent: Instant, relay: Option<RelayId>, other: bool, rng: &mut Rng) {
         if other {
-            self.standby_failed(asked, relay, rng);
+            self.standby_failed(sent, relay, rng);
         } else {
             self.ask_last(relay);
-            self.reopen_at = asked + reopen_wait(self.failures, rng);
+            self.reopen_at = sent + reopen_wait(self.failures, rng);
         }
     }
 
     /// The second channel could not be opened, or is gone.
-    fn standby_failed(&mut self, asked: Instant, relay: Option<RelayId>, rng: &mut Rng) {
+    fn standby_failed(&mut self, sent: Instant, relay: Option<RelayId>, rng: &mut Rng) {
         self.put_last(relay);
         self.standby_failures = self.standby_failures.saturating_add(1);
-        self.standby_at = asked + reopen_wait(self.standby_failures, rng);
+        self.standby_at = sent + reopen_wait(self.standby_failures, rng);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keeping channels: from open to closed, and from link to link.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -127,8 +128,11 @@ impl Node {
                 ChannelState::Attaching { until, .. } => {
                     c.state = ChannelState::Attaching { link: new, until }
                 }
-                // Moved when it is answered.
-                _ => continue,
+                // Opened anew, if the call of a new tunnel is not waiting for the answer: then it is moved when that comes.
+                _ => {
+                    self.touched.insert(id);
+                    continue;
+                }
             }
             self.send_attach(now, id, new, channel);
         }
@@ -265,6 +269,20 @@ impl Node {
         }
     }
 
+    /// Gives up what is being opened on such links.
+    pub(super) fn close_opening(&mut self, id: PeerId, on: impl Fn(LinkId) -> bool) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let opening =
+            |c: &&Channel| matches!(c.state, ChannelState::Opening { link, .. } if on(link));
+        let opening: Vec<ChannelId> = peer.channels.iter().filter(opening).map(|c| c.id).collect();
+        for channel in opening {
+            // Not `Done`: that would say that we forgot the peer.
+            self.close_channel(id, channel, CloseReason::Limit);
+        }
+    }
+
     /// Attaches what is detached, opens what is missing, gives up what waited too long.
     pub(super) fn keep_channels(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else {
@@ -296,7 +314,32 @@ impl Node {
                 _ => {}
             }
         }
+        self.leave_old_links(id);
         self.reopen(now, id);
+    }
+
+    /// A relay that has a better link now is asked by that one for a peer that is away: the old link ends soon, and what waits on it
+    /// with it.
+    fn leave_old_links(&mut self, id: PeerId) {
+        let Some(Peer {
+            stage: Stage::Live(_),
+            channels,
+            ..
+        }) = self.peers.get(&id)
+        else {
+            return;
+        };
+        let old = |c: &Channel| match c.state {
+            ChannelState::Opening { link, .. } => {
+                let usable = self.links.usable(c.relay);
+                (usable.is_some() && usable != Some(link)).then_some(link)
+            }
+            _ => None,
+        };
+        let old: BTreeSet<LinkId> = channels.iter().filter_map(old).collect();
+        if !old.is_empty() {
+            self.close_opening(id, |link| old.contains(&link));
+        }
     }
 
     /// A channel carries data from now on. `observed`: where the relay sees the peer; who opened it hears that later, once the

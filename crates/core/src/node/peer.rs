@@ -170,10 +170,10 @@ impl Peer {
         newest.find_map(|c| Some((c.carried_by()?, c.id)))
     }
 
-    /// When a channel was asked for that is not open yet.
-    pub(super) fn asked(&self, channel: ChannelId) -> Option<Instant> {
-        let asked = self.channels.iter().find(|c| c.id == channel)?;
-        match asked.state {
+    /// When the `Open` of a channel was sent that is not answered yet.
+    pub(super) fn open_sent(&self, channel: ChannelId) -> Option<Instant> {
+        let channel = self.channels.iter().find(|c| c.id == channel)?;
+        match channel.state {
             ChannelState::Opening { since, .. } => Some(since),
             _ => None,
         }

@@ -35,7 +35,7 @@ pub(super) struct Tried {
 
 /// Addresses of the peer's list that are to be asked once more, and when.
 #[derive(Debug, Default)]
-pub(super) struct Later {
+pub(super) struct Deferred {
     addrs: BTreeSet<SocketAddr>,
     pub(super) at: Option<Instant>,
 }
@@ -65,31 +65,31 @@ impl Paths {
     /// Makes the direct paths that the peer's list and our sockets allow and that do not exist yet.
     pub(super) fn expand(&mut self, cx: &mut Cx<'_>) {
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
-        self.later.addrs.clear();
+        let mut refused = BTreeSet::new();
         for remote in self.remote.clone() {
             if !self.ask_named(cx, remote) {
-                self.later.addrs.insert(remote);
-                self.later.at.get_or_insert(cx.now + TRIED_FOR);
+                refused.insert(remote);
             }
         }
-        if self.later.addrs.is_empty() {
-            self.later.at = None;
-        }
+        self.deferred = Deferred {
+            at: (!refused.is_empty()).then_some(cx.now + TRIED_FOR),
+            addrs: refused,
+        };
     }
 
     /// Asks once more where there was no place, or others were asking. Whom they keep away a second time waits for the next list.
     pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>) {
-        if self.later.at.is_none_or(|at| at > cx.now) {
+        if self.deferred.at.is_none_or(|at| at > cx.now) {
             return;
         }
         self.tried.retain(|_, tried| tried.at + TRIED_FOR > cx.now);
-        for remote in std::mem::take(&mut self.later).addrs {
+        for remote in std::mem::take(&mut self.deferred).addrs {
             self.ask_named(cx, remote);
         }
         self.run_checks(cx);
     }
 
-    /// Makes the paths to an address that the peer names. False if the bounds for strangers do not allow it for now.
+    /// Makes the paths to an address that the peer names. False if there is no room for them, or none for one more stranger.
     fn ask_named(&mut self, cx: &mut Cx<'_>, remote: SocketAddr) -> bool {
         let attested = self.attested.contains(&remote.ip());
         if !attested && self.tried.contains_key(&remote) {
@@ -120,7 +120,7 @@ impl Paths {
         if asks && !attested {
             self.note_asked(cx, remote, Because::Named);
         }
-        true
+        asks
     }
 
     /// An unattested address is being asked.
@@ -186,7 +186,7 @@ impl Paths {
 
     /// Addresses that nobody attests were asked in vain: from another network, perhaps one that leads to none of their family, or
     /// before the peer knew where to open its own filter for us. Those that the peer names now are asked once more. No peer
-    /// brings this about: changes of network are bounded by the shell, and a node is seen late once in each.
+    /// brings this about: changes of network are bounded by the shell, a node is seen late once in each, and elsewhere once in a minute.
     pub(super) fn ask_anew(&mut self, cx: &mut Cx<'_>) {
         let in_vain = |p: &&Path| p.is_direct() && !p.attested && !p.told;
         let in_vain: Vec<PathId> = self.table.values().filter(in_vain).map(|p| p.id).collect();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::rtt::{Loss, Rtt};
+use super::rtt::{Loss, Rtt, Sample};
 use super::score::{PathId, Standing};
 use super::size::{Carried, FULL_SIZE, SizeVerdict, Sizing};
 use crate::io::{PathKind, Way};
@@ -219,14 +219,10 @@ impl Path {
         }
     }
 
-    /// A ping of `size` bytes was answered. `sample`: the round trip it took; none if it was held up so long that it is none.
-    pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Option<Duration>) {
-        match (&mut self.rtt, sample) {
-            (Some(rtt), Some(sample)) => rtt.add(sample),
-            (None, Some(sample)) => self.rtt = Some(Rtt::first(sample)),
-            (_, None) => {}
-        }
-        let rtt = self.rtt;
+    /// A ping of `size` bytes was answered.
+    pub(crate) fn answered(&mut self, now: Instant, size: u16, sample: Sample) {
+        let rtt = Rtt::after(self.rtt, sample);
+        self.rtt = Some(rtt);
         self.last_answer = Some(now);
         self.waiting_since = None;
         match &mut self.stage {
@@ -280,6 +276,8 @@ impl Path {
         self.strikes = self.strikes.saturating_add(1);
         self.stage = Stage::Quarantined { until: now + wait };
         self.loss = Loss::default();
+        // Nobody waits any more for what it was asked: when it is asked again, it has its time to answer.
+        self.waiting_since = None;
     }
 
     /// The network under it is another one: what was known of it is of no use, and it is looked for anew. What never was
@@ -372,7 +370,7 @@ mod tests {
         let mut now = now;
         while path.concluded().is_none() {
             path.advance(now);
-            path.answered(now, size, Some(20 * MS));
+            path.answered(now, size, Sample::Took(20 * MS));
             now += 50 * MS;
         }
         path.size_anew(now);
@@ -384,7 +382,7 @@ mod tests {
         let (mut path, now) = looked_at_anew(1_252);
         assert_eq!((path.concluded(), path.size_or_hope()), (None, 1_252));
         path.advance(now);
-        path.answered(now + 20 * MS, FULL_SIZE, Some(20 * MS));
+        path.answered(now + 20 * MS, FULL_SIZE, Sample::Took(20 * MS));
         path.advance(now + 20 * MS);
         assert_eq!(path.size_or_hope(), FULL_SIZE);
     }
@@ -406,7 +404,7 @@ mod tests {
         assert!(!path.is_quarantined());
         assert_eq!(path.size_or_hope(), 1_384);
         // It comes back in a narrower network.
-        path.answered(now, MIN_SIZE, Some(20 * MS));
+        path.answered(now, MIN_SIZE, Sample::Took(20 * MS));
         let begun = now;
         while path.concluded().is_none() && now < begun + 1_000 * MS {
             path.advance(now);

@@ -8,6 +8,7 @@ use byway_wire::probe::{ProbeBody, TxId};
 use super::check::{Advance, Path, SMALL_SIZE};
 use super::failover::{Cause, threshold};
 use super::paths::{Output, Paths};
+use super::rtt::Sample;
 use super::score::PathId;
 use crate::cx::{Cx, Wake, earliest};
 use crate::io::{Health, RouteReason};
@@ -45,11 +46,15 @@ pub(super) struct Ping {
 }
 
 impl Ping {
-    /// What an answer that comes now says of the path's round trip; none if it comes when the ping counts as lost. On a tunnel at
-    /// rest nobody counts: a peer that slept may answer after hours, and would be waited for as long from then on.
-    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
+    /// What an answer that comes now says of the path's round trip. On a tunnel at rest no ping is ever given up: a peer that slept
+    /// may answer after hours, and would be waited for as long from then on.
+    pub(super) fn round_trip(&self, now: Instant) -> Sample {
         let took = now.saturating_duration_since(self.sent);
-        (took < LOST_AFTER).then_some(took)
+        if took < LOST_AFTER {
+            Sample::Took(took)
+        } else {
+            Sample::HeldUp(LOST_AFTER)
+        }
     }
 }
 
@@ -305,7 +310,7 @@ impl Paths {
         }
         consider(self.keepalive_at(), "path keep-alive");
         consider(self.spray.wake(), "spray");
-        consider(self.later.at, "addresses to ask");
+        consider(self.deferred.at, "addresses to ask");
         wake
     }
 }

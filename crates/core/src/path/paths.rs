@@ -9,7 +9,7 @@ use byway_wire::ChannelId;
 use byway_wire::probe::{ProbeBody, TxId};
 use byway_wire::signal::{Candidate, Candidates, Mapping, SignalBody};
 
-use super::addresses::{Later, Tried};
+use super::addresses::{Deferred, Tried};
 use super::candidate::{LocalCandidates, believe};
 use super::check::Path;
 use super::failover::{Cause, Flow, Suspicion};
@@ -17,7 +17,7 @@ use super::measure::{PINGS_PER_SECOND, Pings};
 use super::nudge::Nudges;
 use super::score::{BestScore, PathId, Policy};
 use super::secure::Association;
-use super::spray::{Ask, Spray};
+use super::spray::{Ask, Seen, Spray};
 use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
 use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, SocketId, Way};
@@ -26,6 +26,8 @@ use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, Soc
 /// it and opened its filter before that, by a relay that may be far: half of the time is left for it. A node that is seen from
 /// outside only later than this asks once more, once in each network.
 const SEEN_LATE: Duration = Duration::from_millis(200);
+/// Where we are seen may be told to be another place so often, and addresses asked anew for it.
+const ELSEWHERE: Duration = Duration::from_secs(60);
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
 /// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.
@@ -79,11 +81,13 @@ pub(crate) struct Paths {
     /// Addresses a relay says the peer is at, the newest last.
     pub(super) attested: VecDeque<IpAddr>,
     pub(super) tried: BTreeMap<SocketAddr, Tried>,
-    pub(super) later: Later,
+    pub(super) deferred: Deferred,
     /// When candidates were first offered in this network.
     offered: Option<Instant>,
     /// They came to be seen from outside only later, and addresses were asked once more for it.
     seen_late: bool,
+    /// When they were asked anew because we came to be seen at another address.
+    elsewhere: Option<Instant>,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
@@ -126,9 +130,10 @@ impl Paths {
             generation: None,
             attested: VecDeque::new(),
             tried: BTreeMap::new(),
-            later: Later::default(),
+            deferred: Deferred::default(),
             offered: None,
             seen_late: false,
+            elsewhere: None,
             primary: None,
             primary_since: now,
             epoch: 0,
@@ -214,6 +219,7 @@ impl Paths {
     fn peer_left(&mut self, cx: &mut Cx<'_>) {
         self.generation = None;
         self.remote.clear();
+        self.deferred = Deferred::default();
         self.association.forget_peer_index();
         let direct: Vec<PathId> = self
             .table
@@ -291,10 +297,24 @@ impl Paths {
         let sealed = self.association.seal_signal(cx.rng, body);
         self.out.push_back(Output::Signal(sealed));
         // Only now does the peer know where to send, and what we sent before met a filter that nothing had opened.
-        if late && seen && !std::mem::replace(&mut self.seen_late, true) {
+        let anew = match seen {
+            Seen::First => late && !std::mem::replace(&mut self.seen_late, true),
+            Seen::Elsewhere => self.may_be_elsewhere(cx.now),
+            Seen::Alike => false,
+        };
+        if anew {
             self.ask_anew(cx);
         }
         self.run_spray(cx);
+    }
+
+    /// Our NAT moved to another address, and our host knows of no change. Bounded, for a NAT may have many addresses.
+    fn may_be_elsewhere(&mut self, now: Instant) -> bool {
+        let may = self.elsewhere.is_none_or(|at| at + ELSEWHERE <= now);
+        if may {
+            self.elsewhere = Some(now);
+        }
+        may
     }
 
     /// What tells the peer that we forget it.

@@ -9,14 +9,35 @@ pub(crate) struct Rtt {
     pub(crate) variation: Duration,
 }
 
+/// What an answer says of the round trip.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sample {
+    /// It took so long.
+    Took(Duration),
+    /// So long or longer: it came when its question counted as lost. It may have been held up by a sleep, and says less than
+    /// any other sample; where there is none, the path counts as that slow.
+    HeldUp(Duration),
+}
+
 impl Rtt {
+    /// The estimate after one more sample.
+    pub(crate) fn after(before: Option<Self>, sample: Sample) -> Self {
+        match (before, sample) {
+            (Some(known), Sample::HeldUp(_)) => known,
+            (Some(mut known), Sample::Took(sample)) => {
+                known.add(sample);
+                known
+            }
+            (None, Sample::Took(sample) | Sample::HeldUp(sample)) => Self::first(sample),
+        }
+    }
     pub(crate) fn first(sample: Duration) -> Self {
         Self {
             smoothed: sample,
             variation: sample / 2,
         }
     }
-    pub(crate) fn add(&mut self, sample: Duration) {
+    fn add(&mut self, sample: Duration) {
         let deviation = self.smoothed.abs_diff(sample);
         self.variation = (self.variation * 3 + deviation) / 4;
         self.smoothed = (self.smoothed * 7 + sample) / 8;

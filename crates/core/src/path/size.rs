@@ -86,7 +86,7 @@ impl Sizing {
         }
         self.until = now
             + match (self.proven, rtt) {
-                (Some(_), Some(known)) => known.smoothed + straggle(rtt),
+                (Some(_), Some(rtt)) => rtt.smoothed + straggle(rtt),
                 _ => silence(rtt) * (1 << self.flights),
             };
         self.flights += 1;
@@ -94,7 +94,7 @@ impl Sizing {
     }
 
     /// A ping of `size` bytes was answered.
-    pub(crate) fn answered(&mut self, now: Instant, size: u16, rtt: Option<Rtt>) {
+    pub(crate) fn answered(&mut self, now: Instant, size: u16, rtt: Rtt) {
         let size = size.min(FULL_SIZE);
         if size < MIN_SIZE || self.proven >= Some(size) {
             return;
@@ -155,10 +155,7 @@ fn above(proven: Option<u16>) -> Vec<u16> {
 }
 
 /// How long after an answer of a flight another one may come.
-fn straggle(rtt: Option<Rtt>) -> Duration {
-    let Some(rtt) = rtt else {
-        return UNKNOWN_RTT;
-    };
+fn straggle(rtt: Rtt) -> Duration {
     rtt.variation.max(rtt.smoothed / 2) + STRAGGLE
 }
 
@@ -196,7 +193,7 @@ mod tests {
         loop {
             while let Some((at, size)) = answers.first().copied().filter(|(at, _)| *at <= now) {
                 answers.pop_first();
-                sizing.answered(at, size, Some(rtt));
+                sizing.answered(at, size, rtt);
             }
             match sizing.advance(now, Some(rtt)) {
                 SizeVerdict::Asks(sizes) => {

@@ -141,7 +141,21 @@ struct Network {
     reflexive: BTreeSet<SocketAddr>,
 }
 
+/// How a node is seen from outside by IPv4, beside how it was seen before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    /// As before, in part at least; or not at all.
+    Alike,
+    /// At all.
+    First,
+    /// At other addresses: what is in front of it has moved, though nothing of its own has.
+    Elsewhere,
+}
+
 impl Network {
+    fn hosts(&self) -> BTreeSet<IpAddr> {
+        self.reflexive.iter().map(SocketAddr::ip).collect()
+    }
     fn of(list: &[Candidate], mapping: Mapping) -> Self {
         let reflexive = list.iter().filter(|c| c.kind == CandidateKind::Reflexive);
         let reflexive = reflexive.map(|c| byway_wire::canonical(c.addr));
@@ -214,11 +228,17 @@ impl Paths {
         self.spray.is_under_way()
     }
 
-    /// True if it is seen from outside now and was not before.
-    pub(super) fn note_own_network(&mut self, list: &[Candidate], mapping: Mapping) -> bool {
-        let unseen = self.spray.own.reflexive.is_empty();
-        self.spray.own = Network::of(list, mapping);
-        unseen && !self.spray.own.reflexive.is_empty()
+    /// Takes note of how this node is seen, and says what is new of it.
+    pub(super) fn note_own_network(&mut self, list: &[Candidate], mapping: Mapping) -> Seen {
+        let now = Network::of(list, mapping);
+        let (before, hosts) = (self.spray.own.hosts(), now.hosts());
+        self.spray.own = now;
+        match (before.is_empty(), hosts.is_empty()) {
+            (_, true) => Seen::Alike,
+            (true, false) => Seen::First,
+            (false, false) if before.is_disjoint(&hosts) => Seen::Elsewhere,
+            (false, false) => Seen::Alike,
+        }
     }
 
     pub(super) fn note_peer_network(&mut self, list: &[Candidate], mapping: Mapping) {

@@ -302,7 +302,7 @@ fn nothing_is_left_when_everyone_has_gone() {
     assert_eq!(bench.relay.load(), Default::default());
     assert_eq!(bench.relay.poll_timeout(), None);
     assert!(bench.relay.agents.is_empty() && bench.relay.links_of.is_empty());
-    assert!(bench.relay.awaited.all().next().is_none());
+    assert!(bench.relay.awaited.all().is_empty());
 }
 
 #[test]

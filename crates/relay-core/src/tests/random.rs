@@ -1,5 +1,6 @@
 //! Random sequences of inputs: the relay never panics, and what must always hold holds after each of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use byway_wire::relay::cookie::Cookie;
 use proptest::prelude::*;
 
 use super::bench::*;
-use crate::awaited::holds;
+use crate::awaited::{Wait, Waits};
+use crate::channels::Target;
 use crate::forward::{Decision, Source, decide};
 use crate::io::*;
 use crate::relay::Config;
@@ -326,10 +328,25 @@ impl Random {
                 .values()
                 .all(|n| *n <= relay.config.max_links_per_node)
         );
-        let awaited: Vec<_> = relay.awaited.all().map(|id| &relay.channels[&id]).collect();
-        assert_eq!(awaited.len(), relay.awaited.count);
-        let holding = awaited.iter().filter(|c| holds(c)).count();
-        assert_eq!(holding, relay.awaited.holding);
+        let mut waits: BTreeMap<_, Waits> = BTreeMap::new();
+        for id in relay.awaited.all() {
+            let channel = &relay.channels[&id];
+            let Target::Awaited(waiting) = &channel.target else {
+                panic!("{id:?} waits for nobody");
+            };
+            let (_, wait) = waiting.place.expect("it has its place");
+            let of = waits.entry(channel.opener.owner).or_default();
+            match wait {
+                Wait::Short => of.short += 1,
+                Wait::Long(_) => of.long += 1,
+            }
+        }
+        for (id, session) in &relay.sessions {
+            assert_eq!(session.waits, waits.get(id).copied().unwrap_or_default());
+        }
+        let all = relay.awaited.waits;
+        let sum = |of: fn(&Waits) -> u32| waits.values().map(of).sum::<u32>();
+        assert_eq!((all.short, all.long), (sum(|w| w.short), sum(|w| w.long)));
         let udp = relay
             .links
             .values()

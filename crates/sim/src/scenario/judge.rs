@@ -266,7 +266,8 @@ fn answered_within(setup: &Setup) -> Duration {
     let to_relay = setup.client_link.delay * 2 + relay;
     let to_agent = to_relay + relay + setup.agent_link.delay * 2;
     let over_tls = setup.client.is_tls_only() || setup.links == LinkMode::Tls;
-    let both = [setup.client_ip, setup.agent_ip].contains(&Families::Both);
+    let two = |families| matches!(families, Families::Both | Families::Nat64);
+    let both = two(setup.client_ip) || two(setup.agent_ip);
     let mut within = to_agent * 2 + FLIGHTS + if both { BOTH_FAMILIES } else { Duration::ZERO };
     if over_tls {
         within += to_relay * 3;

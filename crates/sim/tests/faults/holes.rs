@@ -7,7 +7,7 @@ use byway_sim::world::Fault;
 
 use crate::common::{ms, scene, secs};
 use crate::{
-    DIRECT, MIB, RELAYED, both_come_to, cut, cut_direct, cut_off, direct, heal, slow_setup,
+    DIRECT, MIB, RELAYED, both_come_to, cut, cut_direct, cut_off, direct, heal, holds, slow_setup,
     swallowed,
 };
 
@@ -133,4 +133,17 @@ fn a_direct_path_through_which_only_small_datagrams_pass_is_not_used() {
         assert_eq!(s.first_on(host, byway_core::io::PathKind::Direct), None);
     }
     assert_eq!(s.paths(peer), (RELAYED, RELAYED));
+}
+
+/// Found by random scenarios: a path that had fallen silent was shut out again as soon as its time was over, for it had not answered
+/// since before, and each time for twice as long. Meanwhile it worked.
+#[test]
+fn a_path_that_was_shut_out_has_its_time_to_answer_when_it_is_asked_again() {
+    holds(
+        "seed=200273552 client=Sequential agent=FullCone agent-ip=Both client-link=delay:0.004,mtu:1280,rate:none \
+         agent-link=delay:0.027,jitter:0.003,loss:0.019,reorder:0.027,duplicate:0.007,rate:none \
+         DirectDead@2.086515993+4.08 DirectDeadOneWay@12.103845247+4.226 AgentSleepsCounted@20.04082476+29.219 \
+         Touch@10.948041621 Download:150835@11.826528393 Upload:11495@7.78576291 Download:107372@8.620685656 \
+         Download:571065@2.072515993 Upload:807707@12.003845247 Upload:525326@20.02782476",
+    );
 }

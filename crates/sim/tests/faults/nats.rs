@@ -196,3 +196,12 @@ fn a_peer_that_sprays_while_its_word_of_a_move_is_under_way_is_found_where_it_mo
          Upload:173233@0.1",
     );
 }
+
+/// Found by random scenarios: the client's NAT moved to another address, of which its host knew nothing, and then the agent moved. What
+/// the client had asked there met a filter that nothing had opened, and it asked no more when the agent had learnt where it was.
+#[test]
+fn who_comes_to_be_seen_at_another_address_asks_its_peer_anew() {
+    holds(
+        "seed=200308892 client=Sequential agent=AddressRestricted agent-ip=Both links=Tls ClientMoves@3.7+0 AgentMoves@10+0",
+    );
+}

@@ -180,11 +180,11 @@ fn act(world: &mut World, host: usize, deed: Deed) {
             );
         }
         Deed::Flow { sample } => {
+            let since = |waited| now.checked_sub(ms(waited)).unwrap_or(now);
             let sample = FlowSample {
                 in_flight: sample.in_flight,
-                waiting_since: sample
-                    .waited_ms
-                    .map(|waited| now.checked_sub(ms(waited)).unwrap_or(now)),
+                waiting_since: sample.waited_ms.map(since),
+                quiet_since: sample.waited_ms.map(since),
                 sent: sample.acked + sample.in_flight,
                 acked: sample.acked,
                 ..FlowSample::default()

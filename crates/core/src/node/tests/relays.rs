@@ -5,13 +5,13 @@ use byway_wire::relay::control::{CloseReason, Control, Role};
 use super::world::*;
 use crate::io::*;
 
-/// A tunnel that cannot go direct, with a channel through each of two relays.
+/// A tunnel that cannot go direct, with a channel through each of its relays, two at the most.
 fn relayed(relays: usize) -> World {
     let mut world = World::with(config(Role::Client), config(Role::Agent), relays);
     world.direct_open = false;
     world.connect();
     assert!(
-        world.run_for(ms(4_000), |w| channels(w) == 2),
+        world.run_for(ms(4_000), |w| channels(w) == relays.min(2)),
         "no second channel"
     );
     world.pass(ms(500));
@@ -148,19 +148,90 @@ fn an_agent_that_is_at_one_relay_only_is_asked_for_at_the_other_ever_more_seldom
     assert_eq!(world.hosts[AGENT].received.len(), 1_200);
 }
 
-/// Relays are asked to wait for it, so that its return is told when it happens. One that refuses at once, as an old one does after
-/// two seconds, is not asked the more often for it.
-#[test]
-fn an_agent_that_is_gone_is_waited_for_at_both_relays_and_asked_for_ever_more_seldom() {
-    let mut world = relayed(2);
-    for relay in 0..2 {
-        world.relays[relay].agents.clear();
+/// The agent has left all relays, and each knows nothing of it.
+fn agent_leaves(world: &mut World) {
+    for relay in &mut world.relays {
+        relay.agents.clear();
+    }
+    for relay in 0..world.relays.len() {
         let sides = std::mem::take(&mut world.relays[relay].channels);
         for (channel, [opener, _]) in sides {
             let reason = CloseReason::PeerGone;
             world.say_to(opener.unwrap(), Control::Closed { channel, reason });
         }
     }
+}
+
+/// How often a relay was asked.
+fn opens(world: &World, relay: usize) -> usize {
+    world.relays[relay].waits.len()
+}
+
+#[test]
+fn who_is_looked_for_again_is_looked_for_at_once_whatever_waits_for_it_elsewhere() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 3);
+    world.direct_open = false;
+    let mut all = world.target();
+    let third = all.relays.split_off(2);
+    let peer = world.connect_to(all);
+    assert!(world.run_for(ms(4_000), |w| channels(w) == 2));
+    agent_leaves(&mut world);
+    for relay in 0..2 {
+        world.relays[relay].mute = true;
+    }
+    world.pass(ms(8_000));
+    assert!((0..2).all(|n| world.relays[n].waits.last() == Some(&30_000)));
+    let target = PeerTarget {
+        relays: third,
+        ..world.target()
+    };
+    let now = world.now;
+    world.hosts[CLIENT].node.reach_again(now, peer, target);
+    world.pass(ms(500));
+    assert_eq!(opens(&world, 2), 1);
+}
+
+#[test]
+fn a_relay_that_answers_nothing_while_it_waits_is_asked_again_when_the_wait_is_over() {
+    let mut world = relayed(1);
+    agent_leaves(&mut world);
+    world.relays[0].mute = true;
+    world.pass(ms(70_000));
+    assert!((2..=4).contains(&opens(&world, 0)), "{}", opens(&world, 0));
+}
+
+#[test]
+fn what_waits_on_a_link_that_has_a_successor_waits_on_that() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    (world.direct_open, world.udp_open[CLIENT]) = (false, false);
+    world.connect();
+    assert!(world.run_for(ms(4_000), |w| w.kind(CLIENT) == Some(PathKind::RelayTls)));
+    agent_leaves(&mut world);
+    world.relays[0].mute = true;
+    world.pass(ms(8_000));
+    world.udp_open[CLIENT] = true;
+    let mut before = 0;
+    assert!(world.run_for(ms(70_000), |w| {
+        let by_udp = w.relays[0].has_link(CLIENT, Carrier::Udp);
+        if !by_udp {
+            before = opens(w, 0);
+        }
+        by_udp
+    }));
+    world.pass(ms(500));
+    assert!(
+        world.relays[0].has_link(CLIENT, Carrier::Tls),
+        "it is not gone yet"
+    );
+    assert_eq!(opens(&world, 0), before + 1);
+}
+
+/// Relays are asked to wait for it, so that its return is told when it happens. One that refuses at once, as an old one does after
+/// two seconds, is not asked the more often for it.
+#[test]
+fn an_agent_that_is_gone_is_waited_for_at_both_relays_and_asked_for_ever_more_seldom() {
+    let mut world = relayed(2);
+    agent_leaves(&mut world);
     world.pass(ms(120_000));
     for relay in &world.relays {
         let [first, again @ ..] = &relay.waits[..] else {

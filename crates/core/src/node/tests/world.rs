@@ -107,6 +107,16 @@ pub(super) struct Relay {
     pub(super) log: Vec<&'static str>,
     /// How long each `Open` was to wait.
     pub(super) waits: Vec<u32>,
+    /// Says nothing to an `Open` for a peer that is not here.
+    pub(super) mute: bool,
+}
+
+impl Relay {
+    /// A host is here by a link of this kind.
+    pub(super) fn has_link(&self, host: usize, carrier: Carrier) -> bool {
+        let mut links = self.links.iter();
+        links.any(|((h, _), (c, _))| (*h, *c) == (host, carrier))
+    }
 }
 
 pub(super) struct World {
@@ -180,6 +190,7 @@ impl World {
             udp_mute: false,
             fickle: false,
             waits: Vec::new(),
+            mute: false,
             log: Vec::new(),
         };
         let mut world = Self {
@@ -849,6 +860,9 @@ impl World {
             Control::Open(open) => {
                 relay.waits.push(open.wait_ms);
                 let Some(&to) = relay.agents.get(&open.peer) else {
+                    if relay.mute {
+                        return;
+                    }
                     self.say_to(
                         from,
                         Control::Closed {
