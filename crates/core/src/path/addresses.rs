@@ -184,7 +184,7 @@ impl Paths {
         alike.count() >= MAX_TRIED
     }
 
-    /// Addresses that nobody attests were asked in vain: from another network, perhaps one that leads to none of their family, or
+    /// Addresses were asked in vain: from another network, perhaps one that leads to none of their family, or
     /// before the peer knew where to open its own filter for us. Those that the peer names now are asked once more. No peer
     /// brings this about: changes of network are bounded by the shell, a node is seen late once in each, and elsewhere once in a minute.
     pub(super) fn ask_anew(&mut self, cx: &mut Cx<'_>) {
@@ -195,6 +195,9 @@ impl Paths {
         }
         self.tried.clear();
         self.expand(cx);
+        for path in self.table.values_mut().filter(|p| p.is_direct()) {
+            path.named_again(cx.now);
+        }
     }
 
     /// The one door through which paths come in.

@@ -304,7 +304,7 @@ impl Path {
             self.stage = Stage::Sizing(Sizing::new(now));
         }
     }
-    /// The peer names this address again, in a new list: it may be looking for us from there, in a network that is another
+    /// The peer names this address again, in a new list, or is told anew where we are: it may be looking for us from there, in a network that is another
     /// one than the path was lost in. If nothing came from it for a while, both sides must send at once.
     pub(crate) fn named_again(&mut self, now: Instant) {
         let rested = self.last_ping.is_none_or(|at| at + RESTED <= now);

@@ -299,7 +299,7 @@ impl Paths {
         // Only now does the peer know where to send, and what we sent before met a filter that nothing had opened.
         let anew = match seen {
             Seen::First => late && !std::mem::replace(&mut self.seen_late, true),
-            Seen::Elsewhere => self.may_be_elsewhere(cx.now),
+            Seen::Elsewhere => late && self.may_be_elsewhere(cx.now),
             Seen::Alike => false,
         };
         if anew {

@@ -144,11 +144,11 @@ struct Network {
 /// How a node is seen from outside by IPv4, beside how it was seen before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Seen {
-    /// As before, in part at least; or not at all.
+    /// As before, or not at all.
     Alike,
     /// At all.
     First,
-    /// At other addresses: what is in front of it has moved, though nothing of its own has.
+    /// At another address too: what is in front of it has moved, or has several.
     Elsewhere,
 }
 
@@ -236,7 +236,7 @@ impl Paths {
         match (before.is_empty(), hosts.is_empty()) {
             (_, true) => Seen::Alike,
             (true, false) => Seen::First,
-            (false, false) if before.is_disjoint(&hosts) => Seen::Elsewhere,
+            (false, false) if !hosts.is_subset(&before) => Seen::Elsewhere,
             (false, false) => Seen::Alike,
         }
     }
