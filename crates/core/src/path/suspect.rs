@@ -204,6 +204,13 @@ impl Paths {
         if doubt.since + LONG_SILENCE <= cx.now {
             self.out.push_back(Output::Replay);
         }
+        // While the path was in doubt, what waits for an answer was no activity. It is again: where QUIC cannot send, nobody else would
+        // look whether the tunnel is to be made to speak.
+        if !self.flow.is_active(cx.now) && self.flow.sample.in_flight > 0 {
+            self.flow.wake(cx.now);
+            self.watching = true;
+            self.next_tick.get_or_insert(cx.now);
+        }
         if self.flow.is_active(cx.now) {
             self.flow_check = Some(cx.now + self.patience());
         }

@@ -263,3 +263,15 @@ fn an_answer_that_a_sleep_held_up_is_no_round_trip() {
          Upload:1903958@9.614184211",
     );
 }
+
+/// Found by random scenarios: both sides had a full window in flight, and quinn acknowledges nothing while it may not send. The agent
+/// had doubted its path over the client's second sleep, and looked after what waited no more when the path answered.
+#[test]
+fn a_short_sleep_after_a_long_one_stops_no_transfer() {
+    holds(
+        "seed=200441606 client=UdpBlocked agent=Open agent-ip=V6 client-link=delay:0.017,rate:1000000 \
+         agent-link=delay:0.013,mtu:1280 RelayKilled@3.260779291+2.092 ClientSleepsCounted@10.569733479+223.831 \
+         ClientSleepsCounted@237.577443011+3.463 Download:132849@6.863859001 Upload:196761@4.290704018 \
+         Upload:1793380@3.207779291",
+    );
+}
