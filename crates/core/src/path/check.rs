@@ -19,7 +19,8 @@ const SLOW: [u64; 4] = [2_000, 5_000, 15_000, 60_000];
 /// It gets three more, once, when an authenticated ping comes from there: that may be a NAT that just opened, but a
 /// source address can be forged, so it is no proof.
 const UNATTESTED: [u64; 3] = [0, 100, 400];
-/// A search whose last ping is older than this has become slow: it begins anew when the peer speaks of the address again.
+/// A search whose last ping is older than this has become slow, as has one that came to the end of its ladder: it begins anew when
+/// the peer speaks of the address again.
 const RESTED: Duration = Duration::from_secs(1);
 /// After the last of them, an answer may still come for this long.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
@@ -305,11 +306,15 @@ impl Path {
         }
     }
     /// The peer names this address again, in a new list, or is told anew where we are: it may be looking for us from there, in a network that is another
-    /// one than the path was lost in. If nothing came from it for a while, both sides must send at once.
+    /// one than the path was lost in. If the search has become slow, both sides must send at once.
     pub(crate) fn named_again(&mut self, now: Instant) {
         let rested = self.last_ping.is_none_or(|at| at + RESTED <= now);
         match &mut self.stage {
-            Stage::Searching { rung, next } if self.attested && rested => (*rung, *next) = (0, now),
+            Stage::Searching { rung, next }
+                if self.attested && (rested || *rung >= LADDER.len()) =>
+            {
+                (*rung, *next) = (0, now)
+            }
             Stage::Quarantined { .. } => self.start_over(now, false),
             Stage::Searching { .. } | Stage::Sizing(_) | Stage::Valid(_) => {}
         }

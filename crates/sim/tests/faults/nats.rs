@@ -200,11 +200,14 @@ fn a_peer_that_sprays_while_its_word_of_a_move_is_under_way_is_found_where_it_mo
 /// Found by random scenarios: the client's NAT moved to another address, of which its host knew nothing, and then the agent moved. What
 /// the client had asked there met a filter that nothing had opened, and it asked no more when the agent had learnt where it was.
 #[test]
-fn who_comes_to_be_seen_at_another_address_asks_its_peer_anew() {
+fn who_comes_to_be_seen_at_another_address_or_speaks_of_the_same_is_asked_anew() {
     for text in [
         "seed=200308892 client=Sequential agent=AddressRestricted agent-ip=Both links=Tls ClientMoves@3.7+0 AgentMoves@10+0",
         "seed=200417418 client=AddressDependent agent=AddressRestricted client-ip=Nat64 agent-ip=BrokenV6 \
          client-link=delay:0.027,duplicate:0.009 agent-link=delay:0.023 stun=Honest,Garbage LossBurst@1.3+1.4 AgentMoves@7.1+0",
+        // The agent slept, and the client had sent the last ping of a slow search just before it heard of it.
+        "seed=200499729 client=AddressDependent agent=AddressRestricted client-link=delay:0.022 nat-timeout=29.191 links=Tls \
+         stun=Honest,Dead AgentSleeps@0.139321812+47.837",
     ] {
         holds(text);
     }
