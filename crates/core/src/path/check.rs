@@ -313,7 +313,7 @@ impl Path {
             Stage::Searching { rung, next }
                 if self.attested && (rested || *rung >= LADDER.len()) =>
             {
-                (*rung, *next) = (0, now)
+                (*rung, *next) = (0, now);
             }
             Stage::Quarantined { .. } => self.start_over(now, false),
             Stage::Searching { .. } | Stage::Sizing(_) | Stage::Valid(_) => {}
