@@ -1,8 +1,8 @@
 //! Opens that wait for an absent peer: relays restart, links change, machines sleep.
 //!
-//! For two seconds an open keeps its first datagrams, so that a client does not notice that the peer was away. Later they are
-//! of no use, for QUIC has said them again. An opener that has a tunnel to the peer asks for a longer wait, which goes on
-//! without them: so it hears of the peer's return when it happens, and need not ask again and again.
+//! An open waits for two seconds, and keeps its first datagrams meanwhile, so that a client does not notice that the peer was away.
+//! An opener that has a tunnel to the peer asks for a longer wait: so it hears of the peer's return when it happens, and need not
+//! ask again and again. First datagrams are of no use then, for QUIC says them again, and none are kept.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,8 +35,8 @@ const MAX_FOR_ONE: usize = 256;
 pub(crate) enum Wait {
     /// As long as every open does, with its first datagrams.
     Short,
-    /// Until then, and without them when the short wait is over.
-    Long(Instant),
+    /// Longer, and without them.
+    Long,
 }
 
 /// How many wait, one way and the other.
@@ -50,7 +50,7 @@ impl Waits {
     fn of(&mut self, wait: Wait) -> &mut u32 {
         match wait {
             Wait::Short => &mut self.short,
-            Wait::Long(_) => &mut self.long,
+            Wait::Long => &mut self.long,
         }
     }
 }
@@ -115,20 +115,16 @@ impl Relay {
         let Some((opener, waiting)) = self.waiting(id) else {
             return;
         };
-        // What waits must not hold the frame it came in, which may be ten times as large.
-        for datagram in &mut waiting.first {
-            *datagram = Bytes::copy_from_slice(datagram);
-        }
         let node = waiting.node;
         let Some(session) = self.sessions.get(&opener) else {
             return;
         };
         let (own, all) = (session.waits, self.awaited.waits);
         let many_long = own.long >= MAX_LONG || all.long as usize >= MAX_LONG_IN_ALL;
-        let wait = if wait <= ABSENT_WAIT || many_long {
-            Wait::Short
+        let (wait, until) = if wait <= ABSENT_WAIT || many_long {
+            (Wait::Short, now + ABSENT_WAIT)
         } else {
-            Wait::Long(now + wait.min(MAX_WAIT))
+            (Wait::Long, now + wait.min(MAX_WAIT))
         };
         let many_short = own.short >= MAX_AWAITING || all.short as usize >= MAX_AWAITED;
         let many = wait == Wait::Short && many_short || self.awaited.len_for(node) >= MAX_FOR_ONE;
@@ -143,9 +139,18 @@ impl Relay {
         }
         if let Some((_, waiting)) = self.waiting(id) {
             waiting.place = Some((turn, wait));
+            match wait {
+                // What waits must not hold the frame it came in, which may be ten times as large.
+                Wait::Short => {
+                    for datagram in &mut waiting.first {
+                        *datagram = Bytes::copy_from_slice(datagram);
+                    }
+                }
+                Wait::Long => waiting.first = Vec::new(),
+            }
         }
         self.counters.awaited += 1;
-        self.timers.arm(Timer::Open(id), now + ABSENT_WAIT);
+        self.timers.arm(Timer::Open(id), until);
     }
 
     /// An open that waits, or is about to, and whose it is.
@@ -161,20 +166,6 @@ impl Relay {
     pub(crate) fn serve_awaited(&mut self, now: Instant, node: NodeId) {
         for id in self.awaited.of(node) {
             self.serve(now, id);
-        }
-    }
-
-    /// The peer did not come yet.
-    pub(crate) fn wait_expired(&mut self, now: Instant, id: ChannelId) {
-        let Some((_, waiting)) = self.waiting(id) else {
-            return;
-        };
-        match waiting.place {
-            Some((_, Wait::Long(until))) if now < until => {
-                waiting.first = Vec::new();
-                self.timers.arm(Timer::Open(id), until);
-            }
-            _ => self.give_up(id, CloseReason::Offline),
         }
     }
 

@@ -227,10 +227,10 @@ impl Relay {
     }
 
     /// The peer did not come, or came and said nothing.
-    pub(crate) fn open_expired(&mut self, now: Instant, id: ChannelId) {
+    pub(crate) fn open_expired(&mut self, id: ChannelId) {
         match self.channels.get(&id).map(|c| &c.target) {
             None => {}
-            Some(Target::Awaited(_)) => self.wait_expired(now, id),
+            Some(Target::Awaited(_)) => self.give_up(id, CloseReason::Offline),
             Some(Target::Here { .. }) => {
                 self.counters.open_expired += 1;
                 if let Some(link) = self.bound_link(id, Side::Target) {

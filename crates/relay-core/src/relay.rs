@@ -219,7 +219,7 @@ impl Relay {
                     self.counters.refused_silent += 1;
                     self.refuse(now, link, RefuseReason::Protocol, "no Hello in time");
                 }
-                Timer::Open(channel) => self.open_expired(now, channel),
+                Timer::Open(channel) => self.open_expired(channel),
                 Timer::Linger(channel, side) => self.linger_expired(channel, side),
                 Timer::Record(id) => self.record_due(now, id),
             }

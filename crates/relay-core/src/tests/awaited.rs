@@ -219,3 +219,23 @@ fn a_wait_ends_when_it_was_to_and_within_a_minute() {
         assert_eq!(bench.relay.awaited.waits, Waits::default());
     }
 }
+
+/// 65,536 of them with their datagrams would be 384 MiB.
+#[test]
+fn a_long_wait_keeps_no_datagrams_from_its_beginning_on() {
+    let mut bench = Bench::new();
+    bench.come(1, 1, 10, Role::Client);
+    bench.say(1, open_waiting(9, 2, 30_000));
+    let events = bench.come(2, 2, 20, Role::Agent);
+    let Some(Control::Incoming(incoming)) = sent(&events, 2).pop() else {
+        panic!("Incoming comes last");
+    };
+    assert!(incoming.first.is_empty());
+    // A peer that is here gets them, however long it would have been waited for.
+    let Some(Control::Incoming(incoming)) =
+        sent(&bench.say(1, open_waiting(10, 2, 30_000)), 2).pop()
+    else {
+        panic!("no Incoming");
+    };
+    assert_eq!(incoming.first.len(), 1);
+}

@@ -338,7 +338,7 @@ impl Random {
             let of = waits.entry(channel.opener.owner).or_default();
             match wait {
                 Wait::Short => of.short += 1,
-                Wait::Long(_) => of.long += 1,
+                Wait::Long => of.long += 1,
             }
         }
         for (id, session) in &relay.sessions {
