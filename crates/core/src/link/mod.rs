@@ -35,7 +35,7 @@ mod echo;
 mod question;
 mod race;
 mod relay;
-mod wake;
+pub(crate) mod wake;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -93,6 +93,8 @@ pub(crate) enum Output {
         observed: SocketAddr,
         intercepted: bool,
     },
+    /// A relay that fell silent is heard again: it, or the network, was away.
+    HeardAgain,
     /// Every channel of `old` is to be attached to `new`.
     Replace { old: LinkId, new: LinkId },
     /// A link that was usable is gone.
@@ -355,6 +357,11 @@ impl Links {
             observed,
             intercepted: welcome.intercepted,
         });
+        if let Some(r) = self.relays.get_mut(&relay)
+            && std::mem::take(&mut r.silent)
+        {
+            self.out.push_back(Output::HeardAgain);
+        }
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);
     }
@@ -589,11 +596,18 @@ impl Links {
         let relay = *relay;
         if test.is_over(cx.now) {
             *proof = Proof::Failed;
+            self.note_silence(relay);
             self.on_data_failed(cx, relay, id);
             return;
         }
         for payload in test.due(cx.now) {
             self.out.push_back(Output::Echo { link: id, payload });
+        }
+    }
+
+    fn note_silence(&mut self, relay: RelayId) {
+        if let Some(r) = self.relays.get_mut(&relay) {
+            r.silent = true;
         }
     }
 

@@ -166,6 +166,7 @@ impl Links {
         error: LinkError,
     ) {
         self.drop_link(id, error);
+        self.note_silence(relay);
         if !self.race_on(cx, relay) {
             self.race_anew(cx, relay, false);
         }

@@ -231,6 +231,7 @@ impl Links {
             r.left_out.hold(gone.carrier, cx.now + time);
         }
         let timed_out = error == LinkError::TimedOut;
+        r.silent |= timed_out && gone.is_ready();
         // That the other carrier leads nowhere is no news beside what was said over this one; and no proxy carries UDP.
         let (by, error) = match r.last_error.take() {
             Some((by, told)) if by != gone.carrier && !error.is_news_beside(&told) => (by, told),

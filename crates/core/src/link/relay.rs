@@ -29,6 +29,8 @@ pub(super) struct Relay {
     /// The carrier of the last link that was welcomed.
     pub(super) last_carrier: Option<Carrier>,
     pub(super) woken: Woken,
+    /// A link fell silent, and none was welcomed since.
+    pub(super) silent: bool,
     pub(super) phase: Phase,
 }
 
@@ -200,6 +202,7 @@ impl Relay {
             left_out: LeftOut::default(),
             last_carrier: None,
             woken: Woken::default(),
+            silent: false,
             phase: Phase::Idle,
         };
         relay.learn(addrs);

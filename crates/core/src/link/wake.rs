@@ -7,7 +7,8 @@
 //! woke up.
 //!
 //! A machine whose clock is set looks as if it had slept. An agent's links, of which a region has thousands, are only
-//! asked: agents seldom sleep, and a fleet whose clocks are set at once must not dial at once. A client dials no more than
+//! asked where they may be there yet: agents seldom sleep, and a fleet whose clocks are set at once must not dial at once. After a sleep that
+//! no link outlives ([`GONE`]) an agent would dial a moment later anyway. A node dials no more than
 //! once in [`EVERY`] for it. Our clock may have stood still, so that a sleep of hours counts as time that passed; but only
 //! [`EARLY`] times in an [`HOUR`] of our own clock, for what is called a sleep may be none. (`docs/decisions/0019`)
 
@@ -21,6 +22,9 @@ use crate::io::{Carrier, LinkError, LinkId, RelayId};
 
 /// From this sleep on the relay may have given the link up: its idle time of 30 s, less the 20 s between keep-alives.
 pub(crate) const DOUBTFUL: Duration = Duration::from_secs(10);
+/// After this sleep a relay has given up our links and our side of every channel: a link that was silent for 50 s (TLS; 30 s
+/// for UDP) is ended, and a side without a link lasts for 10 s more.
+pub(crate) const GONE: Duration = Duration::from_secs(60);
 /// More often nobody closes and opens a laptop.
 const EVERY: Duration = Duration::from_secs(60);
 /// A laptop that is looked at for less than [`EVERY`], and closed again, several times in a row; a clock that is set all day
@@ -72,8 +76,8 @@ impl Links {
         let Some(r) = self.relays.get(&relay) else {
             return;
         };
-        let unneeded = r.kept || r.linger_until.is_some();
-        if unneeded || !r.woken.is_due(cx.now, slept) {
+        let may_be_there = r.kept && slept < GONE;
+        if may_be_there || r.linger_until.is_some() || !r.woken.is_due(cx.now, slept) {
             return;
         }
         let mut race = self.plan_waking(cx, relay);

@@ -67,6 +67,11 @@ impl Node {
                 // Calls may wait on the other lane of the race.
                 self.on_usable(link);
             }
+            link::Output::HeardAgain => {
+                for id in self.peer_ids() {
+                    self.with_paths(now, id, path::Paths::handle_outage_over);
+                }
+            }
             link::Output::Replace { old, new } => self.move_channels(now, old, new),
             link::Output::Lost {
                 link,

@@ -7,10 +7,7 @@ use byway_wire::relay::control::CloseReason;
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::io::PeerId;
-
-/// After this sleep a relay has given up our links and our side of every channel: a link that was silent for 50 s (TLS; 30 s
-/// for UDP) is ended, and a side without a link lasts for 10 s more.
-const GONE: Duration = Duration::from_secs(60);
+use crate::link::wake::GONE;
 
 impl Node {
     /// After a sleep that no channel outlives, those that we opened are opened anew, with what the tunnel has to say inside,

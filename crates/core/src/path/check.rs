@@ -15,10 +15,11 @@ pub(crate) const SMALL_SIZE: u16 = 120;
 const LADDER: [u64; 7] = [0, 25, 50, 100, 200, 400, 800];
 /// Then slowly and only while the tunnel is active, in milliseconds after the last one.
 const SLOW: [u64; 4] = [2_000, 5_000, 15_000, 60_000];
-/// Three small probes are all an address gets that nobody attests; spread over the skew between the two sides' starts.
+/// Three small probes are all an address gets that nobody attests; spread over the skew between the two sides' starts, of which the
+/// longest is the time for which a lost signal waits to be sent again, and over what a network may be silent for.
 /// It gets three more, once, when an authenticated ping comes from there: that may be a NAT that just opened, but a
 /// source address can be forged, so it is no proof.
-const UNATTESTED: [u64; 3] = [0, 100, 400];
+const UNATTESTED: [u64; 3] = [0, 100, 2_000];
 /// A search whose last ping is older than this has become slow, as has one that came to the end of its ladder: it begins anew when
 /// the peer speaks of the address again.
 const RESTED: Duration = Duration::from_secs(1);

@@ -22,12 +22,12 @@ use crate::budget::Budget;
 use crate::cx::{Cx, Wake};
 use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, SocketId, Way};
 
-/// The last of an unattested address's three probes leaves 400 ms after the first. What the peer is told now must have come to
-/// it and opened its filter before that, by a relay that may be far: half of the time is left for it. A node that is seen from
-/// outside only later than this asks once more, once in each network.
+/// The second of an unattested address's three probes leaves 100 ms after the first, and what the peer is told now must open its filter
+/// before that; the last, after two seconds, is for what went wrong. A node that is seen from outside only later than this asks once
+/// more, once in each network.
 const SEEN_LATE: Duration = Duration::from_millis(200);
-/// Where we are seen may be told to be another place so often, and addresses asked anew for it.
-const ELSEWHERE: Duration = Duration::from_secs(60);
+/// So often addresses are asked anew for what our host knows nothing of: that we are seen elsewhere, that an outage is over.
+const ASK_ANEW: Duration = Duration::from_secs(60);
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
 /// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.
@@ -86,8 +86,8 @@ pub(crate) struct Paths {
     offered: Option<Instant>,
     /// They came to be seen from outside only later, and addresses were asked once more for it.
     seen_late: bool,
-    /// When they were asked anew because we came to be seen at another address.
-    elsewhere: Option<Instant>,
+    /// When addresses were last asked anew for what our host knew nothing of.
+    asked_anew: Option<Instant>,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
@@ -133,7 +133,7 @@ impl Paths {
             deferred: Deferred::default(),
             offered: None,
             seen_late: false,
-            elsewhere: None,
+            asked_anew: None,
             primary: None,
             primary_since: now,
             epoch: 0,
@@ -272,6 +272,16 @@ impl Paths {
         self.run_checks(cx);
     }
 
+    /// A relay of ours was silent, and is heard again. What took its answers may have taken those of addresses that are asked three
+    /// times and no more. That it was silent no peer can bring about.
+    pub(crate) fn handle_outage_over(&mut self, cx: &mut Cx<'_>) {
+        let direct = self.primary_path().is_some_and(Path::is_direct);
+        if !direct && self.may_ask_anew(cx.now) {
+            self.ask_anew(cx);
+            self.run_checks(cx);
+        }
+    }
+
     /// Tells the peer our candidates.
     pub(crate) fn offer(
         &mut self,
@@ -299,7 +309,7 @@ impl Paths {
         // Only now does the peer know where to send, and what we sent before met a filter that nothing had opened.
         let anew = match seen {
             Seen::First => late && !std::mem::replace(&mut self.seen_late, true),
-            Seen::Elsewhere => late && self.may_be_elsewhere(cx.now),
+            Seen::Elsewhere => late && self.may_ask_anew(cx.now),
             Seen::Alike => false,
         };
         if anew {
@@ -308,11 +318,12 @@ impl Paths {
         self.run_spray(cx);
     }
 
-    /// Our NAT moved to another address, and our host knows of no change. Bounded, for a NAT may have many addresses.
-    fn may_be_elsewhere(&mut self, now: Instant) -> bool {
-        let may = self.elsewhere.is_none_or(|at| at + ELSEWHERE <= now);
+    /// Something changed of which our host knows nothing: our NAT moved to another address, or an outage is over. Bounded, for a
+    /// NAT may have many addresses, and a network many outages.
+    fn may_ask_anew(&mut self, now: Instant) -> bool {
+        let may = self.asked_anew.is_none_or(|at| at + ASK_ANEW <= now);
         if may {
-            self.elsewhere = Some(now);
+            self.asked_anew = Some(now);
         }
         may
     }

@@ -25,8 +25,8 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// What some ten flights take on a link of 1 MB/s and through a proxy at the border.
 const FLIGHTS: Duration = Duration::from_millis(50);
 /// With both families, servers are asked and paths tried by both at once, and a relay is dialled so over UDP: four full-size
-/// datagrams more in the narrowest access link, where all that follows waits behind them.
-const BOTH_FAMILIES: Duration = Duration::from_millis(5);
+/// datagrams more in the narrowest access link on the way out and four on the way back, where all that follows waits behind them.
+const BOTH_FAMILIES: Duration = Duration::from_millis(10);
 /// A new tunnel's first answer is there after this long at the latest where packets come late or twice and none is lost.
 const ANSWERED_POOR: Duration = Duration::from_secs(10);
 /// The same where packets are lost: QUIC's first timer is a second and doubles, and a handshake has some ten packets.

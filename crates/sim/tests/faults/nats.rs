@@ -197,6 +197,21 @@ fn a_peer_that_sprays_while_its_word_of_a_move_is_under_way_is_found_where_it_mo
     );
 }
 
+/// Found by random scenarios: addresses that no relay attests are asked three times. An outage took all three; a lost signal let the
+/// peer open its filter only after the last.
+#[test]
+fn an_address_asked_in_vain_is_asked_again_after_an_outage_and_late_enough_for_a_lost_signal() {
+    for text in [
+        "seed=200737128 client=Sequential agent=AddressDependent agent-ip=Both \
+         client-link=delay:0.019,jitter:0.003,loss:0.018,reorder:0.002,duplicate:0.014 agent-port=true Offline@0.3+5",
+        "seed=200920695 client=AddressRestricted agent=AddressDependent client-ip=Both agent-ip=BrokenV6 \
+         agent-link=delay:0.032,jitter:0.004,loss:0.01,reorder:0.01,duplicate:0.008,mtu:1280 second-relay=delay:0.029 \
+         stun=Honest,Oversized",
+    ] {
+        holds(text);
+    }
+}
+
 /// Found by random scenarios: the client's NAT moved to another address, of which its host knew nothing, and then the agent moved. What
 /// the client had asked there met a filter that nothing had opened, and it asked no more when the agent had learnt where it was.
 #[test]

@@ -169,6 +169,29 @@ fn probes_to(world: &World, addr: SocketAddr) -> usize {
         .count()
 }
 
+/// What an outage took is asked for once more when the relay is heard again. A peer cannot have that by links of its own, nor a
+/// network that goes and comes have it all the time.
+#[test]
+fn three_more_probes_follow_an_outage_of_our_links_once_in_a_minute_and_none_one_of_the_peers() {
+    let mut world = World::new();
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    let victim: SocketAddr = "192.0.2.80:80".parse().unwrap();
+    offer(&mut world, vec![victim]);
+    world.chat(AGENT, ms(100), ms(3_000));
+    for (whose, asked) in [(CLIENT, 3), (AGENT, 6), (AGENT, 6), (AGENT, 6)] {
+        world.break_links(whose);
+        world.pass(ms(5_000));
+        offer(&mut world, vec![victim]);
+        assert_eq!(probes_to(&world, victim), asked, "{whose}");
+    }
+    world.pass(ms(60_000));
+    world.break_links(AGENT);
+    world.pass(ms(5_000));
+    assert_eq!(probes_to(&world, victim), 9);
+}
+
 #[test]
 fn a_relay_that_a_peer_names_as_its_own_address_gets_no_more_than_anybody_else() {
     let mut world = World::direct();

@@ -145,7 +145,7 @@ fn what_others_had_asked_is_asked_once_more_when_their_minute_is_over() {
         }
     }
     // The other one's last probes, and the three of this one; then nobody is waited for any more.
-    assert_eq!(asked_at, [100, 400, 60_000, 60_100, 60_400]);
+    assert_eq!(asked_at, [100, 2_000, 60_000, 60_100, 62_000]);
     // Whom others keep away again is left to the next list.
     rig.now += TRIED_FOR;
     kept_away(&mut rig);
