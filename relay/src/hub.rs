@@ -120,8 +120,7 @@ impl Hub {
                 source: None,
             };
             core.links.insert(id, held);
-            core.relay
-                .handle_link_up(Instant::now(), unix_time(), id, info);
+            core.relay.handle_link_up(Instant::now(), id, info);
         });
         LinkHandle {
             hub: Arc::clone(self),
@@ -169,7 +168,7 @@ impl Hub {
                     tokio::select! {
                         () = bell => {}
                         () = tokio::time::sleep_until(at.into()) => {
-                            self.with(|core| core.relay.handle_timeout(Instant::now()));
+                            self.with(|core| core.relay.handle_timeout(Instant::now(), unix_time()));
                         }
                     }
                 }

@@ -11,6 +11,8 @@ pub(crate) const MESSAGES: u32 = 4_000;
 /// WebSocket pings of one link in a second; a node sends one every 20 s. Each is answered by the WebSocket itself, behind
 /// the outbox's back: a node that pinged and never read would fill our memory with answers.
 pub(crate) const PINGS: u32 = 10;
+/// What a token costs, in messages: a signature is verified, by each of the operator's keys in turn.
+const TOKEN: u32 = 400;
 /// What a record costs, in messages: a signature is verified, and every peer may hear of it.
 const RECORD: u32 = 40;
 
@@ -18,6 +20,7 @@ const RECORD: u32 = 40;
 pub(crate) fn cost(message: &Control) -> u32 {
     match message {
         Control::Record(_) => RECORD,
+        Control::Token(_) => TOKEN,
         _ => 1,
     }
 }

@@ -475,6 +475,16 @@ pub enum Event {
     CloseSockets(Vec<SocketId>),
     /// This agent instance was replaced by a newer one.
     Replaced,
+    /// The admission token will soon hold no more, or a relay refused it: [`crate::node::Node::set_token`] with a fresh one, if there
+    /// is one. Comes again, not more often than every 15 s, for as long as that is so.
+    TokenWanted,
+    /// A relay did not take the token it was shown in band. The one before still holds there, until it expires.
+    TokenRefused {
+        /// Which.
+        relay: RelayId,
+        /// The relay's words.
+        detail: String,
+    },
 }
 
 /// A peer to dial.

@@ -40,6 +40,14 @@ counters! {
     refused_identity,
     /// Links refused: not admitted.
     refused_admission,
+    /// Fresh tokens taken from nodes that are here.
+    tokens_taken,
+    /// Fresh tokens refused.
+    tokens_refused,
+    /// Links ended: their node's token expired.
+    tokens_expired,
+    /// Links ended: by other rules than those that admitted their node.
+    no_longer_admitted,
     /// Links refused or ended: too many of the node or of the process.
     refused_links,
     /// Links ended: the node did not keep to the protocol.
@@ -64,6 +72,8 @@ counters! {
     open_offline,
     /// Opens ended: the peer is here and did not answer.
     open_expired,
+    /// Opens refused, or channels ended: the token of one of the two does not let it have a channel with the other.
+    open_forbidden,
     /// Channels refused by the target.
     open_not_allowed,
     /// Messages about a channel that is not the sender's.

@@ -28,9 +28,12 @@
 //! | `channels` | channels and their two ends: attach, close, linger |
 //! | `rebind` | moving a link's data to the address its node proved to receive at |
 //! | `relayed` | what passes from node to node: signals and records |
-//! | `admission`, `counters`, `timers` | who may come, what was refused, when to wake |
+//! | `admission/` | who may come: lists, tokens |
+//! | `admitted` | what follows from a token while its node is here: fresh ones, expiry, whom it may reach |
+//! | `counters`, `timers` | what was refused, when to wake |
 
 mod admission;
+mod admitted;
 mod awaited;
 mod channels;
 mod counters;
@@ -46,7 +49,9 @@ mod relayed;
 mod tests;
 mod timers;
 
-pub use admission::Admission;
+pub use admission::{
+    Admission, AdmissionError, Claims, Grant, KeyError, OneOrMany, TokenKey, TokenRules,
+};
 pub use counters::Counters;
 pub use links::WELCOME_DEADLINE;
 pub use relay::{Config, Relay};

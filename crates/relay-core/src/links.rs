@@ -18,6 +18,7 @@ use byway_wire::relay::control::{
 };
 use byway_wire::{ChannelId, Instance, NodeId, NodeInstance, SignedRecord};
 
+use crate::admission::Grant;
 use crate::awaited::Waits;
 use crate::channels::{LINGER, Target};
 use crate::io::*;
@@ -50,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) waits: Waits,
     /// A record newer than the one last passed on waits for its turn.
     pub(crate) record_pending: bool,
+    /// What its token lets it do; none where no token is asked for.
+    pub(crate) grant: Option<Grant>,
 }
 
 impl Session {
@@ -112,11 +115,14 @@ impl Relay {
             let detail = "another role than the proof was signed for";
             return self.refuse(now, id, RefuseReason::Identity, detail);
         }
-        if !self.config.admission.admits(unix_time, &hello) {
-            self.counters.refused_admission += 1;
-            let detail = "this relay does not admit this node";
-            return self.refuse(now, id, RefuseReason::NotAdmitted, detail);
-        }
+        let admission = &self.config.admission;
+        let grant = match admission.judge(unix_time, info.node, hello.role, hello.token.as_ref()) {
+            Ok(grant) => grant,
+            Err(error) => {
+                self.counters.refused_admission += 1;
+                return self.refuse(now, id, RefuseReason::NotAdmitted, &error.to_string());
+            }
+        };
         let me = hello.record.record().id;
         if self.sessions.get(&me).is_some_and(|s| s.role != hello.role) {
             return self.violation(now, id, "another role than on the first link");
@@ -127,7 +133,8 @@ impl Relay {
             return self.refuse(now, id, RefuseReason::Replaced, detail);
         }
         self.make_room(now, me);
-        self.welcome(unix_time, id, info, me, hello.role, &hello.record);
+        self.welcome(unix_time, id, info, me, (hello.role, &hello.record, &grant));
+        self.grant(now, unix_time, me, grant);
         self.record(now, me, hello.record);
         if hello.role == Role::Agent {
             self.serve_awaited(now, me.node);
@@ -191,8 +198,7 @@ impl Relay {
         id: LinkId,
         info: LinkInfo,
         me: NodeInstance,
-        role: Role,
-        record: &SignedRecord,
+        (role, record, grant): (Role, &SignedRecord, &Option<Grant>),
     ) {
         self.timers.disarm(Timer::Hello(id));
         if let Some(link) = self.links.get_mut(&id) {
@@ -206,6 +212,7 @@ impl Relay {
             unanswered: BTreeMap::new(),
             waits: Waits::default(),
             record_pending: false,
+            grant: None,
         });
         session.links.insert(id);
         if role == Role::Agent {
@@ -222,6 +229,7 @@ impl Relay {
             max_datagram: self.config.max_datagram,
             time: unix_time,
             intercepted: info.intercepted,
+            admitted_for: grant.as_ref().map(|grant| grant.holds_for(unix_time)),
         };
         self.send(id, Control::Welcome(welcome));
         self.audit(Audit::Linked {
@@ -310,7 +318,9 @@ impl Relay {
             .get(&me)
             .is_some_and(|s| s.links.is_empty() && s.channels.is_empty());
         if done {
-            self.sessions.remove(&me);
+            if let Some(grant) = self.sessions.remove(&me).and_then(|s| s.grant) {
+                self.forget_expiry(grant.until, me);
+            }
             self.timers.disarm(Timer::Record(me));
             if self.agents.get(&me.node) == Some(&me.instance) {
                 self.agents.remove(&me.node);

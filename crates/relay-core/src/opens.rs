@@ -72,6 +72,14 @@ impl Relay {
         let Some(session) = self.sessions.get(&me) else {
             return Err(CloseReason::Limit);
         };
+        if session
+            .grant
+            .as_ref()
+            .is_some_and(|g| !g.reaches(open.peer))
+        {
+            self.counters.open_forbidden += 1;
+            return Err(CloseReason::NotAllowed);
+        }
         if session.channels.len() >= self.config.max_channels as usize {
             self.counters.open_channels += 1;
             return Err(CloseReason::Limit);
@@ -106,6 +114,10 @@ impl Relay {
         };
         if self.bound_link(id, Side::Opener).is_none() {
             return self.end_channel(id);
+        }
+        if !self.may_have_channel(id, target) {
+            self.counters.open_forbidden += 1;
+            return self.give_up(id, CloseReason::NotAllowed);
         }
         let full =
             |s: &crate::links::Session| s.channels.len() >= self.config.max_channels as usize;

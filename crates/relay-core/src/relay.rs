@@ -1,6 +1,6 @@
 //! The relay: the one place that composes links, channels and timers, and hands each input to the part it concerns.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::{Control, RefuseReason};
@@ -77,6 +77,8 @@ pub struct Relay {
     pub(crate) channels: BTreeMap<ChannelId, Channel>,
     /// Opens that wait for a node to come.
     pub(crate) awaited: Awaited,
+    /// Sessions whose token expires, by when.
+    pub(crate) expiries: BTreeSet<(u64, NodeInstance)>,
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -109,6 +111,7 @@ impl Relay {
             agents: BTreeMap::new(),
             channels: BTreeMap::new(),
             awaited: Awaited::default(),
+            expiries: BTreeSet::new(),
             timers: Timers::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -116,14 +119,13 @@ impl Relay {
         }
     }
 
-    /// A node proved its key on a new link. `unix_time` is the wall clock in seconds, for `Welcome` (and tokens later).
-    pub fn handle_link_up(&mut self, now: Instant, unix_time: u64, link: LinkId, info: LinkInfo) {
-        let _ = unix_time;
+    /// A node proved its key on a new link.
+    pub fn handle_link_up(&mut self, now: Instant, link: LinkId, info: LinkInfo) {
         self.now = now;
         self.link_up(now, link, info);
     }
 
-    /// A control message came in.
+    /// A control message came in. `unix_time` is the wall clock in seconds, by which tokens are judged.
     pub fn handle_control(&mut self, now: Instant, unix_time: u64, link: LinkId, message: Control) {
         self.now = now;
         let Some(id) = self.links.get(&link).map(|l| l.session) else {
@@ -145,6 +147,7 @@ impl Relay {
             Control::Signal { channel, sealed } => self.signal(now, id, channel, sealed),
             Control::Rebind(rebind) => self.rebind(now, link, id, &rebind.cookie),
             Control::Record(record) => self.record(now, id, record),
+            Control::Token(token) => self.fresh_token(now, unix_time, link, id, &token),
             Control::Ping { token } => self.send(link, Control::Pong { token }),
             Control::Pong { .. } => {}
             Control::Unknown => self.counters.unknown_messages += 1,
@@ -210,8 +213,8 @@ impl Relay {
         }
     }
 
-    /// Time passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Time passed. `unix_time` is the wall clock in seconds, by which tokens expire.
+    pub fn handle_timeout(&mut self, now: Instant, unix_time: u64) {
         self.now = now;
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
@@ -222,6 +225,7 @@ impl Relay {
                 Timer::Open(channel) => self.open_expired(channel),
                 Timer::Linger(channel, side) => self.linger_expired(channel, side),
                 Timer::Record(id) => self.record_due(now, id),
+                Timer::Tokens => self.expire_tokens(now, unix_time),
             }
         }
     }

@@ -5,6 +5,7 @@
     reason = "a test needs one instant to begin from; from there on time is an argument"
 )]
 
+mod admitted;
 mod awaited;
 mod bench;
 mod channels;

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Linger(ChannelId, Side),
     /// A session, until its next record may be passed on.
     Record(NodeInstance),
+    /// The token that expires next.
+    Tokens,
 }
 
 impl Timer {
@@ -27,6 +29,7 @@ impl Timer {
             Timer::Open(_) => "open",
             Timer::Linger(..) => "linger",
             Timer::Record(_) => "record",
+            Timer::Tokens => "tokens",
         }
     }
 }

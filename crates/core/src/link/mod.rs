@@ -30,6 +30,7 @@
 //! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
 //! `Links::poll` and moves its channels.
 
+mod admission;
 mod backoff;
 mod echo;
 mod question;
@@ -47,6 +48,7 @@ use byway_wire::{RelayUrl, SignedRecord, canonical};
 
 use crate::cx::{Cx, Wake, earliest};
 use crate::io::{Carrier, LinkError, LinkId, LinkMode, LinkUp, RelayId};
+use admission::Admittance;
 pub(crate) use backoff::is_lasting;
 use echo::EchoTest;
 use question::Question;
@@ -110,6 +112,8 @@ pub(crate) enum Output {
     RoundFailed { relay: RelayId, error: LinkError },
     /// A newer instance of this agent took our place.
     Replaced,
+    /// The admission token will not hold for much longer, or does not admit.
+    TokenWanted,
 }
 
 /// One dial, and the link it became.
@@ -185,6 +189,7 @@ pub(crate) struct Links {
     mode: LinkMode,
     role: Role,
     record: SignedRecord,
+    admittance: Admittance,
     relays: BTreeMap<RelayId, Relay>,
     links: BTreeMap<LinkId, Link>,
     /// Relays that other relays named.
@@ -200,6 +205,7 @@ impl Links {
             mode,
             role,
             record,
+            admittance: Admittance::default(),
             relays: BTreeMap::new(),
             links: BTreeMap::new(),
             alternates: 0,
@@ -306,7 +312,7 @@ impl Links {
                     versions: vec![byway_wire::relay::control::VERSION],
                     role: self.role,
                     record: self.record.clone(),
-                    token: None,
+                    token: self.admittance.token(),
                 };
                 self.out.push_back(Output::Send {
                     link: id,
@@ -362,6 +368,7 @@ impl Links {
         {
             self.out.push_back(Output::HeardAgain);
         }
+        self.admitted_for(cx, relay, welcome.admitted_for);
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);
     }
@@ -378,8 +385,10 @@ impl Links {
             cx.counters.stale_input += 1;
             return;
         }
-        if reason == RefuseReason::Replaced {
-            self.out.push_back(Output::Replaced);
+        match (reason, self.links.get(&id).map(|l| l.relay)) {
+            (RefuseReason::Replaced, _) => self.out.push_back(Output::Replaced),
+            (RefuseReason::NotAdmitted, Some(relay)) => self.handle_token_refused(cx, relay),
+            _ => {}
         }
         self.hang_up(id);
         self.on_gone(cx, id, LinkError::Refused(reason, detail));
@@ -497,12 +506,14 @@ impl Links {
         for id in due {
             self.on_relay_due(cx, id);
         }
+        self.run_admittance(cx);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Wake> {
         let links = self.links.values().map(Link::deadline);
         let relays = self.relays.values().map(Relay::deadline);
-        links.chain(relays).fold(None, earliest)
+        let token = std::iter::once(self.admittance.deadline());
+        links.chain(relays).chain(token).fold(None, earliest)
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {

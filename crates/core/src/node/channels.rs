@@ -91,6 +91,7 @@ impl Node {
             }
             link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
             link::Output::Replaced => self.events.push_back(Event::Replaced),
+            link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),
         }
     }
 

@@ -44,6 +44,15 @@ impl Node {
             Control::Record(record) => self.on_record(&record),
             Control::GoingAway { alternates, .. } => self.on_going_away(link, alternates),
             Control::Pong { token } => self.links.handle_pong(&mut cx, link, token),
+            Control::TokenTaken { admitted_for } => {
+                self.links.handle_token_taken(&mut cx, link, admitted_for);
+            }
+            Control::TokenRefused { detail } => {
+                if let Some(relay) = self.links.get(link).map(|l| l.relay) {
+                    self.links.handle_token_refused(&mut cx, relay);
+                    self.events.push_back(Event::TokenRefused { relay, detail });
+                }
+            }
             Control::Unknown => {}
             // What only nodes say, or what the shell answers itself.
             _ => self.counters.control_unexpected += 1,

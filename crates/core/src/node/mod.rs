@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use byway_wire::demux::{Kind, classify};
 use byway_wire::probe::{Index, peek_index};
-use byway_wire::relay::control::{Control, Role};
+use byway_wire::relay::control::{AdmissionToken, Control, Role};
 use byway_wire::relay::cookie::Cookie;
 use byway_wire::{
     ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord,
@@ -249,6 +249,14 @@ impl Node {
         }
         self.settle(now);
         id
+    }
+    /// Relays that ask for a token admit this node by this one from now on (design section 8). Those that are linked are shown it; one
+    /// that had refused the node is dialled again at once.
+    pub fn set_token(&mut self, now: Instant, token: Option<AdmissionToken>) {
+        self.now = now;
+        let mut cx = cx!(self, now);
+        self.links.set_token(&mut cx, token);
+        self.settle(now);
     }
     /// Ask this STUN server too (the shell resolves its name).
     pub fn add_stun_server(&mut self, now: Instant, label: String, addr: SocketAddr) {

@@ -106,6 +106,9 @@ impl Table {
 pub(super) struct Bench {
     pub(super) relay: Relay,
     pub(super) now: Instant,
+    started: Instant,
+    /// The wall clock at the start.
+    pub(super) wall: u64,
     pub(super) table: Table,
     /// Links that the relay ended, or was told the end of.
     pub(super) gone: BTreeSet<LinkId>,
@@ -120,9 +123,14 @@ impl Bench {
         Self {
             relay: Relay::new(now, config, [1; 32]),
             now,
+            started: now,
+            wall: 1_000,
             table: Table::default(),
             gone: BTreeSet::new(),
         }
+    }
+    pub(super) fn unix_time(&self) -> u64 {
+        self.wall + (self.now - self.started).as_secs()
     }
     pub(super) fn drain(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -150,13 +158,12 @@ impl Bench {
         self.link_up_with(link, info)
     }
     pub(super) fn link_up_with(&mut self, link: u64, info: LinkInfo) -> Vec<Event> {
-        self.relay
-            .handle_link_up(self.now, 1_000, LinkId(link), info);
+        self.relay.handle_link_up(self.now, LinkId(link), info);
         self.drain()
     }
     pub(super) fn say(&mut self, link: u64, message: Control) -> Vec<Event> {
         self.relay
-            .handle_control(self.now, 1_000, LinkId(link), message);
+            .handle_control(self.now, self.unix_time(), LinkId(link), message);
         self.drain()
     }
     /// A link and its `Hello`.
@@ -183,7 +190,8 @@ impl Bench {
     }
     pub(super) fn pass(&mut self, time: Duration) -> Vec<Event> {
         self.now += time;
-        self.relay.handle_timeout(self.now);
+        let unix_time = self.unix_time();
+        self.relay.handle_timeout(self.now, unix_time);
         self.drain()
     }
     /// Client 1 on link 1, agent 2 on link 2, channel 9 between them, answered.

@@ -316,7 +316,7 @@ fn while_output_is_queued_the_relay_wants_to_be_asked_now() {
         observed: addr(1),
         intercepted: false,
     };
-    bench.relay.handle_link_up(bench.now, 0, LinkId(1), info);
+    bench.relay.handle_link_up(bench.now, LinkId(1), info);
     assert_eq!(bench.relay.poll_timeout(), Some((bench.now, "output")));
     bench.drain();
     let (at, why) = bench.relay.poll_timeout().unwrap();

@@ -116,8 +116,30 @@ impl Prove {
     }
 }
 
+/// An admission token: a JWT (design section 8). It admits only the node it was made out to, and is a secret all the same:
+/// not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdmissionToken(String);
+impl AdmissionToken {
+    /// None if it is empty, or longer than [`MAX_TOKEN`] bytes.
+    pub fn new(token: String) -> Option<Self> {
+        (1..=MAX_TOKEN)
+            .contains(&token.len())
+            .then_some(Self(token))
+    }
+    /// The token itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+impl std::fmt::Debug for AdmissionToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdmissionToken(..)")
+    }
+}
+
 /// Node to relay: who I am. [`Open`]s may follow in the same flight.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Hello {
     /// Protocol versions the node speaks, best first.
     pub versions: Vec<u32>,
@@ -126,18 +148,7 @@ pub struct Hello {
     /// The node's record; its key must be the one the link authenticated.
     pub record: SignedRecord,
     /// Admission token, where the relay asks for one.
-    pub token: Option<String>,
-}
-/// A token admits whoever shows it, so it is not shown.
-impl std::fmt::Debug for Hello {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello")
-            .field("versions", &self.versions)
-            .field("role", &self.role)
-            .field("record", &self.record)
-            .field("token", &self.token.as_ref().map(|_| ".."))
-            .finish()
-    }
+    pub token: Option<AdmissionToken>,
 }
 /// Relay to node: admitted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,6 +172,9 @@ pub struct Welcome {
     /// On a TLS link: somebody between ends TLS, an ingress or an inspecting proxy. What the tunnels carry is sealed
     /// end to end all the same.
     pub intercepted: bool,
+    /// For how many seconds the node is admitted by the token of its [`Hello`], from now on; none where no token is asked for.
+    /// In time before that it sends a fresh one by [`Control::Token`], or the link ends.
+    pub admitted_for: Option<u32>,
 }
 /// Opener to relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -353,6 +367,18 @@ pub enum Control {
         /// Where to go instead.
         alternates: Vec<RelayUrl>,
     },
+    /// Node to relay: a fresh token for this session, answered by [`Control::TokenTaken`] or [`Control::TokenRefused`].
+    Token(AdmissionToken),
+    /// Relay to node: the token holds from now on, in place of the one before.
+    TokenTaken {
+        /// For how many seconds the node is admitted, from now on; none where no token is asked for.
+        admitted_for: Option<u32>,
+    },
+    /// Relay to node: the fresh token does not admit; the one before still holds, until it expires.
+    TokenRefused {
+        /// For a person; at most 256 bytes.
+        detail: String,
+    },
     /// A message of a newer version, not marked critical: ignored.
     Unknown,
 }
@@ -396,6 +422,9 @@ impl Control {
             Self::Pong { .. } => "Pong",
             Self::Record(_) => "Record",
             Self::GoingAway { .. } => "GoingAway",
+            Self::Token(_) => "Token",
+            Self::TokenTaken { .. } => "TokenTaken",
+            Self::TokenRefused { .. } => "TokenRefused",
             Self::Unknown => "Unknown",
         }
     }

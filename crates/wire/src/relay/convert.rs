@@ -62,7 +62,7 @@ fn to_proto(message: &Control) -> Option<Kind> {
             versions: m.versions.iter().copied().take(MAX_VERSIONS).collect(),
             role: role_number(m.role),
             record: m.record.as_bytes().clone(),
-            token: m.token.clone(),
+            token: m.token.as_ref().map(|token| token.as_str().to_owned()),
         }),
         Control::Welcome(m) => Kind::Welcome(proto::Welcome {
             version: m.version,
@@ -74,6 +74,16 @@ fn to_proto(message: &Control) -> Option<Kind> {
             max_datagram: m.max_datagram,
             time: m.time,
             intercepted: m.intercepted,
+            admitted_for: m.admitted_for,
+        }),
+        Control::Token(token) => Kind::Token(proto::Token {
+            token: token.as_str().to_owned(),
+        }),
+        Control::TokenTaken { admitted_for } => Kind::TokenTaken(proto::TokenTaken {
+            admitted_for: *admitted_for,
+        }),
+        Control::TokenRefused { detail } => Kind::TokenRefused(proto::TokenRefused {
+            detail: text::truncated(detail, MAX_DETAIL).into(),
         }),
         Control::Refused { reason, detail } => Kind::Refused(proto::Refused {
             reason: refuse_number(*reason),
@@ -163,7 +173,7 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
             role: role(m.role, "Hello.role")?,
             record: record(m.record, "Hello.record")?,
             token: match m.token {
-                Some(token) => Some(bounded(token, MAX_TOKEN, "Hello.token")?),
+                Some(token) => Some(admission_token(token, "Hello.token")?),
                 None => None,
             },
         }),
@@ -177,7 +187,15 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
             max_datagram: m.max_datagram,
             time: m.time,
             intercepted: m.intercepted,
+            admitted_for: m.admitted_for,
         }),
+        Kind::Token(m) => Control::Token(admission_token(m.token, "Token.token")?),
+        Kind::TokenTaken(m) => Control::TokenTaken {
+            admitted_for: m.admitted_for,
+        },
+        Kind::TokenRefused(m) => Control::TokenRefused {
+            detail: bounded(m.detail, MAX_DETAIL, "TokenRefused.detail")?,
+        },
         Kind::Refused(m) => Control::Refused {
             reason: refuse_reason(m.reason),
             detail: bounded(m.detail, MAX_DETAIL, "Refused.detail")?,
@@ -318,6 +336,10 @@ type Field = &'static str;
 
 fn array<const N: usize>(bytes: &[u8], field: Field) -> Result<[u8; N], ControlError> {
     bytes.try_into().map_err(|_| Malformed(field))
+}
+
+fn admission_token(token: String, field: &'static str) -> Result<AdmissionToken, ControlError> {
+    AdmissionToken::new(token).ok_or(Malformed(field))
 }
 
 fn bounded(text: String, max: usize, field: Field) -> Result<String, ControlError> {

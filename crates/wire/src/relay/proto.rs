@@ -11,7 +11,7 @@ pub(super) struct Control {
     pub(super) critical: bool,
     #[prost(
         oneof = "Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub(super) kind: Option<Kind>,
 }
@@ -58,6 +58,12 @@ pub(super) enum Kind {
     GoingAway(GoingAway),
     #[prost(message, tag = "21")]
     PeerMoved(PeerMoved),
+    #[prost(message, tag = "22")]
+    Token(Token),
+    #[prost(message, tag = "23")]
+    TokenTaken(TokenTaken),
+    #[prost(message, tag = "24")]
+    TokenRefused(TokenRefused),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,6 +128,26 @@ pub(super) struct Welcome {
     pub(super) time: u64,
     #[prost(bool, tag = "9")]
     pub(super) intercepted: bool,
+    #[prost(uint32, optional, tag = "10")]
+    pub(super) admitted_for: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Token {
+    #[prost(string, tag = "1")]
+    pub(super) token: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TokenTaken {
+    #[prost(uint32, optional, tag = "1")]
+    pub(super) admitted_for: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TokenRefused {
+    #[prost(string, tag = "1")]
+    pub(super) detail: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

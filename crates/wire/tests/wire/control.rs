@@ -24,6 +24,10 @@ fn name() -> impl Strategy<Value = String> {
     "[a-z0-9-]{0,64}"
 }
 
+fn token() -> impl Strategy<Value = AdmissionToken> {
+    "[a-zA-Z0-9._-]{1,200}".prop_map(|token| AdmissionToken::new(token).unwrap())
+}
+
 fn first() -> impl Strategy<Value = Vec<Bytes>> {
     proptest::collection::vec(bytes(MAX_FIRST_BYTES / MAX_FIRST), 0..=MAX_FIRST)
 }
@@ -99,7 +103,7 @@ fn control() -> impl Strategy<Value = Control> {
             proptest::collection::vec(any::<u32>(), 0..=MAX_VERSIONS),
             any::<bool>(),
             signed_record(),
-            proptest::option::of("[a-zA-Z0-9._-]{0,200}"),
+            proptest::option::of(token()),
         )
             .prop_map(|(versions, agent, record, token)| {
                 let role = if agent { Role::Agent } else { Role::Client };
@@ -114,14 +118,14 @@ fn control() -> impl Strategy<Value = Control> {
             (any::<u32>(), name(), name()),
             any::<u64>(),
             addr(),
-            any::<(u32, u32, u64, bool)>()
+            any::<(u32, u32, u64, bool, Option<u32>)>()
         )
             .prop_map(
                 |(
                     (version, relay, region),
                     session,
                     observed,
-                    (max_channels, max_datagram, time, intercepted),
+                    (max_channels, max_datagram, time, intercepted, admitted_for),
                 )| {
                     Control::Welcome(Welcome {
                         version,
@@ -133,6 +137,7 @@ fn control() -> impl Strategy<Value = Control> {
                         max_datagram,
                         time,
                         intercepted,
+                        admitted_for,
                     })
                 }
             ),
@@ -176,6 +181,9 @@ fn control() -> impl Strategy<Value = Control> {
         addr().prop_map(|observed| Control::Rebound { observed }),
         (channel(), addr())
             .prop_map(|(channel, observed)| Control::PeerMoved { channel, observed }),
+        token().prop_map(Control::Token),
+        any::<Option<u32>>().prop_map(|admitted_for| Control::TokenTaken { admitted_for }),
+        "[a-z ]{0,256}".prop_map(|detail| Control::TokenRefused { detail }),
         any::<u64>().prop_map(|token| Control::Ping { token }),
         any::<u64>().prop_map(|token| Control::Pong { token }),
         signed_record().prop_map(Control::Record),
@@ -322,6 +330,11 @@ fn fields_out_of_range_are_named() {
     assert!(decode(field(4, &hello)).is_ok());
     let token = [&hello[..], &field(4, &[b't'; MAX_TOKEN + 1])].concat();
     assert_eq!(fault(field(4, &token)), "Hello.token");
+    assert_eq!(fault(field(22, &[])), "Token.token");
+    let long = field(1, &[b't'; MAX_TOKEN + 1]);
+    assert_eq!(fault(field(22, &long)), "Token.token");
+    let long = field(1, &[b'x'; MAX_DETAIL + 1]);
+    assert_eq!(fault(field(24, &long)), "TokenRefused.detail");
     assert_eq!(fault(field(5, &[])), "Welcome.observed");
     let detail = field(2, &[b'x'; MAX_DETAIL + 1]);
     assert_eq!(fault(field(6, &detail)), "Refused.detail");

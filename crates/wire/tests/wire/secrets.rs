@@ -1,6 +1,6 @@
 //! Secrets do not show themselves.
 
-use byway_wire::relay::control::{Control, Hello, Role};
+use byway_wire::relay::control::{AdmissionToken, Control, Hello, Role};
 use byway_wire::relay::cookie::CookieKey;
 use byway_wire::{ProbeSecret, SecretKey, Ticket, TicketSecret};
 
@@ -37,7 +37,7 @@ fn debug_output_holds_no_secret() {
         versions: vec![1],
         role: Role::Agent,
         record: record(1),
-        token: Some("eyJ-secret".into()),
+        token: AdmissionToken::new("eyJ-secret".into()),
     });
     assert!(!format!("{hello:?}").contains("eyJ"));
 }

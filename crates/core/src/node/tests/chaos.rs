@@ -104,6 +104,7 @@ fn message(world: &World, kind: u8, channel: u8) -> Control {
             max_datagram: 0,
             time: 0,
             intercepted: false,
+            admitted_for: Some(0),
         }),
         1 => Control::Refused {
             reason: RefuseReason::Shutdown,

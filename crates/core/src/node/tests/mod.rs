@@ -8,4 +8,5 @@ mod left_out;
 mod life;
 mod moved;
 mod relays;
+mod tokens;
 mod world;

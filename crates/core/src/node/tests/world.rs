@@ -75,6 +75,8 @@ pub(super) struct Host {
     pub(super) link_errors: Vec<LinkError>,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
     pub(super) replaced: bool,
+    pub(super) tokens_wanted: usize,
+    pub(super) tokens_refused: usize,
     pub(super) report: Option<Arc<crate::discovery::NatReport>>,
     pub(super) candidates: Vec<byway_wire::signal::Candidate>,
     known: BTreeSet<(PeerId, Way)>,
@@ -109,6 +111,8 @@ pub(super) struct Relay {
     pub(super) waits: Vec<u32>,
     /// Says nothing to an `Open` for a peer that is not here.
     pub(super) mute: bool,
+    /// The one token that admits, and for how many seconds; without, everybody is admitted for good.
+    pub(super) admits: Option<(AdmissionToken, u32)>,
 }
 
 impl Relay {
@@ -191,6 +195,7 @@ impl World {
             fickle: false,
             waits: Vec::new(),
             mute: false,
+            admits: None,
             log: Vec::new(),
         };
         let mut world = Self {
@@ -691,6 +696,8 @@ impl World {
             }
             Event::WatchFlow { .. } => h.flow_armed = true,
             Event::Replaced => h.replaced = true,
+            Event::TokenWanted => h.tokens_wanted += 1,
+            Event::TokenRefused { .. } => h.tokens_refused += 1,
             Event::Report(report) => h.report = Some(report),
             Event::Candidates(list) => h.candidates = list,
             _ => {}
@@ -836,6 +843,17 @@ impl World {
         let relay = &mut self.relays[n];
         match message {
             Control::Hello(hello) => {
+                let admits = relay.admits.clone();
+                if admits
+                    .as_ref()
+                    .is_some_and(|(token, _)| hello.token.as_ref() != Some(token))
+                {
+                    let refused = Control::Refused {
+                        reason: RefuseReason::NotAdmitted,
+                        detail: "no".to_owned(),
+                    };
+                    return self.say_to(from, refused);
+                }
                 if hello.role == Role::Agent {
                     relay.agents.insert(hello.record.node(), from);
                 }
@@ -850,6 +868,7 @@ impl World {
                     max_datagram: 9_000,
                     time: 1,
                     intercepted: false,
+                    admitted_for: admits.map(|(_, seconds)| seconds),
                 };
                 let fickle = relay.fickle;
                 self.say_to(from, Control::Welcome(welcome));
@@ -922,6 +941,17 @@ impl World {
                 };
                 self.say_to(from, answer);
             }
+            Control::Token(token) => {
+                let answer = match &relay.admits {
+                    Some((admits, _)) if *admits != token => Control::TokenRefused {
+                        detail: "no".to_owned(),
+                    },
+                    admits => Control::TokenTaken {
+                        admitted_for: admits.as_ref().map(|(_, seconds)| *seconds),
+                    },
+                };
+                self.say_to(from, answer);
+            }
             Control::Ping { token } => self.say_to(from, Control::Pong { token }),
             Control::Signal { channel, sealed } => {
                 if let Some(sides) = relay.channels.get(&channel)
@@ -972,6 +1002,8 @@ impl Host {
             link_errors: Vec::new(),
             wakeups: BTreeMap::new(),
             replaced: false,
+            tokens_wanted: 0,
+            tokens_refused: 0,
             report: None,
             candidates: Vec::new(),
             known: BTreeSet::new(),

@@ -146,7 +146,8 @@ impl RelayShell {
         match what {
             Happening::Wake => {
                 if self.relay.poll_timeout().is_some_and(|(at, _)| at <= now) {
-                    self.relay.handle_timeout(now);
+                    let unix_time = self.unix_time(net);
+                    self.relay.handle_timeout(now, unix_time);
                 }
                 self.quic.handle_timeout(now);
                 self.close_due(net);
@@ -316,8 +317,7 @@ impl RelayShell {
             observed: from,
             intercepted: false,
         };
-        self.relay
-            .handle_link_up(net.instant(), self.unix_time(net), link, info);
+        self.relay.handle_link_up(net.instant(), link, info);
         link
     }
 

@@ -1,0 +1,89 @@
+//! The token by which relays admit a node.
+
+use byway_wire::relay::control::*;
+
+use super::world::*;
+use crate::io::*;
+
+fn token(text: &str) -> AdmissionToken {
+    AdmissionToken::new(text.to_owned()).unwrap()
+}
+
+/// A relay that admits by this token, for an hour.
+fn asking(text: &str) -> World {
+    let mut world = World::new();
+    world.relays[0].admits = Some((token(text), 3_600));
+    world
+}
+
+fn give(world: &mut World, host: usize, text: &str) {
+    let now = world.now;
+    world.hosts[host].node.set_token(now, Some(token(text)));
+}
+
+fn wanted(world: &World) -> [usize; 2] {
+    [CLIENT, AGENT].map(|host| world.hosts[host].tokens_wanted)
+}
+
+#[test]
+fn a_node_without_a_token_is_refused_and_with_one_let_in_at_once() {
+    let mut world = asking("good");
+    world.pass(ms(1_000));
+    let not_admitted = LinkError::Refused(RefuseReason::NotAdmitted, "no".to_owned());
+    assert_eq!(world.hosts[AGENT].link_errors.first(), Some(&not_admitted));
+    assert_eq!(
+        wanted(&world),
+        [0, 0],
+        "there is none that could be renewed"
+    );
+    give(&mut world, AGENT, "good");
+    // It rested for half a minute at least.
+    assert!(world.run_for(ms(500), |w| !w.hosts[AGENT].ready.is_empty()));
+}
+
+#[test]
+fn a_token_is_renewed_in_band_before_its_time_is_over() {
+    let mut world = asking("first");
+    give(&mut world, AGENT, "first");
+    give(&mut world, CLIENT, "first");
+    world.connect();
+    world.pass(ms(2_000_000));
+    assert_eq!(wanted(&world)[AGENT], 0);
+    world.pass(ms(800_000));
+    // A quarter of the hour is left, and none was given: it is asked for again, at intervals.
+    let asked = wanted(&world)[AGENT];
+    assert!((2..=10).contains(&asked), "{asked}");
+    world.relays[0].admits = Some((token("second"), 3_600));
+    give(&mut world, AGENT, "wrong");
+    world.pass(ms(1_000));
+    assert_eq!(world.hosts[AGENT].tokens_refused, 1);
+    assert!(world.hosts[AGENT].lost == 0, "the one before holds yet");
+    give(&mut world, AGENT, "second");
+    world.pass(ms(100_000));
+    let asked = wanted(&world)[AGENT];
+    assert!(world.relays[0].log.contains(&"Token"));
+    world.pass(ms(1_000_000));
+    assert_eq!(wanted(&world)[AGENT], asked);
+    assert_eq!(
+        (world.hosts[AGENT].lost, world.hosts[AGENT].ready.len()),
+        (0, 1)
+    );
+}
+
+#[test]
+fn a_program_that_gives_one_bad_token_after_the_other_is_not_run_all_the_time() {
+    let mut world = asking("good");
+    let mut given = 0;
+    give(&mut world, AGENT, "bad");
+    world.run_for(ms(300_000), |w| w.hosts[AGENT].tokens_wanted > 1_000);
+    for _ in 0..60 {
+        world.pass(ms(5_000));
+        if world.hosts[AGENT].tokens_wanted > given {
+            given = world.hosts[AGENT].tokens_wanted;
+            give(&mut world, AGENT, &format!("bad {given}"));
+        }
+    }
+    assert!((5..=45).contains(&given), "{given}");
+    let dials = world.hosts[AGENT].dials.len();
+    assert!(dials <= 120, "{dials}");
+}
