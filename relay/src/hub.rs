@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::BytesMut;
 use byway_relay_core::io::{Audit, Egress, Event, LinkId, LinkInfo, Side, TableUpdate};
 use byway_relay_core::relay::Load;
-use byway_relay_core::{Config, Relay};
+use byway_relay_core::{Admission, Config, Relay};
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::cookie::CookieKey;
 use byway_wire::relay::frame::{self, Frame};
@@ -128,6 +128,10 @@ impl Hub {
         }
     }
 
+    /// Who may use the relay from now on.
+    pub(crate) fn set_admission(&self, admission: Admission) {
+        self.with(|core| core.relay.set_admission(Instant::now(), admission));
+    }
     /// Tells every node that the relay will stop.
     pub(crate) fn going_away(&self, deadline: Duration) {
         self.with(|core| {

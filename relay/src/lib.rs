@@ -24,6 +24,7 @@
 //! | `outbox`, `queue` | what waits to be written to one node |
 //! | `identity` | certificates and raw public keys |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
+//! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
 
 #![cfg_attr(
@@ -31,6 +32,7 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")
 )]
 
+pub mod admission;
 mod both_ways;
 pub mod config;
 mod context;
@@ -53,6 +55,7 @@ mod udp;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use admission::{AdmissionSource, TokenFiles};
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
 pub use server::{Server, Stats};
@@ -69,7 +72,7 @@ pub struct ServerConfig {
     /// Its region.
     pub region: String,
     /// Who may use it.
-    pub admission: Admission,
+    pub admission: AdmissionSource,
     /// UDP shards; 0 means one per core.
     pub shards: usize,
     /// Host by which nodes know the relay; the first listening address otherwise. Must be right where an ingress or a
@@ -94,12 +97,12 @@ pub struct CertFiles {
 
 impl ServerConfig {
     /// A relay on these addresses for whom `admission` admits; everything else as usual.
-    pub fn new(listen: Vec<SocketAddr>, admission: Admission) -> Self {
+    pub fn new(listen: Vec<SocketAddr>, admission: impl Into<AdmissionSource>) -> Self {
         Self {
             listen,
             name: "relay".into(),
             region: "default".into(),
-            admission,
+            admission: admission.into(),
             shards: 0,
             public_host: None,
             cert: None,

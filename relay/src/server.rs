@@ -25,7 +25,7 @@ use crate::stats::{Counters, DataStats};
 use crate::strangers::Strangers;
 use crate::udp::control::{ControlSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
-use crate::{quic, tls};
+use crate::{admission, quic, tls};
 
 /// How long links may take to hear that the relay stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ impl Server {
         let counters = Arc::new(Counters::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
-        let hub = Hub::new(now, core_config(&config), seed, Arc::clone(&counters));
+        let hub = Hub::new(now, core_config(&config)?, seed, Arc::clone(&counters));
         let plane = Arc::new(Plane {
             table: Arc::clone(&hub.table),
             sockets: prepared
@@ -125,6 +125,8 @@ impl Server {
         }
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.run_timers().await });
+        let hub = Arc::clone(&server.hub);
+        server.tasks.spawn(admission::follow(config.admission, hub));
         Ok(server)
     }
 
@@ -230,13 +232,20 @@ impl Drop for Server {
     }
 }
 
-fn core_config(config: &ServerConfig) -> Config {
+fn core_config(config: &ServerConfig) -> anyhow::Result<Config> {
     let mut core = Config::default();
     core.name = config.name.clone();
     core.region = config.region.clone();
-    core.admission = config.admission.clone();
+    core.admission = config.admission.load().context("admission")?;
     core.max_datagram = config.max_datagram;
-    core
+    Ok(core)
+}
+
+impl ServerConfig {
+    /// True if the certificate's files can be read and belong together. An error says what is wrong with them.
+    pub fn check_certificate(&self) -> anyhow::Result<()> {
+        identity(self, "localhost")?.tls().map(drop)
+    }
 }
 
 fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<Identity> {

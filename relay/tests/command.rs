@@ -9,18 +9,8 @@ use byway_wire::RelayUrl;
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_byway-relay"));
     command.args(args);
-    for name in [
-        "CONFIG",
-        "LISTEN",
-        "NAME",
-        "REGION",
-        "PUBLIC_HOST",
-        "CERT",
-        "KEY",
-        "DEV",
-        "OPEN",
-    ] {
-        command.env_remove(format!("BYWAY_RELAY_{name}"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BYWAY_RELAY_")) {
+        command.env_remove(name);
     }
     command
 }
@@ -152,4 +142,120 @@ fn a_port_in_use_is_an_error() {
         "{text}"
     );
     terminate(&mut child);
+}
+
+/// Gone with the test.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("byway-relay-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_key_is_made_once_and_signs_tokens_that_a_relay_by_configuration_asks_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("keygen");
+    let key = folder.file("issuer.key");
+    let made = output(&["keygen", "--out", &key, "--jwk"]);
+    assert!(made.status.success());
+    let said = String::from_utf8(made.stdout).unwrap();
+    assert!(
+        said.starts_with(&format!("{key}.pub\n{{\"alg\":\"EdDSA\"")),
+        "{said}"
+    );
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = std::fs::read(&key).unwrap();
+    let again = output(&["keygen", "--out", &key]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(
+        std::fs::read(&key).unwrap(),
+        before,
+        "tokens would be worth nothing"
+    );
+
+    let node = byway_wire::SecretKey::from_bytes(&[1; 32])
+        .node_id()
+        .to_string();
+    let token = output(&[
+        "token", "--key", &key, "--node", &node, "--role", "agent", "--for", "12h",
+    ]);
+    assert!(token.status.success(), "{token:?}");
+    let token = String::from_utf8(token.stdout).unwrap();
+    assert_eq!((token.lines().count(), token.matches('.').count()), (1, 2));
+
+    let config = folder.file("relay.toml");
+    let text = format!(
+        "admission = \"tokens\"\nlisten = [\"127.0.0.1:0\"]\n[tokens]\nkeys = [\"{key}.pub\"]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let checked = output(&["check-config", &config]);
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(
+        checked.status.success() && said.contains("good") && said.contains("1 key for byway-relay"),
+        "{said}"
+    );
+    let (mut child, line) = running(&["--config", &config]);
+    assert!(line.parse::<RelayUrl>().is_ok(), "{line}");
+    assert_eq!(terminate(&mut child).0, Some(0));
+}
+
+#[test]
+fn a_configuration_is_checked_with_what_its_files_hold() {
+    let folder = Folder::new("check");
+    let config = folder.file("relay.toml");
+    let cases = [
+        (
+            "admission = \"tokens\"\n[tokens]\nkeys = [\"/nonexistent.pub\"]\n",
+            "/nonexistent.pub",
+        ),
+        (
+            "admission = \"open\"\ncert = \"/nonexistent.pem\"\nkey = \"/nonexistent.key\"\n",
+            "/nonexistent.pem",
+        ),
+        ("admission = \"open\"\nnmae = \"x\"\n", "line 2"),
+        ("admission = \"open\"\nshards = 1000\n", "line 2"),
+        ("", "admission"),
+    ];
+    for (text, expected) in cases {
+        std::fs::write(&config, text).unwrap();
+        let checked = output(&["check-config", &config]);
+        assert_eq!(checked.status.code(), Some(2), "{text}");
+        let said = String::from_utf8(checked.stderr).unwrap();
+        assert!(said.contains(expected) && said.contains(&config), "{said}");
+    }
+}
+
+#[test]
+fn a_value_is_taken_from_a_flag_before_the_environment_and_from_that_before_the_file() {
+    let folder = Folder::new("order");
+    let config = folder.file("relay.toml");
+    std::fs::write(
+        &config,
+        "admission = \"open\"\nname = \"file\"\nregion = \"file\"\n",
+    )
+    .unwrap();
+    let checked = |args: &[&str]| {
+        let mut command = command(&["check-config", &config]);
+        let output = command
+            .args(args)
+            .env("BYWAY_RELAY_NAME", "environment")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(checked(&[]).contains("environment, in region file"));
+    assert!(checked(&["--name", "flag"]).contains("flag, in region file"));
 }

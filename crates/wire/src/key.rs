@@ -77,6 +77,12 @@ impl SecretKey {
     pub fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 64] {
         self.0.sign(&purpose.labelled(message)).to_bytes()
     }
+    /// Reads PKCS#8 DER, with or without a public key behind the seed (RFC 8410 section 7). None if it is no Ed25519 key, or its
+    /// public key is another's.
+    pub fn from_pkcs8_der(der: &[u8]) -> Option<Self> {
+        use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+        ed25519_dalek::SigningKey::from_pkcs8_der(der).ok().map(Self)
+    }
     /// The key as PKCS#8 DER, which TLS libraries read.
     pub fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
         let seed = self.to_bytes();

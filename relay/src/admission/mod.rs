@@ -1,0 +1,181 @@
+//! Admission as an operator sets it up: which files say who comes in, read at the start and whenever they change.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `keys` | issuers' public keys, from PEM, JWK and JWKS files |
+//! | `files` | files that are read again when they change |
+//! | `issue` | the embedded control plane: making keys and tokens |
+
+mod files;
+pub mod issue;
+mod keys;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use byway_relay_core::{Admission, TokenRules};
+
+use crate::hub::Hub;
+use files::Files;
+
+/// How often the files are looked at. A revocation waits for it.
+const LOOK: Duration = Duration::from_secs(2);
+/// Most lines of a list of revocations: what stays in memory is some hundred bytes each.
+const MAX_REVOKED: usize = 200_000;
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 32 * 1024 * 1024;
+
+/// Who may use the relay, and where that is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AdmissionSource {
+    /// This, for as long as the relay runs.
+    Fixed(Admission),
+    /// Who shows a token by these files' rules.
+    Tokens(TokenFiles),
+}
+
+impl From<Admission> for AdmissionSource {
+    fn from(admission: Admission) -> Self {
+        Self::Fixed(admission)
+    }
+}
+
+/// Which tokens admit (design section 8), as files that may change while the relay runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenFiles {
+    /// Issuers' public keys: PEM (`PUBLIC KEY`), JWK or JWKS; Ed25519 only. At least one.
+    pub keys: Vec<PathBuf>,
+    /// A token's `aud` must name one of these. At least one.
+    pub audiences: Vec<String>,
+    /// If given, a token's `iss` must be this.
+    pub issuer: Option<String>,
+    /// A list of tokens taken back (`jti`) and nodes shut out (NodeIds), a line each; `#` begins a comment.
+    pub revoked: Option<PathBuf>,
+}
+
+impl AdmissionSource {
+    /// What holds now. An error names the file, and what is wrong with it.
+    pub fn load(&self) -> anyhow::Result<Admission> {
+        match self {
+            Self::Fixed(admission) => Ok(admission.clone()),
+            Self::Tokens(files) => files.load().map(Admission::Tokens),
+        }
+    }
+}
+
+impl TokenFiles {
+    fn load(&self) -> anyhow::Result<TokenRules> {
+        anyhow::ensure!(
+            !self.audiences.is_empty(),
+            "no audience: say what tokens' 'aud' must be"
+        );
+        let mut keys = Vec::new();
+        for path in &self.keys {
+            let found = keys::parse(&read(path)?).with_context(|| path.display().to_string())?;
+            keys.extend(found);
+        }
+        anyhow::ensure!(
+            !keys.is_empty(),
+            "no key: name at least one file with a public key ('byway-relay keygen' makes one)"
+        );
+        anyhow::ensure!(
+            keys.len() <= keys::MAX_KEYS,
+            "{} keys, and every token may be checked against each: {} at the most",
+            keys.len(),
+            keys::MAX_KEYS
+        );
+        let revoked = match &self.revoked {
+            Some(path) => revocations(&read(path)?).with_context(|| path.display().to_string())?,
+            None => BTreeSet::new(),
+        };
+        Ok(TokenRules {
+            keys,
+            audiences: self.audiences.clone(),
+            issuer: self.issuer.clone(),
+            revoked,
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let about = || format!("cannot read {}", path.display());
+    let len = std::fs::metadata(path).with_context(about)?.len();
+    anyhow::ensure!(len <= MAX_FILE, "{} is larger than 32 MiB", path.display());
+    std::fs::read_to_string(path).with_context(about)
+}
+
+fn revocations(text: &str) -> anyhow::Result<BTreeSet<String>> {
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
+    let entries: BTreeSet<String> = lines.filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    anyhow::ensure!(
+        entries.len() <= MAX_REVOKED,
+        "{} entries; let tokens expire sooner, so that fewer need to be revoked ({MAX_REVOKED} at the most)",
+        entries.len()
+    );
+    Ok(entries)
+}
+
+/// Follows the files for ever. What cannot be read, or holds no key, changes nothing: neither may a half-written list let those in again
+/// whom it shuts out, nor an empty file send everybody away.
+pub(crate) async fn follow(source: AdmissionSource, hub: Arc<Hub>) {
+    let AdmissionSource::Tokens(tokens) = source else {
+        return;
+    };
+    let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
+    let mut files = Files::new(paths.collect());
+    let mut in_force = tokens.load().ok();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if !files.changed() {
+            continue;
+        }
+        match tokens.load() {
+            Ok(rules) if in_force.as_ref() == Some(&rules) => {}
+            Ok(rules) => {
+                tracing::info!(
+                    keys = rules.keys.len(),
+                    revoked = rules.revoked.len(),
+                    "admission reloaded"
+                );
+                hub.set_admission(Admission::Tokens(rules.clone()));
+                in_force = Some(rules);
+            }
+            Err(error) => {
+                tracing::error!("admission stays as it was, for it cannot be reloaded: {error:#}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_revocations_has_comments_and_blank_lines() {
+        let list = revocations("# lost laptop\nabc  # Eve's\n\n  def\nabc\n").unwrap();
+        assert_eq!(list.into_iter().collect::<Vec<_>>(), ["abc", "def"]);
+    }
+
+    #[test]
+    fn rules_without_keys_or_audiences_are_refused() {
+        let mut files = TokenFiles {
+            keys: Vec::new(),
+            audiences: Vec::new(),
+            issuer: None,
+            revoked: None,
+        };
+        let error = |files: &TokenFiles| format!("{:#}", files.load().unwrap_err());
+        assert!(error(&files).contains("audience"));
+        files.audiences.push("relay".into());
+        assert!(error(&files).contains("keygen"));
+        files.keys.push("/nonexistent/key.pub".into());
+        assert!(error(&files).contains("/nonexistent/key.pub"));
+    }
+}

@@ -1,0 +1,79 @@
+//! `byway-relay check-config`: what a configuration means, or what is wrong with it, before a relay is started with it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use byway_relay::config::{File, Settings};
+use byway_relay::{Admission, AdmissionSource, ServerConfig};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckConfig {
+    /// The configuration file.
+    #[arg(value_name = "FILE", env = "BYWAY_RELAY_CONFIG")]
+    file: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl CheckConfig {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let about = || format!("in {}", self.file.display());
+        let file = File::load(&self.file)?;
+        let config = file.resolve(self.settings.clone()).with_context(about)?;
+        // What the files it names hold is part of it.
+        let admission = config.admission.load().with_context(about)?;
+        config.check_certificate().with_context(about)?;
+        let text = format!(
+            "{}: good\n{}",
+            self.file.display(),
+            describe(&config, &admission)
+        );
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(())
+    }
+}
+
+fn describe(config: &ServerConfig, admission: &Admission) -> String {
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let who = match (&config.admission, admission) {
+        (AdmissionSource::Tokens(files), Admission::Tokens(rules)) => format!(
+            "by token: {} for {}, {} revoked",
+            count(rules.keys.len(), "key"),
+            files.audiences.join(", "),
+            rules.revoked.len()
+        ),
+        (_, Admission::Nodes(nodes)) => format!("by list: {}", count(nodes.len(), "node")),
+        _ => "open: anyone who can reach it".to_owned(),
+    };
+    let certificate = match &config.cert {
+        Some(files) => files.cert.display().to_string(),
+        None => "made at each start, known by its pin".to_owned(),
+    };
+    let lines = [
+        (
+            "name",
+            format!("{}, in region {}", config.name, config.region),
+        ),
+        ("listens on", listen.join(", ")),
+        (
+            "known as",
+            config
+                .public_host
+                .clone()
+                .unwrap_or_else(|| "its first address".to_owned()),
+        ),
+        ("admission", who),
+        ("certificate", certificate),
+    ];
+    lines
+        .iter()
+        .map(|(what, is)| format!("  {what:<12} {is}\n"))
+        .collect()
+}
+
+fn count(n: usize, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
+}

@@ -1,0 +1,77 @@
+//! The command line: raw arguments become one resolved configuration, and that becomes a server.
+//!
+//! Every option reads its default from `BYWAY_RELAY_<NAME>`: not from `BYWAY_<NAME>` as the `byway` command's do, because both
+//! have a `--name` and a `--key` that mean different things.
+//!
+//! Standard output carries what a script waits for: the relay's URL when it is ready, a token. Everything else is the log
+//! on standard error. Exit codes: 0 done, 1 failed, 2 bad usage.
+
+mod check;
+mod serve;
+mod tokens;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
+#[derive(Debug, Parser)]
+#[command(name = "byway-relay", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a relay.
+    Serve(serve::Serve),
+    /// Say what a configuration means, or what is wrong with it.
+    CheckConfig(check::CheckConfig),
+    /// Make a key that signs admission tokens.
+    Keygen(tokens::Keygen),
+    /// Sign an admission token for a node.
+    Token(tokens::Token),
+}
+
+/// Bad usage, found after the arguments were parsed.
+const USAGE: u8 = 2;
+
+pub(crate) fn main() -> ExitCode {
+    let Cli { command, serve } = Cli::parse();
+    let result = match command.unwrap_or(Command::Serve(serve)) {
+        Command::Serve(args) => {
+            log_to_stderr();
+            match args.resolve() {
+                Ok(config) => serve::run(config).map_err(|e| (e, 1)),
+                Err(e) => Err((e, USAGE)),
+            }
+        }
+        Command::CheckConfig(args) => args.run().map_err(|e| (e, USAGE)),
+        Command::Keygen(args) => args.run().map_err(|e| (e, 1)),
+        Command::Token(args) => args.run().map_err(|e| (e, 1)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((error, code)) => {
+            eprintln!("byway-relay: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_RELAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
+    // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !unwanted;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
+}

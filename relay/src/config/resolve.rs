@@ -1,0 +1,184 @@
+//! From settings to a configuration, or to what is wrong with them and how to mend it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use byway_relay_core::Admission;
+use byway_wire::relay::control::MAX_NAME;
+use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
+
+use super::settings::{AdmissionKind, Settings};
+use crate::{AdmissionSource, CertFiles, ServerConfig, TokenFiles};
+
+/// What a token must be for where nothing else is said; what `byway-relay token` makes.
+pub(super) const AUDIENCE: &str = "byway-relay";
+/// Most shards of an address: more than any machine has cores to spare, and each takes two megabytes.
+const MAX_SHARDS: usize = 256;
+/// From QUIC's smallest to a jumbo frame's.
+const DATAGRAMS: std::ops::RangeInclusive<u32> = 1_200..=9_000;
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Which setting, as the file names it.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub mend: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.problem, self.mend)
+    }
+}
+
+fn fault<T>(
+    key: &'static str,
+    problem: impl Into<String>,
+    mend: impl Into<String>,
+) -> Result<T, Fault> {
+    Err(Fault {
+        key,
+        problem: problem.into(),
+        mend: mend.into(),
+    })
+}
+
+/// Ports 443 and 3478 on all addresses: where nodes look for a relay, and where they go if networks block UDP on the first.
+pub(super) fn everywhere() -> Vec<SocketAddr> {
+    let ports = [HTTPS_PORT, STUN_PORT].into_iter();
+    let both = ports.flat_map(|port| {
+        [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        ]
+    });
+    both.collect()
+}
+
+pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
+    let admission = admission(&settings)?;
+    let listen = settings.listen.unwrap_or_else(everywhere);
+    if listen.is_empty() {
+        return fault(
+            "listen",
+            "names no address",
+            "name one, or leave it out for ports 443 and 3478 everywhere",
+        );
+    }
+    let mut config = ServerConfig::new(listen, admission);
+    for (key, value, to) in [
+        ("name", settings.name, &mut config.name),
+        ("region", settings.region, &mut config.region),
+    ] {
+        let Some(value) = value else { continue };
+        if value.is_empty() || value.len() > MAX_NAME {
+            return fault(
+                key,
+                format!("has {} bytes", value.len()),
+                format!("give it 1 to {MAX_NAME}"),
+            );
+        }
+        *to = value;
+    }
+    config.public_host = settings.public_host;
+    config.cert = match (settings.cert, settings.key) {
+        (Some(cert), Some(key)) => Some(CertFiles { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => return fault("cert", "has no private key", "give 'key' as well"),
+        (None, Some(_)) => return fault("key", "has no certificate", "give 'cert' as well"),
+    };
+    let shards = settings.shards.unwrap_or(0);
+    if shards > MAX_SHARDS {
+        return fault(
+            "shards",
+            format!("is {shards}"),
+            format!("give at most {MAX_SHARDS}, or leave it out for one a core"),
+        );
+    }
+    config.shards = shards;
+    if let Some(bytes) = settings.max_datagram {
+        if !DATAGRAMS.contains(&bytes) {
+            return fault("max_datagram", format!("is {bytes}"), "give 1200 to 9000");
+        }
+        config.max_datagram = bytes;
+    }
+    config.require_channel_binding = settings.require_channel_binding.unwrap_or(false);
+    Ok(config)
+}
+
+fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {
+    let tokens = &settings.tokens;
+    let Some(kind) = settings.admission else {
+        return fault(
+            "admission",
+            "is not said: nobody knows who may use this relay",
+            "say 'tokens', 'nodes' or 'open' (anyone)",
+        );
+    };
+    // Keys beside an open door: one of the two is not what the operator means.
+    if kind != AdmissionKind::Tokens && !tokens.is_empty() {
+        return fault(
+            "tokens",
+            "does nothing unless admission is by token",
+            "say admission = \"tokens\", or remove it",
+        );
+    }
+    if kind != AdmissionKind::Nodes && settings.nodes.is_some() {
+        return fault(
+            "nodes",
+            "does nothing unless admission is by list",
+            "say admission = \"nodes\", or remove it",
+        );
+    }
+    match kind {
+        AdmissionKind::Open => Ok(Admission::Open.into()),
+        AdmissionKind::Nodes => {
+            let named = settings.nodes.iter().flatten();
+            let parsed = named.map(|id| id.parse().map_err(|_| id));
+            match parsed.collect::<Result<_, _>>() {
+                Ok(nodes) if settings.nodes.as_ref().is_some_and(|n| !n.is_empty()) => {
+                    Ok(Admission::Nodes(nodes).into())
+                }
+                Ok(_) => fault(
+                    "nodes",
+                    "is empty: nobody could use this relay",
+                    "name at least one NodeId",
+                ),
+                Err(id) => fault(
+                    "nodes",
+                    format!("names '{id}', which is no NodeId"),
+                    "a NodeId has 52 characters; 'byway agent' shows its own",
+                ),
+            }
+        }
+        AdmissionKind::Tokens => {
+            let files = TokenFiles {
+                keys: tokens.keys.clone().unwrap_or_default(),
+                audiences: match &tokens.audiences {
+                    Some(audiences) => audiences.clone(),
+                    None => vec![AUDIENCE.to_owned()],
+                },
+                issuer: tokens.issuer.clone(),
+                revoked: tokens.revoked.clone(),
+            };
+            if files.keys.is_empty() {
+                return fault(
+                    "tokens.keys",
+                    "names no file",
+                    "make a key by 'byway-relay keygen', or name your control plane's JWKS file",
+                );
+            }
+            if files.audiences.is_empty() {
+                return fault(
+                    "tokens.audiences",
+                    "is empty: no token could admit",
+                    format!("name one, or leave it out for '{AUDIENCE}'"),
+                );
+            }
+            Ok(AdmissionSource::Tokens(files))
+        }
+    }
+}

@@ -1,0 +1,160 @@
+use byway_relay_core::Admission;
+
+use super::*;
+use crate::AdmissionSource;
+
+const GOOD: &str = r#"listen = ["127.0.0.1:4433", "[::1]:4433"]
+name = "fra-1"
+region = "fra"
+admission = "open"
+"#;
+
+fn resolve(text: &str) -> anyhow::Result<ServerConfig> {
+    File::parse(text)?.resolve(Settings::default())
+}
+
+fn error(text: &str) -> String {
+    format!("{:#}", resolve(text).unwrap_err())
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let config = resolve(GOOD).unwrap();
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(
+        (config.name.as_str(), config.region.as_str()),
+        ("fra-1", "fra")
+    );
+    assert_eq!(config.admission, AdmissionSource::Fixed(Admission::Open));
+}
+
+#[test]
+fn one_line_is_enough_and_a_relay_without_a_word_about_admission_is_none() {
+    let config = resolve("admission = \"open\"").unwrap();
+    assert_eq!(config.listen.len(), 4);
+    assert!(error("").contains("admission") && error("").contains("'tokens', 'nodes' or 'open'"));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line_and_the_mend() {
+    let id = byway_wire::SecretKey::from_bytes(&[1; 32]).node_id();
+    let cases = [
+        (GOOD.to_owned() + "max_links = 3\n", "line 5", "max_links"),
+        (GOOD.replace("\"open\"", "\"everyone\""), "line 4", "open"),
+        (GOOD.replace("[\"127", "[\"327"), "line 1", "address"),
+        (GOOD.to_owned() + "cert = \"c.pem\"\n", "line 5", "'key'"),
+        (GOOD.to_owned() + "key = \"k.pem\"\n", "line 5", "'cert'"),
+        (GOOD.replace("fra-1", ""), "line 2", "1 to 64"),
+        (GOOD.replace("fra-1", &"x".repeat(65)), "line 2", "1 to 64"),
+        (GOOD.to_owned() + "shards = 1000\n", "line 5", "256"),
+        (
+            GOOD.to_owned() + "max_datagram = 100\n",
+            "line 5",
+            "1200 to 9000",
+        ),
+        (
+            "admission = \"open\"\nlisten = []".into(),
+            "line 2",
+            "leave it out",
+        ),
+        (
+            GOOD.to_owned() + "[tokens]\nissuer = \"x\"\n",
+            "line 5",
+            "admission = \"tokens\"",
+        ),
+        (
+            GOOD.to_owned() + &format!("nodes = [\"{id}\"]\n"),
+            "line 5",
+            "admission = \"nodes\"",
+        ),
+        ("admission = \"nodes\"".into(), "--allow-node", "NodeId"),
+        (
+            "admission = \"nodes\"\nnodes = [\"abc\"]".into(),
+            "line 2",
+            "'abc'",
+        ),
+        (
+            "admission = \"nodes\"\nnodes = []".into(),
+            "line 2",
+            "at least one",
+        ),
+        ("admission = \"tokens\"".into(), "--token-key", "keygen"),
+        (
+            "admission = \"tokens\"\n\n[tokens]\nkeys = [\"k\"]\naudiences = []".into(),
+            "line 5",
+            "byway-relay",
+        ),
+    ];
+    for (text, place, mend) in cases {
+        let error = error(&text);
+        assert!(
+            error.contains(place) && error.contains(mend),
+            "{text}\n{error}"
+        );
+    }
+}
+
+#[test]
+fn a_flag_counts_before_the_file_and_is_blamed_for_itself() {
+    let file = File::parse(GOOD).unwrap();
+    let flags = Settings {
+        name: Some("fra-2".into()),
+        ..Settings::default()
+    };
+    let config = file.resolve(flags).unwrap();
+    assert_eq!(
+        (config.name.as_str(), config.region.as_str()),
+        ("fra-2", "fra")
+    );
+    let flags = Settings {
+        name: Some(String::new()),
+        ..Settings::default()
+    };
+    let error = format!("{:#}", file.resolve(flags).unwrap_err());
+    assert!(
+        error.contains("--name") && !error.contains("line"),
+        "{error}"
+    );
+}
+
+/// The annotated example says everything there is, and is good as it stands and with every comment sign taken away.
+#[test]
+fn the_example_is_whole_and_good() {
+    let example = include_str!("../../../docs/operations/relay.toml");
+    let config = resolve(example).unwrap();
+    assert!(matches!(config.admission, AdmissionSource::Tokens(_)));
+    let settings = |line: &str| {
+        line.strip_prefix("#")
+            .is_some_and(|l| l.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+    };
+    let all: String = example
+        .lines()
+        .map(|line| if settings(line) { &line[1..] } else { line })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let said = File::parse(&all).unwrap().settings;
+    for key in [
+        "listen",
+        "name",
+        "region",
+        "public_host",
+        "cert",
+        "key",
+        "shards",
+        "max_datagram",
+        "require_channel_binding",
+        "admission",
+        "nodes",
+        "tokens.keys",
+        "tokens.audiences",
+        "tokens.issuer",
+        "tokens.revoked",
+    ] {
+        assert!(said.says(key), "{key}");
+        assert!(
+            example.contains(&format!("--{}", settings::flag(key))),
+            "--{}",
+            settings::flag(key)
+        );
+    }
+}
