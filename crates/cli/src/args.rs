@@ -43,6 +43,23 @@ pub(crate) enum Command {
     /// Keep tickets under short names.
     #[command(subcommand)]
     Alias(Alias),
+    /// Show the id of this client, or of this machine's agent: what --allow-node and admission tokens name.
+    Id(Id),
+}
+
+/// Where the admission token comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Token {
+    /// The admission token for relays that ask for one. Others on this machine can read it on a command line: better BYWAY_TOKEN, or one of
+    /// the next two.
+    #[arg(long, value_name = "TOKEN", value_parser = TokenText::read, conflicts_with_all = ["token_file", "token_command"])]
+    pub(crate) token: Option<TokenText>,
+    /// A file that holds the admission token; read again when it is to be renewed.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_command")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A command that prints the admission token; run again when it is to be renewed.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) token_command: Option<String>,
 }
 
 /// What every command that makes a tunnel takes.
@@ -74,6 +91,8 @@ pub(crate) struct Tunnel {
     /// the host; or none. Without it: the one of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
     #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
     pub(crate) proxy: Option<ProxyText>,
+    #[command(flatten)]
+    pub(crate) token: Token,
 }
 
 /// The value of `--congestion`.
@@ -101,6 +120,26 @@ impl CongestionName {
             Self::Tolerant => "tolerant",
             Self::Bbr => "bbr",
         }
+    }
+}
+
+/// The value of `--token` as it was written: a secret, that nothing shows.
+#[derive(Clone)]
+pub(crate) struct TokenText(String);
+
+impl TokenText {
+    fn read(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+    /// For an environment, which others cannot read.
+    pub(crate) fn as_written(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenText(..)")
     }
 }
 
@@ -282,9 +321,21 @@ pub(crate) struct Netcheck {
     /// the host; or none. Without it: the one of HTTPS_PROXY or ALL_PROXY, but for hosts in NO_PROXY.
     #[arg(long, value_name = "URL", value_parser = ProxyText::read)]
     pub(crate) proxy: Option<ProxyText>,
+    #[command(flatten)]
+    pub(crate) token: Token,
     /// One JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// The agent's rather than the client's.
+    #[arg(long)]
+    pub(crate) agent: bool,
+    /// That of another key.
+    #[arg(long, value_name = "FILE", conflicts_with = "agent")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway::endpoint::Builder;
 use byway::keyfile::{self, KeyFileError};
 use byway::tunnel::Tunnel;
-use byway::{Carrier, Endpoint, Health, PathInfo, PathKind, Proxy};
+use byway::{Carrier, Endpoint, Health, PathInfo, PathKind, Proxy, RelayToken};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{self, ProxyText};
@@ -20,7 +20,7 @@ pub(crate) const CLIENT_KEY: &str = "client.key";
 
 /// Refuses what cannot be, before anything is started.
 pub(crate) fn check(options: &args::Tunnel) -> Result<(), Failure> {
-    proxy(options.proxy.as_ref()).map(drop)
+    builder(options).map(drop)
 }
 
 /// What `--proxy` means; without it the environment decides.
@@ -34,13 +34,35 @@ pub(crate) fn builder(options: &args::Tunnel) -> Result<Builder, Failure> {
         Some(seconds) => Endpoint::builder().port_mapping_lifetime(Duration::from_secs(seconds)),
         None => Endpoint::builder(),
     };
-    Ok(builder
+    Ok(with_token(builder, &options.token)?
         .links(options.link.mode())
         .proxy(proxy(options.proxy.as_ref())?)
         .direct(!options.no_direct)
         .port_mapping(!options.no_port_mapping)
         .spray(!options.no_spray)
         .congestion(options.congestion.kind()))
+}
+
+/// With the admission token, if one is named.
+pub(crate) fn with_token(builder: Builder, options: &args::Token) -> Result<Builder, Failure> {
+    let source = match options {
+        args::Token {
+            token: Some(token), ..
+        } => {
+            let fixed = RelayToken::fixed(token.as_written());
+            fixed.map_err(|error| Failure::new(Code::Usage, "cannot use --token").why(error))?
+        }
+        args::Token {
+            token_file: Some(path),
+            ..
+        } => RelayToken::file(path),
+        args::Token {
+            token_command: Some(command),
+            ..
+        } => RelayToken::command(command),
+        _ => return Ok(builder),
+    };
+    Ok(builder.relay_token(source))
 }
 
 /// A client's endpoint.

@@ -102,6 +102,9 @@ impl Failure {
             ),
             ConnectError::Offline(_) => failure(Code::Offline)
                 .hint("start the agent (byway agent), or wait until its machine is back"),
+            ConnectError::NotAdmitted(_) => failure(Code::NotAllowed).hint(
+                "the relay's operator makes a token out to this node's id (`byway id`; an agent's: `byway id --agent`)",
+            ),
             ConnectError::NotAllowed(_) => failure(Code::NotAllowed).hint(
                 "ask for a new ticket, or to be let in by key: byway agent --allow-node ID (byway alias list shows yours)",
             ),

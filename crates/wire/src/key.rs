@@ -81,7 +81,9 @@ impl SecretKey {
     /// public key is another's.
     pub fn from_pkcs8_der(der: &[u8]) -> Option<Self> {
         use ed25519_dalek::pkcs8::DecodePrivateKey as _;
-        ed25519_dalek::SigningKey::from_pkcs8_der(der).ok().map(Self)
+        ed25519_dalek::SigningKey::from_pkcs8_der(der)
+            .ok()
+            .map(Self)
     }
     /// The key as PKCS#8 DER, which TLS libraries read.
     pub fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {

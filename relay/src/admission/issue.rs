@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use byway_relay_core::{Claims, OneOrMany};
-use byway_wire::relay::control::Role;
+pub use byway_wire::relay::control::Role;
 use byway_wire::{NodeId, SecretKey};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};

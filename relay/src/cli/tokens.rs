@@ -88,7 +88,7 @@ pub(super) struct Token {
     /// The private key, as 'byway-relay keygen' wrote it.
     #[arg(long, value_name = "FILE", default_value = "byway-relay-token.key")]
     key: PathBuf,
-    /// The node it is made out to, by its NodeId ('byway agent' shows its own, 'byway alias list' a client's).
+    /// The node it is made out to, by its NodeId ('byway id' shows a client's, 'byway id --agent' an agent's).
     #[arg(long, value_name = "ID")]
     node: NodeId,
     /// As what it may come; may be given twice.

@@ -150,7 +150,7 @@ fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {
                 Err(id) => fault(
                     "nodes",
                     format!("names '{id}', which is no NodeId"),
-                    "a NodeId has 52 characters; 'byway agent' shows its own",
+                    "a NodeId has 52 characters; 'byway id' shows it",
                 ),
             }
         }

@@ -141,6 +141,8 @@ impl Driver {
                     .handle_opened_sockets(Instant::now(), peer, opened);
             }
             Event::CloseSockets(sockets) => self.socket.close_extra(&sockets),
+            Event::TokenWanted => self.want_token(),
+            Event::TokenRefused { relay, detail } => self.token_refused(relay, &detail),
             Event::Replaced => {
                 tracing::warn!("a newer process with this node's key took over");
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use byway_core::io::{Carrier, LinkError, LinkId, RelayId};
 use byway_wire::RelayUrl;
+use byway_wire::relay::control::RefuseReason;
 use byway_wire::relay::control::Control;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -48,6 +49,10 @@ impl LinkTable {
             .entry(relay)
             .or_insert_with(|| LinkStatus::unlinked(url.clone()));
         new
+    }
+
+    pub(super) fn url(&self, relay: RelayId) -> Option<&RelayUrl> {
+        self.relays.get(&relay).map(|status| &status.relay)
     }
 
     pub(super) fn insert(&mut self, link: LinkId, entry: LinkEntry) {
@@ -116,6 +121,10 @@ impl LinkTable {
             error: error.map(LinkError::to_string),
             certificate_refused: matches!(error, Some(LinkError::Certificate(_))),
             proxy_failed: matches!(error, Some(LinkError::Proxy(_))),
+            not_admitted: matches!(
+                error,
+                Some(LinkError::Refused(RefuseReason::NotAdmitted, _))
+            ),
         };
     }
 

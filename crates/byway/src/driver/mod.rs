@@ -16,6 +16,7 @@ mod nat64;
 mod peer;
 mod shared;
 mod sleep;
+mod token;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,12 +26,13 @@ use std::time::{Duration, Instant};
 use byway_core::discovery::{self, GatewayPort, NatReport};
 use byway_core::io::{LinkError, LinkId, LinkUp, PeerError, PeerId, PeerTarget, RelayId};
 use byway_core::node::Node;
-use byway_wire::relay::control::Control;
+use byway_wire::relay::control::{AdmissionToken, Control};
 use byway_wire::{NodeId, RelayUrl, SignedRecord};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::links::Links;
+use crate::relay_token::RelayTokenError;
 use crate::socket::{Socket, ToDriver};
 use byway_core::counters::Counters;
 use changes::{Change, Changes};
@@ -79,6 +81,8 @@ pub(crate) enum Input {
     StunServer(String, SocketAddr),
     /// How IPv4 is reached from a network that has none, in answer to the question of this number.
     Nat64(u64, discovery::Nat64),
+    /// A fresh admission token, or why there is none.
+    Token(Result<AdmissionToken, RelayTokenError>),
     /// Run discovery, and answer with the report once it has settled.
     Discover(oneshot::Sender<Arc<NatReport>>),
     /// The endpoint closes: tell the relays, end the links, and say when that is done. The last input.
@@ -115,6 +119,8 @@ pub(crate) struct Driver {
     unused: BTreeMap<PeerId, Instant>,
     /// Who waits for discovery to settle.
     discovering: Vec<oneshot::Sender<Arc<NatReport>>>,
+    /// Where admission tokens come from.
+    tokens: Option<token::Tokens>,
     /// Who waits for the end.
     leaving: Option<oneshot::Sender<()>>,
 }
@@ -139,6 +145,7 @@ impl Driver {
             released,
             unused: BTreeMap::new(),
             discovering: Vec::new(),
+            tokens: None,
             leaving: None,
         }
     }
@@ -259,6 +266,7 @@ impl Driver {
             Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
             Input::Nat64(asked, found) => self.nat64_found(asked, found),
+            Input::Token(token) => self.token_came(token),
             Input::Discover(reply) => {
                 self.node.refresh(now);
                 self.discovering.push(reply);

@@ -20,6 +20,7 @@ use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
 use crate::portmap::{self, Finder, PortMapper};
 use crate::proxy::{Proxies, Proxy};
+use crate::relay_token::RelayToken;
 use crate::socket::Socket;
 use crate::tls;
 
@@ -49,6 +50,7 @@ pub struct Builder {
     bind: Vec<SocketAddr>,
     max_datagram: u16,
     epoch_file: Option<PathBuf>,
+    relay_token: Option<RelayToken>,
 }
 
 impl Default for Builder {
@@ -68,6 +70,7 @@ impl Default for Builder {
             bind: Vec::new(),
             max_datagram: MAX_DATAGRAM,
             epoch_file: None,
+            relay_token: None,
         }
     }
 }
@@ -148,6 +151,12 @@ impl Builder {
         self.max_datagram = bytes;
         self
     }
+    /// Where the token comes from by which relays admit this node, where they ask for one; none otherwise. `bind` gets the first, and
+    /// fails if there is none.
+    pub fn relay_token(mut self, token: RelayToken) -> Self {
+        self.relay_token = Some(token);
+        self
+    }
     /// A file that keeps the node's epoch between starts (design section 4); the wall clock alone otherwise, or where a
     /// client cannot write it.
     pub fn epoch_file(mut self, path: impl Into<PathBuf>) -> Self {
@@ -158,6 +167,13 @@ impl Builder {
     /// Binds sockets and starts the node. Call it within a tokio runtime; the node's tasks run there.
     pub async fn bind(self) -> Result<Endpoint, BindError> {
         self.check()?;
+        let first_token = match &self.relay_token {
+            Some(source) => {
+                let token = source.fetch().await;
+                Some(token.map_err(|error| BindError::Setting(error.to_string()))?)
+            }
+            None => None,
+        };
         let seed = random()?;
         warm_up();
         let key = Arc::new(match self.key {
@@ -234,6 +250,9 @@ impl Builder {
             driver: input.clone(),
         };
         let mut driver = Driver::new(node, Arc::clone(&shared), links);
+        if let (Some(source), Some(first)) = (self.relay_token, first_token) {
+            driver.set_token(source, first);
+        }
         for url in &self.relays {
             driver.add_relay(url.clone(), literal_addr(url).into_iter().collect());
         }

@@ -49,6 +49,9 @@ pub enum ConnectError {
     /// The agent is not connected to any of its relays.
     #[error("the agent is offline: it is not connected to {0}")]
     Offline(String),
+    /// A relay does not admit this node: it asks for a token, or for another one.
+    #[error("not allowed: {0}")]
+    NotAdmitted(String),
     /// The agent or the relay refuses us.
     #[error("not allowed: {0}")]
     NotAllowed(String),
@@ -84,6 +87,7 @@ impl ConnectError {
                 });
                 match refused {
                     Some((RefuseReason::Limit | RefuseReason::Shutdown, text)) => Self::Busy(text),
+                    Some((RefuseReason::NotAdmitted, text)) => Self::NotAdmitted(text),
                     Some((_, text)) => Self::NotAllowed(text),
                     None => {
                         let text: Vec<String> = failed
@@ -148,7 +152,9 @@ impl ConnectError {
             })
             .collect();
         let text = text.join("; ");
-        if links.iter().any(|link| link.certificate_refused) {
+        if links.iter().any(|link| link.not_admitted) {
+            Self::NotAdmitted(text)
+        } else if links.iter().any(|link| link.certificate_refused) {
             Self::Certificate(text)
         } else if links.iter().any(|link| link.proxy_failed) {
             Self::Proxy(text)

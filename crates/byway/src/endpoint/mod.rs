@@ -107,6 +107,8 @@ pub struct LinkStatus {
     pub certificate_refused: bool,
     /// It is not up over TLS because of the proxy before it.
     pub proxy_failed: bool,
+    /// It is not up because the relay does not admit this node: it asks for a token, or for another one.
+    pub not_admitted: bool,
 }
 
 impl LinkStatus {
@@ -122,6 +124,7 @@ impl LinkStatus {
             error: None,
             certificate_refused: false,
             proxy_failed: false,
+            not_admitted: false,
         }
     }
 }

@@ -66,6 +66,9 @@ enum Event<'a> {
     },
 }
 
+/// The name of the agent's key in the state folder.
+pub(crate) const KEY: &str = "agent.key";
+
 pub(crate) async fn run(args: args::Agent) -> Result<(), Failure> {
     client::check(&args.tunnel)?;
     let policy = policy(&args.allow)?;
@@ -99,7 +102,7 @@ fn policy(rules: &[String]) -> Result<TargetPolicy, Failure> {
 async fn bind(args: &args::Agent) -> Result<Endpoint, Failure> {
     let path = match &args.key {
         Some(path) => path.clone(),
-        None => state::file("agent.key")?,
+        None => state::file(KEY)?,
     };
     state::check_key_name(&path)?;
     let key = keyfile::load_or_create(&path).map_err(|error| Failure::key_file(&error))?;

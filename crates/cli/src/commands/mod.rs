@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod alias;
 pub(crate) mod demo;
 pub(crate) mod forward;
+pub(crate) mod id;
 pub(crate) mod netcheck;
 pub(crate) mod ping;
 pub(crate) mod ssh;
@@ -23,5 +24,6 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(args).await,
         Command::Alias(args) => alias::run(args),
+        Command::Id(args) => id::run(&args),
     }
 }

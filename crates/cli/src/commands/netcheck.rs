@@ -125,6 +125,7 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
         .accept(Admission::default())
         .proxy(client::proxy(args.proxy.as_ref())?)
         .port_mapping(!args.no_port_mapping);
+    builder = client::with_token(builder, &args.token)?;
     for relay in &args.relays {
         builder = builder.relay(relay.clone());
     }

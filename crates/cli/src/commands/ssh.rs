@@ -30,6 +30,9 @@ pub(crate) fn run(args: &args::Ssh, verbose: u8) -> Result<(), Failure> {
     if let Some(proxy) = &args.tunnel.proxy {
         ssh.env("BYWAY_PROXY", proxy.as_written());
     }
+    if let Some(token) = &args.tunnel.token.token {
+        ssh.env("BYWAY_TOKEN", token.as_written());
+    }
     let proxy = proxy_command(&exe.to_string_lossy(), verbose, &args.tunnel, peer_word);
     // With the key's beginning: two agents that call themselves alike must not share what ssh keeps by host name.
     let host = format!(
@@ -69,6 +72,12 @@ fn proxy_command(exe: &str, verbose: u8, tunnel: &args::Tunnel, peer: &str) -> S
     }
     if tunnel.no_spray {
         words.push("--no-spray".to_owned());
+    }
+    if let Some(file) = &tunnel.token.token_file {
+        words.push(format!("--token-file={}", file.display()));
+    }
+    if let Some(command) = &tunnel.token.token_command {
+        words.push(format!("--token-command={command}"));
     }
     words.push(format!("--congestion={}", tunnel.congestion.name()));
     words.push(peer.to_owned());

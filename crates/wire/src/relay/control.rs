@@ -262,7 +262,7 @@ impl std::fmt::Display for RefuseReason {
         f.write_str(match self {
             Self::Version => "it speaks another version of the protocol; upgrade",
             Self::Identity => "it does not believe this node's identity",
-            Self::NotAdmitted => "it asks for a token that admits this node",
+            Self::NotAdmitted => "it does not admit this node",
             Self::Limit => "this node has too many links to it",
             Self::Protocol => "it found a fault in what this node said",
             Self::Replaced => "a newer process with this node's key took over",

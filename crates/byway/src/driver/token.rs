@@ -1,0 +1,61 @@
+//! Fresh admission tokens, when the node wants one.
+
+use std::time::Instant;
+
+use byway_core::io::RelayId;
+use byway_wire::relay::control::AdmissionToken;
+
+use super::{Driver, Input};
+use crate::relay_token::{RelayToken, RelayTokenError};
+
+/// Where they come from.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    source: RelayToken,
+    /// One is being fetched.
+    fetching: bool,
+}
+
+impl Driver {
+    /// Admission by tokens of this source; `first` is the first of them.
+    pub(crate) fn set_token(&mut self, source: RelayToken, first: AdmissionToken) {
+        self.tokens = Some(Tokens {
+            source,
+            fetching: false,
+        });
+        self.node.set_token(Instant::now(), Some(first));
+    }
+
+    pub(super) fn want_token(&mut self) {
+        let Some(tokens) = self.tokens.as_mut().filter(|t| !t.fetching) else {
+            return;
+        };
+        tokens.fetching = true;
+        let source = tokens.source.clone();
+        let driver = self.links.driver.clone();
+        tokio::spawn(async move {
+            let token = source.fetch().await;
+            // If the driver is gone, nobody wants it any more.
+            let _ = driver.send(Input::Token(token)).await;
+        });
+    }
+
+    pub(super) fn token_came(&mut self, token: Result<AdmissionToken, RelayTokenError>) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.fetching = false;
+        }
+        match token {
+            Ok(token) => self.node.set_token(Instant::now(), Some(token)),
+            Err(error) => tracing::warn!("{error}; the one before is used until it expires"),
+        }
+    }
+
+    pub(super) fn token_refused(&self, relay: RelayId, detail: &str) {
+        let url = self.link_table.url(relay).map(ToString::to_string);
+        tracing::warn!(
+            "the relay {} does not take the fresh admission token: {}",
+            url.unwrap_or_default(),
+            detail.escape_debug()
+        );
+    }
+}
