@@ -140,6 +140,10 @@ async fn run(command: &str) -> Result<String, String> {
         let read = out.take(READ).read_to_string(&mut text).await;
         read.map_err(|error| error.to_string())?;
     }
+    if text.len() as u64 == READ {
+        // It is too long already, and the program may never end; dropped, it is killed.
+        return Ok(text);
+    }
     let status = child.wait().await.map_err(|error| error.to_string())?;
     if status.success() {
         Ok(text)
@@ -185,10 +189,7 @@ mod tests {
         assert!(failed.contains('3'), "{failed}");
         assert!(fetch(RelayToken::command("true")).await.is_err());
         let endless = fetch(RelayToken::command("yes")).await.unwrap_err();
-        assert!(
-            endless.contains("bytes") || endless.contains("signal"),
-            "{endless}"
-        );
+        assert!(endless.contains("bytes"), "{endless}");
         let refused = RelayToken::provider(|| async { Err("log in first".to_owned()) });
         assert!(fetch(refused).await.unwrap_err().contains("log in first"));
         let shown = format!("{:?}", RelayToken::fixed("eyJ").unwrap());

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use byway_core::io::{Carrier, LinkError, LinkId, RelayId};
 use byway_wire::RelayUrl;
-use byway_wire::relay::control::RefuseReason;
 use byway_wire::relay::control::Control;
+use byway_wire::relay::control::RefuseReason;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
