@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use byway_wire::relay::Pin;
-
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::plane::Plane;
 use crate::stats::Counters;
 use crate::strangers::Strangers;
@@ -19,8 +18,7 @@ pub(crate) struct Context {
     /// The relay's name and region, for the challenge.
     pub(crate) name: String,
     pub(crate) region: String,
-    /// The public key of its certificate, for the proof on a TLS link.
-    pub(crate) certificate: Pin,
+    pub(crate) identity: Arc<Identity>,
     /// The hosts by which nodes know it.
     pub(crate) hosts: Vec<String>,
     /// Refuse TLS links whose TLS does not end here.

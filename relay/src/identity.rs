@@ -4,108 +4,146 @@
 //! the SHA-256 of its public key, the pin. On a UDP link the node proves its key inside the TLS handshake, as a raw
 //! public key (RFC 7250). On the TLS link it proves it above TLS, because something between may end TLS.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use anyhow::Context;
+use arc_swap::ArcSwap;
 use byway_wire::NodeId;
 use byway_wire::relay::Pin;
-use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime,
-};
-use rustls::server::ParsedCertificate;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError as TlsCertificateError, DigitallySignedStruct, DistinguishedName, Error,
+    ServerConfig, SignatureScheme,
 };
-use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+
+use crate::certificate::{Certificate, CertificateError, provider};
 
 /// What a UDP link speaks.
 pub(crate) const ALPN_QUIC: &[u8] = b"byway-relay/1";
-/// What a TLS link speaks before it becomes a WebSocket.
+/// What a TLS link speaks before it becomes a WebSocket. No HTTP/2: an upgrade there is another one (RFC 8441), and one
+/// connection carries one link.
 const ALPN_HTTP: &[u8] = b"http/1.1";
 
-/// The relay's certificate and key.
+/// The certificate that the relay shows, on every listener; another one may take its place while it runs.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    pin: Pin,
+    shown: ArcSwap<Shown>,
+    renewed: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A certificate as handshakes show it. Whoever began with it goes on with it when another has taken its place: the
+/// proof of a link tells which key was shown *there*.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    certificate: Certificate,
+    tls: Arc<ServerConfig>,
+}
+
+/// The relay's certificate, for those who watch over it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct CertificateStatus {
+    /// The SHA-256 of its public key.
+    pub pin: Pin,
+    /// When it expires.
+    pub expires: SystemTime,
+    /// Times that another certificate took its predecessor's place since the start.
+    pub renewed: u64,
+    /// Times that another certificate was refused: files that do not fit together, are not whole, or have expired.
+    pub refused: u64,
+}
+
+impl Shown {
+    fn new(certificate: Certificate) -> Result<Self, Error> {
+        let tls = Arc::new(tls(certificate.certified())?);
+        Ok(Self { certificate, tls })
+    }
+    pub(crate) fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+    /// For TLS links: like any web server.
+    pub(crate) fn tls(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls)
+    }
 }
 
 impl Identity {
-    /// A fresh ECDSA P-256 key with a certificate signed by itself, known by its pin.
-    pub(crate) fn self_signed(names: Vec<String>) -> anyhow::Result<Self> {
-        let made =
-            rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        Self::new(vec![made.cert.der().clone()], key.into())
+    pub(crate) fn new(certificate: Certificate) -> Result<Self, CertificateError> {
+        Ok(Self {
+            shown: ArcSwap::from_pointee(Shown::new(certificate)?),
+            renewed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
     }
 
-    /// Reads a certificate chain and its key from PEM files.
-    pub(crate) fn load(cert: &Path, key: &Path) -> anyhow::Result<Self> {
-        let chain = CertificateDer::pem_file_iter(cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("cannot read certificates from {}", cert.display()))?;
-        anyhow::ensure!(!chain.is_empty(), "no certificate in {}", cert.display());
-        let key = PrivateKeyDer::from_pem_file(key)
-            .with_context(|| format!("cannot read a private key from {}", key.display()))?;
-        Self::new(chain, key)
+    /// What a handshake that begins now shows.
+    pub(crate) fn shown(&self) -> Arc<Shown> {
+        self.shown.load_full()
     }
-
-    fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> anyhow::Result<Self> {
-        let parsed =
-            ParsedCertificate::try_from(&chain[0]).context("the certificate is not X.509")?;
-        let pin = Pin(Sha256::digest(parsed.subject_public_key_info()).into());
-        Ok(Self { chain, key, pin })
+    /// Shows another certificate from now on, unless it has expired and the old one has not.
+    pub(crate) fn renew(&self, certificate: Certificate) -> Result<Arc<Shown>, CertificateError> {
+        let now = SystemTime::now();
+        let old = self.shown();
+        if certificate.not_after() <= now && old.certificate.not_after() > now {
+            return Err(CertificateError::Expired);
+        }
+        let shown = Arc::new(Shown::new(certificate)?);
+        self.shown.store(Arc::clone(&shown));
+        self.renewed.fetch_add(1, Ordering::Relaxed);
+        Ok(shown)
     }
-
-    pub(crate) fn pin(&self) -> Pin {
-        self.pin
+    /// Counts a certificate that was not even one.
+    pub(crate) fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
-
-    /// A secret for `purpose` that a restarted relay with the same key has again, and nobody else.
-    pub(crate) fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.key.secret_der())
-            .expect("HMAC takes keys of any length");
-        mac.update(b"byway relay v1\0");
-        mac.update(purpose.as_bytes());
-        Zeroizing::new(mac.finalize().into_bytes().into())
+    pub(crate) fn status(&self) -> CertificateStatus {
+        let shown = self.shown.load();
+        CertificateStatus {
+            pin: shown.certificate.pin(),
+            expires: shown.certificate.not_after(),
+            renewed: self.renewed.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     /// For UDP links: nodes must show a raw public key.
-    pub(crate) fn quic(&self) -> anyhow::Result<ServerConfig> {
+    pub(crate) fn quic(self: &Arc<Self>) -> Result<ServerConfig, Error> {
         let provider = provider();
         let verifier = Arc::new(RawKeyVerifier(Arc::clone(&provider)));
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Self>::clone(self);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .context("the certificate and the key do not belong together")?;
+            .with_cert_resolver(resolver);
         config.alpn_protocols = vec![ALPN_QUIC.to_vec()];
         no_resumption(&mut config);
         Ok(config)
     }
+}
 
-    /// For TLS links: like any web server.
-    pub(crate) fn tls(&self) -> anyhow::Result<ServerConfig> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .context("the certificate and the key do not belong together")?;
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
-        no_resumption(&mut config);
-        Ok(config)
+/// For QUIC, whose endpoints outlive certificates. Which one a link began with does not matter there: TLS itself proves
+/// both keys.
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(self.shown.load().certificate.certified()))
     }
+}
+
+fn tls(certified: &Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+    let resolver = SingleCertAndKey::from(CertifiedKey::clone(certified));
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    no_resumption(&mut config);
+    Ok(config)
 }
 
 /// Links last for hours: resumption would save nothing, and tickets would be state to keep.
@@ -113,10 +151,6 @@ fn no_resumption(config: &mut ServerConfig) {
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.max_early_data_size = 0;
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// The node behind a QUIC connection, as its handshake proved it.
@@ -143,7 +177,7 @@ impl ClientCertVerifier for RawKeyVerifier {
         // Weak keys, with which anyone can sign, are refused here.
         NodeId::from_spki_der(end_entity)
             .map(|_| ClientCertVerified::assertion())
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
+            .map_err(|_| Error::InvalidCertificate(TlsCertificateError::BadEncoding))
     }
     fn verify_tls12_signature(
         &self,

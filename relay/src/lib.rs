@@ -22,7 +22,7 @@
 //! | `udp/` | shards, runs, sending, STUN, the control endpoint's socket |
 //! | `quic`, `tls/`, `both_ways` | links |
 //! | `outbox`, `queue` | what waits to be written to one node |
-//! | `identity` | certificates and raw public keys |
+//! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
@@ -34,6 +34,7 @@
 
 pub mod admission;
 mod both_ways;
+mod certificate;
 pub mod config;
 mod context;
 mod hub;
@@ -54,10 +55,12 @@ mod udp;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use admission::{AdmissionSource, TokenFiles};
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
+pub use identity::CertificateStatus;
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 
@@ -79,7 +82,10 @@ pub struct ServerConfig {
     /// proxy ends TLS before the relay: a node that dialled another host is refused then.
     pub public_host: Option<String>,
     /// Certificate and key in PEM files. None: a certificate signed by itself, made at each start and known by its pin.
+    /// Files that change are read again while the relay runs, which then also listens for SIGHUP to look at once.
     pub cert: Option<CertFiles>,
+    /// How often these files are looked at.
+    pub reload_every: Duration,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,
     /// Refuse TLS links whose TLS ends before the relay (an ingress, an inspecting proxy).
@@ -106,6 +112,7 @@ impl ServerConfig {
             shards: 0,
             public_host: None,
             cert: None,
+            reload_every: Duration::from_secs(5),
             max_datagram: 9_000,
             require_channel_binding: false,
         }

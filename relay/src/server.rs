@@ -13,12 +13,13 @@ use byway_wire::RelayUrl;
 use quinn::{Endpoint, TokioRuntime, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::ServerConfig;
+use crate::certificate::Certificate;
+use crate::certificate::watch::Watch;
 use crate::context::Context;
 use crate::hub::Hub;
-use crate::identity::Identity;
+use crate::identity::{CertificateStatus, Identity};
 use crate::listen::{self, Bound};
 use crate::plane::{Budgets, Plane};
 use crate::stats::{Counters, DataStats};
@@ -36,6 +37,7 @@ pub struct Server {
     url: RelayUrl,
     addrs: Vec<SocketAddr>,
     hub: Arc<Hub>,
+    identity: Arc<Identity>,
     counters: Vec<Arc<Counters>>,
     endpoints: Vec<Endpoint>,
     /// Accept loops and timers; dropping it ends them and all links.
@@ -70,7 +72,7 @@ impl Server {
         let mut bound = listen::bind_all(&config.listen, shards)?;
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
-        let identity = identity(&config, &host)?;
+        let (identity, watch) = identity(&config, &host)?;
         let url = url(&config, &identity, &host, addrs[0].port())?;
 
         let mut prepared = Vec::new();
@@ -104,7 +106,7 @@ impl Server {
             strangers: Strangers::new(now),
             name: config.name.clone(),
             region: config.region.clone(),
-            certificate: identity.pin(),
+            identity: Arc::clone(&identity),
             hosts: own_hosts(&config, &url, &addrs),
             require_channel_binding: config.require_channel_binding,
         });
@@ -113,6 +115,7 @@ impl Server {
             url,
             addrs,
             hub,
+            identity,
             counters: vec![counters],
             endpoints: Vec::new(),
             tasks: JoinSet::new(),
@@ -121,7 +124,10 @@ impl Server {
             dead: Arc::default(),
         };
         for (listener, (bound, group)) in bound.into_iter().zip(prepared).enumerate() {
-            server.listen(listener, bound, group, &identity, &context)?;
+            server.listen(listener, bound, group, &context)?;
+        }
+        if let Some(watch) = watch {
+            server.tasks.spawn(watch.run(config.reload_every));
         }
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.run_timers().await });
@@ -135,11 +141,14 @@ impl Server {
         listener: usize,
         bound: Bound,
         group: Vec<Prepared>,
-        identity: &Identity,
         context: &Arc<Context>,
     ) -> anyhow::Result<()> {
         let (to_endpoint, queue) = mpsc::channel(QUEUE);
-        let secret = identity.derive(&format!("quic {} {}", self.url, bound.addr));
+        let identity = Arc::clone(&context.identity);
+        let certificate = identity.shown();
+        let secret = certificate
+            .certificate()
+            .derive(&format!("quic {} {}", self.url, bound.addr));
         let socket = &group[0].socket;
         let endpoint = Endpoint::new_with_abstract_socket(
             quic::endpoint_config(&secret),
@@ -160,21 +169,25 @@ impl Server {
             }));
         }
         let tcp = tokio::net::TcpListener::from_std(bound.tcp)?;
-        let acceptor = TlsAcceptor::from(Arc::new(identity.tls()?));
         self.tasks.spawn(quic::accept(
             endpoint.clone(),
             listener,
             Arc::clone(context),
         ));
         self.tasks
-            .spawn(tls::accept::accept(tcp, acceptor, Arc::clone(context)));
+            .spawn(tls::accept::accept(tcp, Arc::clone(context)));
         self.endpoints.push(endpoint);
         Ok(())
     }
 
-    /// The relay's URL; with its pin if nodes cannot know its certificate otherwise.
+    /// The relay's URL; with the pin of the certificate it shows now if nodes cannot know it otherwise.
     pub fn url(&self) -> RelayUrl {
-        self.url.clone()
+        let pin = self.url.pin().map(|_| self.identity.status().pin);
+        RelayUrl::new(self.url.host(), self.url.port(), pin).unwrap_or_else(|_| self.url.clone())
+    }
+    /// The certificate it shows now, and what became of others.
+    pub fn certificate(&self) -> CertificateStatus {
+        self.identity.status()
     }
     /// The addresses it listens on, UDP and TCP, in the order of the configuration.
     pub fn local_addrs(&self) -> &[SocketAddr] {
@@ -248,11 +261,15 @@ impl ServerConfig {
     }
 }
 
-fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<Identity> {
-    match &config.cert {
-        Some(files) => Identity::load(&files.cert, &files.key),
-        None => Identity::self_signed(vec![host.to_owned()]),
+/// What the relay shows, and who looks after it if it may change.
+fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<(Arc<Identity>, Option<Watch>)> {
+    if let Some(files) = &config.cert {
+        let watch = Watch::start(files)
+            .with_context(|| format!("the certificate in {}", files.cert.display()))?;
+        return Ok((watch.identity(), Some(watch)));
     }
+    let certificate = Certificate::self_signed(vec![host.to_owned()])?;
+    Ok((Arc::new(Identity::new(certificate)?), None))
 }
 
 /// A certificate of the operator's is known by the public host's name; every other by its pin.
@@ -267,7 +284,7 @@ fn url(
             .public_host
             .as_ref()
             .is_some_and(|host| host.parse::<IpAddr>().is_err());
-    let pin = (!by_name).then(|| identity.pin());
+    let pin = (!by_name).then(|| identity.status().pin);
     RelayUrl::new(host, port, pin).with_context(|| format!("'{host}' is not a host name"))
 }
 

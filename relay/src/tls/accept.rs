@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::stats::bump;
 use crate::strangers::{Crowd, Place, Verdict};
 use crate::tls::http::{self, Route};
-use crate::tls::link;
+use crate::tls::link::{self, Binding};
 use crate::tls::stream::{Ahead, Watched};
 
 /// For TLS (design section 12).
@@ -27,7 +27,7 @@ const SEND_BUFFER: usize = 128 * 1024;
 const NOT_SENT: u32 = 32 * 1024;
 
 /// Accepts for ever. Dropping the future ends all links.
-pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc<Context>) {
+pub(crate) async fn accept(listener: TcpListener, context: Arc<Context>) {
     let crowd = Arc::new(Crowd::default());
     let mut links = JoinSet::new();
     loop {
@@ -54,9 +54,8 @@ pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc
             continue;
         };
         let context = Arc::clone(&context);
-        let tls = tls.clone();
         links.spawn(async move {
-            if let Err(e) = serve(stream, from, tls, place, &context).await {
+            if let Err(e) = serve(stream, from, place, &context).await {
                 bump(&context.counters.handshakes_failed);
                 tracing::debug!(%from, %e, "connection failed");
             }
@@ -67,14 +66,15 @@ pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, context: Arc
 async fn serve(
     stream: TcpStream,
     from: SocketAddr,
-    tls: TlsAcceptor,
     place: Place,
     context: &Context,
 ) -> io::Result<()> {
     let began = Instant::now();
     tune(&stream);
     let (stream, written) = Watched::new(stream);
-    let mut stream = tokio::time::timeout(TLS_DEADLINE, tls.accept(stream)).await??;
+    let shown = context.identity.shown();
+    let accept = TlsAcceptor::from(shown.tls()).accept(stream);
+    let mut stream = tokio::time::timeout(TLS_DEADLINE, accept).await??;
     let exporter = stream
         .get_ref()
         .1
@@ -87,8 +87,11 @@ async fn serve(
         return tokio::time::timeout_at(deadline, http::answer(&mut stream, route)).await?;
     }
     let stream = Ahead::new(head, stream);
-    let ready =
-        tokio::time::timeout_at(deadline, link::prove(stream, &exporter, context)).await??;
+    let binding = Binding {
+        certificate: shown.certificate().pin(),
+        exporter,
+    };
+    let ready = tokio::time::timeout_at(deadline, link::prove(stream, binding, context)).await??;
     drop(place);
     link::run(ready, (from, began), written, context).await;
     Ok(())

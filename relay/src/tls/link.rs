@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_relay_core::proof::{self, Own, ProofError};
+use byway_wire::relay::Pin;
 use byway_wire::relay::control::{Challenge, Control, RefuseReason};
 use byway_wire::relay::frame::{DATA_HEADER_LEN, Frame, MAX_DATA};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -37,12 +38,17 @@ pub(crate) struct Ready<S> {
     proved: proof::Proved,
 }
 
-/// Finishes the upgrade, and lets the node prove its key. `exporter` is TLS's, as seen here.
-pub(crate) async fn prove<S>(
-    stream: S,
-    exporter: &[u8; 32],
-    context: &Context,
-) -> io::Result<Ready<S>>
+/// How TLS ended here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    /// The public key of the certificate that was shown.
+    pub(crate) certificate: Pin,
+    /// TLS's exporter, as seen here.
+    pub(crate) exporter: [u8; 32],
+}
+
+/// Finishes the upgrade, and lets the node prove its key.
+pub(crate) async fn prove<S>(stream: S, binding: Binding, context: &Context) -> io::Result<Ready<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -73,8 +79,8 @@ where
         return Err(io::Error::other("something else than a proof"));
     };
     let own = Own {
-        certificate: context.certificate,
-        exporter: *exporter,
+        certificate: binding.certificate,
+        exporter: binding.exporter,
         hosts: &context.hosts,
         require_channel_binding: context.require_channel_binding,
     };
