@@ -81,10 +81,14 @@ pub struct ServerConfig {
     /// Host by which nodes know the relay; the first listening address otherwise. Must be right where an ingress or a
     /// proxy ends TLS before the relay: a node that dialled another host is refused then.
     pub public_host: Option<String>,
-    /// Certificate and key in PEM files. None: a certificate signed by itself, made at each start and known by its pin.
-    /// Files that change are read again while the relay runs, which then also listens for SIGHUP to look at once.
+    /// Certificate and key in PEM files. None: a certificate signed by itself, made at each start and known by its pin
+    /// (but see `identity`). Files that change are read again while the relay runs, which then also listens for SIGHUP to
+    /// look at once.
     pub cert: Option<CertFiles>,
-    /// How often these files are looked at.
+    /// Without a certificate of others: the PEM file that holds a key and a certificate signed by itself, made at the first
+    /// start, so that the pin stays the same. None: another one at each start.
+    pub identity: Option<PathBuf>,
+    /// How often the certificate files are looked at.
     pub reload_every: Duration,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,
@@ -112,6 +116,7 @@ impl ServerConfig {
             shards: 0,
             public_host: None,
             cert: None,
+            identity: None,
             reload_every: Duration::from_secs(5),
             max_datagram: 9_000,
             require_channel_binding: false,

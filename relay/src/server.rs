@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::ServerConfig;
 use crate::certificate::Certificate;
+use crate::certificate::lasting;
 use crate::certificate::watch::Watch;
 use crate::context::Context;
 use crate::hub::Hub;
@@ -263,12 +264,22 @@ impl ServerConfig {
 
 /// What the relay shows, and who looks after it if it may change.
 fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<(Arc<Identity>, Option<Watch>)> {
+    anyhow::ensure!(
+        config.cert.is_none() || config.identity.is_none(),
+        "a certificate and an identity exclude each other: give 'cert' and 'key' for one that others signed, 'identity' \
+         for one that lasts and is known by its pin"
+    );
     if let Some(files) = &config.cert {
         let watch = Watch::start(files)
             .with_context(|| format!("the certificate in {}", files.cert.display()))?;
         return Ok((watch.identity(), Some(watch)));
     }
-    let certificate = Certificate::self_signed(vec![host.to_owned()])?;
+    let names = vec![host.to_owned()];
+    let certificate = match &config.identity {
+        Some(path) => lasting::read_or_make(path, names)
+            .with_context(|| format!("the identity in {}", path.display()))?,
+        None => Certificate::self_signed(names)?,
+    };
     Ok((Arc::new(Identity::new(certificate)?), None))
 }
 

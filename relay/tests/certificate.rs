@@ -207,6 +207,43 @@ async fn a_relay_does_not_start_with_files_that_do_not_fit() {
     );
 }
 
+#[tokio::test]
+async fn an_identity_survives_a_restart_and_none_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay.pem");
+    let mut pins = Vec::new();
+    for identity in [Some(&path), Some(&path), None, None] {
+        let server = start_with(|c| c.identity = identity.cloned()).await;
+        TlsNode::welcome(&server, 1, Role::Client).await;
+        UdpNode::welcome(&server, 2, Role::Client).await;
+        pins.push(server.url().pin().unwrap());
+        server.stop().await;
+    }
+    assert_eq!(pins[0], pins[1]);
+    assert!(pins[1] != pins[2] && pins[2] != pins[3]);
+}
+
+#[tokio::test]
+async fn a_broken_identity_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay.pem");
+    std::fs::write(&path, "").unwrap();
+    let mut config = ServerConfig::dev();
+    config.identity = Some(path.clone());
+    let error = format!("{:#}", Server::start(config).await.unwrap_err());
+    assert!(error.contains(&path.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_and_an_identity_exclude_each_other() {
+    let files = Files::new(&Made::new());
+    let mut config = ServerConfig::dev();
+    config.cert = Some(files.config());
+    config.identity = Some(files.dir.path().join("relay.pem"));
+    let error = format!("{:#}", Server::start(config).await.unwrap_err());
+    assert!(error.contains("exclude"), "{error}");
+}
+
 /// A TLS handshake with this ALPN.
 async fn offer(server: &Server, protocols: &[&[u8]]) -> std::io::Result<Option<Vec<u8>>> {
     let pin = server.url().pin().unwrap();

@@ -5,6 +5,7 @@
 //! fails.
 
 pub(crate) mod files;
+pub(crate) mod lasting;
 pub(crate) mod watch;
 
 use std::path::PathBuf;
@@ -47,6 +48,12 @@ pub(crate) enum CertificateError {
     /// The file system says no.
     #[error("cannot read {path}: {source}")]
     Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The file system says no.
+    #[error("cannot write {path}: {source}")]
+    Write {
         path: PathBuf,
         source: std::io::Error,
     },

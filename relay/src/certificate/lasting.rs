@@ -1,0 +1,136 @@
+//! A certificate signed by itself that outlives the process: one PEM file with the key and the certificate, made at the
+//! first start.
+//!
+//! Nodes know such a relay by its pin, which stands in tickets and configurations; so an identity that is there is never
+//! written over, also not one that cannot be read. The file appears whole or not at all, and of two relays that start at
+//! once both use the one that came first.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::files::{read, warn_if_open_to_others};
+use super::{Certificate, CertificateError};
+
+/// Reads the identity, or makes it.
+pub(crate) fn read_or_make(
+    path: &Path,
+    names: Vec<String>,
+) -> Result<Certificate, CertificateError> {
+    match read_identity(path) {
+        Err(CertificateError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let made = rcgen::generate_simple_self_signed(names)?;
+    let mut pem = Zeroizing::new(made.signing_key.serialize_pem());
+    pem.push_str(&made.cert.pem());
+    write_new(path, pem.as_bytes()).map_err(|source| CertificateError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::info!(identity = %path.display(), "made an identity; keep the file, nodes know the relay by it");
+    // What is there now, whoever wrote it.
+    read_identity(path)
+}
+
+fn read_identity(path: &Path) -> Result<Certificate, CertificateError> {
+    let pem = read(path)?;
+    let certificate = Certificate::from_pem(&pem, &pem)?;
+    warn_if_open_to_others(path);
+    Ok(certificate)
+}
+
+/// Writes a file that only its owner may read, unless there is one.
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let draft = Draft::write(path, contents)?;
+    match fs::hard_link(&draft.0, path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        // Some file systems have no hard links: there, two that start at once may differ until the next start.
+        Err(_) => fs::rename(&draft.0, path)?,
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file beside the real one; gone when dropped.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn write(path: &Path, contents: &[u8]) -> io::Result<Self> {
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{:016x}", u64::from_be_bytes(nonce)));
+        let draft = Self(name.into());
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft.0)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Renamed away, or never made.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names() -> Vec<String> {
+        vec!["r.example".to_owned()]
+    }
+
+    #[test]
+    fn it_is_made_once_for_its_owner_alone_and_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.pem");
+        let first = read_or_make(&path, names()).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = read_or_make(&path, vec!["another.example".to_owned()]).unwrap();
+        assert_eq!(first.pin(), again.pin());
+        assert_eq!(*first.derive("x"), *again.derive("x"));
+        // Nothing else is left there.
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.pem");
+        for contents in ["", "-----BEGIN PRIVATE KEY-----\nMIG"] {
+            fs::write(&path, contents).unwrap();
+            read_or_make(&path, names()).unwrap_err();
+            assert_eq!(fs::read_to_string(&path).unwrap(), contents);
+        }
+        fs::write(&path, "first").unwrap();
+        write_new(&path, b"second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_named() {
+        let error = read_or_make(Path::new("/nonexistent/relay.pem"), names())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("write") && error.contains("/nonexistent/relay.pem"),
+            "{error}"
+        );
+    }
+}
