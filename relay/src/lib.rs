@@ -23,6 +23,7 @@
 //! | `quic`, `tls/`, `both_ways` | links |
 //! | `outbox`, `queue` | what waits to be written to one node |
 //! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
+//! | `proxies` | whose word about a client is believed |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
@@ -44,6 +45,7 @@ mod listen;
 mod outbox;
 mod pace;
 mod plane;
+mod proxies;
 mod queue;
 mod quic;
 mod server;
@@ -61,6 +63,7 @@ pub use admission::{AdmissionSource, TokenFiles};
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
 pub use identity::CertificateStatus;
+pub use ipnet::IpNet;
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 
@@ -90,6 +93,12 @@ pub struct ServerConfig {
     pub identity: Option<PathBuf>,
     /// How often the certificate files are looked at.
     pub reload_every: Duration,
+    /// Addresses on which an ingress that ends TLS hands on HTTP for TLS links, in the clear. Needs `public_host`. Nodes
+    /// that come this way know the relay by the ingress's certificate, so their URL must not carry the relay's own pin.
+    pub plain_http: Vec<SocketAddr>,
+    /// Networks of proxies: they may come to `plain_http`, are believed there in what `X-Forwarded-For` says of their
+    /// client, and have no limit of new connections of their own. Everybody else is refused there, but this machine.
+    pub trusted_proxies: Vec<IpNet>,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,
     /// Refuse TLS links whose TLS ends before the relay (an ingress, an inspecting proxy).
@@ -117,6 +126,8 @@ impl ServerConfig {
             public_host: None,
             cert: None,
             identity: None,
+            plain_http: Vec::new(),
+            trusted_proxies: Vec::new(),
             reload_every: Duration::from_secs(5),
             max_datagram: 9_000,
             require_channel_binding: false,

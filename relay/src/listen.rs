@@ -67,12 +67,7 @@ fn bind(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
 }
 
 fn bind_once(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
-    let tcp = socket(addr, Type::STREAM, Protocol::TCP)?;
-    // For a restart while old connections are in TIME_WAIT; does not let two listeners share the port on Linux.
-    tcp.set_reuse_address(true)?;
-    tcp.bind(&addr.into())?;
-    tcp.listen(BACKLOG)?;
-    let tcp = std::net::TcpListener::from(tcp);
+    let tcp = tcp(addr)?;
     let addr = tcp.local_addr()?;
     let udp = (0..shards)
         .map(|_| {
@@ -83,6 +78,22 @@ fn bind_once(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
         })
         .collect::<io::Result<_>>()?;
     Ok(Bound { addr, tcp, udp })
+}
+
+/// A listener of its own, for TCP alone.
+pub(crate) fn bind_tcp(addr: SocketAddr) -> anyhow::Result<(SocketAddr, std::net::TcpListener)> {
+    let failed = || format!("cannot listen for plain HTTP on {addr}");
+    let tcp = tcp(addr).with_context(failed)?;
+    Ok((tcp.local_addr().with_context(failed)?, tcp))
+}
+
+fn tcp(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let tcp = socket(addr, Type::STREAM, Protocol::TCP)?;
+    // For a restart while old connections are in TIME_WAIT; does not let two listeners share the port on Linux.
+    tcp.set_reuse_address(true)?;
+    tcp.bind(&addr.into())?;
+    tcp.listen(BACKLOG)?;
+    Ok(tcp.into())
 }
 
 fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

@@ -1,6 +1,6 @@
 //! Starting and stopping a relay.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -23,8 +23,10 @@ use crate::hub::Hub;
 use crate::identity::{CertificateStatus, Identity};
 use crate::listen::{self, Bound};
 use crate::plane::{Budgets, Plane};
+use crate::proxies::Proxies;
 use crate::stats::{Counters, DataStats};
 use crate::strangers::Strangers;
+use crate::tls::accept::Door;
 use crate::udp::control::{ControlSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
 use crate::{admission, quic, tls};
@@ -37,6 +39,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Server {
     url: RelayUrl,
     addrs: Vec<SocketAddr>,
+    plain: Vec<SocketAddr>,
     hub: Arc<Hub>,
     identity: Arc<Identity>,
     counters: Vec<Arc<Counters>>,
@@ -73,6 +76,7 @@ impl Server {
         let mut bound = listen::bind_all(&config.listen, shards)?;
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
+        let plain = plain_http(&config)?;
         let (identity, watch) = identity(&config, &host)?;
         let url = url(&config, &identity, &host, addrs[0].port())?;
 
@@ -104,7 +108,7 @@ impl Server {
             hub: Arc::clone(&hub),
             plane,
             counters: Arc::clone(&counters),
-            strangers: Strangers::new(now),
+            strangers: Strangers::new(now, Proxies::new(config.trusted_proxies.clone())),
             name: config.name.clone(),
             region: config.region.clone(),
             identity: Arc::clone(&identity),
@@ -115,6 +119,7 @@ impl Server {
         let mut server = Self {
             url,
             addrs,
+            plain: Vec::new(),
             hub,
             identity,
             counters: vec![counters],
@@ -126,6 +131,14 @@ impl Server {
         };
         for (listener, (bound, group)) in bound.into_iter().zip(prepared).enumerate() {
             server.listen(listener, bound, group, &context)?;
+        }
+        for (addr, tcp) in plain {
+            let tcp = tokio::net::TcpListener::from_std(tcp)?;
+            let context = Arc::clone(&context);
+            server
+                .tasks
+                .spawn(tls::accept::accept(tcp, Door::Plain, context));
+            server.plain.push(addr);
         }
         if let Some(watch) = watch {
             server.tasks.spawn(watch.run(config.reload_every));
@@ -176,7 +189,7 @@ impl Server {
             Arc::clone(context),
         ));
         self.tasks
-            .spawn(tls::accept::accept(tcp, Arc::clone(context)));
+            .spawn(tls::accept::accept(tcp, Door::Tls, Arc::clone(context)));
         self.endpoints.push(endpoint);
         Ok(())
     }
@@ -193,6 +206,10 @@ impl Server {
     /// The addresses it listens on, UDP and TCP, in the order of the configuration.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+    /// Where it listens for plain HTTP, in the order of the configuration.
+    pub fn plain_http_addrs(&self) -> &[SocketAddr] {
+        &self.plain
     }
     /// What it did so far.
     pub fn stats(&self) -> Stats {
@@ -260,6 +277,18 @@ impl ServerConfig {
     pub fn check_certificate(&self) -> anyhow::Result<()> {
         identity(self, "localhost")?.tls().map(drop)
     }
+}
+
+fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+    anyhow::ensure!(
+        config.plain_http.is_empty() || config.public_host.is_some(),
+        "plain HTTP is for an ingress, and needs the host by which nodes know it: set public_host"
+    );
+    config
+        .plain_http
+        .iter()
+        .map(|addr| listen::bind_tcp(*addr))
+        .collect()
 }
 
 /// What the relay shows, and who looks after it if it may change.

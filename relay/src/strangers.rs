@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::limit::{Prefix, PrefixLimiter, Rate};
+use crate::proxies::Proxies;
 
 /// New connections of one host, and of all together.
 const EACH: Rate = Rate::per_second(100, 200);
@@ -28,6 +29,7 @@ const MAX_OF_HOST: usize = 128;
 pub(crate) struct Strangers {
     proved: PrefixLimiter,
     claimed: PrefixLimiter,
+    proxies: Proxies,
 }
 
 /// What to do with somebody who wants to connect.
@@ -42,14 +44,19 @@ pub(crate) enum Verdict {
 }
 
 impl Strangers {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, proxies: Proxies) -> Self {
         Self {
             proved: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
             claimed: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
+            proxies,
         }
     }
-    /// Judges a new connection. `proved`: its sender receives at `ip` for certain. This machine's own programs have no
-    /// budget.
+    /// The proxies that are trusted.
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+    /// Judges a new connection. `proved`: its sender receives at `ip` for certain. This machine's own programs and trusted
+    /// proxies, behind whom everybody comes, have no budget.
     pub(crate) fn judge(
         &self,
         now: Instant,
@@ -59,9 +66,11 @@ impl Strangers {
     ) -> Verdict {
         let budget = if proved { &self.proved } else { &self.claimed };
         let crowded = !proved && crowd.len() >= PROVE_ABOVE;
-        if !crowded && (ip.is_loopback() || budget.take(now, ip)) {
+        // Nobody can forge our loopback, but a proxy's address anybody.
+        let exempt = ip.is_loopback() || (proved && self.proxies.trusts(ip));
+        if !crowded && (exempt || budget.take(now, ip)) {
             // A forged address must not take its owner's places.
-            let host = (proved && !ip.is_loopback()).then_some(ip);
+            let host = (proved && !exempt).then_some(ip);
             crowd.enter(host).map_or(Verdict::Refuse, Verdict::Serve)
         } else if proved {
             Verdict::Refuse
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn forged_addresses_do_not_spend_their_owners_budget_or_places() {
         let now = Instant::now();
-        let strangers = Strangers::new(now);
+        let strangers = Strangers::new(now, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         for _ in 0..1_000 {
             // Each ends at once, so the room stays empty and only the budget counts.
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn a_host_beyond_its_rate_is_refused() {
         let now = Instant::now();
-        let strangers = Strangers::new(now);
+        let strangers = Strangers::new(now, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let served = (0..1_000)
             .filter(|_| {
@@ -169,9 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_proxy_has_no_budget_unless_its_address_may_be_forged() {
+        let now = Instant::now();
+        let proxies = Proxies::new(vec!["192.0.2.0/28".parse().unwrap()]);
+        let strangers = Strangers::new(now, proxies);
+        let crowd = Arc::new(Crowd::default());
+        let serve = |n, proved| match strangers.judge(now, host(n), proved, &crowd) {
+            Verdict::Serve(place) => Some(place),
+            _ => None,
+        };
+        // More at once and under way than any host may have.
+        let held: Vec<Place> = (0..1_000).filter_map(|_| serve(1, true)).collect();
+        assert_eq!(held.len(), 1_000);
+        drop(held);
+        let served = (0..1_000).filter_map(|_| serve(2, false)).count();
+        assert_eq!(served, 200);
+        let served = (0..1_000).filter_map(|_| serve(16, true)).count();
+        assert_eq!(served, 200, "beyond its network");
+    }
+
+    #[test]
     fn a_host_that_never_ends_its_handshakes_leaves_room_for_others() {
         let now = Instant::now();
-        let strangers = Strangers::new(now);
+        let strangers = Strangers::new(now, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let serve = |n| match strangers.judge(now, host(n), true, &crowd) {
             Verdict::Serve(place) => Some(place),
@@ -189,7 +218,7 @@ mod tests {
     #[test]
     fn a_full_room_asks_for_proof_and_then_takes_nobody() {
         let now = Instant::now();
-        let strangers = Strangers::new(now);
+        let strangers = Strangers::new(now, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let mut places = Vec::new();
         for n in 0..2_000 {

@@ -20,8 +20,8 @@ use byway_wire::relay::control::{Challenge, Prove, Role};
 pub struct Own<'a> {
     /// The public key of its own certificate.
     pub certificate: Pin,
-    /// The TLS exporter as seen here.
-    pub exporter: [u8; 32],
+    /// The TLS exporter as seen here; none where TLS always ends before, at an ingress.
+    pub exporter: Option<[u8; 32]>,
     /// The hosts by which nodes know it, as [`byway_wire::RelayUrl::host`] spells them.
     pub hosts: &'a [String],
     /// Refuse what does not end here.
@@ -70,7 +70,7 @@ pub fn judge(challenge: &Challenge, proof: &Prove, own: &Own<'_>) -> Result<Prov
         return Err(ProofError::ForeignHost(claim.host().to_owned()));
     }
     // Our key with another exporter: what ends TLS before us was given our key.
-    let intercepted = !ours || claim.exporter != own.exporter;
+    let intercepted = !ours || own.exporter != Some(claim.exporter);
     if intercepted && own.require_channel_binding {
         return Err(ProofError::Intercepted);
     }
@@ -118,10 +118,17 @@ mod tests {
         }
     }
     fn judge_at(strict: bool, proof: &Prove) -> Result<(Role, bool), ProofError> {
+        judge_with(Some(EXPORTER), strict, proof)
+    }
+    fn judge_with(
+        exporter: Option<[u8; 32]>,
+        strict: bool,
+        proof: &Prove,
+    ) -> Result<(Role, bool), ProofError> {
         let hosts = ["b.example".to_owned(), "2001:db8::b".to_owned()];
         let own = Own {
             certificate: OURS,
-            exporter: EXPORTER,
+            exporter,
             hosts: &hosts,
             require_channel_binding: strict,
         };
@@ -151,6 +158,22 @@ mod tests {
         let proof = prove(claim("b.example:443", OURS, [9; 32]));
         assert_eq!(judge_at(false, &proof), Ok((Role::Agent, true)));
         assert_eq!(judge_at(true, &proof), Err(ProofError::Intercepted));
+    }
+
+    #[test]
+    fn without_tls_here_every_link_is_intercepted_whatever_it_claims() {
+        for exporter in [EXPORTER, [0; 32]] {
+            for certificate in [OURS, THEIRS] {
+                let proof = prove(claim("b.example:443", certificate, exporter));
+                assert_eq!(judge_with(None, false, &proof), Ok((Role::Agent, true)));
+                assert_eq!(judge_with(None, true, &proof), Err(ProofError::Intercepted));
+            }
+        }
+        let proof = prove(claim("a.example:443", THEIRS, EXPORTER));
+        assert_eq!(
+            judge_with(None, false, &proof),
+            Err(ProofError::ForeignHost("a.example".into()))
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::stats::bump;
 use crate::strangers::{Crowd, Place, Verdict};
 use crate::tls::http::{self, Route};
 use crate::tls::link::{self, Binding};
+use crate::tls::plain;
 use crate::tls::stream::{Ahead, Watched};
 
 /// For TLS (design section 12).
@@ -26,8 +27,17 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// Bytes in the kernel that are not even sent (design section 7): what waits longer waits in our queue, where it ages.
 const NOT_SENT: u32 = 32 * 1024;
 
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Door {
+    /// TLS that ends here.
+    Tls,
+    /// HTTP from an ingress, where TLS ended.
+    Plain,
+}
+
 /// Accepts for ever. Dropping the future ends all links.
-pub(crate) async fn accept(listener: TcpListener, context: Arc<Context>) {
+pub(crate) async fn accept(listener: TcpListener, door: Door, context: Arc<Context>) {
     let crowd = Arc::new(Crowd::default());
     let mut links = JoinSet::new();
     loop {
@@ -54,8 +64,14 @@ pub(crate) async fn accept(listener: TcpListener, context: Arc<Context>) {
             continue;
         };
         let context = Arc::clone(&context);
+        let crowd = Arc::clone(&crowd);
         links.spawn(async move {
-            if let Err(e) = serve(stream, from, place, &context).await {
+            tune(&stream);
+            let served = match door {
+                Door::Tls => serve(stream, from, place, &context).await,
+                Door::Plain => plain::serve(stream, from, place, &crowd, &context).await,
+            };
+            if let Err(e) = served {
                 bump(&context.counters.handshakes_failed);
                 tracing::debug!(%from, %e, "connection failed");
             }
@@ -70,7 +86,6 @@ async fn serve(
     context: &Context,
 ) -> io::Result<()> {
     let began = Instant::now();
-    tune(&stream);
     let (stream, written) = Watched::new(stream);
     let shown = context.identity.shown();
     let accept = TlsAcceptor::from(shown.tls()).accept(stream);
@@ -89,7 +104,7 @@ async fn serve(
     let stream = Ahead::new(head, stream);
     let binding = Binding {
         certificate: shown.certificate().pin(),
-        exporter,
+        exporter: Some(exporter),
     };
     let ready = tokio::time::timeout_at(deadline, link::prove(stream, binding, context)).await??;
     drop(place);

@@ -27,6 +27,10 @@ pub(crate) enum Route {
     NotUpgrade,
     /// Not HTTP, or too long.
     Bad,
+    /// Not from an address that may come here.
+    Forbidden,
+    /// More than its client may begin.
+    TooMany,
 }
 
 /// Reads a request head. Gives back everything that was read: the WebSocket's own handshake reads it again.
@@ -64,6 +68,24 @@ fn route(head: &[u8]) -> Option<Route> {
         (Some("GET" | "HEAD"), _) => Route::NotFound,
         _ => Route::WrongMethod,
     })
+}
+
+/// Gives the values of `X-Forwarded-For`, in the order of the headers, of a head that [`read_head`] read.
+pub(crate) fn forwarded_for<T>(
+    head: &[u8],
+    read: impl FnOnce(&mut dyn DoubleEndedIterator<Item = &[u8]>) -> T,
+) -> T {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    // A head that is none has no client but its sender: what was parsed of it does not count.
+    let headers = match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => &*request.headers,
+        _ => &[],
+    };
+    let values = headers
+        .iter()
+        .filter(|h| h.name.eq_ignore_ascii_case("x-forwarded-for"));
+    read(&mut values.map(|h| h.value))
 }
 
 /// RFC 6455 section 4.2.1, as far as the server must look at it; the key itself is the WebSocket crate's to read.
@@ -107,6 +129,16 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) 
             "",
             "That is not a request this relay understands.\n",
         ),
+        Route::Forbidden => (
+            "403 Forbidden",
+            "",
+            "Only proxies that this relay trusts may come here: its operator lists them in trusted_proxies.\n",
+        ),
+        Route::TooMany => (
+            "429 Too Many Requests",
+            "Retry-After: 1\r\n",
+            "Too many new connections from your address. Try again in a moment.\n",
+        ),
     };
     let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{extra}Connection: close\r\n\r\n{text}",
@@ -122,6 +154,21 @@ mod tests {
 
     const UPGRADE: &str = "Host: r\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+
+    #[test]
+    fn forwarded_for_is_read_from_whole_heads_only() {
+        let values = |head: &str| {
+            forwarded_for(head.as_bytes(), |values| {
+                values
+                    .map(|v| String::from_utf8_lossy(v).into_owned())
+                    .collect::<Vec<_>>()
+            })
+        };
+        let head = "GET / HTTP/1.1\r\nX-Forwarded-For: a, b\r\nHost: r\r\nx-forwarded-FOR: c\r\nX-Forwarded-Fo: d\r\n";
+        assert_eq!(values(&format!("{head}\r\n")), ["a, b", "c"]);
+        assert!(values(head).is_empty());
+        assert!(values("GET / HTTP/1.1\r\nX-Forwarded-For: a\r\nbad header\r\n\r\n").is_empty());
+    }
 
     #[test]
     fn requests_lead_where_they_should() {

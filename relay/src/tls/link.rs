@@ -38,13 +38,13 @@ pub(crate) struct Ready<S> {
     proved: proof::Proved,
 }
 
-/// How TLS ended here.
+/// What the proof is bound to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
-    /// The public key of the certificate that was shown.
+    /// The public key of the certificate that was shown here, or would have been.
     pub(crate) certificate: Pin,
-    /// TLS's exporter, as seen here.
-    pub(crate) exporter: [u8; 32],
+    /// TLS's exporter, as seen here. None: TLS ended before.
+    pub(crate) exporter: Option<[u8; 32]>,
 }
 
 /// Finishes the upgrade, and lets the node prove its key.

@@ -13,6 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
@@ -143,31 +144,37 @@ pub(crate) struct Interceptor {
 
 impl Interceptor {
     pub(crate) async fn start(server: &Server) -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
-        let parsed = ParsedCertificate::try_from(made.cert.der()).unwrap();
-        let pin = Pin(Sha256::digest(parsed.subject_public_key_info()).into());
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key.into())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::run(addr(server), server.url().pin(), "").await
+    }
+    /// An ingress that hands on in the clear, with these headers added to the request.
+    pub(crate) async fn plain(plain: SocketAddr, headers: &str) -> Self {
+        Self::run(plain, None, headers).await
+    }
+    /// One that encrypts again.
+    pub(crate) async fn encrypting(server: &Server, headers: &str) -> Self {
+        Self::run(addr(server), server.url().pin(), headers).await
+    }
+    /// Hands on to `relay`, over TLS if it knows its pin, with these headers added to the request.
+    async fn run(relay: SocketAddr, relay_pin: Option<Pin>, headers: &str) -> Self {
+        let (acceptor, pin) = acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (relay, relay_pin) = (super::addr(server), server.url().pin().unwrap());
+        let headers = headers.to_owned();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
+                let (acceptor, headers) = (acceptor.clone(), headers.clone());
                 connections.spawn(async move {
-                    let mut node = acceptor.accept(tcp).await.unwrap();
-                    let mut relay = tls_to(relay, relay_pin).await;
-                    // However it ends, it ends.
-                    let _ = tokio::io::copy_bidirectional(&mut node, &mut relay).await;
+                    let node = acceptor.accept(tcp).await.unwrap();
+                    match relay_pin {
+                        Some(pin) => hand_on(node, tls_to(relay, pin).await, &headers).await,
+                        None => {
+                            let relay = TcpStream::connect(relay).await.unwrap();
+                            hand_on(node, relay, &headers).await;
+                        }
+                    }
                 });
             }
         });
@@ -177,4 +184,36 @@ impl Interceptor {
             _task: task,
         }
     }
+}
+
+fn acceptor() -> (TlsAcceptor, Pin) {
+    let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+    let parsed = ParsedCertificate::try_from(made.cert.der()).unwrap();
+    let pin = Pin(Sha256::digest(parsed.subject_public_key_info()).into());
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), pin)
+}
+
+/// Adds headers behind the request's first line; then every byte as it comes.
+async fn hand_on<N, R>(mut node: N, mut relay: R, headers: &str)
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + AsyncWrite + Unpin,
+{
+    if !headers.is_empty() {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(node.read_u8().await.unwrap());
+        }
+        line.extend_from_slice(headers.as_bytes());
+        relay.write_all(&line).await.unwrap();
+    }
+    // However it ends, it ends.
+    let _ = tokio::io::copy_bidirectional(&mut node, &mut relay).await;
 }

@@ -46,7 +46,7 @@ impl RelayShell {
                     net.addrs(self.host).iter().map(IpAddr::to_string).collect();
                 let own = Own {
                     certificate: self.pin(),
-                    exporter: exporter(pipe),
+                    exporter: Some(exporter(pipe)),
                     hosts: &hosts,
                     require_channel_binding: false,
                 };
