@@ -22,6 +22,7 @@ use rustls::{
 };
 
 use crate::certificate::{Certificate, CertificateError, provider};
+use crate::challenge::{self, Challenged, Challenges};
 
 /// What a UDP link speaks.
 pub(crate) const ALPN_QUIC: &[u8] = b"byway-relay/1";
@@ -33,6 +34,8 @@ const ALPN_HTTP: &[u8] = b"http/1.1";
 #[derive(Debug)]
 pub(crate) struct Identity {
     shown: ArcSwap<Shown>,
+    /// Answers to an authority, where one may ask.
+    challenges: Option<Arc<Challenges>>,
     renewed: AtomicU64,
     refused: AtomicU64,
 }
@@ -55,13 +58,14 @@ pub struct CertificateStatus {
     pub expires: SystemTime,
     /// Times that another certificate took its predecessor's place since the start.
     pub renewed: u64,
-    /// Times that another certificate was refused: files that do not fit together, are not whole, or have expired.
+    /// Times that another certificate was refused (files that do not fit together, are not whole, or have expired) or could
+    /// not be had from the authority.
     pub refused: u64,
 }
 
 impl Shown {
-    fn new(certificate: Certificate) -> Result<Self, Error> {
-        let tls = Arc::new(tls(certificate.certified())?);
+    fn new(certificate: Certificate, challenges: Option<&Arc<Challenges>>) -> Result<Self, Error> {
+        let tls = Arc::new(tls(certificate.certified(), challenges)?);
         Ok(Self { certificate, tls })
     }
     pub(crate) fn certificate(&self) -> &Certificate {
@@ -75,8 +79,16 @@ impl Shown {
 
 impl Identity {
     pub(crate) fn new(certificate: Certificate) -> Result<Self, CertificateError> {
+        Self::with_challenges(certificate, None)
+    }
+    /// Answers an authority, too.
+    pub(crate) fn with_challenges(
+        certificate: Certificate,
+        challenges: Option<Arc<Challenges>>,
+    ) -> Result<Self, CertificateError> {
         Ok(Self {
-            shown: ArcSwap::from_pointee(Shown::new(certificate)?),
+            shown: ArcSwap::from_pointee(Shown::new(certificate, challenges.as_ref())?),
+            challenges,
             renewed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
@@ -93,7 +105,7 @@ impl Identity {
         if certificate.not_after() <= now && old.certificate.not_after() > now {
             return Err(CertificateError::Expired);
         }
-        let shown = Arc::new(Shown::new(certificate)?);
+        let shown = Arc::new(Shown::new(certificate, self.challenges.as_ref())?);
         self.shown.store(Arc::clone(&shown));
         self.renewed.fetch_add(1, Ordering::Relaxed);
         Ok(shown)
@@ -135,13 +147,25 @@ impl ResolvesServerCert for Identity {
     }
 }
 
-fn tls(certified: &Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
-    let resolver = SingleCertAndKey::from(CertifiedKey::clone(certified));
+fn tls(
+    certified: &Arc<CertifiedKey>,
+    challenges: Option<&Arc<Challenges>>,
+) -> Result<ServerConfig, Error> {
+    let resolver: Arc<dyn ResolvesServerCert> = match challenges {
+        Some(challenges) => Arc::new(Challenged {
+            certified: Arc::clone(certified),
+            challenges: Arc::clone(challenges),
+        }),
+        None => Arc::new(SingleCertAndKey::from(CertifiedKey::clone(certified))),
+    };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+        .with_cert_resolver(resolver);
     config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    if challenges.is_some() {
+        config.alpn_protocols.push(challenge::ALPN.to_vec());
+    }
     no_resumption(&mut config);
     Ok(config)
 }

@@ -23,6 +23,7 @@
 //! | `quic`, `tls/`, `both_ways` | links |
 //! | `outbox`, `queue` | what waits to be written to one node |
 //! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
+//! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
 //! | `admission/` | who may use it, as files say that may change |
@@ -33,9 +34,12 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")
 )]
 
+#[cfg(feature = "acme")]
+mod acme;
 pub mod admission;
 mod both_ways;
 mod certificate;
+mod challenge;
 pub mod config;
 mod context;
 mod hub;
@@ -91,6 +95,8 @@ pub struct ServerConfig {
     /// Without a certificate of others: the PEM file that holds a key and a certificate signed by itself, made at the first
     /// start, so that the pin stays the same. None: another one at each start.
     pub identity: Option<PathBuf>,
+    /// A certificate that the relay orders from an authority and renews by itself.
+    pub acme: Option<Acme>,
     /// How often the certificate files are looked at.
     pub reload_every: Duration,
     /// Addresses on which an ingress that ends TLS hands on HTTP for TLS links, in the clear. Needs `public_host`. Nodes
@@ -114,6 +120,42 @@ pub struct CertFiles {
     pub key: PathBuf,
 }
 
+/// How the relay gets its certificate from an authority, by ACME (RFC 8555). The authority comes to port 443 of every
+/// domain to see that it leads here (TLS-ALPN-01, RFC 8737), so the relay must listen there, without an ingress that ends TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Acme {
+    /// Names for the certificate: host names, without wildcards. The first is the relay's public host unless another is
+    /// given.
+    pub domains: Vec<String>,
+    /// Where the authority may write about the certificate: addresses of e-mail.
+    pub contact: Vec<String>,
+    /// The authority's directory; Let's Encrypt's by default. To use it is to agree to its terms of service.
+    pub directory_url: String,
+    /// Directory for the account's key and the certificate. Nobody else may read it.
+    pub cache: PathBuf,
+    /// PEM files of authorities to trust besides the system's when talking to the directory: for one of your own.
+    pub extra_roots: Vec<PathBuf>,
+    /// How long to wait after the first failure, and at least between two orders. Twice as long after each further
+    /// failure, at most 12 hours.
+    pub first_retry: Duration,
+}
+
+impl Acme {
+    /// Certificates of Let's Encrypt for these domains, kept in `cache`.
+    pub fn new(domains: Vec<String>, cache: PathBuf) -> Self {
+        Self {
+            domains,
+            contact: Vec::new(),
+            directory_url: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            cache,
+            extra_roots: Vec::new(),
+            // Four tries in the first hour: Let's Encrypt allows five failures.
+            first_retry: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
 impl ServerConfig {
     /// A relay on these addresses for whom `admission` admits; everything else as usual.
     pub fn new(listen: Vec<SocketAddr>, admission: impl Into<AdmissionSource>) -> Self {
@@ -126,6 +168,7 @@ impl ServerConfig {
             public_host: None,
             cert: None,
             identity: None,
+            acme: None,
             plain_http: Vec::new(),
             trusted_proxies: Vec::new(),
             reload_every: Duration::from_secs(5),

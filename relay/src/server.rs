@@ -15,9 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::ServerConfig;
-use crate::certificate::Certificate;
-use crate::certificate::lasting;
-use crate::certificate::watch::Watch;
+use crate::certificate::source;
 use crate::context::Context;
 use crate::hub::Hub;
 use crate::identity::{CertificateStatus, Identity};
@@ -77,7 +75,7 @@ impl Server {
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
         let plain = plain_http(&config)?;
-        let (identity, watch) = identity(&config, &host)?;
+        let (identity, caretaker) = source::identity(&config, &host)?;
         let url = url(&config, &identity, &host, addrs[0].port())?;
 
         let mut prepared = Vec::new();
@@ -140,8 +138,8 @@ impl Server {
                 .spawn(tls::accept::accept(tcp, Door::Plain, context));
             server.plain.push(addr);
         }
-        if let Some(watch) = watch {
-            server.tasks.spawn(watch.run(config.reload_every));
+        if let Some(caretaker) = caretaker {
+            server.tasks.spawn(caretaker);
         }
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.run_timers().await });
@@ -291,39 +289,16 @@ fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListe
         .collect()
 }
 
-/// What the relay shows, and who looks after it if it may change.
-fn identity(config: &ServerConfig, host: &str) -> anyhow::Result<(Arc<Identity>, Option<Watch>)> {
-    anyhow::ensure!(
-        config.cert.is_none() || config.identity.is_none(),
-        "a certificate and an identity exclude each other: give 'cert' and 'key' for one that others signed, 'identity' \
-         for one that lasts and is known by its pin"
-    );
-    if let Some(files) = &config.cert {
-        let watch = Watch::start(files)
-            .with_context(|| format!("the certificate in {}", files.cert.display()))?;
-        return Ok((watch.identity(), Some(watch)));
-    }
-    let names = vec![host.to_owned()];
-    let certificate = match &config.identity {
-        Some(path) => lasting::read_or_make(path, names)
-            .with_context(|| format!("the identity in {}", path.display()))?,
-        None => Certificate::self_signed(names)?,
-    };
-    Ok((Arc::new(Identity::new(certificate)?), None))
-}
-
-/// A certificate of the operator's is known by the public host's name; every other by its pin.
+/// A certificate that others signed is known by the public host's name; every other by its pin.
 fn url(
     config: &ServerConfig,
     identity: &Identity,
     host: &str,
     port: u16,
 ) -> anyhow::Result<RelayUrl> {
-    let by_name = config.cert.is_some()
-        && config
-            .public_host
-            .as_ref()
-            .is_some_and(|host| host.parse::<IpAddr>().is_err());
+    let signed = config.cert.is_some() || config.acme.is_some();
+    let named = config.public_host.is_some() || config.acme.is_some();
+    let by_name = signed && named && host.parse::<IpAddr>().is_err();
     let pin = (!by_name).then(|| identity.status().pin);
     RelayUrl::new(host, port, pin).with_context(|| format!("'{host}' is not a host name"))
 }
@@ -343,7 +318,8 @@ fn own_hosts(config: &ServerConfig, url: &RelayUrl, addrs: &[SocketAddr]) -> Vec
 }
 
 fn public_host(config: &ServerConfig, first: SocketAddr) -> String {
-    if let Some(host) = &config.public_host {
+    let by_certificate = config.acme.as_ref().and_then(|acme| acme.domains.first());
+    if let Some(host) = config.public_host.as_ref().or(by_certificate) {
         return host.clone();
     }
     let ip = first.ip();

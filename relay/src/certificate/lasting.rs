@@ -5,14 +5,13 @@
 //! written over, also not one that cannot be read. The file appears whole or not at all, and of two relays that start at
 //! once both use the one that came first.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::files::{read, warn_if_open_to_others};
+use super::private::write_new;
 use super::{Certificate, CertificateError};
 
 /// Reads the identity, or makes it.
@@ -27,10 +26,7 @@ pub(crate) fn read_or_make(
     let made = rcgen::generate_simple_self_signed(names)?;
     let mut pem = Zeroizing::new(made.signing_key.serialize_pem());
     pem.push_str(&made.cert.pem());
-    write_new(path, pem.as_bytes()).map_err(|source| CertificateError::Write {
-        path: path.to_owned(),
-        source,
-    })?;
+    write_new(path, pem.as_bytes())?;
     tracing::info!(identity = %path.display(), "made an identity; keep the file, nodes know the relay by it");
     // What is there now, whoever wrote it.
     read_identity(path)
@@ -43,49 +39,9 @@ fn read_identity(path: &Path) -> Result<Certificate, CertificateError> {
     Ok(certificate)
 }
 
-/// Writes a file that only its owner may read, unless there is one.
-fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let draft = Draft::write(path, contents)?;
-    match fs::hard_link(&draft.0, path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        // Some file systems have no hard links: there, two that start at once may differ until the next start.
-        Err(_) => fs::rename(&draft.0, path)?,
-    }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A file beside the real one; gone when dropped.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn write(path: &Path, contents: &[u8]) -> io::Result<Self> {
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{:016x}", u64::from_be_bytes(nonce)));
-        let draft = Self(name.into());
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft.0)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        Ok(draft)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Renamed away, or never made.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -117,10 +73,6 @@ mod tests {
             read_or_make(&path, names()).unwrap_err();
             assert_eq!(fs::read_to_string(&path).unwrap(), contents);
         }
-        fs::write(&path, "first").unwrap();
-        write_new(&path, b"second").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

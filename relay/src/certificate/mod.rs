@@ -6,6 +6,8 @@
 
 pub(crate) mod files;
 pub(crate) mod lasting;
+pub(crate) mod private;
+pub(crate) mod source;
 pub(crate) mod watch;
 
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 /// A certificate that fits its key.
@@ -29,7 +31,9 @@ use zeroize::Zeroizing;
 pub(crate) struct Certificate {
     certified: Arc<CertifiedKey>,
     pin: Pin,
+    not_before: SystemTime,
     not_after: SystemTime,
+    names: Vec<String>,
     secret: Secret,
 }
 
@@ -113,14 +117,18 @@ impl Certificate {
         let pin = Pin(Sha256::digest(parsed.subject_public_key_info()).into());
         // The TLS library keeps the dates to itself.
         let (_, dated) = X509Certificate::from_der(first).map_err(|e| not_x509(e.to_string()))?;
+        let not_before = time(dated.validity().not_before.timestamp());
         let not_after = time(dated.validity().not_after.timestamp());
+        let names = names(&dated);
         let secret = hmac(key.secret_der(), &[b"byway relay v1\0"]);
         let certified = CertifiedKey::from_der(chain, key, &provider())
             .map_err(CertificateError::DoesNotFit)?;
         Ok(Self {
             certified: Arc::new(certified),
             pin,
+            not_before,
             not_after,
+            names,
             secret: Secret(secret),
         })
     }
@@ -131,6 +139,16 @@ impl Certificate {
     /// The SHA-256 of its public key.
     pub(crate) fn pin(&self) -> Pin {
         self.pin
+    }
+    /// When it begins to hold.
+    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "for renewals"))]
+    pub(crate) fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+    /// Whether it is for all these names.
+    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "for renewals"))]
+    pub(crate) fn is_for(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.names.contains(name))
     }
     /// When it expires.
     pub(crate) fn not_after(&self) -> SystemTime {
@@ -149,6 +167,18 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         mac.update(part);
     }
     Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+/// The host names in it, wildcards as they stand.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A date before 1970 is as much in the past as 1970 is.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use byway_relay_core::WELCOME_DEADLINE;
 use byway_wire::canonical;
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::challenge;
 use crate::context::Context;
 use crate::stats::bump;
 use crate::strangers::{Crowd, Place, Verdict};
@@ -90,6 +92,10 @@ async fn serve(
     let shown = context.identity.shown();
     let accept = TlsAcceptor::from(shown.tls()).accept(stream);
     let mut stream = tokio::time::timeout(TLS_DEADLINE, accept).await??;
+    if stream.get_ref().1.alpn_protocol() == Some(challenge::ALPN) {
+        // An authority has seen what it wanted to.
+        return tokio::time::timeout(TLS_DEADLINE, stream.shutdown()).await?;
+    }
     let exporter = stream
         .get_ref()
         .1

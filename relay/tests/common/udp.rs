@@ -127,7 +127,7 @@ pub(crate) fn client_config(server: &Server, key: Option<&SecretKey>) -> quinn::
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinVerifier(server.url().pin().unwrap())));
+        .with_custom_certificate_verifier(Arc::new(PinVerifier(server.certificate().pin)));
     let mut config = match key {
         None => builder.with_no_client_auth(),
         Some(key) => {

@@ -1,0 +1,266 @@
+//! A certificate that the relay orders and renews by itself (RFC 8555).
+//!
+//! The keeper has one certificate for all domains. It is kept in the cache with its key, shown at the start if it still
+//! holds, and renewed after two thirds of its lifetime. Until the first one comes, handshakes see a certificate signed by
+//! itself, which satisfies nobody who goes by the name but lets the authority in. A renewal that fails changes nothing:
+//! the old certificate is shown on, and the next try waits twice as long, or as long as the authority says.
+//!
+//! The key stays the same from one certificate to the next: the relay's pin, and its word that links of a former process
+//! have ended, rest on it. To have another, remove the certificate from the cache.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `schedule` | when to renew, and when to try again |
+//! | `order` | one order, from the domains to the chain |
+//! | `cache` | what outlives the process |
+//! | `http` | talking to the authority |
+
+mod cache;
+mod http;
+mod order;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+
+use crate::Acme;
+use crate::certificate::{Certificate, CertificateError};
+use crate::challenge::Challenges;
+use crate::identity::Identity;
+use cache::{Cache, Kept};
+use http::Https;
+use schedule::{Part, back_off, renewal};
+
+/// One order takes seconds; an authority that takes longer than this has lost it.
+const ORDER: Duration = Duration::from_secs(5 * 60);
+/// A sleeping machine's timers stand still: look at the clock so often.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+/// The longest that an authority may make us wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Why there is no certificate, and whose it is to mend.
+#[derive(Debug, Error)]
+pub(crate) enum AcmeError {
+    /// The settings name nothing.
+    #[error("there is no domain to get a certificate for: give 'domains'")]
+    NoDomain,
+    /// TLS-ALPN-01 cannot show that a wildcard or an address leads here.
+    #[error(
+        "'{0}' is not a host name that a certificate can be ordered for (no wildcards, no addresses)"
+    )]
+    Domain(String),
+    /// The account's key would travel in the clear.
+    #[error("the directory '{0}' is not an https URL")]
+    Directory(String),
+    /// A root to trust cannot be read.
+    #[error("the authority's root in {0}: {1}")]
+    Root(std::path::PathBuf, CertificateError),
+    /// The file is not what this wrote.
+    #[error("{0} is not an account: {1}; remove it to make another")]
+    Account(std::path::PathBuf, serde_json::Error),
+    /// The cache, or a certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// No connection to the authority can be made at all.
+    #[error("TLS to the authority: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The authority refuses, or cannot be reached.
+    #[error("the authority: {0}")]
+    Authority(#[from] instant_acme::Error),
+    /// The authority came here for a domain, and did not find what it wanted.
+    #[error(
+        "the authority did not find this relay at {domain}:443: {why}; does the name lead here, and does TLS end here?"
+    )]
+    NotFound {
+        /// Which.
+        domain: String,
+        /// In the authority's words.
+        why: String,
+    },
+    /// It wants a proof that the relay cannot give.
+    #[error("the authority does not offer TLS-ALPN-01 for {0}")]
+    NoChallenge(String),
+    /// What came is not what was ordered.
+    #[error("the authority's certificate is not for the domains that were ordered")]
+    OtherNames,
+    /// Nothing came.
+    #[error("the order took too long")]
+    TooLong,
+}
+
+/// Keeps the relay's certificate fresh.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    settings: Acme,
+    cache: Cache,
+    http: Https,
+    identity: Arc<Identity>,
+    challenges: Arc<Challenges>,
+    /// When the next order is due.
+    due: SystemTime,
+}
+
+impl Keeper {
+    /// Shows what the cache has, or else a certificate signed by itself for `names`.
+    pub(crate) fn start(settings: &Acme, names: Vec<String>) -> Result<Self, AcmeError> {
+        let settings = checked(settings)?;
+        let cache = Cache::open(&settings.cache, &settings.directory_url)?;
+        let http = Https::new(&settings.extra_roots)?;
+        let kept = match cache.certificate() {
+            Ok(kept) => kept.filter(|kept| kept.certificate.is_for(&settings.domains)),
+            Err(e) => {
+                tracing::warn!(%e, "the certificate in the cache is of no use; another is ordered");
+                None
+            }
+        };
+        let now = SystemTime::now();
+        let (certificate, due) = match kept {
+            Some(Kept { certificate, .. }) => {
+                let due = renewal(&certificate, Part::random());
+                (certificate, due)
+            }
+            None => (Certificate::self_signed(names)?, now),
+        };
+        // A restart is no reason to come sooner than the authority asked.
+        let due = cache
+            .pause(now + LONGEST_PAUSE)
+            .map_or(due, |pause| due.max(pause));
+        let challenges = Arc::new(Challenges::default());
+        let identity = Identity::with_challenges(certificate, Some(Arc::clone(&challenges)))?;
+        Ok(Self {
+            settings,
+            cache,
+            http,
+            identity: Arc::new(identity),
+            challenges,
+            due,
+        })
+    }
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
+    }
+
+    /// Orders whenever it is time. Never returns.
+    pub(crate) async fn run(mut self) {
+        let first = self.settings.first_retry;
+        let mut failures = 0;
+        loop {
+            let wait = self
+                .due
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            if !wait.is_zero() {
+                tokio::time::sleep(wait.min(LOOK)).await;
+                continue;
+            }
+            let ordered = tokio::time::timeout(ORDER, self.renew()).await;
+            let now = SystemTime::now();
+            self.due = match ordered.unwrap_or(Err(AcmeError::TooLong)) {
+                Ok(due) => {
+                    failures = 0;
+                    // However short its lifetime: no authority wants to be asked all the time.
+                    due.max(now + first)
+                }
+                Err(e) => {
+                    failures += 1;
+                    let mut pause = back_off(first, failures, Part::random());
+                    if let Some(asked) = self.http.take_pause() {
+                        pause = pause.max(asked.min(LONGEST_PAUSE));
+                        self.cache.keep_pause(now + pause);
+                    }
+                    self.say_failed(&e, failures, pause);
+                    now + pause
+                }
+            };
+        }
+    }
+
+    fn say_failed(&self, error: &AcmeError, failures: u32, pause: Duration) {
+        self.identity.note_refused();
+        let expires = self.identity.status().expires;
+        let left = expires.duration_since(SystemTime::now());
+        tracing::warn!(
+            %error,
+            failures,
+            again_in_s = pause.as_secs(),
+            hours_left = left.unwrap_or_default().as_secs() / 3_600,
+            "no certificate could be had; what there is stays"
+        );
+    }
+
+    /// Orders, shows and keeps a certificate. Returns when it is to be renewed.
+    async fn renew(&mut self) -> Result<SystemTime, AcmeError> {
+        let account = order::account(&self.settings, &self.cache, &self.http).await?;
+        let key = self.cache.key().map_or_else(rcgen::KeyPair::generate, Ok);
+        let key = key.map_err(CertificateError::from)?;
+        let domains = &self.settings.domains;
+        let chain = order::order(&account, domains, &self.challenges, &key).await?;
+        let key = zeroize::Zeroizing::new(key.serialize_pem());
+        let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes())?;
+        if !certificate.is_for(domains) {
+            return Err(AcmeError::OtherNames);
+        }
+        let due = renewal(&certificate, Part::random());
+        let shown = self.identity.renew(certificate)?;
+        tracing::info!(?domains, pin = %shown.certificate().pin(), "a new certificate is shown from now on");
+        let cache = self.cache.clone();
+        // It is shown already: one that cannot be kept is ordered again after a restart, and no sooner.
+        let kept = tokio::task::spawn_blocking(move || cache.keep(&key, &chain)).await;
+        if let Ok(Err(e)) = kept {
+            tracing::warn!(%e, "the certificate cannot be kept; after a restart another is ordered");
+        }
+        Ok(due)
+    }
+}
+
+/// Names as the certificate will spell them.
+fn checked(settings: &Acme) -> Result<Acme, AcmeError> {
+    if settings.domains.is_empty() {
+        return Err(AcmeError::NoDomain);
+    }
+    if !settings.directory_url.starts_with("https://") {
+        return Err(AcmeError::Directory(settings.directory_url.clone()));
+    }
+    let mut settings = settings.clone();
+    for domain in &mut settings.domains {
+        domain.make_ascii_lowercase();
+        let dns = rustls::pki_types::DnsName::try_from(domain.as_str());
+        let is_address = domain.parse::<std::net::IpAddr>().is_ok();
+        if dns.is_err() || is_address || domain.ends_with('.') {
+            return Err(AcmeError::Domain(domain.clone()));
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_no_certificate_can_come_of_are_refused() {
+        let with = |domains: &[&str]| {
+            let domains = domains.iter().map(ToString::to_string).collect();
+            Acme::new(domains, "/nonexistent".into())
+        };
+        assert!(matches!(checked(&with(&[])), Err(AcmeError::NoDomain)));
+        for bad in [
+            "*.example.com",
+            "203.0.113.1",
+            "::1",
+            "a b",
+            "",
+            "a.example.",
+        ] {
+            let refused = checked(&with(&["a.example", bad]));
+            assert!(matches!(refused, Err(AcmeError::Domain(d)) if d == bad));
+        }
+        let mut clear = with(&["a.example"]);
+        clear.directory_url = "http://ca.example/directory".into();
+        assert!(matches!(checked(&clear), Err(AcmeError::Directory(_))));
+        let good = checked(&with(&["A.Example"])).unwrap();
+        assert_eq!(good.domains, ["a.example"]);
+    }
+}

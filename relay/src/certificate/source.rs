@@ -1,0 +1,66 @@
+//! Where the relay's certificate comes from, as its settings say, and who looks after it while the relay runs.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::watch::Watch;
+use super::{Certificate, lasting};
+use crate::ServerConfig;
+use crate::identity::Identity;
+
+/// Runs beside the relay, and never ends.
+pub(crate) type Caretaker = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the relay shows.
+pub(crate) fn identity(
+    config: &ServerConfig,
+    host: &str,
+) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
+    let sources = [
+        config.cert.is_some(),
+        config.identity.is_some(),
+        config.acme.is_some(),
+    ];
+    anyhow::ensure!(
+        sources.iter().filter(|given| **given).count() <= 1,
+        "there is one certificate, so these exclude each other: 'cert' and 'key' for one in files, 'acme' for one that is \
+         ordered from an authority, 'identity' for one that lasts and is known by its pin"
+    );
+    if let Some(files) = &config.cert {
+        let watch = Watch::start(files)
+            .with_context(|| format!("the certificate in {}", files.cert.display()))?;
+        let identity = watch.identity();
+        return Ok((identity, Some(Box::pin(watch.run(config.reload_every)))));
+    }
+    let names = vec![host.to_owned()];
+    if let Some(acme) = &config.acme {
+        return ordered(acme, names);
+    }
+    let certificate = match &config.identity {
+        Some(path) => lasting::read_or_make(path, names)
+            .with_context(|| format!("the identity in {}", path.display()))?,
+        None => Certificate::self_signed(names)?,
+    };
+    Ok((Arc::new(Identity::new(certificate)?), None))
+}
+
+#[cfg(feature = "acme")]
+fn ordered(
+    acme: &crate::Acme,
+    names: Vec<String>,
+) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
+    let keeper = crate::acme::Keeper::start(acme, names).context("ACME")?;
+    Ok((keeper.identity(), Some(Box::pin(keeper.run()))))
+}
+
+#[cfg(not(feature = "acme"))]
+fn ordered(
+    _acme: &crate::Acme,
+    _names: Vec<String>,
+) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
+    anyhow::bail!(
+        "this relay was built without ACME; build it with the feature 'acme', or give it a certificate in files"
+    )
+}
