@@ -103,7 +103,8 @@ pub struct ServerConfig {
     /// that come this way know the relay by the ingress's certificate, so their URL must not carry the relay's own pin.
     pub plain_http: Vec<SocketAddr>,
     /// Networks of proxies: they may come to `plain_http`, are believed there in what `X-Forwarded-For` says of their
-    /// client, and have no limit of new connections of their own. Everybody else is refused there, but this machine.
+    /// client, and have no limit of new connections of their own. Everybody else is refused there, but this machine. An
+    /// ingress on this machine belongs here, too, or all its clients pass for programs of this machine.
     pub trusted_proxies: Vec<IpNet>,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,

@@ -35,6 +35,8 @@ use schedule::{Part, back_off, renewal};
 
 /// One order takes seconds; an authority that takes longer than this has lost it.
 const ORDER: Duration = Duration::from_secs(5 * 60);
+/// However the settings are: a mistake there must not become a flood at the authority.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// A sleeping machine's timers stand still: look at the clock so often.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 /// The longest that an authority may make us wait.
@@ -224,6 +226,7 @@ fn checked(settings: &Acme) -> Result<Acme, AcmeError> {
         return Err(AcmeError::Directory(settings.directory_url.clone()));
     }
     let mut settings = settings.clone();
+    settings.first_retry = settings.first_retry.max(LEAST_PAUSE);
     for domain in &mut settings.domains {
         domain.make_ascii_lowercase();
         let dns = rustls::pki_types::DnsName::try_from(domain.as_str());
@@ -260,7 +263,10 @@ mod tests {
         let mut clear = with(&["a.example"]);
         clear.directory_url = "http://ca.example/directory".into();
         assert!(matches!(checked(&clear), Err(AcmeError::Directory(_))));
-        let good = checked(&with(&["A.Example"])).unwrap();
+        let mut good = with(&["A.Example"]);
+        good.first_retry = Duration::ZERO;
+        let good = checked(&good).unwrap();
         assert_eq!(good.domains, ["a.example"]);
+        assert_eq!(good.first_retry, LEAST_PAUSE);
     }
 }

@@ -19,6 +19,8 @@ use crate::identity::Identity;
 
 /// A certificate that expires sooner should have been renewed: the common ones are renewed with a month left.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Looking more often than this would be all that the relay does.
+const OFTEN: Duration = Duration::from_millis(1);
 /// How often it is said again.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -58,6 +60,7 @@ impl Watch {
 
     /// Looks `every` so often. Never returns.
     pub(crate) async fn run(mut self, every: Duration) {
+        let every = every.max(OFTEN);
         let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
