@@ -270,13 +270,6 @@ fn core_config(config: &ServerConfig) -> anyhow::Result<Config> {
     Ok(core)
 }
 
-impl ServerConfig {
-    /// True if the certificate's files can be read and belong together. An error says what is wrong with them.
-    pub fn check_certificate(&self) -> anyhow::Result<()> {
-        identity(self, "localhost")?.tls().map(drop)
-    }
-}
-
 fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
     anyhow::ensure!(
         config.plain_http.is_empty() || config.public_host.is_some(),

@@ -18,16 +18,7 @@ pub(crate) fn identity(
     config: &ServerConfig,
     host: &str,
 ) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
-    let sources = [
-        config.cert.is_some(),
-        config.identity.is_some(),
-        config.acme.is_some(),
-    ];
-    anyhow::ensure!(
-        sources.iter().filter(|given| **given).count() <= 1,
-        "there is one certificate, so these exclude each other: 'cert' and 'key' for one in files, 'acme' for one that is \
-         ordered from an authority, 'identity' for one that lasts and is known by its pin"
-    );
+    one_source(config)?;
     if let Some(files) = &config.cert {
         let watch = Watch::start(files)
             .with_context(|| format!("the certificate in {}", files.cert.display()))?;
@@ -44,6 +35,32 @@ pub(crate) fn identity(
         None => Certificate::self_signed(names)?,
     };
     Ok((Arc::new(Identity::new(certificate)?), None))
+}
+
+impl ServerConfig {
+    /// An error says what is wrong with the certificate's files, if there are any. Makes and orders none.
+    pub fn check_certificate(&self) -> anyhow::Result<()> {
+        one_source(self)?;
+        if let Some(files) = &self.cert {
+            Watch::start(files)
+                .with_context(|| format!("the certificate in {}", files.cert.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn one_source(config: &ServerConfig) -> anyhow::Result<()> {
+    let sources = [
+        config.cert.is_some(),
+        config.identity.is_some(),
+        config.acme.is_some(),
+    ];
+    anyhow::ensure!(
+        sources.iter().filter(|given| **given).count() <= 1,
+        "there is one certificate, so these exclude each other: 'cert' and 'key' for one in files, 'acme' for one that is \
+         ordered from an authority, 'identity' for one that lasts and is known by its pin"
+    );
+    Ok(())
 }
 
 #[cfg(feature = "acme")]

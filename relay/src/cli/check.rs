@@ -47,9 +47,11 @@ fn describe(config: &ServerConfig, admission: &Admission) -> String {
         (_, Admission::Nodes(nodes)) => format!("by list: {}", count(nodes.len(), "node")),
         _ => "open: anyone who can reach it".to_owned(),
     };
-    let certificate = match &config.cert {
-        Some(files) => files.cert.display().to_string(),
-        None => "made at each start, known by its pin".to_owned(),
+    let certificate = match (&config.cert, &config.identity, &config.acme) {
+        (Some(files), ..) => files.cert.display().to_string(),
+        (_, Some(path), _) => format!("{}, known by its pin", path.display()),
+        (.., Some(acme)) => format!("of {}, for {}", acme.directory_url, acme.domains.join(", ")),
+        _ => "made at each start, known by its pin".to_owned(),
     };
     let lines = [
         (

@@ -7,8 +7,8 @@ use byway_relay_core::Admission;
 use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 
-use super::settings::{AdmissionKind, Settings};
-use crate::{AdmissionSource, CertFiles, ServerConfig, TokenFiles};
+use super::settings::{AcmeSettings, AdmissionKind, Settings};
+use crate::{Acme, AdmissionSource, CertFiles, ServerConfig, TokenFiles};
 
 /// What a token must be for where nothing else is said; what `byway-relay token` makes.
 pub(super) const AUDIENCE: &str = "byway-relay";
@@ -90,6 +90,42 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
         (Some(_), None) => return fault("cert", "has no private key", "give 'key' as well"),
         (None, Some(_)) => return fault("key", "has no certificate", "give 'cert' as well"),
     };
+    config.acme = acme(&settings.acme)?;
+    config.identity = settings.identity;
+    if config.identity.is_some() && (config.cert.is_some() || config.acme.is_some()) {
+        return fault(
+            "identity",
+            "is one certificate too many",
+            "it lasts and is known by its pin; remove it, or 'cert' and 'key', or [acme]",
+        );
+    }
+    if config.acme.is_some() && config.cert.is_some() {
+        return fault(
+            "cert",
+            "is one certificate too many",
+            "remove 'cert' and 'key', or [acme]",
+        );
+    }
+    config.plain_http = settings.plain_http.unwrap_or_default();
+    for network in settings.trusted_proxies.unwrap_or_default() {
+        match network.parse() {
+            Ok(network) => config.trusted_proxies.push(network),
+            Err(_) => {
+                return fault(
+                    "trusted_proxies",
+                    format!("names '{network}', which is no network"),
+                    "write 10.0.0.0/8, or 192.0.2.1/32 for one address",
+                );
+            }
+        }
+    }
+    if !config.plain_http.is_empty() && config.public_host.is_none() {
+        return fault(
+            "plain_http",
+            "is for an ingress, and nobody knows by which name nodes come to it",
+            "set 'public_host'",
+        );
+    }
     let shards = settings.shards.unwrap_or(0);
     if shards > MAX_SHARDS {
         return fault(
@@ -107,6 +143,33 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
     }
     config.require_channel_binding = settings.require_channel_binding.unwrap_or(false);
     Ok(config)
+}
+
+fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {
+    if settings.is_empty() {
+        return Ok(None);
+    }
+    let Some(domains) = settings.domains.clone().filter(|d| !d.is_empty()) else {
+        return fault(
+            "acme.domains",
+            "names no host",
+            "name the host for which the certificate is",
+        );
+    };
+    let Some(cache) = settings.cache.clone() else {
+        return fault(
+            "acme.cache",
+            "is not said, and authorities do not make out a certificate at every start",
+            "name a directory that stays, such as /var/lib/byway-relay",
+        );
+    };
+    let mut acme = Acme::new(domains, cache);
+    acme.contact = settings.contact.clone().unwrap_or_default();
+    acme.extra_roots = settings.roots.clone().unwrap_or_default();
+    if let Some(url) = &settings.directory {
+        acme.directory_url.clone_from(url);
+    }
+    Ok(Some(acme))
 }
 
 fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {

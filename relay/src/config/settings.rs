@@ -34,6 +34,26 @@ pub struct Settings {
     /// The certificate's private key in PEM.
     #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_KEY")]
     pub key: Option<PathBuf>,
+    /// A file that keeps a certificate signed by the relay itself, made at the first start, so that the pin in the relay's URL stays.
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_IDENTITY")]
+    pub identity: Option<PathBuf>,
+    /// Here an ingress that ends TLS hands on HTTP, in the clear; may be given several times. Needs the public host.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "BYWAY_RELAY_PLAIN_HTTP",
+        value_delimiter = ','
+    )]
+    pub plain_http: Option<Vec<SocketAddr>>,
+    /// Networks of proxies whose word about their clients is believed (X-Forwarded-For), and who alone may come by plain HTTP; may be
+    /// given several times.
+    #[arg(
+        long = "trusted-proxy",
+        value_name = "NETWORK",
+        env = "BYWAY_RELAY_TRUSTED_PROXY",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Option<Vec<String>>,
     /// UDP shards for each address. Default: one for each core.
     #[arg(long, value_name = "N", env = "BYWAY_RELAY_SHARDS")]
     pub shards: Option<usize>,
@@ -64,6 +84,55 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(default)]
     pub tokens: TokenSettings,
+    /// A certificate from an authority.
+    #[command(flatten)]
+    #[serde(default)]
+    pub acme: AcmeSettings,
+}
+
+/// A certificate that the relay orders from an authority and renews by itself (RFC 8555): the table `acme`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AcmeSettings {
+    /// Order a certificate for this host name, which leads here: the authority comes to its port 443. May be given several times.
+    #[arg(
+        long = "acme-domain",
+        value_name = "HOST",
+        env = "BYWAY_RELAY_ACME_DOMAIN",
+        value_delimiter = ','
+    )]
+    pub domains: Option<Vec<String>>,
+    /// Where the authority may write about the certificate; may be given several times.
+    #[arg(
+        long = "acme-contact",
+        value_name = "EMAIL",
+        env = "BYWAY_RELAY_ACME_CONTACT",
+        value_delimiter = ','
+    )]
+    pub contact: Option<Vec<String>>,
+    /// A directory that keeps the account and the certificate.
+    #[arg(
+        long = "acme-cache",
+        value_name = "DIR",
+        env = "BYWAY_RELAY_ACME_CACHE"
+    )]
+    pub cache: Option<PathBuf>,
+    /// The authority. Default: Let's Encrypt, to whose terms of service one agrees by using it.
+    #[arg(
+        long = "acme-directory",
+        value_name = "URL",
+        env = "BYWAY_RELAY_ACME_DIRECTORY"
+    )]
+    pub directory: Option<String>,
+    /// Certificates in PEM to trust beside the system's when the authority is asked: for one of your own. May be given several times.
+    #[arg(
+        long = "acme-root",
+        value_name = "FILE",
+        env = "BYWAY_RELAY_ACME_ROOT",
+        value_delimiter = ','
+    )]
+    pub roots: Option<Vec<PathBuf>>,
 }
 
 /// Which tokens admit: the table `tokens`.
@@ -126,7 +195,11 @@ impl Settings {
                 .or(below.require_channel_binding),
             admission: self.admission.or(below.admission),
             nodes: self.nodes.or(below.nodes),
+            identity: self.identity.or(below.identity),
+            plain_http: self.plain_http.or(below.plain_http),
+            trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
             tokens: self.tokens.over(below.tokens),
+            acme: self.acme.over(below.acme),
         }
     }
 
@@ -144,6 +217,14 @@ impl Settings {
             "require_channel_binding" => self.require_channel_binding.is_some(),
             "admission" => self.admission.is_some(),
             "nodes" => self.nodes.is_some(),
+            "identity" => self.identity.is_some(),
+            "plain_http" => self.plain_http.is_some(),
+            "trusted_proxies" => self.trusted_proxies.is_some(),
+            "acme.domains" => self.acme.domains.is_some(),
+            "acme.contact" => self.acme.contact.is_some(),
+            "acme.cache" => self.acme.cache.is_some(),
+            "acme.directory" => self.acme.directory.is_some(),
+            "acme.roots" => self.acme.roots.is_some(),
             "tokens.keys" => self.tokens.keys.is_some(),
             "tokens.audiences" => self.tokens.audiences.is_some(),
             "tokens.issuer" => self.tokens.issuer.is_some(),
@@ -167,6 +248,21 @@ impl TokenSettings {
     }
 }
 
+impl AcmeSettings {
+    fn over(self, below: Self) -> Self {
+        Self {
+            domains: self.domains.or(below.domains),
+            contact: self.contact.or(below.contact),
+            cache: self.cache.or(below.cache),
+            directory: self.directory.or(below.directory),
+            roots: self.roots.or(below.roots),
+        }
+    }
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The flag for a key of the file.
 pub(super) fn flag(key: &str) -> String {
     match key {
@@ -175,6 +271,12 @@ pub(super) fn flag(key: &str) -> String {
         "tokens.audiences" => "audience".to_owned(),
         "tokens.issuer" => "issuer".to_owned(),
         "tokens.revoked" => "revoked".to_owned(),
+        "trusted_proxies" => "trusted-proxy".to_owned(),
+        "acme" | "acme.domains" => "acme-domain".to_owned(),
+        "acme.contact" => "acme-contact".to_owned(),
+        "acme.cache" => "acme-cache".to_owned(),
+        "acme.directory" => "acme-directory".to_owned(),
+        "acme.roots" => "acme-root".to_owned(),
         key => key.replace('_', "-"),
     }
 }
