@@ -42,9 +42,10 @@ fn token(n: u8, exp: u64, more: Value) -> AdmissionToken {
 }
 
 fn bench() -> Bench {
-    let mut config = Config::default();
-    config.admission = Admission::Tokens(rules(100));
-    Bench::with(config)
+    Bench::with(Config {
+        admission: Admission::Tokens(rules(100)),
+        ..Config::default()
+    })
 }
 
 fn come(

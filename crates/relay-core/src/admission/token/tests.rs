@@ -1,3 +1,6 @@
+//! Each way in which a token can be wrong, refused.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use byway_wire::SecretKey;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
