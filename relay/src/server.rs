@@ -27,6 +27,7 @@ use crate::strangers::Strangers;
 use crate::tls::accept::Door;
 use crate::udp::control::{ControlSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
+use crate::udp::socket::{BUFFER, Socket};
 use crate::{admission, quic, tls};
 
 /// How long links may take to hear that the relay stops.
@@ -87,6 +88,9 @@ impl Server {
             prepared.push(group);
         }
 
+        if let Some(first) = prepared.iter().flatten().next() {
+            tell_buffers(&first.socket);
+        }
         let counters = Arc::new(Counters::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
@@ -258,6 +262,24 @@ impl Drop for Server {
         self.dead.store(true, Ordering::Relaxed);
         self.stop.send_replace(true);
         self.tasks.abort_all();
+    }
+}
+
+/// Says what the kernel granted: a queue that is too short loses datagrams at every pause of a shard, and nothing else tells why.
+fn tell_buffers(socket: &Socket) {
+    match socket.granted() {
+        // The kernel counts twice what it grants (socket(7)).
+        Ok((receive, send)) if receive.min(send) / 2 < BUFFER => tracing::warn!(
+            asked = BUFFER,
+            receive = receive / 2,
+            send = send / 2,
+            "the kernel grants smaller UDP buffers than asked for; \
+             sysctl -w net.core.rmem_max={BUFFER} net.core.wmem_max={BUFFER} lets it grant them"
+        ),
+        Ok((receive, send)) => {
+            tracing::info!(receive = receive / 2, send = send / 2, "UDP buffers");
+        }
+        Err(error) => tracing::debug!(%error, "what UDP buffers there are is unknown"),
     }
 }
 

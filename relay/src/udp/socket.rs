@@ -11,14 +11,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use socket2::SockRef;
 use tokio::io::Interest;
 
 use crate::stats::{Counters, add, bump};
 
 /// Most bytes of one send: the longest UDP payload over IPv4. Over IPv6 it would be 20 bytes more.
 pub(crate) const MAX_SEND: usize = 65_507;
-/// What we ask the kernel for, in bytes: 4 ms at 1 GiB/s. The kernel's own limit is usually lower.
-const BUFFER: usize = 4 * 1024 * 1024;
+/// What we ask the kernel for, in bytes: 7 ms at 1 GiB/s, for as long a shard may be kept from its core. The kernel's own limit is
+/// usually lower.
+pub(crate) const BUFFER: usize = 15 * 512 * 1024;
 
 // Errors of one destination, by number because `io::ErrorKind` has no names for them.
 const EIO: i32 = 5;
@@ -58,6 +60,11 @@ impl Socket {
             local,
             io: tokio::net::UdpSocket::from_std(socket)?,
         })
+    }
+    /// What the kernel granted for receiving and for sending, in bytes of its own count.
+    pub(crate) fn granted(&self) -> io::Result<(usize, usize)> {
+        let socket = SockRef::from(&self.io);
+        Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))
     }
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
