@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,7 @@ use byway_wire::relay::frame::{self, Frame};
 use byway_wire::{ChannelId, NodeId};
 use tokio::sync::Notify;
 
+use crate::observe::Handshakes;
 use crate::outbox::Outbox;
 use crate::stats::{Counters, bump};
 use crate::table::{End, Table, Way};
@@ -62,6 +63,9 @@ pub(crate) struct Hub {
     bell: Notify,
     /// Rung when a link has gone.
     left: Notify,
+    /// New nodes are taken.
+    ready: AtomicBool,
+    handshakes: Handshakes,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,8 @@ struct Held {
     outbox: Arc<Outbox>,
     /// The address by which its datagrams are known.
     source: Option<SocketAddr>,
+    /// When its connection began.
+    began: Instant,
 }
 
 impl Hub {
@@ -95,6 +101,8 @@ impl Hub {
             next_link: AtomicU64::new(1),
             bell: Notify::new(),
             left: Notify::new(),
+            ready: AtomicBool::new(false),
+            handshakes: Handshakes::default(),
         })
     }
 
@@ -118,6 +126,7 @@ impl Hub {
                 carrier: new.carrier,
                 outbox: new.outbox,
                 source: None,
+                began: new.began,
             };
             core.links.insert(id, held);
             core.relay.handle_link_up(Instant::now(), id, info);
@@ -132,8 +141,26 @@ impl Hub {
     pub(crate) fn set_admission(&self, admission: Admission) {
         self.with(|core| core.relay.set_admission(Instant::now(), admission));
     }
+    /// Everything is in place: nodes may come.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+    pub(crate) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
+    }
+    /// How many links there are by UDP, and by TLS.
+    pub(crate) fn links_by_carrier(&self) -> (u64, u64) {
+        let core = self.lock();
+        let udp = |held: &&Held| matches!(held.carrier, Carrier::Udp { .. });
+        let udp = core.links.values().filter(udp).count() as u64;
+        (udp, core.links.len() as u64 - udp)
+    }
     /// Tells every node that the relay will stop.
     pub(crate) fn going_away(&self, deadline: Duration) {
+        self.ready.store(false, Ordering::Relaxed);
         self.with(|core| {
             core.relay
                 .handle_going_away(Instant::now(), deadline, Vec::new());
@@ -204,6 +231,13 @@ impl Hub {
         match event {
             Event::Send { link, message } => {
                 if let Some(held) = core.links.get(&link) {
+                    if matches!(message, Control::Welcome(_)) {
+                        let histogram = match held.carrier {
+                            Carrier::Udp { .. } => &self.handshakes.udp,
+                            Carrier::Tls => &self.handshakes.tls,
+                        };
+                        histogram.observe(held.began.elapsed().as_secs_f64());
+                    }
                     self.post(held, &message);
                 }
             }

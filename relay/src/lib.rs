@@ -26,6 +26,7 @@
 //! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
 //! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
+//! | `observe/` | metrics, status, health |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
 
@@ -46,6 +47,7 @@ mod hub;
 mod identity;
 mod limit;
 mod listen;
+mod observe;
 mod outbox;
 mod pace;
 mod plane;
@@ -106,6 +108,9 @@ pub struct ServerConfig {
     /// client, and have no limit of new connections of their own. Everybody else is refused there, but this machine. An
     /// ingress on this machine belongs here, too, or all its clients pass for programs of this machine.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where `/metrics`, `/status`, `/healthz` and `/readyz` are answered, in the clear and to anybody who can reach it: for the inside
+    /// of a network.
+    pub observe: Option<SocketAddr>,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,
     /// Refuse TLS links whose TLS ends before the relay (an ingress, an inspecting proxy).
@@ -173,6 +178,7 @@ impl ServerConfig {
             plain_http: Vec::new(),
             trusted_proxies: Vec::new(),
             reload_every: Duration::from_secs(5),
+            observe: None,
             max_datagram: 9_000,
             require_channel_binding: false,
         }

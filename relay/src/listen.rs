@@ -81,8 +81,11 @@ fn bind_once(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
 }
 
 /// A listener of its own, for TCP alone.
-pub(crate) fn bind_tcp(addr: SocketAddr) -> anyhow::Result<(SocketAddr, std::net::TcpListener)> {
-    let failed = || format!("cannot listen for plain HTTP on {addr}");
+pub(crate) fn bind_tcp(
+    addr: SocketAddr,
+    what: &str,
+) -> anyhow::Result<(SocketAddr, std::net::TcpListener)> {
+    let failed = || format!("cannot listen for {what} on {addr}");
     let tcp = tcp(addr).with_context(failed)?;
     Ok((tcp.local_addr().with_context(failed)?, tcp))
 }

@@ -138,6 +138,7 @@ impl Plane {
         } = data;
         let count = payload.len().div_ceil(segment) as u64;
         add(&counters.tls_in, count);
+        add(&counters.tls_in_bytes, payload.len() as u64);
         if segment.min(payload.len()) > self.max_datagram {
             return add(&counters.dropped_oversize, count);
         }
@@ -227,10 +228,12 @@ pub(crate) struct DataFrame {
 }
 
 fn queue(outbox: &Outbox, channel: ChannelId, frame: Bytes, count: u64, counters: &Counters) {
+    let len = frame.len() as u64;
     match outbox.data(channel, frame) {
         Queued::Gone => add(&counters.dropped_gone, count),
         Queued::Yes(dropped) => {
             bump(&counters.tls_queued);
+            add(&counters.tls_out_bytes, len);
             add(&counters.tls_dropped_full, dropped.full);
             add(&counters.tls_dropped_old, dropped.old);
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use byway_relay_core::relay::Load;
@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::hub::Hub;
 use crate::identity::{CertificateStatus, Identity};
 use crate::listen::{self, Bound};
+use crate::observe::{self, Observed};
 use crate::plane::{Budgets, Plane};
 use crate::proxies::Proxies;
 use crate::stats::{Counters, DataStats};
@@ -43,6 +44,7 @@ pub struct Server {
     identity: Arc<Identity>,
     counters: Vec<Arc<Counters>>,
     endpoints: Vec<Endpoint>,
+    observe: Option<SocketAddr>,
     /// Accept loops and timers; dropping it ends them and all links.
     tasks: JoinSet<()>,
     shards: Vec<JoinHandle<()>>,
@@ -76,6 +78,7 @@ impl Server {
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
         let plain = plain_http(&config)?;
+        let observing = config.observe.map(observe::bind).transpose()?;
         let (identity, caretaker) = source::identity(&config, &host)?;
         let url = url(&config, &identity, &host, addrs[0].port())?;
 
@@ -122,6 +125,7 @@ impl Server {
             url,
             addrs,
             plain: Vec::new(),
+            observe: None,
             hub,
             identity,
             counters: vec![counters],
@@ -148,6 +152,20 @@ impl Server {
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
+        if let Some((addr, listener)) = observing {
+            server.observe = Some(addr);
+            let observed = Arc::new(Observed {
+                hub: Arc::clone(&server.hub),
+                counters: server.counters.clone(),
+                identity: Arc::clone(&context.identity),
+                name: config.name.clone(),
+                region: config.region.clone(),
+                began: (now, SystemTime::now()),
+            });
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            server.tasks.spawn(observe::serve(listener, observed));
+        }
+        server.hub.set_ready();
         server.tasks.spawn(admission::follow(config.admission, hub));
         Ok(server)
     }
@@ -212,6 +230,10 @@ impl Server {
     /// Where it listens for plain HTTP, in the order of the configuration.
     pub fn plain_http_addrs(&self) -> &[SocketAddr] {
         &self.plain
+    }
+    /// Where metrics, status and health are answered, if anywhere.
+    pub fn observe_addr(&self) -> Option<SocketAddr> {
+        self.observe
     }
     /// What it did so far.
     pub fn stats(&self) -> Stats {
@@ -300,7 +322,7 @@ fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListe
     config
         .plain_http
         .iter()
-        .map(|addr| listen::bind_tcp(*addr))
+        .map(|addr| listen::bind_tcp(*addr, "plain HTTP"))
         .collect()
 }
 

@@ -34,6 +34,8 @@ macro_rules! counters {
 counters! {
     /// Datagrams received by the UDP shards, GRO segments counted one by one.
     udp_in,
+    /// Their bytes, relay headers included.
+    udp_in_bytes,
     /// Datagrams sent: forwarded, echoed, and answers.
     udp_out,
     /// Their bytes, relay headers included.
@@ -76,6 +78,10 @@ counters! {
     dropped_gone,
     /// Datagrams that came in frames of TLS links.
     tls_in,
+    /// Their bytes, without headers.
+    tls_in_bytes,
+    /// Bytes of data frames queued for TLS links, headers included.
+    tls_out_bytes,
     /// Data frames queued for TLS links.
     tls_queued,
     /// Of those, dropped: the queue was full.

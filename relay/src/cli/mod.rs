@@ -8,6 +8,7 @@
 
 mod check;
 mod serve;
+mod status;
 mod tokens;
 
 use std::io::IsTerminal;
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Serve),
     /// Say what a configuration means, or what is wrong with it.
     CheckConfig(check::CheckConfig),
+    /// Show what a running relay holds, and what it did.
+    Status(status::Status),
     /// Make a key that signs admission tokens.
     Keygen(tokens::Keygen),
     /// Sign an admission token for a node.
@@ -51,6 +54,7 @@ pub(crate) fn main() -> ExitCode {
             }
         }
         Command::CheckConfig(args) => args.run().map_err(|e| (e, USAGE)),
+        Command::Status(args) => args.run().map_err(|e| (e, 1)),
         Command::Keygen(args) => args.run().map_err(|e| (e, 1)),
         Command::Token(args) => args.run().map_err(|e| (e, 1)),
     };

@@ -106,6 +106,7 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
             "remove 'cert' and 'key', or [acme]",
         );
     }
+    config.observe = settings.observe;
     config.plain_http = settings.plain_http.unwrap_or_default();
     for network in settings.trusted_proxies.unwrap_or_default() {
         match network.parse() {

@@ -54,6 +54,10 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub trusted_proxies: Option<Vec<String>>,
+    /// Answer /metrics, /status, /healthz and /readyz here, in the clear and to anybody who can reach it. Default: nowhere; the last two are
+    /// answered where nodes come in as well.
+    #[arg(long, value_name = "ADDR", env = "BYWAY_RELAY_OBSERVE")]
+    pub observe: Option<SocketAddr>,
     /// UDP shards for each address. Default: one for each core.
     #[arg(long, value_name = "N", env = "BYWAY_RELAY_SHARDS")]
     pub shards: Option<usize>,
@@ -196,6 +200,7 @@ impl Settings {
             admission: self.admission.or(below.admission),
             nodes: self.nodes.or(below.nodes),
             identity: self.identity.or(below.identity),
+            observe: self.observe.or(below.observe),
             plain_http: self.plain_http.or(below.plain_http),
             trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
             tokens: self.tokens.over(below.tokens),
@@ -218,6 +223,7 @@ impl Settings {
             "admission" => self.admission.is_some(),
             "nodes" => self.nodes.is_some(),
             "identity" => self.identity.is_some(),
+            "observe" => self.observe.is_some(),
             "plain_http" => self.plain_http.is_some(),
             "trusted_proxies" => self.trusted_proxies.is_some(),
             "acme.domains" => self.acme.domains.is_some(),

@@ -171,6 +171,7 @@ fn the_example_is_whole_and_good() {
         "admission",
         "nodes",
         "identity",
+        "observe",
         "plain_http",
         "trusted_proxies",
         "acme.domains",

@@ -105,7 +105,11 @@ async fn serve(
     let deadline = (began + WELCOME_DEADLINE).into();
     let (route, head) = tokio::time::timeout_at(deadline, http::read_head(&mut stream)).await??;
     if route != Route::Link {
-        return tokio::time::timeout_at(deadline, http::answer(&mut stream, route)).await?;
+        return tokio::time::timeout_at(
+            deadline,
+            http::answer(&mut stream, route, context.hub.is_ready()),
+        )
+        .await?;
     }
     let stream = Ahead::new(head, stream);
     let binding = Binding {

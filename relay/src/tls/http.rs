@@ -31,6 +31,14 @@ pub(crate) enum Route {
     Forbidden,
     /// More than its client may begin.
     TooMany,
+    /// Somebody asks whether the relay lives.
+    Healthz,
+    /// Somebody asks whether it takes new nodes.
+    Readyz,
+    /// For operators, and answered where they ask only.
+    Metrics,
+    /// As above.
+    Status,
 }
 
 /// Reads a request head. Gives back everything that was read: the WebSocket's own handshake reads it again.
@@ -65,6 +73,10 @@ fn route(head: &[u8]) -> Option<Route> {
         (Some("GET"), LINK_PATH) if upgrade => Route::Link,
         (Some("GET"), LINK_PATH) => Route::NotUpgrade,
         (Some("GET" | "HEAD"), "/") => Route::Greeting,
+        (Some("GET" | "HEAD"), "/healthz") => Route::Healthz,
+        (Some("GET" | "HEAD"), "/readyz") => Route::Readyz,
+        (Some("GET"), "/metrics") => Route::Metrics,
+        (Some("GET"), "/status") => Route::Status,
         (Some("GET" | "HEAD"), _) => Route::NotFound,
         _ => Route::WrongMethod,
     })
@@ -105,15 +117,26 @@ fn is_upgrade(headers: &[httparse::Header<'_>]) -> bool {
         && value("sec-websocket-key").is_some()
 }
 
-/// Answers what is no link, and ends.
-pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) -> io::Result<()> {
+/// Answers what is no link, and ends. `ready`: new nodes are taken.
+pub(crate) async fn answer<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    route: Route,
+    ready: bool,
+) -> io::Result<()> {
     let (status, extra, text) = match route {
         Route::Greeting | Route::Link => (
             "200 OK",
             "",
             "This is a Byway relay. It forwards sealed datagrams between nodes; there is nothing to see here.\n",
         ),
-        Route::NotFound => (
+        Route::Healthz => ("200 OK", "", "ok\n"),
+        Route::Readyz if ready => ("200 OK", "", "ready\n"),
+        Route::Readyz => (
+            "503 Service Unavailable",
+            "",
+            "This relay takes no new nodes: it is about to stop.\n",
+        ),
+        Route::NotFound | Route::Metrics | Route::Status => (
             "404 Not Found",
             "",
             "There is nothing here. This is a Byway relay.\n",
@@ -140,8 +163,19 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, route: Route) 
             "Too many new connections from your address. Try again in a moment.\n",
         ),
     };
+    respond(stream, status, "text/plain; charset=utf-8", extra, text).await
+}
+
+/// Writes one response, and ends.
+pub(crate) async fn respond<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    status: &str,
+    content_type: &str,
+    extra: &str,
+    text: &str,
+) -> io::Result<()> {
     let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{extra}Connection: close\r\n\r\n{text}",
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{extra}Connection: close\r\n\r\n{text}",
         text.len()
     );
     stream.write_all(response.as_bytes()).await?;

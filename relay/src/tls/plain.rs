@@ -49,14 +49,18 @@ pub(crate) async fn serve(
                 Verdict::Serve(own) => place = own,
                 Verdict::Prove | Verdict::Refuse => {
                     bump(&context.counters.connections_limited);
-                    let answer = http::answer(&mut stream, Route::TooMany);
+                    let answer = http::answer(&mut stream, Route::TooMany, true);
                     return tokio::time::timeout_at(deadline, answer).await?;
                 }
             }
         }
     }
     if route != Route::Link {
-        tokio::time::timeout_at(deadline, http::answer(&mut stream, route)).await??;
+        tokio::time::timeout_at(
+            deadline,
+            http::answer(&mut stream, route, context.hub.is_ready()),
+        )
+        .await??;
         return match route {
             Route::Forbidden => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,

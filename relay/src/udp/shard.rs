@@ -129,6 +129,7 @@ impl Shard {
         };
         for run in runs(buffer, meta.stride) {
             add(&self.counters.udp_in, run.count());
+            add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
             match run.what {
                 What::Relay(channel) => {
                     self.plane.forward_udp(channel, &run, &from, &self.counters);

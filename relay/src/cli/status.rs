@@ -1,0 +1,141 @@
+//! `byway-relay status`: what a running relay says of itself, for a person.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::Value;
+
+/// It answers from memory.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More than it ever says.
+const MAX_ANSWER: u64 = 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Where the relay is observed: its setting 'observe'.
+    #[arg(
+        value_name = "ADDR",
+        env = "BYWAY_RELAY_OBSERVE",
+        default_value = "127.0.0.1:9464"
+    )]
+    observe: SocketAddr,
+    /// As the relay says it: one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let text = fetch(self.observe).with_context(|| {
+            format!(
+                "no relay answers at {} (is it running with --observe {0}?)",
+                self.observe
+            )
+        })?;
+        let said: Value = serde_json::from_str(&text).context("what answers there is no relay")?;
+        let out = if self.json { text } else { describe(&said) };
+        std::io::stdout().write_all(out.as_bytes())?;
+        Ok(())
+    }
+}
+
+fn fetch(from: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&from, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "GET /status HTTP/1.1\r\nHost: {from}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an answer without an end")?;
+    anyhow::ensure!(
+        head.starts_with("HTTP/1.1 200 "),
+        "{}",
+        head.lines().next().unwrap_or_default()
+    );
+    Ok(body.to_owned())
+}
+
+fn describe(said: &Value) -> String {
+    let text = |name: &str| said[name].as_str().unwrap_or("unknown").to_owned();
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .map_or("unknown".to_owned(), |n| n.to_string())
+    };
+    let ready = match said["ready"].as_bool() {
+        Some(true) => "takes new nodes",
+        Some(false) => "takes no new nodes: it is about to stop",
+        None => "unknown",
+    };
+    let uptime = Duration::from_secs(said["uptime_s"].as_u64().unwrap_or(0));
+    let memory = said["resident_bytes"]
+        .as_u64()
+        .map(|b| format!("{:.1} MiB", b as f64 / 1_048_576.0));
+    let mut lines = vec![
+        (
+            "relay",
+            format!(
+                "{} in {}, version {}",
+                text("name"),
+                text("region"),
+                text("version")
+            ),
+        ),
+        (
+            "state",
+            format!("{ready}; up for {}", humantime::format_duration(uptime)),
+        ),
+        (
+            "links",
+            format!(
+                "{} by UDP, {} by TLS",
+                number(&said["links"]["udp"]),
+                number(&said["links"]["tls"])
+            ),
+        ),
+        (
+            "channels",
+            format!(
+                "{} of {} node processes",
+                number(&said["channels"]),
+                number(&said["sessions"])
+            ),
+        ),
+        ("memory", memory.unwrap_or("unknown".to_owned())),
+        (
+            "open files",
+            format!(
+                "{} of {}",
+                number(&said["open_fds"]),
+                number(&said["max_fds"])
+            ),
+        ),
+    ];
+    let counts = said["counts"].as_object().into_iter().flatten();
+    let counts: Vec<(String, String)> = counts
+        .map(|(name, n)| (name.replace('_', " "), number(n)))
+        .collect();
+    lines.push((
+        "since then",
+        if counts.is_empty() {
+            "nothing happened".to_owned()
+        } else {
+            String::new()
+        },
+    ));
+    let mut out: String = lines
+        .iter()
+        .map(|(what, is)| format!("{what:<12} {is}").trim_end().to_owned() + "\n")
+        .collect();
+    for (name, n) in counts {
+        out.push_str(&format!("  {name:<28} {n:>14}\n"));
+    }
+    out
+}

@@ -1,0 +1,146 @@
+//! What an operator's programs see of a relay: whether it lives, whether it takes new nodes, what it does and what it drops.
+//!
+//! A listener of its own, meant for the inside of a network, answers `/metrics` (the text format of Prometheus), `/status` (one JSON
+//! object), `/healthz` and `/readyz`. The last two are answered where nodes come in as well, for whoever balances or watches from outside.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `metrics` | counters and gauges as Prometheus reads them |
+//! | `process` | what the kernel knows of this process |
+
+mod metrics;
+mod process;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus_client::metrics::histogram::Histogram;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::hub::Hub;
+use crate::identity::Identity;
+use crate::stats::{Counters, DataStats};
+use crate::tls::http::{self, Route};
+
+/// Requests answered at once. A scrape takes milliseconds; whoever opens more waits.
+const AT_ONCE: usize = 32;
+/// For a request and its answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Upper bounds of handshakes' durations, in seconds: from a round trip nearby to the deadline.
+const HANDSHAKES: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// How long links took from their first packet to `Welcome`, by what carries them.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    pub(crate) udp: Histogram,
+    pub(crate) tls: Histogram,
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self {
+            udp: Histogram::new(HANDSHAKES),
+            tls: Histogram::new(HANDSHAKES),
+        }
+    }
+}
+
+/// Everything there is to see.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) counters: Vec<Arc<Counters>>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) began: (Instant, SystemTime),
+}
+
+impl Observed {
+    fn data(&self) -> DataStats {
+        let mut data = DataStats::default();
+        self.counters.iter().for_each(|counters| data.add(counters));
+        data
+    }
+
+    /// One JSON object for `byway-relay status`, and for whoever has no Prometheus.
+    fn status(&self) -> String {
+        let (control, load) = self.hub.snapshot();
+        let (udp, tls) = self.hub.links_by_carrier();
+        let data = self.data();
+        let counts = control.iter().chain(data.iter());
+        let counts: serde_json::Map<_, _> = counts
+            .filter(|(_, n)| *n > 0)
+            .map(|(name, n)| (name.to_owned(), n.into()))
+            .collect();
+        let process = process::Process::read();
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "name": self.name,
+            "region": self.region,
+            "ready": self.hub.is_ready(),
+            "uptime_s": self.began.0.elapsed().as_secs(),
+            "links": { "udp": udp, "tls": tls },
+            "sessions": load.sessions,
+            "channels": load.channels,
+            "open_fds": process.open_fds,
+            "max_fds": process.max_fds,
+            "resident_bytes": process.resident_bytes,
+            "counts": counts,
+        });
+        format!("{status:#}\n")
+    }
+}
+
+/// Answers for ever. Dropping the future ends it.
+pub(crate) async fn serve(listener: TcpListener, observed: Arc<Observed>) {
+    let mut answering = JoinSet::new();
+    loop {
+        while answering.len() >= AT_ONCE {
+            answering.join_next().await;
+        }
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                tracing::warn!(%e, "accept fails where the relay is observed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let observed = Arc::clone(&observed);
+        answering.spawn(async move {
+            let answered = tokio::time::timeout(DEADLINE, answer(stream, &observed)).await;
+            if let Ok(Err(e)) = answered {
+                tracing::debug!(%from, %e, "request failed");
+            }
+        });
+        while answering.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(mut stream: TcpStream, observed: &Observed) -> io::Result<()> {
+    let (route, _) = http::read_head(&mut stream).await?;
+    match route {
+        Route::Metrics => {
+            let text = metrics::render(observed);
+            http::respond(&mut stream, "200 OK", metrics::CONTENT_TYPE, "", &text).await
+        }
+        Route::Status => {
+            let text = observed.status();
+            http::respond(&mut stream, "200 OK", "application/json", "", &text).await
+        }
+        Route::Link | Route::NotUpgrade => http::answer(&mut stream, Route::NotFound, true).await,
+        route => http::answer(&mut stream, route, observed.hub.is_ready()).await,
+    }
+}
+
+/// Binds the listener.
+pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<(SocketAddr, std::net::TcpListener)> {
+    crate::listen::bind_tcp(addr, "metrics")
+}
