@@ -16,6 +16,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("microsocks", "microsocks"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
+    ("promtool", "prometheus"),
     ("scp", "openssh-client"),
     ("setpriv", "util-linux"),
     ("ssh", "openssh-client"),

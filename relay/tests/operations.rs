@@ -1,0 +1,164 @@
+//! What operators are given in `docs/operations/`: rules, a dashboard, explanations. They name what a relay really serves, and Prometheus
+//! can read them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use common::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn document(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/operations")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(document(name)).unwrap()
+}
+
+/// Words that are a metric's name.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let ours = words.filter(|w| w.starts_with("byway_relay_") || w.starts_with("process_"));
+    ours.map(str::to_owned).collect()
+}
+
+/// A page of metrics.
+async fn page() -> String {
+    let server = start_with(|config| config.observe = Some(([127, 0, 0, 1], 0).into())).await;
+    let addr = server.observe_addr().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    soon("metrics", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// The name of a sample, of a family, and what a histogram's parts are called.
+fn served(page: &str) -> BTreeSet<String> {
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let mut names: BTreeSet<String> = samples
+        .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
+        .collect();
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    names.extend(families.map(|line| line.split(' ').next().unwrap().to_owned()));
+    names.insert("byway_relay_handshake_seconds_bucket".to_owned());
+    names
+}
+
+#[tokio::test]
+async fn rules_dashboard_and_explanations_name_what_a_relay_serves() {
+    let page = page().await;
+    let served = served(&page);
+    for name in ["alerts.yml", "grafana-dashboard.json", "metrics.md"] {
+        let named = metrics_in(&read(name));
+        assert!(named.len() > 5, "{name}");
+        let unknown: Vec<_> = named.difference(&served).collect();
+        assert!(
+            unknown.is_empty(),
+            "{name} names what is not served: {unknown:?}"
+        );
+    }
+    // And the other way round: nothing is served that is not explained, and no reason is left out.
+    let explained = read("metrics.md");
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let base = ["_bucket", "_count", "_sum"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part));
+        assert!(
+            explained.contains(base.unwrap_or(name)),
+            "{name} is not explained"
+        );
+        if let Some(reason) = line.strip_prefix("byway_relay_dropped_total{reason=\"") {
+            let reason = reason.split('"').next().unwrap();
+            assert!(
+                explained.contains(&format!("`{reason}`")),
+                "{reason} is not explained"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_with_queries() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries = panels.iter().flat_map(|p| p["targets"].as_array().unwrap());
+    assert!(queries.count() >= panels.len());
+}
+
+fn promtool() -> Command {
+    match Command::new("promtool")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+    {
+        Ok(_) => Command::new("promtool"),
+        Err(_) => panic!("promtool is missing: apt-get install --no-install-recommends prometheus"),
+    }
+}
+
+#[tokio::test]
+async fn prometheus_reads_the_rules_and_the_metrics() {
+    let checked = promtool()
+        .args(["check", "rules"])
+        .arg(document("alerts.yml"))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    // The linter reads the older text format, which has no marks of OpenMetrics at its end and calls no family an info.
+    let page = page().await;
+    let lines = page.lines().filter(|l| {
+        *l != "# EOF" && !l.contains("byway_relay info") && !l.contains("byway_relay_info")
+    });
+    let older: String = lines
+        .map(|line| {
+            let counter = line
+                .strip_suffix(" counter")
+                .and_then(|l| l.strip_prefix("# TYPE "));
+            counter.map_or(format!("{line}\n"), |name| {
+                format!("# TYPE {name}_total counter\n")
+            })
+        })
+        .filter(|line| !line.starts_with("# HELP"))
+        .collect();
+    let mut linter = promtool();
+    let mut linter = linter
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    linter
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(older.as_bytes())
+        .unwrap();
+    let linted = linter.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&linted.stderr).into_owned();
+    // 3: it reads them, and would like help texts.
+    let serious: Vec<_> = said
+        .lines()
+        .filter(|line| !line.contains("no help text"))
+        .collect();
+    assert!(
+        matches!(linted.status.code(), Some(0 | 3)) && serious.is_empty(),
+        "{said}"
+    );
+}
