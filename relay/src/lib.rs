@@ -25,7 +25,7 @@
 //! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
 //! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
-//! | `strangers`, `limit`, `pace`, `stats` | who may begin a handshake, budgets, floods, counters |
+//! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
 //! | `observe/` | metrics, status, health |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
@@ -46,6 +46,7 @@ mod context;
 mod hub;
 mod identity;
 mod limit;
+mod limits;
 mod listen;
 mod observe;
 mod outbox;
@@ -70,6 +71,7 @@ pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
 pub use identity::CertificateStatus;
 pub use ipnet::IpNet;
+pub use limits::Limits;
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 
@@ -111,6 +113,8 @@ pub struct ServerConfig {
     /// Where `/metrics`, `/status`, `/healthz` and `/readyz` are answered, in the clear and to anybody who can reach it: for the inside
     /// of a network.
     pub observe: Option<SocketAddr>,
+    /// What a node, or a stranger, may take.
+    pub limits: Limits,
     /// Longest payload forwarded, in bytes (design section 12).
     pub max_datagram: u32,
     /// Refuse TLS links whose TLS ends before the relay (an ingress, an inspecting proxy).
@@ -179,6 +183,7 @@ impl ServerConfig {
             trusted_proxies: Vec::new(),
             reload_every: Duration::from_secs(5),
             observe: None,
+            limits: Limits::default(),
             max_datagram: 9_000,
             require_channel_binding: false,
         }

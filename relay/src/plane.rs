@@ -50,8 +50,12 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
-    pub(crate) fn new(now: Instant) -> Self {
-        let stun = (Rate::per_second(10, 10), Rate::per_second(1_000, 1_000));
+    /// `stun`: answers in a second to one network's bare requests.
+    pub(crate) fn new(now: Instant, stun: u32) -> Self {
+        let stun = (
+            Rate::per_second(stun.into(), stun.into()),
+            Rate::per_second(1_000, 1_000),
+        );
         let cookies = (Rate::per_second(20, 20), Rate::per_second(5_000, 5_000));
         Self {
             stun: PrefixLimiter::new(now, Prefix::NETWORK, stun.0, stun.1),

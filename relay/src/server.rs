@@ -107,13 +107,17 @@ impl Server {
             max_datagram: config.max_datagram as usize,
             cookie_key: hub.cookie_key(),
             started: now,
-            budgets: Budgets::new(now),
+            budgets: Budgets::new(now, config.limits.stun),
         });
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
             plane,
             counters: Arc::clone(&counters),
-            strangers: Strangers::new(now, Proxies::new(config.trusted_proxies.clone())),
+            strangers: Strangers::new(
+                now,
+                config.limits.connections,
+                Proxies::new(config.trusted_proxies.clone()),
+            ),
             name: config.name.clone(),
             region: config.region.clone(),
             identity: Arc::clone(&identity),
@@ -311,6 +315,10 @@ fn core_config(config: &ServerConfig) -> anyhow::Result<Config> {
     core.region = config.region.clone();
     core.admission = config.admission.load().context("admission")?;
     core.max_datagram = config.max_datagram;
+    core.max_channels = config.limits.channels;
+    core.max_links_per_node = config.limits.links_per_node;
+    core.max_links_per_instance = config.limits.links_per_process;
+    core.max_unanswered = config.limits.unanswered_opens;
     Ok(core)
 }
 

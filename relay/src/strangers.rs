@@ -14,8 +14,7 @@ use std::time::Instant;
 use crate::limit::{Prefix, PrefixLimiter, Rate};
 use crate::proxies::Proxies;
 
-/// New connections of one host, and of all together.
-const EACH: Rate = Rate::per_second(100, 200);
+/// New connections of all hosts together.
 const ALL: Rate = Rate::per_second(10_000, 10_000);
 /// Handshakes under way beyond which an address must be proved first.
 const PROVE_ABOVE: usize = 128;
@@ -44,10 +43,12 @@ pub(crate) enum Verdict {
 }
 
 impl Strangers {
-    pub(crate) fn new(now: Instant, proxies: Proxies) -> Self {
+    /// `each`: new connections of one host in a second; twice as many at once.
+    pub(crate) fn new(now: Instant, each: u32, proxies: Proxies) -> Self {
+        let each = Rate::per_second(each.into(), u64::from(each) * 2);
         Self {
-            proved: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
-            claimed: PrefixLimiter::new(now, Prefix::HOST, EACH, ALL),
+            proved: PrefixLimiter::new(now, Prefix::HOST, each, ALL),
+            claimed: PrefixLimiter::new(now, Prefix::HOST, each, ALL),
             proxies,
         }
     }
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn forged_addresses_do_not_spend_their_owners_budget_or_places() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, Proxies::default());
+        let strangers = Strangers::new(now, 100, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         for _ in 0..1_000 {
             // Each ends at once, so the room stays empty and only the budget counts.
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn a_host_beyond_its_rate_is_refused() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, Proxies::default());
+        let strangers = Strangers::new(now, 100, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let served = (0..1_000)
             .filter(|_| {
@@ -181,7 +182,7 @@ mod tests {
     fn a_trusted_proxy_has_no_budget_unless_its_address_may_be_forged() {
         let now = Instant::now();
         let proxies = Proxies::new(vec!["192.0.2.0/28".parse().unwrap()]);
-        let strangers = Strangers::new(now, proxies);
+        let strangers = Strangers::new(now, 100, proxies);
         let crowd = Arc::new(Crowd::default());
         let serve = |n, proved| match strangers.judge(now, host(n), proved, &crowd) {
             Verdict::Serve(place) => Some(place),
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_host_that_never_ends_its_handshakes_leaves_room_for_others() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, Proxies::default());
+        let strangers = Strangers::new(now, 100, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let serve = |n| match strangers.judge(now, host(n), true, &crowd) {
             Verdict::Serve(place) => Some(place),
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn a_full_room_asks_for_proof_and_then_takes_nobody() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, Proxies::default());
+        let strangers = Strangers::new(now, 100, Proxies::default());
         let crowd = Arc::new(Crowd::default());
         let mut places = Vec::new();
         for n in 0..2_000 {

@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::Context;
 
 pub use resolve::Fault;
-pub use settings::{AcmeSettings, AdmissionKind, Settings, TokenSettings};
+pub use settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings, TokenSettings};
 
 use crate::ServerConfig;
 

@@ -7,8 +7,8 @@ use byway_relay_core::Admission;
 use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 
-use super::settings::{AcmeSettings, AdmissionKind, Settings};
-use crate::{Acme, AdmissionSource, CertFiles, ServerConfig, TokenFiles};
+use super::settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings};
+use crate::{Acme, AdmissionSource, CertFiles, Limits, ServerConfig, TokenFiles};
 
 /// What a token must be for where nothing else is said; what `byway-relay token` makes.
 pub(super) const AUDIENCE: &str = "byway-relay";
@@ -106,6 +106,7 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
             "remove 'cert' and 'key', or [acme]",
         );
     }
+    config.limits = limits(&settings.limits)?;
     config.observe = settings.observe;
     config.plain_http = settings.plain_http.unwrap_or_default();
     for network in settings.trusted_proxies.unwrap_or_default() {
@@ -144,6 +145,61 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
     }
     config.require_channel_binding = settings.require_channel_binding.unwrap_or(false);
     Ok(config)
+}
+
+fn limits(settings: &LimitSettings) -> Result<Limits, Fault> {
+    let mut limits = Limits::default();
+    for (key, value, range, to) in [
+        (
+            "limits.channels",
+            settings.channels,
+            1..=65_536,
+            &mut limits.channels,
+        ),
+        (
+            "limits.links_per_node",
+            settings.links_per_node,
+            1..=1_024,
+            &mut limits.links_per_node,
+        ),
+        (
+            "limits.links_per_process",
+            settings.links_per_process,
+            2..=64,
+            &mut limits.links_per_process,
+        ),
+        (
+            "limits.unanswered_opens",
+            settings.unanswered_opens,
+            1..=1_024,
+            &mut limits.unanswered_opens,
+        ),
+        (
+            "limits.connections",
+            settings.connections,
+            1..=100_000,
+            &mut limits.connections,
+        ),
+        ("limits.stun", settings.stun, 1..=10_000, &mut limits.stun),
+    ] {
+        let Some(value) = value else { continue };
+        if !range.contains(&value) {
+            let mend = format!("give {} to {}", range.start(), range.end());
+            return fault(key, format!("is {value}"), mend);
+        }
+        *to = value;
+    }
+    if limits.links_per_node < limits.links_per_process {
+        return fault(
+            "limits.links_per_node",
+            format!(
+                "is less than a single process may have ({})",
+                limits.links_per_process
+            ),
+            "raise it, or lower 'links_per_process'",
+        );
+    }
+    Ok(limits)
 }
 
 fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {

@@ -88,10 +88,59 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(default)]
     pub tokens: TokenSettings,
+    /// What a node, or a stranger, may take.
+    #[command(flatten)]
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// A certificate from an authority.
     #[command(flatten)]
     #[serde(default)]
     pub acme: AcmeSettings,
+}
+
+/// What a node, or an address that nobody knows yet, may take of the relay: the table `limits`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LimitSettings {
+    /// Channels of one node process, 1-65536. Default: 1024.
+    #[arg(
+        long = "max-channels",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_CHANNELS"
+    )]
+    pub channels: Option<u32>,
+    /// Links of one node, all its processes together, 1-1024. Default: 16.
+    #[arg(
+        long = "max-links-per-node",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_LINKS_PER_NODE"
+    )]
+    pub links_per_node: Option<u32>,
+    /// Links of one process, 2-64. Default: 4.
+    #[arg(
+        long = "max-links-per-process",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_LINKS_PER_PROCESS"
+    )]
+    pub links_per_process: Option<u32>,
+    /// Opens to one node that it has not answered, 1-1024. Default: 8.
+    #[arg(
+        long = "max-unanswered-opens",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_UNANSWERED_OPENS"
+    )]
+    pub unanswered_opens: Option<u32>,
+    /// New connections of one address in a second, 1-100000; twice as many at once. Default: 100.
+    #[arg(
+        long = "max-connections",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_CONNECTIONS"
+    )]
+    pub connections: Option<u32>,
+    /// Answers in a second to one network's bare STUN requests, 1-10000. Default: 10.
+    #[arg(long = "max-stun", value_name = "N", env = "BYWAY_RELAY_MAX_STUN")]
+    pub stun: Option<u32>,
 }
 
 /// A certificate that the relay orders from an authority and renews by itself (RFC 8555): the table `acme`.
@@ -204,6 +253,7 @@ impl Settings {
             plain_http: self.plain_http.or(below.plain_http),
             trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
             tokens: self.tokens.over(below.tokens),
+            limits: self.limits.over(below.limits),
             acme: self.acme.over(below.acme),
         }
     }
@@ -226,6 +276,12 @@ impl Settings {
             "observe" => self.observe.is_some(),
             "plain_http" => self.plain_http.is_some(),
             "trusted_proxies" => self.trusted_proxies.is_some(),
+            "limits.channels" => self.limits.channels.is_some(),
+            "limits.links_per_node" => self.limits.links_per_node.is_some(),
+            "limits.links_per_process" => self.limits.links_per_process.is_some(),
+            "limits.unanswered_opens" => self.limits.unanswered_opens.is_some(),
+            "limits.connections" => self.limits.connections.is_some(),
+            "limits.stun" => self.limits.stun.is_some(),
             "acme.domains" => self.acme.domains.is_some(),
             "acme.contact" => self.acme.contact.is_some(),
             "acme.cache" => self.acme.cache.is_some(),
@@ -251,6 +307,19 @@ impl TokenSettings {
     }
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl LimitSettings {
+    fn over(self, below: Self) -> Self {
+        Self {
+            channels: self.channels.or(below.channels),
+            links_per_node: self.links_per_node.or(below.links_per_node),
+            links_per_process: self.links_per_process.or(below.links_per_process),
+            unanswered_opens: self.unanswered_opens.or(below.unanswered_opens),
+            connections: self.connections.or(below.connections),
+            stun: self.stun.or(below.stun),
+        }
     }
 }
 
@@ -283,6 +352,9 @@ pub(super) fn flag(key: &str) -> String {
         "acme.cache" => "acme-cache".to_owned(),
         "acme.directory" => "acme-directory".to_owned(),
         "acme.roots" => "acme-root".to_owned(),
+        key if key.starts_with("limits.") => {
+            format!("max-{}", key["limits.".len()..].replace('_', "-"))
+        }
         key => key.replace('_', "-"),
     }
 }

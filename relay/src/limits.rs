@@ -1,0 +1,40 @@
+//! Limits that an operator may set; the defaults are design section 12's. Each is enforced where its subject lives, counted, and its
+//! refusal is told to whoever met it.
+
+/// What a node, or an address that nobody knows yet, may take of the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Channels of one node process, 1-65,536. Beyond it an open is closed with *limit*.
+    pub channels: u32,
+    /// Links of one NodeId, all its processes together, 1-1,024. Beyond it a link is refused.
+    pub links_per_node: u32,
+    /// Links of one process, 2-64: less would leave none to move to. Beyond it the oldest is ended.
+    pub links_per_process: u32,
+    /// Opens to one target that it has not answered, 1-1,024. Beyond it an open is closed with *limit*.
+    pub unanswered_opens: u32,
+    /// New connections of one IPv4 address, or IPv6 /64, in a second, 1-100,000, and twice as many at once. Beyond it UDP asks for proof of
+    /// the address, and TCP is refused before TLS. Trusted proxies are exempt.
+    pub connections: u32,
+    /// Answers in a second to bare STUN requests, which are shorter than their answer, of one /24 or /56, 1-10,000. Beyond it there is
+    /// none.
+    pub stun: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // An agent serves a team; a hundred times that is still 1 MB of state.
+            channels: 1_024,
+            // Four processes of one key at their own limit.
+            links_per_node: 16,
+            // Two carriers, twice: the old pair and the new one while a node moves.
+            links_per_process: 4,
+            // One honest client opens one channel and waits; several tabs of a tool open a few at once.
+            unanswered_opens: 8,
+            // An office behind one address that comes back after an outage.
+            connections: 100,
+            stun: 10,
+        }
+    }
+}
