@@ -56,7 +56,7 @@ async fn samples(addr: SocketAddr) -> BTreeMap<String, f64> {
 #[tokio::test]
 async fn metrics_say_what_passed_and_what_was_dropped_and_why() {
     let (server, addr) = observed().await;
-    let (mut client, mut agent) = pair(&server).await;
+    let (client, mut agent) = pair(&server).await;
     let _tls = TlsNode::welcome(&server, 3, Role::Client).await;
     client.send_data(&data(9, 7, 500));
     agent.recv_data().await;
