@@ -162,3 +162,46 @@ async fn prometheus_reads_the_rules_and_the_metrics() {
         "{said}"
     );
 }
+
+fn systemd_analyze(args: &[&str]) -> String {
+    let output = Command::new("systemd-analyze")
+        .args(args)
+        .env("SYSTEMD_COLORS", "0")
+        .output();
+    let Ok(output) = output else {
+        panic!("systemd-analyze is missing: apt-get install --no-install-recommends systemd");
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// As systemd reads it, with the program that was built here; and it leaves a relay little that could be misused.
+#[test]
+fn the_unit_is_good_and_hardened() {
+    let unit = document("../../packaging/systemd/byway-relay.service");
+    let text = std::fs::read_to_string(&unit).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("byway-relay.service");
+    let built = env!("CARGO_BIN_EXE_byway-relay");
+    assert_eq!(text.matches("=/usr/local/bin/byway-relay ").count(), 2);
+    std::fs::write(&copy, text.replace("/usr/local/bin/byway-relay", built)).unwrap();
+    let verified = systemd_analyze(&["verify", &copy.display().to_string()]);
+    let of_ours: Vec<_> = verified
+        .lines()
+        .filter(|line| line.contains("byway"))
+        .collect();
+    assert!(of_ours.is_empty(), "{verified}");
+    let judged = systemd_analyze(&["security", "--offline=true", &unit.display().to_string()]);
+    let exposure = judged
+        .lines()
+        .find(|line| line.contains("Overall exposure level"));
+    let exposure = exposure.and_then(|line| {
+        line.split(": ")
+            .nth(1)?
+            .split(' ')
+            .next()?
+            .parse::<f64>()
+            .ok()
+    });
+    assert!(exposure.is_some_and(|level| level <= 2.0), "{judged}");
+}

@@ -24,6 +24,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("stun", "stun-client"),
     ("sysctl", "procps"),
+    ("systemd-analyze", "systemd"),
     ("tayga", "tayga"),
     ("tinyproxy", "tinyproxy-bin"),
     ("turnserver", "coturn"),
