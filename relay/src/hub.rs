@@ -20,10 +20,11 @@ use byway_wire::relay::frame::{self, Frame};
 use byway_wire::{ChannelId, NodeId};
 use tokio::sync::Notify;
 
+use crate::audit::AuditLog;
 use crate::observe::Handshakes;
 use crate::outbox::Outbox;
 use crate::stats::{Counters, bump};
-use crate::table::{End, Table, Way};
+use crate::table::{End, Table, Totals, Way};
 
 /// A link as its task brings it.
 #[derive(Clone, Debug)]
@@ -66,12 +67,15 @@ pub(crate) struct Hub {
     /// New nodes are taken.
     ready: AtomicBool,
     handshakes: Handshakes,
+    audit: Option<AuditLog>,
 }
 
 #[derive(Debug)]
 struct Core {
     relay: Relay,
     links: BTreeMap<LinkId, Held>,
+    /// What channels carried that ended in this turn.
+    ended: BTreeMap<ChannelId, Totals>,
 }
 
 #[derive(Debug)]
@@ -90,11 +94,13 @@ impl Hub {
         config: Config,
         seed: [u8; 32],
         counters: Arc<Counters>,
+        audit: Option<AuditLog>,
     ) -> Arc<Self> {
         Arc::new(Self {
             core: Mutex::new(Core {
                 relay: Relay::new(now, config, seed),
                 links: BTreeMap::new(),
+                ended: BTreeMap::new(),
             }),
             table: Arc::default(),
             counters,
@@ -103,6 +109,7 @@ impl Hub {
             left: Notify::new(),
             ready: AtomicBool::new(false),
             handshakes: Handshakes::default(),
+            audit,
         })
     }
 
@@ -215,7 +222,16 @@ impl Hub {
         let mut audits = Vec::new();
         while let Some(event) = core.relay.poll_event() {
             match event {
-                Event::Audit(audit) => audits.push(audit),
+                Event::Audit(audit) => {
+                    let totals = match &audit {
+                        Audit::Ended { channel, .. } => {
+                            let ended = core.ended.remove(channel);
+                            ended.or_else(|| self.table.totals(*channel))
+                        }
+                        _ => None,
+                    };
+                    audits.push((audit, totals));
+                }
                 event => self.carry_out(&mut core, event),
             }
         }
@@ -224,7 +240,12 @@ impl Hub {
         }
         drop(core);
         // Without the lock: whoever reads the log slowly must not hold up every node.
-        audits.iter().for_each(log);
+        for (audit, totals) in &audits {
+            log(audit);
+            if let Some(file) = &self.audit {
+                file.write(audit, totals.as_ref(), &self.counters);
+            }
+        }
     }
 
     fn carry_out(&self, core: &mut Core, event: Event) {
@@ -282,7 +303,7 @@ impl Hub {
         }
     }
 
-    fn update_table(&self, core: &Core, update: TableUpdate) {
+    fn update_table(&self, core: &mut Core, update: TableUpdate) {
         let end = |channel: ChannelId, side: Side, egress: Egress| {
             let held = core
                 .relay
@@ -314,7 +335,11 @@ impl Hub {
                 side,
                 egress,
             } => self.table.bind(channel, side, end(channel, side, egress)),
-            TableUpdate::Remove { channel } => self.table.remove(channel),
+            TableUpdate::Remove { channel } => {
+                if let Some(totals) = self.table.remove(channel) {
+                    core.ended.insert(channel, totals);
+                }
+            }
         }
     }
 
@@ -368,14 +393,20 @@ fn unix_time() -> u64 {
 
 fn log(audit: &Audit) {
     match audit {
-        Audit::Linked { link, node } => {
+        Audit::Linked { link, node, .. } => {
             tracing::info!(link = link.0, node = %node.short(), "linked");
         }
         Audit::Unlinked { link, node } => {
             tracing::info!(link = link.0, node = %node.short(), "unlinked");
         }
-        Audit::Refused { link, node, reason } => {
-            tracing::info!(link = link.0, node = %node.short(), ?reason, "refused");
+        Audit::Refused {
+            link,
+            node,
+            reason,
+            detail,
+            ..
+        } => {
+            tracing::info!(link = link.0, node = %node.short(), ?reason, detail, "refused");
         }
         Audit::Opened {
             channel,
@@ -387,9 +418,10 @@ fn log(audit: &Audit) {
             target = %target.short(),
             "channel opened"
         ),
-        Audit::Ended { channel } => {
+        Audit::Ended { channel, why, .. } => {
             tracing::info!(
                 channel = format_args!("{:014x}", channel.as_u64()),
+                why = why.name(),
                 "channel ended"
             );
         }

@@ -26,6 +26,7 @@
 //! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
+//! | `audit` | who linked, and who had a channel with whom, for a SIEM |
 //! | `observe/` | metrics, status, health |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
@@ -38,6 +39,7 @@
 #[cfg(feature = "acme")]
 mod acme;
 pub mod admission;
+mod audit;
 mod both_ways;
 mod certificate;
 mod challenge;
@@ -113,6 +115,8 @@ pub struct ServerConfig {
     /// Where `/metrics`, `/status`, `/healthz` and `/readyz` are answered, in the clear and to anybody who can reach it: for the inside
     /// of a network.
     pub observe: Option<SocketAddr>,
+    /// A file for the audit log: JSON lines, who linked and who had a channel with whom.
+    pub audit: Option<PathBuf>,
     /// What a node, or a stranger, may take.
     pub limits: Limits,
     /// Longest payload forwarded, in bytes (design section 12).
@@ -183,6 +187,7 @@ impl ServerConfig {
             trusted_proxies: Vec::new(),
             reload_every: Duration::from_secs(5),
             observe: None,
+            audit: None,
             limits: Limits::default(),
             max_datagram: 9_000,
             require_channel_binding: false,

@@ -99,9 +99,12 @@ impl Plane {
             }
             return;
         }
-        let routed = self
-            .table
-            .route(channel, Source::Udp(from.addr), |way| match way {
+        let payload = run.bytes.len() as u64 - run.count() * HEADER_LEN as u64;
+        let routed = self.table.route(
+            channel,
+            Source::Udp(from.addr),
+            (run.count(), payload),
+            |way| match way {
                 Way::Udp {
                     addr,
                     listener,
@@ -120,7 +123,8 @@ impl Plane {
                     queue(outbox, channel, frame, run.count(), counters);
                 }
                 Way::Gone => add(&counters.dropped_gone, run.count()),
-            });
+            },
+        );
         if routed.is_none() {
             self.unbound(channel, run, from, counters);
         }
@@ -150,9 +154,11 @@ impl Plane {
             add(&counters.echoed, count);
             return queue(own, channel, message, count, counters);
         }
-        let routed = self
-            .table
-            .route(channel, Source::Tls(link), |way| match way {
+        let routed = self.table.route(
+            channel,
+            Source::Tls(link),
+            (count, payload.len() as u64),
+            |way| match way {
                 Way::Udp {
                     addr,
                     listener,
@@ -170,7 +176,8 @@ impl Plane {
                 }
                 Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
                 Way::Gone => add(&counters.dropped_gone, count),
-            });
+            },
+        );
         if routed.is_none() {
             add(&counters.dropped_unbound, count);
         }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::ServerConfig;
+use crate::audit::AuditLog;
 use crate::certificate::source;
 use crate::context::Context;
 use crate::hub::Hub;
@@ -77,6 +78,7 @@ impl Server {
         let mut bound = listen::bind_all(&config.listen, shards)?;
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
+        let audit = config.audit.as_deref().map(AuditLog::open).transpose()?;
         let plain = plain_http(&config)?;
         let observing = config.observe.map(observe::bind).transpose()?;
         let (identity, caretaker) = source::identity(&config, &host)?;
@@ -97,7 +99,13 @@ impl Server {
         let counters = Arc::new(Counters::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
-        let hub = Hub::new(now, core_config(&config)?, seed, Arc::clone(&counters));
+        let hub = Hub::new(
+            now,
+            core_config(&config)?,
+            seed,
+            Arc::clone(&counters),
+            audit,
+        );
         let plane = Arc::new(Plane {
             table: Arc::clone(&hub.table),
             sockets: prepared

@@ -94,6 +94,8 @@ counters! {
     retried,
     /// Handshakes that failed or took too long.
     handshakes_failed,
+    /// Lines of the audit log lost: the disk does not keep up, or the file cannot be written.
+    audit_dropped,
     /// Links cut: they took nothing for too long, or their control queue overflowed.
     stalled,
     /// Links whose TLS ends somewhere between the node and here.

@@ -14,7 +14,7 @@ use byway_wire::{ChannelId, NodeInstance};
 
 use crate::admission::{Admission, AdmissionError, Grant};
 use crate::channels::Target;
-use crate::io::{LinkId, Side};
+use crate::io::{EndReason, LinkId, Side};
 use crate::relay::Relay;
 use crate::timers::Timer;
 
@@ -132,7 +132,7 @@ impl Relay {
         self.counters.open_forbidden += 1;
         let reason = CloseReason::NotAllowed;
         let ends = [Side::Opener, Side::Target].map(|side| self.bound_link(id, side));
-        self.end_channel(id);
+        self.end_channel(id, EndReason::Forbidden);
         for link in ends.into_iter().flatten() {
             self.send(
                 link,
@@ -177,7 +177,8 @@ impl Relay {
         let channels: Vec<ChannelId> = session.channels.iter().copied().collect();
         let links: Vec<LinkId> = session.links.iter().copied().collect();
         for channel in channels {
-            self.end_channel_for(channel, me, CloseReason::PeerGone);
+            let why = EndReason::NotAdmitted;
+            self.end_channel_for(channel, me, CloseReason::PeerGone, why);
         }
         for link in links {
             self.refuse(now, link, RefuseReason::NotAdmitted, &why.to_string());

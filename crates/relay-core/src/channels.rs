@@ -77,6 +77,16 @@ impl Channel {
     }
 }
 
+/// For the log.
+pub(crate) fn ended(id: ChannelId, channel: &Channel, why: EndReason) -> Audit {
+    Audit::Ended {
+        channel: id,
+        opener: channel.opener.owner.node,
+        target: channel.target_node(),
+        why,
+    }
+}
+
 impl Relay {
     /// The side of `channel` that belongs to `who`; none, and counted, if there is no such channel or it is not theirs.
     pub(crate) fn owned(&mut self, channel: ChannelId, who: NodeInstance) -> Option<Side> {
@@ -163,15 +173,16 @@ impl Relay {
             return;
         };
         // The other side hears what only the peer can know; everything else is the relay's to say.
-        let told = match (side, reason) {
+        let (told, why) = match (side, reason) {
             (Side::Target, CloseReason::NotAllowed) => {
                 self.counters.open_not_allowed += 1;
-                CloseReason::NotAllowed
+                (CloseReason::NotAllowed, EndReason::RefusedByTarget)
             }
-            (Side::Target, CloseReason::Limit) => CloseReason::Limit,
-            _ => CloseReason::Done,
+            (Side::Target, CloseReason::Limit) => (CloseReason::Limit, EndReason::RefusedByTarget),
+            (Side::Target, _) => (CloseReason::Done, EndReason::ClosedByTarget),
+            (Side::Opener, _) => (CloseReason::Done, EndReason::ClosedByOpener),
         };
-        self.end_channel_for(id, me, told);
+        self.end_channel_for(id, me, told, why);
     }
 
     pub(crate) fn linger_expired(&mut self, id: ChannelId, side: Side) {
@@ -184,7 +195,11 @@ impl Relay {
             return;
         };
         self.counters.lingered += 1;
-        self.end_channel_for(id, owner, CloseReason::PeerGone);
+        let why = match side {
+            Side::Opener => EndReason::OpenerGone,
+            Side::Target => EndReason::TargetGone,
+        };
+        self.end_channel_for(id, owner, CloseReason::PeerGone, why);
     }
 
     /// Ends a channel because of `whose` side; the other side, if it is here, is told `reason`.
@@ -193,13 +208,14 @@ impl Relay {
         id: ChannelId,
         whose: NodeInstance,
         reason: CloseReason,
+        why: EndReason,
     ) {
         let other = self
             .channels
             .get(&id)
             .and_then(|c| c.end(c.side_of(whose)?.other()))
             .and_then(|end| end.link);
-        self.end_channel(id);
+        self.end_channel(id, why);
         if let Some(link) = other {
             self.send(
                 link,
@@ -211,8 +227,8 @@ impl Relay {
         }
     }
 
-    /// Forgets a channel and everything that points to it. Tells nobody.
-    pub(crate) fn end_channel(&mut self, id: ChannelId) {
+    /// Forgets a channel and everything that points to it. Tells nobody; `why` is for the log, which knows of joined channels only.
+    pub(crate) fn end_channel(&mut self, id: ChannelId, why: EndReason) {
         self.settle_open(id);
         let Some(channel) = self.channels.remove(&id) else {
             return;
@@ -232,7 +248,7 @@ impl Relay {
         }
         if matches!(channel.target, Target::Here { .. }) {
             self.table(TableUpdate::Remove { channel: id });
-            self.audit(Audit::Ended { channel: id });
+            self.audit(ended(id, &channel, why));
         }
     }
 

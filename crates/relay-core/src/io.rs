@@ -127,6 +127,14 @@ pub enum Audit {
         link: LinkId,
         /// Its key.
         node: NodeId,
+        /// As what it came.
+        role: Role,
+        /// Where it comes from.
+        observed: SocketAddr,
+        /// The workspace and its owner, as its token says.
+        workspace: Option<String>,
+        /// As above.
+        owner: Option<String>,
     },
     /// A link ended.
     Unlinked {
@@ -141,8 +149,12 @@ pub enum Audit {
         link: LinkId,
         /// Its key.
         node: NodeId,
+        /// Where it comes from.
+        observed: SocketAddr,
         /// Why.
         reason: RefuseReason,
+        /// For a person.
+        detail: String,
     },
     /// A channel was opened.
     Opened {
@@ -157,5 +169,55 @@ pub enum Audit {
     Ended {
         /// Which.
         channel: ChannelId,
+        /// By whom it was opened.
+        opener: NodeId,
+        /// To whom.
+        target: NodeId,
+        /// Why.
+        why: EndReason,
     },
+}
+
+/// Why a channel ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Its opener is done with it.
+    ClosedByOpener,
+    /// Its target is done with it.
+    ClosedByTarget,
+    /// Its target did not let the opener in.
+    RefusedByTarget,
+    /// Its target said nothing.
+    NotAnswered,
+    /// Its opener was without a link for too long.
+    OpenerGone,
+    /// Its target was without a link for too long.
+    TargetGone,
+    /// A newer instance of the agent took over.
+    Replaced,
+    /// The token of one of the two does not let it have a channel with the other.
+    Forbidden,
+    /// One of the two is not admitted any more: its token ran out, or the rules changed.
+    NotAdmitted,
+    /// The relay stops.
+    Shutdown,
+}
+
+impl EndReason {
+    /// The name that logs have.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClosedByOpener => "closed_by_opener",
+            Self::ClosedByTarget => "closed_by_target",
+            Self::RefusedByTarget => "refused_by_target",
+            Self::NotAnswered => "not_answered",
+            Self::OpenerGone => "opener_gone",
+            Self::TargetGone => "target_gone",
+            Self::Replaced => "replaced",
+            Self::Forbidden => "forbidden",
+            Self::NotAdmitted => "not_admitted",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }

@@ -168,7 +168,7 @@ impl Relay {
         let channels: Vec<ChannelId> = session.channels.iter().copied().collect();
         let links: Vec<LinkId> = session.links.iter().copied().collect();
         for channel in channels {
-            self.end_channel_for(channel, old, CloseReason::PeerGone);
+            self.end_channel_for(channel, old, CloseReason::PeerGone, EndReason::Replaced);
         }
         for link in links {
             self.counters.refused_replaced += 1;
@@ -232,9 +232,14 @@ impl Relay {
             admitted_for: grant.as_ref().map(|grant| grant.holds_for(unix_time)),
         };
         self.send(id, Control::Welcome(welcome));
+        let of = |what: fn(&Grant) -> &Option<String>| grant.as_ref().and_then(|g| what(g).clone());
         self.audit(Audit::Linked {
             link: id,
             node: info.node,
+            role,
+            observed: info.observed,
+            workspace: of(|g| &g.workspace),
+            owner: of(|g| &g.owner),
         });
     }
 
@@ -254,7 +259,7 @@ impl Relay {
         reason: RefuseReason,
         detail: &str,
     ) {
-        let Some(node) = self.links.get(&link).map(|l| l.info.node) else {
+        let Some(info) = self.links.get(&link).map(|l| l.info) else {
             return;
         };
         self.events.push_back(Event::Disconnect {
@@ -262,7 +267,13 @@ impl Relay {
             reason,
             detail: detail.to_owned(),
         });
-        self.audit(Audit::Refused { link, node, reason });
+        self.audit(Audit::Refused {
+            link,
+            node: info.node,
+            observed: info.observed,
+            reason,
+            detail: detail.to_owned(),
+        });
         self.link_down(now, link);
     }
 
@@ -290,7 +301,7 @@ impl Relay {
                 self.channels.get(&channel).map(|c| &c.target),
                 Some(Target::Awaited(_))
             ) {
-                self.end_channel(channel);
+                self.end_channel(channel, EndReason::OpenerGone);
                 continue;
             }
             if let Some(end) = self

@@ -113,7 +113,7 @@ impl Relay {
             return;
         };
         if self.bound_link(id, Side::Opener).is_none() {
-            return self.end_channel(id);
+            return self.end_channel(id, EndReason::OpenerGone);
         }
         if !self.may_have_channel(id, target) {
             self.counters.open_forbidden += 1;
@@ -269,7 +269,7 @@ impl Relay {
 
     fn tell_opener_and_end(&mut self, id: ChannelId, reason: CloseReason) {
         let link = self.bound_link(id, Side::Opener);
-        self.end_channel(id);
+        self.end_channel(id, EndReason::NotAnswered);
         if let Some(link) = link {
             self.send(
                 link,

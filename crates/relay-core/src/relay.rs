@@ -11,7 +11,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::admission::Admission;
 use crate::awaited::Awaited;
-use crate::channels::Channel;
+use crate::channels::{Channel, Target, ended};
 use crate::counters::Counters;
 use crate::io::*;
 use crate::links::{Link, Session};
@@ -202,6 +202,13 @@ impl Relay {
     pub fn handle_shutdown(&mut self, now: Instant) {
         self.now = now;
         self.going_away = true;
+        // Their ends linger beyond the last event.
+        let joined = |c: &&Channel| matches!(c.target, Target::Here { .. });
+        let channels = self.channels.iter().filter(|(_, c)| joined(c));
+        let ended: Vec<Audit> = channels
+            .map(|(id, c)| ended(*id, c, EndReason::Shutdown))
+            .collect();
+        ended.into_iter().for_each(|audit| self.audit(audit));
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.refuse(

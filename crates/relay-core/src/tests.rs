@@ -9,6 +9,7 @@ mod admitted;
 mod awaited;
 mod bench;
 mod channels;
+mod ends;
 mod links;
 mod opens;
 mod random;

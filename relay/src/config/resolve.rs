@@ -107,6 +107,7 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
         );
     }
     config.limits = limits(&settings.limits)?;
+    config.audit = settings.audit;
     config.observe = settings.observe;
     config.plain_http = settings.plain_http.unwrap_or_default();
     for network in settings.trusted_proxies.unwrap_or_default() {

@@ -58,6 +58,9 @@ pub struct Settings {
     /// answered where nodes come in as well.
     #[arg(long, value_name = "ADDR", env = "BYWAY_RELAY_OBSERVE")]
     pub observe: Option<SocketAddr>,
+    /// Append an audit log of JSON lines to this file: who linked, who had a channel with whom, when, how much, why it ended.
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_AUDIT")]
+    pub audit: Option<PathBuf>,
     /// UDP shards for each address. Default: one for each core.
     #[arg(long, value_name = "N", env = "BYWAY_RELAY_SHARDS")]
     pub shards: Option<usize>,
@@ -250,6 +253,7 @@ impl Settings {
             nodes: self.nodes.or(below.nodes),
             identity: self.identity.or(below.identity),
             observe: self.observe.or(below.observe),
+            audit: self.audit.or(below.audit),
             plain_http: self.plain_http.or(below.plain_http),
             trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
             tokens: self.tokens.over(below.tokens),
@@ -273,6 +277,7 @@ impl Settings {
             "admission" => self.admission.is_some(),
             "nodes" => self.nodes.is_some(),
             "identity" => self.identity.is_some(),
+            "audit" => self.audit.is_some(),
             "observe" => self.observe.is_some(),
             "plain_http" => self.plain_http.is_some(),
             "trusted_proxies" => self.trusted_proxies.is_some(),

@@ -192,6 +192,7 @@ fn the_example_is_whole_and_good() {
         "nodes",
         "identity",
         "observe",
+        "audit",
         "plain_http",
         "trusted_proxies",
         "limits.channels",

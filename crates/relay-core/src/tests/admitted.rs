@@ -190,6 +190,16 @@ fn a_fresh_token_that_names_fewer_peers_ends_channels_to_the_others_on_both_side
     assert_eq!(closed(&events, 1), Some(CloseReason::NotAllowed));
     assert_eq!(closed(&events, 2), Some(CloseReason::NotAllowed));
     assert!(bench.table.entries.is_empty());
+    let forbidden = |event: &Event| {
+        matches!(
+            event,
+            Event::Audit(Audit::Ended {
+                why: EndReason::Forbidden,
+                ..
+            })
+        )
+    };
+    assert_eq!(events.iter().filter(|event| forbidden(event)).count(), 1);
     assert_eq!(bench.relay.load().channels, 0, "nor does one wait");
 }
 

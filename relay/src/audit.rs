@@ -1,0 +1,211 @@
+//! The audit log: who linked, who had a channel with whom, when, how much, and why it ended, as JSON lines for a SIEM.
+//!
+//! Lines are written by a thread of its own, so that a slow disk holds up no node. What it cannot take is lost, counted, and said by a
+//! line once there is room again: whoever reads the log knows that it is not whole. A file that was renamed or removed is opened anew, as rotation wants
+//! it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use byway_relay_core::io::Audit;
+use byway_wire::ChannelId;
+use byway_wire::relay::control::Role;
+use serde_json::{Value, json};
+
+use crate::stats::{Counters, bump};
+use crate::table::Totals;
+
+/// Lines that may wait for the disk: some seconds of a busy relay, a megabyte.
+const WAITING: usize = 4_096;
+/// How often the file is looked for under its name.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Ends, with all that waits written, when it is dropped.
+#[derive(Debug)]
+pub(crate) struct AuditLog {
+    lines: Option<SyncSender<String>>,
+    /// Lines lost that no line says yet.
+    lost: Arc<AtomicU64>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl AuditLog {
+    /// Appends to the file, which is made for its owner alone.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let about = || format!("cannot write the audit log {}", path.display());
+        let file = append(path).with_context(about)?;
+        let (lines, waiting) = sync_channel(WAITING);
+        let lost = Arc::<AtomicU64>::default();
+        let to = Target {
+            lost: Arc::clone(&lost),
+            path: path.to_owned(),
+            file,
+            looked: Instant::now(),
+            failing: false,
+        };
+        let writer = std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || to.write_all(&waiting))
+            .with_context(about)?;
+        Ok(Self {
+            lines: Some(lines),
+            lost,
+            writer: Some(writer),
+        })
+    }
+
+    /// Never waits.
+    pub(crate) fn write(&self, audit: &Audit, totals: Option<&Totals>, counters: &Counters) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 && !self.send(json!({ "event": "lost", "count": lost })) {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        if !self.send(describe(audit, totals)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            bump(&counters.audit_dropped);
+        }
+    }
+
+    fn send(&self, mut line: Value) -> bool {
+        line["time"] = humantime::format_rfc3339_millis(SystemTime::now())
+            .to_string()
+            .into();
+        let lines = self.lines.as_ref();
+        lines.is_some_and(|lines| lines.try_send(format!("{line}\n")).is_ok())
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        if let Some(writer) = self.writer.take() {
+            // It panicked, and said so then.
+            let _ = writer.join();
+        }
+    }
+}
+
+struct Target {
+    lost: Arc<AtomicU64>,
+    path: PathBuf,
+    file: File,
+    looked: Instant,
+    failing: bool,
+}
+
+impl Target {
+    fn write_all(mut self, waiting: &Receiver<String>) {
+        while let Ok(line) = waiting.recv() {
+            match self.write(line.as_bytes()) {
+                Ok(()) => self.failing = false,
+                Err(error) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.failing, true) {
+                        tracing::error!(%error, "the audit log {} cannot be written: lines are lost", self.path.display());
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.failing || self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            let there = std::fs::metadata(&self.path)
+                .map(|m| (m.dev(), m.ino()))
+                .ok();
+            let ours = self.file.metadata().map(|m| (m.dev(), m.ino()))?;
+            if there != Some(ours) {
+                self.file = append(&self.path)?;
+            }
+        }
+        // Whole lines: two programs that append to one file do not tear them.
+        self.file.write_all(line)
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
+    let channel = |id: &ChannelId| format!("{:014x}", id.as_u64());
+    match audit {
+        Audit::Linked {
+            link,
+            node,
+            role,
+            observed,
+            workspace,
+            owner,
+        } => {
+            let role = match role {
+                Role::Agent => "agent",
+                Role::Client => "client",
+            };
+            let mut line = json!({
+                "event": "linked", "link": link.0, "node": node.to_string(), "role": role,
+                "address": observed.to_string(),
+            });
+            for (name, value) in [("workspace", workspace), ("owner", owner)] {
+                if let Some(value) = value {
+                    line[name] = value.as_str().into();
+                }
+            }
+            line
+        }
+        Audit::Unlinked { link, node } => {
+            json!({ "event": "unlinked", "link": link.0, "node": node.to_string() })
+        }
+        Audit::Refused {
+            link,
+            node,
+            observed,
+            reason,
+            detail,
+        } => json!({
+            "event": "refused", "link": link.0, "node": node.to_string(), "address": observed.to_string(),
+            "reason": format!("{reason:?}").to_lowercase(), "detail": detail,
+        }),
+        Audit::Opened {
+            channel: id,
+            opener,
+            target,
+        } => json!({
+            "event": "opened", "channel": channel(id), "opener": opener.to_string(), "target": target.to_string(),
+        }),
+        Audit::Ended {
+            channel: id,
+            opener,
+            target,
+            why,
+        } => {
+            let mut line = json!({
+                "event": "ended", "channel": channel(id), "opener": opener.to_string(),
+                "target": target.to_string(), "reason": why.name(),
+            });
+            if let Some(totals) = totals {
+                line["duration_ms"] = (totals.since.elapsed().as_millis() as u64).into();
+                line["opener_datagrams"] = totals.opener.0.into();
+                line["opener_bytes"] = totals.opener.1.into();
+                line["target_datagrams"] = totals.target.0.into();
+                line["target_bytes"] = totals.target.1.into();
+            }
+            line
+        }
+        // Of a later relay-core.
+        other => json!({ "event": "other", "detail": format!("{other:?}") }),
+    }
+}
