@@ -8,8 +8,8 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
-/// Most keys: a token that names none is checked against each in turn, and a rotation needs two.
-pub(super) const MAX_KEYS: usize = 32;
+/// Most keys: a token that names none is checked against each in turn while every other node waits, and a rotation needs two.
+pub(super) const MAX_KEYS: usize = 16;
 
 /// What matters of a JWK.
 #[derive(Debug, Deserialize)]

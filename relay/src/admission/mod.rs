@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
+use byway_wire::NodeId;
 
 use crate::hub::Hub;
 use files::Files;
@@ -109,16 +110,28 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 fn revocations(text: &str) -> anyhow::Result<BTreeSet<String>> {
-    let lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim());
-    let entries: BTreeSet<String> = lines.filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    let entries: BTreeSet<String> = text.lines().filter_map(revocation).collect();
     anyhow::ensure!(
         entries.len() <= MAX_REVOKED,
         "{} entries; let tokens expire sooner, so that fewer need to be revoked ({MAX_REVOKED} at the most)",
         entries.len()
     );
     Ok(entries)
+}
+
+/// A token's id may hold any sign, so `#` begins a comment only where a word could begin. A node is written in one way in the rules, and
+/// may be in several here: one that is shut out in capitals must not come in.
+fn revocation(line: &str) -> Option<String> {
+    let comment = line.match_indices('#').find(|(at, _)| {
+        let before = line[..*at].chars().next_back();
+        before.is_none_or(char::is_whitespace)
+    });
+    let entry = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
+    let node = entry
+        .parse::<NodeId>()
+        .or_else(|_| entry.to_lowercase().parse());
+    let entry = node.map_or_else(|_| entry.to_owned(), |id| id.to_string());
+    (!entry.is_empty()).then_some(entry)
 }
 
 /// Follows the files for ever. What cannot be read, or holds no key, changes nothing: neither may a half-written list let those in again
@@ -159,8 +172,13 @@ mod tests {
 
     #[test]
     fn a_list_of_revocations_has_comments_and_blank_lines() {
-        let list = revocations("# lost laptop\nabc  # Eve's\n\n  def\nabc\n").unwrap();
-        assert_eq!(list.into_iter().collect::<Vec<_>>(), ["abc", "def"]);
+        let list = revocations("# lost laptop\nabc  # Eve's\n\n  def\nabc\nx#1 # y\n").unwrap();
+        assert_eq!(list.into_iter().collect::<Vec<_>>(), ["abc", "def", "x#1"]);
+        let id = byway_wire::SecretKey::from_bytes(&[1; 32])
+            .node_id()
+            .to_string();
+        let list = revocations(&format!(" {} # a node", id.to_uppercase())).unwrap();
+        assert_eq!(list.into_iter().collect::<Vec<_>>(), [id]);
     }
 
     #[test]
