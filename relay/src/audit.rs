@@ -31,23 +31,34 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Ends, with all that waits written, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct AuditLog {
-    lines: Option<SyncSender<String>>,
+    lines: Option<SyncSender<Line>>,
     /// Lines lost that no line says yet.
     lost: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     writer: Option<JoinHandle<()>>,
+}
+
+/// One line, and how many events are missing from the log if it is lost: those it was to say are missing, too.
+#[derive(Debug)]
+struct Line {
+    text: String,
+    events: u64,
+    /// It says what was lost, which was counted then.
+    counted: bool,
 }
 
 impl AuditLog {
     /// Appends to the file, which is made for its owner alone.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let about = || format!("cannot write the audit log {}", path.display());
         let file = append(path).with_context(about)?;
         let (lines, waiting) = sync_channel(WAITING);
         let lost = Arc::<AtomicU64>::default();
         let to = Target {
             lost: Arc::clone(&lost),
+            counters: Arc::clone(counters),
             path: path.to_owned(),
-            file,
+            file: Appender::new(file),
             looked: Instant::now(),
             failing: false,
         };
@@ -58,28 +69,35 @@ impl AuditLog {
         Ok(Self {
             lines: Some(lines),
             lost,
+            counters: Arc::clone(counters),
             writer: Some(writer),
         })
     }
 
     /// Never waits.
-    pub(crate) fn write(&self, audit: &Audit, totals: Option<&Totals>, counters: &Counters) {
+    pub(crate) fn write(&self, audit: &Audit, totals: Option<&Totals>) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 && !self.send(json!({ "event": "lost", "count": lost })) {
+        if lost > 0 && !self.send(json!({ "event": "lost", "count": lost }), Some(lost)) {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
-        if !self.send(describe(audit, totals)) {
+        if !self.send(describe(audit, totals), None) {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            bump(&counters.audit_dropped);
+            bump(&self.counters.audit_dropped);
         }
     }
 
-    fn send(&self, mut line: Value) -> bool {
+    /// `lost`: what a line says of others.
+    fn send(&self, mut line: Value, lost: Option<u64>) -> bool {
         line["time"] = humantime::format_rfc3339_millis(SystemTime::now())
             .to_string()
             .into();
+        let line = Line {
+            text: format!("{line}\n"),
+            events: lost.unwrap_or(1),
+            counted: lost.is_some(),
+        };
         let lines = self.lines.as_ref();
-        lines.is_some_and(|lines| lines.try_send(format!("{line}\n")).is_ok())
+        lines.is_some_and(|lines| lines.try_send(line).is_ok())
     }
 }
 
@@ -95,19 +113,23 @@ impl Drop for AuditLog {
 
 struct Target {
     lost: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     path: PathBuf,
-    file: File,
+    file: Appender<File>,
     looked: Instant,
     failing: bool,
 }
 
 impl Target {
-    fn write_all(mut self, waiting: &Receiver<String>) {
+    fn write_all(mut self, waiting: &Receiver<Line>) {
         while let Ok(line) = waiting.recv() {
-            match self.write(line.as_bytes()) {
+            match self.write(line.text.as_bytes()) {
                 Ok(()) => self.failing = false,
                 Err(error) => {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    self.lost.fetch_add(line.events, Ordering::Relaxed);
+                    if !line.counted {
+                        bump(&self.counters.audit_dropped);
+                    }
                     if !std::mem::replace(&mut self.failing, true) {
                         tracing::error!(%error, "the audit log {} cannot be written: lines are lost", self.path.display());
                     }
@@ -122,13 +144,46 @@ impl Target {
             let there = std::fs::metadata(&self.path)
                 .map(|m| (m.dev(), m.ino()))
                 .ok();
-            let ours = self.file.metadata().map(|m| (m.dev(), m.ino()))?;
+            let ours = self.file.to.metadata().map(|m| (m.dev(), m.ino()))?;
             if there != Some(ours) {
-                self.file = append(&self.path)?;
+                self.file = Appender::new(append(&self.path)?);
             }
         }
-        // Whole lines: two programs that append to one file do not tear them.
-        self.file.write_all(line)
+        self.file.line(line)
+    }
+}
+
+/// Whole lines, each in one write: two programs that append to one file do not tear them. A disk that fills up may take part of one;
+/// then the next begins on a line of its own, so that what cannot be parsed is that one alone.
+struct Appender<W> {
+    to: W,
+    torn: bool,
+}
+
+impl<W: Write> Appender<W> {
+    fn new(to: W) -> Self {
+        Self { to, torn: false }
+    }
+
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.to.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let taken = loop {
+            match self.to.write(line) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                taken => break taken?,
+            }
+        };
+        if taken < line.len() {
+            self.torn = taken > 0;
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "it took part of a line",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -207,5 +262,44 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
         }
         // Of a later relay-core.
         other => json!({ "event": "other", "detail": format!("{other:?}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, and then none for one write.
+    struct Filling {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Filling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room);
+            self.taken.extend_from_slice(&bytes[..n]);
+            self.room -= n;
+            Ok(n)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_after_a_torn_one_is_whole() {
+        let mut log = Appender::new(Filling {
+            taken: Vec::new(),
+            room: 10,
+        });
+        log.line(b"{\"n\":1}\n").unwrap();
+        log.line(b"{\"n\":2}\n").unwrap_err();
+        log.line(b"{\"n\":3}\n").unwrap_err();
+        log.to.room = 100;
+        log.line(b"{\"n\":4}\n").unwrap();
+        log.line(b"{\"n\":5}\n").unwrap();
+        let text = String::from_utf8(log.to.taken).unwrap();
+        assert_eq!(text, "{\"n\":1}\n{\"\n{\"n\":4}\n{\"n\":5}\n");
     }
 }

@@ -243,7 +243,7 @@ impl Hub {
         for (audit, totals) in &audits {
             log(audit);
             if let Some(file) = &self.audit {
-                file.write(audit, totals.as_ref(), &self.counters);
+                file.write(audit, totals.as_ref());
             }
         }
     }

@@ -80,7 +80,11 @@ impl Server {
         let mut bound = listen::bind_all(&config.listen, shards)?;
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
-        let audit = config.audit.as_deref().map(AuditLog::open).transpose()?;
+        let counters = Arc::new(Counters::default());
+        let audit = config.audit.as_deref();
+        let audit = audit
+            .map(|path| AuditLog::open(path, &counters))
+            .transpose()?;
         let plain = plain_http(&config)?;
         let observing = config.observe.map(observe::bind).transpose()?;
         let (identity, caretaker) = source::identity(&config, &host)?;
@@ -98,7 +102,6 @@ impl Server {
         if let Some(first) = prepared.iter().flatten().next() {
             tell_buffers(&first.socket);
         }
-        let counters = Arc::new(Counters::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
         let hub = Hub::new(

@@ -148,3 +148,14 @@ async fn a_log_that_cannot_be_written_is_no_start() {
         "{error}"
     );
 }
+
+/// A full disk takes the name and refuses every line; whoever watches the metrics must see it.
+#[tokio::test]
+async fn a_line_that_the_disk_refuses_is_counted() {
+    let server = start_with(|config| config.audit = Some("/dev/full".into())).await;
+    let _first = UdpNode::welcome(&server, 1, Role::Client).await;
+    until(&server, "a lost line", |s| s.data.audit_dropped == 1).await;
+    // The line that would say so is lost as well, and is no event.
+    let _second = UdpNode::welcome(&server, 2, Role::Client).await;
+    until(&server, "another", |s| s.data.audit_dropped == 2).await;
+}
