@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use byway_relay_core::io::Audit;
+use byway_relay_core::io::{Audit, Egress};
 use byway_wire::ChannelId;
-use byway_wire::relay::control::Role;
+use byway_wire::relay::control::{RefuseReason, Role};
 use serde_json::{Value, json};
 
 use crate::stats::{Counters, bump};
@@ -203,6 +203,7 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
             node,
             role,
             observed,
+            egress,
             workspace,
             owner,
         } => {
@@ -210,9 +211,13 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
                 Role::Agent => "agent",
                 Role::Client => "client",
             };
+            let carrier = match egress {
+                Egress::Udp(_) => "udp",
+                Egress::Tls(_) => "tls",
+            };
             let mut line = json!({
                 "event": "linked", "link": link.0, "node": node.to_string(), "role": role,
-                "address": observed.to_string(),
+                "address": observed.to_string(), "carrier": carrier,
             });
             for (name, value) in [("workspace", workspace), ("owner", owner)] {
                 if let Some(value) = value {
@@ -221,9 +226,10 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
             }
             line
         }
-        Audit::Unlinked { link, node } => {
-            json!({ "event": "unlinked", "link": link.0, "node": node.to_string() })
-        }
+        Audit::Unlinked { link, node, why } => json!({
+            "event": "unlinked", "link": link.0, "node": node.to_string(),
+            "reason": why.map_or("connection_ended", refusal),
+        }),
         Audit::Refused {
             link,
             node,
@@ -232,7 +238,7 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
             detail,
         } => json!({
             "event": "refused", "link": link.0, "node": node.to_string(), "address": observed.to_string(),
-            "reason": format!("{reason:?}").to_lowercase(), "detail": detail,
+            "reason": refusal(*reason), "detail": detail,
         }),
         Audit::Opened {
             channel: id,
@@ -262,6 +268,21 @@ fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
         }
         // Of a later relay-core.
         other => json!({ "event": "other", "detail": format!("{other:?}") }),
+    }
+}
+
+/// The name that logs have: written like the reasons for which channels end.
+fn refusal(reason: RefuseReason) -> &'static str {
+    match reason {
+        RefuseReason::Version => "version",
+        RefuseReason::Identity => "identity",
+        RefuseReason::NotAdmitted => "not_admitted",
+        RefuseReason::Limit => "limit",
+        RefuseReason::Protocol => "protocol",
+        RefuseReason::Replaced => "replaced",
+        RefuseReason::Shutdown => "shutdown",
+        // Of a later relay-core.
+        _ => "other",
     }
 }
 

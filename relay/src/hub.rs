@@ -396,8 +396,8 @@ fn log(audit: &Audit) {
         Audit::Linked { link, node, .. } => {
             tracing::info!(link = link.0, node = %node.short(), "linked");
         }
-        Audit::Unlinked { link, node } => {
-            tracing::info!(link = link.0, node = %node.short(), "unlinked");
+        Audit::Unlinked { link, node, why } => {
+            tracing::info!(link = link.0, node = %node.short(), ?why, "unlinked");
         }
         Audit::Refused {
             link,

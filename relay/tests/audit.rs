@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use byway_wire::relay::control::{CloseReason, Control, Role};
+use common::tls::TlsNode;
 use common::udp::{UdpNode, pair};
 use common::*;
 use serde_json::Value;
@@ -50,6 +51,7 @@ async fn a_channels_life_is_on_record() {
     .await;
     assert_eq!(linked["node"], node(2).to_string());
     assert_eq!(linked["address"], agent.local().to_string());
+    assert_eq!(linked["carrier"], "udp");
     let opened = line(&path, "channel", |l| l["event"] == "opened").await;
     assert_eq!(
         (&opened["opener"], &opened["target"]),
@@ -77,10 +79,28 @@ async fn a_channels_life_is_on_record() {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     drop(client);
-    line(&path, "client's end", |l| {
+    let unlinked = line(&path, "client's end", |l| {
         l["event"] == "unlinked" && l["node"] == node(1).to_string()
     })
     .await;
+    assert_eq!(unlinked["reason"], "connection_ended");
+}
+
+#[tokio::test]
+async fn a_link_is_on_record_with_what_carries_it_and_why_the_relay_ended_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let server = start_with(|config| config.audit = Some(path.clone())).await;
+    let mut node = TlsNode::welcome(&server, 3, Role::Client).await;
+    let linked = line(&path, "link", |l| l["event"] == "linked").await;
+    assert_eq!(linked["carrier"], "tls");
+    // Nobody says hello twice.
+    node.say(hello(3, Role::Client)).await;
+    let unlinked = line(&path, "its end", |l| l["event"] == "unlinked").await;
+    assert_eq!(
+        (&unlinked["link"], &unlinked["reason"]),
+        (&linked["link"], &"protocol".into())
+    );
 }
 
 #[tokio::test]
@@ -92,6 +112,8 @@ async fn what_is_open_when_the_relay_stops_is_on_record_too() {
     server.stop().await;
     let ended = line(&path, "the channel's end", |l| l["event"] == "ended").await;
     assert_eq!(ended["reason"], "shutdown");
+    let unlinked = line(&path, "a link's end", |l| l["event"] == "unlinked").await;
+    assert_eq!(unlinked["reason"], "shutdown");
     assert!(ended["opener_bytes"].is_u64());
 }
 
@@ -110,7 +132,7 @@ async fn who_is_refused_is_on_record_with_the_reason() {
     let refused = line(&path, "refusal", |l| l["event"] == "refused").await;
     assert_eq!(
         (&refused["node"], &refused["reason"]),
-        (&node(1).to_string().into(), &"notadmitted".into())
+        (&node(1).to_string().into(), &"not_admitted".into())
     );
     assert!(refused["detail"].as_str().unwrap().contains("list"));
 }

@@ -131,6 +131,8 @@ pub enum Audit {
         role: Role,
         /// Where it comes from.
         observed: SocketAddr,
+        /// What carries its data.
+        egress: Egress,
         /// The workspace and its owner, as its token says.
         workspace: Option<String>,
         /// As above.
@@ -142,6 +144,8 @@ pub enum Audit {
         link: LinkId,
         /// Its key.
         node: NodeId,
+        /// Why the relay ended it, as [`Audit::Refused`] said just before; none if the node left, or its connection broke.
+        why: Option<RefuseReason>,
     },
     /// A link was refused, or ended for the node's fault.
     Refused {

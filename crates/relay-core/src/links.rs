@@ -238,6 +238,7 @@ impl Relay {
             node: info.node,
             role,
             observed: info.observed,
+            egress: info.egress,
             workspace: of(|g| &g.workspace),
             owner: of(|g| &g.owner),
         });
@@ -274,10 +275,11 @@ impl Relay {
             reason,
             detail: detail.to_owned(),
         });
-        self.link_down(now, link);
+        self.link_down(now, link, Some(reason));
     }
 
-    pub(crate) fn link_down(&mut self, now: Instant, id: LinkId) {
+    /// `why` the relay ended it, if the relay did.
+    pub(crate) fn link_down(&mut self, now: Instant, id: LinkId, why: Option<RefuseReason>) {
         let Some(link) = self.links.remove(&id) else {
             return;
         };
@@ -317,7 +319,11 @@ impl Relay {
             if let Some(session) = self.sessions.get_mut(&me) {
                 session.links.remove(&id);
             }
-            self.audit(Audit::Unlinked { link: id, node });
+            self.audit(Audit::Unlinked {
+                link: id,
+                node,
+                why,
+            });
             self.reap(me);
         }
     }

@@ -167,7 +167,7 @@ impl Relay {
     /// A link ended.
     pub fn handle_link_down(&mut self, now: Instant, link: LinkId) {
         self.now = now;
-        self.link_down(now, link);
+        self.link_down(now, link, None);
     }
 
     /// The relay will stop in `deadline`: every node is told, and nobody new is welcomed. What is established goes on.

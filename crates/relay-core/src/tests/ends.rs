@@ -1,4 +1,4 @@
-//! Why a channel ended, as the log has it.
+//! Why channels and links ended, as the log has it.
 
 use std::time::Duration;
 
@@ -88,4 +88,40 @@ fn a_relay_that_stops() {
     let mut bench = Bench::joined();
     bench.relay.handle_shutdown(bench.now);
     assert_eq!(why(&bench.drain()), Some(EndReason::Shutdown));
+}
+
+/// How link 1's end is told, once.
+fn unlinked(events: &[Event]) -> Option<RefuseReason> {
+    let ends: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Audit(Audit::Unlinked {
+                link,
+                node: of,
+                why,
+            }) => {
+                assert_eq!((*link, *of), (LinkId(1), node(1)));
+                Some(*why)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends.len(), 1, "{events:?}");
+    ends[0]
+}
+
+#[test]
+fn a_link_that_the_relay_ended_says_why_and_one_that_broke_does_not() {
+    let mut bench = Bench::new();
+    bench.come(1, 1, 10, Role::Client);
+    assert_eq!(unlinked(&bench.link_down(1)), None);
+    let mut bench = Bench::new();
+    bench.come(1, 1, 10, Role::Client);
+    let again = Control::Hello(hello(1, 10, 1, Role::Client));
+    assert_eq!(unlinked(&bench.say(1, again)), Some(RefuseReason::Protocol));
+    let mut bench = Bench::new();
+    bench.come(1, 1, 10, Role::Client);
+    let now = bench.now;
+    bench.relay.handle_shutdown(now);
+    assert_eq!(unlinked(&bench.drain()), Some(RefuseReason::Shutdown));
 }
