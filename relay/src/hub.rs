@@ -86,6 +86,32 @@ struct Held {
     source: Option<SocketAddr>,
     /// When its connection began.
     began: Instant,
+    /// As what its node came; none before it was welcomed.
+    role: Option<Role>,
+}
+
+impl Held {
+    /// What carries it, and as what its node came.
+    fn kind(&self) -> (&'static str, &'static str) {
+        let carrier = match self.carrier {
+            Carrier::Udp { .. } => "udp",
+            Carrier::Tls => "tls",
+        };
+        let role = match self.role {
+            Some(Role::Agent) => "agent",
+            Some(Role::Client) => "client",
+            None => "none",
+        };
+        (carrier, role)
+    }
+}
+
+/// How many links there are of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Links {
+    pub(crate) carrier: &'static str,
+    pub(crate) role: &'static str,
+    pub(crate) count: u64,
 }
 
 impl Hub {
@@ -134,6 +160,7 @@ impl Hub {
                 outbox: new.outbox,
                 source: None,
                 began: new.began,
+                role: None,
             };
             core.links.insert(id, held);
             core.relay.handle_link_up(Instant::now(), id, info);
@@ -158,12 +185,23 @@ impl Hub {
     pub(crate) fn handshakes(&self) -> &Handshakes {
         &self.handshakes
     }
-    /// How many links there are by UDP, and by TLS.
-    pub(crate) fn links_by_carrier(&self) -> (u64, u64) {
-        let core = self.lock();
-        let udp = |held: &&Held| matches!(held.carrier, Carrier::Udp { .. });
-        let udp = core.links.values().filter(udp).count() as u64;
-        (udp, core.links.len() as u64 - udp)
+    /// How many links there are of every kind, those of which there is none too: a series that comes and goes is no good to whoever
+    /// computes with it.
+    pub(crate) fn links(&self) -> Vec<Links> {
+        let kinds = ["udp", "tls"]
+            .into_iter()
+            .flat_map(|carrier| ["agent", "client", "none"].map(|role| (carrier, role)));
+        let mut counts: BTreeMap<_, u64> = kinds.map(|kind| (kind, 0)).collect();
+        // One pass: nobody links while it lasts.
+        for held in self.lock().links.values() {
+            *counts.entry(held.kind()).or_default() += 1;
+        }
+        let links = |((carrier, role), count)| Links {
+            carrier,
+            role,
+            count,
+        };
+        counts.into_iter().map(links).collect()
     }
     /// Tells every node that the relay will stop.
     pub(crate) fn going_away(&self, deadline: Duration) {
@@ -230,6 +268,11 @@ impl Hub {
                         }
                         _ => None,
                     };
+                    if let Audit::Linked { link, role, .. } = &audit
+                        && let Some(held) = core.links.get_mut(link)
+                    {
+                        held.role = Some(*role);
+                    }
                     audits.push((audit, totals));
                 }
                 event => self.carry_out(&mut core, event),

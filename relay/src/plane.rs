@@ -244,6 +244,7 @@ fn queue(outbox: &Outbox, channel: ChannelId, frame: Bytes, count: u64, counters
         Queued::Gone => add(&counters.dropped_gone, count),
         Queued::Yes(dropped) => {
             bump(&counters.tls_queued);
+            add(&counters.tls_out, count);
             add(&counters.tls_out_bytes, len);
             add(&counters.tls_dropped_full, dropped.full);
             add(&counters.tls_dropped_old, dropped.old);

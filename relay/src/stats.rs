@@ -80,6 +80,8 @@ counters! {
     tls_in,
     /// Their bytes, without headers.
     tls_in_bytes,
+    /// Datagrams queued for TLS links, those that were dropped from there later too.
+    tls_out,
     /// Bytes of data frames queued for TLS links, headers included.
     tls_out_bytes,
     /// Data frames queued for TLS links.

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use byway_relay::Server;
+use byway_wire::ChannelId;
 use byway_wire::relay::control::Role;
+use byway_wire::relay::frame::data_header;
 use common::tls::{TlsNode, tls};
 use common::udp::{UdpNode, pair};
 use common::*;
@@ -71,8 +73,14 @@ async fn metrics_say_what_passed_and_what_was_dropped_and_why() {
             .copied()
             .unwrap_or_else(|| panic!("no {name} in {seen:#?}"))
     };
-    assert_eq!(is("byway_relay_links{carrier=\"udp\"}"), 2.0);
-    assert_eq!(is("byway_relay_links{carrier=\"tls\"}"), 1.0);
+    let links = |carrier: &str, role: &str| {
+        is(&format!(
+            "byway_relay_links{{carrier=\"{carrier}\",role=\"{role}\"}}"
+        ))
+    };
+    assert_eq!((links("udp", "client"), links("udp", "agent")), (1.0, 1.0));
+    assert_eq!((links("tls", "client"), links("tls", "agent")), (1.0, 0.0));
+    assert_eq!((links("udp", "none"), links("tls", "none")), (0.0, 0.0));
     assert_eq!(is("byway_relay_channels"), 1.0);
     assert_eq!(is("byway_relay_ready"), 1.0);
     assert_eq!(is("byway_relay_dropped_total{reason=\"unbound\"}"), 1.0);
@@ -98,6 +106,35 @@ async fn metrics_say_what_passed_and_what_was_dropped_and_why() {
         .filter(|name| families.iter().any(|f| name.starts_with(f)))
         .count();
     assert_eq!(shown, counted);
+}
+
+/// What goes to TLS links is counted by datagram, as everything else is: three of them in one frame are three.
+#[tokio::test]
+async fn datagrams_to_tls_links_are_counted_one_by_one() {
+    let (server, addr) = observed().await;
+    let mut node = TlsNode::welcome(&server, 3, Role::Client).await;
+    let mut echo = data_header(ChannelId::ECHO, 100).to_vec();
+    echo.resize(echo.len() + 250, 7);
+    node.send(echo.into()).await;
+    soon("the echo", node.try_hear()).await.unwrap();
+    let seen = samples(addr).await;
+    for direction in ["in", "out"] {
+        let name =
+            format!("byway_relay_datagrams_total{{direction=\"{direction}\",carrier=\"tls\"}}");
+        assert_eq!(seen.get(&name), Some(&3.0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_was_not_welcomed_has_no_role() {
+    let (server, addr) = observed().await;
+    let _node = UdpNode::connect(&server, 1).await;
+    until(&server, "a link", |s| s.load.links == 1).await;
+    let seen = samples(addr).await;
+    assert_eq!(
+        seen["byway_relay_links{carrier=\"udp\",role=\"none\"}"],
+        1.0
+    );
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Observed;
 use super::process::Process;
+use crate::hub::Links;
 
 /// OpenMetrics 1.0, which Prometheus asks for and everybody reads.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +53,7 @@ fn family(name: &'static str) -> (Family, &'static str) {
         "udp_in" => (Family::Datagrams("in", "udp"), name),
         "udp_out" => (Family::Datagrams("out", "udp"), name),
         "tls_in" => (Family::Datagrams("in", "tls"), name),
+        "tls_out" => (Family::Datagrams("out", "tls"), name),
         "udp_in_bytes" => (Family::Bytes("in", "udp"), name),
         "udp_out_bytes" => (Family::Bytes("out", "udp"), name),
         "tls_in_bytes" => (Family::Bytes("in", "tls"), name),
@@ -83,7 +85,7 @@ fn family(name: &'static str) -> (Family, &'static str) {
 #[derive(Debug)]
 struct Snapshot {
     counters: Vec<(Family, &'static str, u64)>,
-    links: [(&'static str, u64); 2],
+    links: Vec<Links>,
     sessions: u64,
     channels: u64,
     ready: bool,
@@ -100,7 +102,6 @@ struct Snapshot {
 impl Snapshot {
     fn of(observed: &Observed) -> Self {
         let (control, load) = observed.hub.snapshot();
-        let (udp, tls) = observed.hub.links_by_carrier();
         let data = observed.data();
         let counters = control.iter().chain(data.iter()).map(|(name, n)| {
             let (family, name) = family(name);
@@ -109,7 +110,7 @@ impl Snapshot {
         let handshakes = observed.hub.handshakes();
         Self {
             counters: counters.collect(),
-            links: [("udp", udp), ("tls", tls)],
+            links: observed.hub.links(),
             sessions: load.sessions as u64,
             channels: load.channels as u64,
             ready: observed.hub.is_ready(),
@@ -201,9 +202,9 @@ impl Collector for Snapshot {
             None,
             MetricType::Gauge,
         )?;
-        for (carrier, n) in self.links {
-            out.encode_family(&[("carrier", carrier)])?
-                .encode_gauge(&(n as i64))?;
+        for links in &self.links {
+            out.encode_family(&[("carrier", links.carrier), ("role", links.role)])?
+                .encode_gauge(&(links.count as i64))?;
         }
         gauge(
             e,

@@ -72,7 +72,11 @@ impl Observed {
     /// One JSON object for `byway-relay status`, and for whoever has no Prometheus.
     fn status(&self) -> String {
         let (control, load) = self.hub.snapshot();
-        let (udp, tls) = self.hub.links_by_carrier();
+        let links = self.hub.links();
+        let links_by = |carrier| -> u64 {
+            let of = links.iter().filter(|links| links.carrier == carrier);
+            of.map(|links| links.count).sum()
+        };
         let data = self.data();
         let counts = control.iter().chain(data.iter());
         let counts: serde_json::Map<_, _> = counts
@@ -86,7 +90,7 @@ impl Observed {
             "region": self.region,
             "ready": self.hub.is_ready(),
             "uptime_s": self.began.0.elapsed().as_secs(),
-            "links": { "udp": udp, "tls": tls },
+            "links": { "udp": links_by("udp"), "tls": links_by("tls") },
             "sessions": load.sessions,
             "channels": load.channels,
             "open_fds": process.open_fds,
