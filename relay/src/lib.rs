@@ -27,7 +27,7 @@
 //! | `proxies` | whose word about a client is believed |
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
-//! | `observe/` | metrics, status, health |
+//! | `observe/`, `delays` | metrics, status, health; how long data waits here |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
 
@@ -45,6 +45,7 @@ mod certificate;
 mod challenge;
 pub mod config;
 mod context;
+mod delays;
 mod hub;
 mod identity;
 mod limit;

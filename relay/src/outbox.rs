@@ -2,13 +2,14 @@
 //!
 //! A UDP link uses the control lane only; its data leaves beside QUIC.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use byway_wire::ChannelId;
 use tokio::sync::Notify;
 
+use crate::delays::Delays;
 use crate::queue::{Dropped, Queue};
 
 /// Most bytes between two flushes. Few enough that control, and the age of data, are looked at again soon.
@@ -20,6 +21,8 @@ pub(crate) struct Outbox {
     bell: Notify,
     /// Rung once, when nothing more will be queued.
     end: Notify,
+    /// Where it is measured how long data waits.
+    delays: Option<Arc<Delays>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +51,13 @@ pub(crate) enum Queued {
 }
 
 impl Outbox {
+    /// For a link that carries data.
+    pub(crate) fn measured(delays: &Arc<Delays>) -> Self {
+        Self {
+            delays: Some(Arc::clone(delays)),
+            ..Self::default()
+        }
+    }
     /// Queues a control frame. False if the link is cut for it: its node does not read.
     pub(crate) fn control(&self, frame: Bytes) -> bool {
         let mut state = self.lock();
@@ -101,7 +111,12 @@ impl Outbox {
             {
                 let mut state = self.lock();
                 let mut frames = Vec::new();
-                let dropped = state.queue.take(Instant::now(), BATCH, &mut frames);
+                let waited = |wait| {
+                    if let Some(delays) = &self.delays {
+                        delays.queued.observe(wait);
+                    }
+                };
+                let dropped = state.queue.take(Instant::now(), BATCH, &mut frames, waited);
                 if !frames.is_empty() || dropped != Dropped::default() {
                     return Some((frames, dropped));
                 }
@@ -120,7 +135,7 @@ impl Outbox {
 
 /// Closes the outbox when its link's task ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct CloseOnDrop(pub(crate) std::sync::Arc<Outbox>);
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Outbox>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();

@@ -16,6 +16,7 @@ use byway_wire::relay::data::HEADER_LEN;
 use byway_wire::relay::frame::{self, DATA_HEADER_LEN};
 use quinn_udp::EcnCodepoint;
 
+use crate::delays::Delays;
 use crate::limit::{Prefix, PrefixLimiter, Rate};
 use crate::outbox::{Outbox, Queued};
 use crate::stats::{Counters, add, bump};
@@ -38,6 +39,7 @@ pub(crate) struct Plane {
     /// The start of the relay's clock, from which cookies count minutes.
     pub(crate) started: Instant,
     pub(crate) budgets: Budgets,
+    pub(crate) delays: Arc<Delays>,
 }
 
 /// What the relay does for people it does not know.

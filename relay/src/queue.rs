@@ -77,12 +77,19 @@ impl Queue {
         dropped
     }
 
-    /// Moves up to `max_bytes` (and at least one frame, if there is one) into `out`, in the order to be written.
-    pub(crate) fn take(&mut self, now: Instant, max_bytes: usize, out: &mut Vec<Bytes>) -> Dropped {
+    /// Moves up to `max_bytes` (and at least one frame, if there is one) into `out`, in the order to be written. `waited` is told
+    /// how long each frame of data did.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        max_bytes: usize,
+        out: &mut Vec<Bytes>,
+        mut waited: impl FnMut(Duration),
+    ) -> Dropped {
         let mut dropped = Dropped::default();
         let mut taken = 0;
         while taken < max_bytes
-            && let Some(frame) = self.next(now, &mut dropped)
+            && let Some(frame) = self.next(now, &mut dropped, &mut waited)
         {
             taken += frame.len();
             out.push(frame);
@@ -90,7 +97,12 @@ impl Queue {
         dropped
     }
 
-    fn next(&mut self, now: Instant, dropped: &mut Dropped) -> Option<Bytes> {
+    fn next(
+        &mut self,
+        now: Instant,
+        dropped: &mut Dropped,
+        waited: &mut impl FnMut(Duration),
+    ) -> Option<Bytes> {
         if let Some(frame) = self.control.pop_front() {
             self.control_bytes -= frame.len();
             return Some(frame);
@@ -121,7 +133,8 @@ impl Queue {
                     self.round.rotate_left(1);
                 }
                 Some(_) => {
-                    let (_, frame) = lane.frames.pop_front()?;
+                    let (since, frame) = lane.frames.pop_front()?;
+                    waited(now.saturating_duration_since(since));
                     lane.deficit -= frame.len();
                     lane.bytes -= frame.len();
                     self.data_bytes -= frame.len();
@@ -170,7 +183,7 @@ mod tests {
     }
     fn drain(queue: &mut Queue, now: Instant) -> (Vec<u8>, Dropped) {
         let mut out = Vec::new();
-        let dropped = queue.take(now, usize::MAX, &mut out);
+        let dropped = queue.take(now, usize::MAX, &mut out, |_| {});
         assert_eq!((queue.data_bytes, queue.control_bytes), (0, 0));
         assert!(queue.lanes.is_empty() && queue.round.is_empty());
         (out.iter().map(|f| f[0]).collect(), dropped)
@@ -201,6 +214,23 @@ mod tests {
         let (out, dropped) = drain(&mut queue, start + Duration::from_millis(51));
         assert_eq!(out, [2]);
         assert_eq!(dropped, Dropped { full: 0, old: 1 });
+    }
+
+    #[test]
+    fn how_long_data_waited_is_told_frame_by_frame() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        queue.push_data(start, channel(1), frame(1, 10));
+        queue.push_data(start + ms(20), channel(1), frame(2, 10));
+        queue.push_data(start + ms(30), channel(1), frame(3, 10));
+        queue.push_control(frame(9, 10)).unwrap();
+        let (mut out, mut waits) = (Vec::new(), Vec::new());
+        queue.take(start + ms(60), usize::MAX, &mut out, |wait| {
+            waits.push(wait);
+        });
+        assert_eq!(out.len(), 3, "the oldest was dropped");
+        assert_eq!(waits, [ms(40), ms(30)]);
     }
 
     #[test]
@@ -247,9 +277,9 @@ mod tests {
             queue.push_data(now, channel(1), frame(n, 40_000));
         }
         let mut out = Vec::new();
-        queue.take(now, 1, &mut out);
+        queue.take(now, 1, &mut out, |_| {});
         assert_eq!(out.len(), 1);
-        queue.take(now, 64 * 1024, &mut out);
+        queue.take(now, 64 * 1024, &mut out, |_| {});
         assert_eq!(out.len(), 3);
     }
 }

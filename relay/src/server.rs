@@ -121,6 +121,7 @@ impl Server {
             cookie_key: hub.cookie_key(),
             started: now,
             budgets: Budgets::new(now, config.limits.stun),
+            delays: Arc::default(),
         });
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
@@ -175,6 +176,7 @@ impl Server {
                 hub: Arc::clone(&server.hub),
                 counters: server.counters.clone(),
                 identity: Arc::clone(&context.identity),
+                delays: Arc::clone(&context.plane.delays),
                 name: config.name.clone(),
                 region: config.region.clone(),
                 began: (now, SystemTime::now()),

@@ -123,6 +123,16 @@ async fn datagrams_to_tls_links_are_counted_one_by_one() {
             format!("byway_relay_datagrams_total{{direction=\"{direction}\",carrier=\"tls\"}}");
         assert_eq!(seen.get(&name), Some(&3.0), "{name}");
     }
+    assert_eq!(seen["byway_relay_tls_queue_seconds_count"], 1.0);
+}
+
+/// Nodes that come send a dozen batches and more to two shards.
+#[tokio::test]
+async fn of_many_batches_few_are_timed() {
+    let (server, addr) = observed().await;
+    let _nodes = pair(&server).await;
+    let timed = samples(addr).await["byway_relay_forward_seconds_count"];
+    assert!((1.0..=2.0).contains(&timed), "{timed}");
 }
 
 #[tokio::test]

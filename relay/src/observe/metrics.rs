@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Observed;
 use super::process::Process;
+use crate::delays::Reading;
 use crate::hub::Links;
 
 /// OpenMetrics 1.0, which Prometheus asks for and everybody reads.
@@ -97,6 +98,8 @@ struct Snapshot {
         &'static str,
         prometheus_client::metrics::histogram::Histogram,
     ); 2],
+    queued: Reading,
+    forwarded: Reading,
 }
 
 impl Snapshot {
@@ -130,6 +133,8 @@ impl Snapshot {
                 ("udp", handshakes.udp.clone()),
                 ("tls", handshakes.tls.clone()),
             ],
+            queued: observed.delays.queued.read(),
+            forwarded: observed.delays.forwarded.read(),
         }
     }
 
@@ -182,6 +187,16 @@ fn gauge(
     let value = i64::try_from(value).unwrap_or(i64::MAX);
     let mut out = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     out.encode_gauge(&value)
+}
+
+fn delays(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    delays: &Reading,
+) -> fmt::Result {
+    let mut out = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    out.encode_histogram::<NoLabelSet>(delays.sum, delays.count, &delays.buckets, None)
 }
 
 impl Collector for Snapshot {
@@ -256,6 +271,18 @@ impl Collector for Snapshot {
             use prometheus_client::encoding::EncodeMetric;
             histogram.encode(out.encode_family(&[("carrier", *carrier)])?)?;
         }
+        delays(
+            e,
+            "byway_relay_tls_queue_seconds",
+            "How long data waited for TLS links, by frame",
+            &self.queued,
+        )?;
+        delays(
+            e,
+            "byway_relay_forward_seconds",
+            "From a batch of datagrams read to all of it sent, one batch in 1,024",
+            &self.forwarded,
+        )?;
         let expires = self.certificate_expires;
         gauge(
             e,

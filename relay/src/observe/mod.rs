@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::delays::Delays;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::stats::{Counters, DataStats};
@@ -57,6 +58,7 @@ pub(crate) struct Observed {
     pub(crate) hub: Arc<Hub>,
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) identity: Arc<Identity>,
+    pub(crate) delays: Arc<Delays>,
     pub(crate) name: String,
     pub(crate) region: String,
     pub(crate) began: (Instant, SystemTime),

@@ -128,7 +128,7 @@ pub(crate) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Ready { ws, proved } = ready;
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::measured(&context.plane.delays));
     let _closes = CloseOnDrop(Arc::clone(&outbox));
     let link = context.hub.link_up(NewLink {
         node: proved.node,
