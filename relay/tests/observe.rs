@@ -184,6 +184,23 @@ async fn health_is_answered_where_nodes_come_in_and_metrics_are_not() {
     assert_eq!(server.observe_addr(), None);
 }
 
+/// A balancer must send nobody here any more while those who are here still leave.
+#[tokio::test]
+async fn a_relay_that_stops_is_not_ready_and_still_works() {
+    let (server, addr) = observed().await;
+    // It does not read the relay's last words, so that stopping takes its time.
+    let _node = TlsNode::welcome(&server, 3, Role::Client).await;
+    assert!(get(addr, "/readyz").await.0.contains("200"));
+    let stopped = tokio::spawn(server.stop());
+    let unready = async { while !get(addr, "/readyz").await.0.contains("503") {} };
+    soon("not ready", unready).await;
+    assert!(get(addr, "/healthz").await.0.contains("200"));
+    let body = get(addr, "/status").await.1;
+    let said: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(said["ready"], false);
+    soon("the end", stopped).await.unwrap();
+}
+
 /// Whoever opens connections and says nothing keeps nobody else from looking for long.
 #[tokio::test]
 async fn silent_connections_end() {
