@@ -35,6 +35,8 @@ pub enum Fault {
     Rebind(SiteId),
     /// The relay's process dies.
     KillRelay(HostId),
+    /// It says that it will stop in so long, and welcomes nobody any more.
+    DrainRelay(HostId, Duration),
     /// It is started again.
     StartRelay(HostId),
     /// A STUN server's process dies for good.
@@ -228,6 +230,12 @@ impl World {
                 self.gateway_began_anew(site);
             }
             Fault::KillRelay(host) | Fault::KillStun(host) => self.net.set_alive(host, false),
+            Fault::DrainRelay(host, deadline) => {
+                if let Some(Program::Relay(relay)) = self.programs.get_mut(&host) {
+                    self.net.at_work(host);
+                    relay.drain(&mut self.net, deadline);
+                }
+            }
             Fault::StartRelay(host) => {
                 if let Some((lives, restart)) = self.restarts.get_mut(&host) {
                     *lives += 1;

@@ -27,12 +27,15 @@
 //! the way of one carrier alone (a proxy that refuses, somebody with another certificate) has that carrier left out for half a
 //! minute to a minute, or until the network is another one; the other carrier is tried meanwhile as if it were the only one.
 //!
+//! A relay that is about to stop is left make before break, too (see `leaving`).
+//!
 //! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
 //! `Links::poll` and moves its channels.
 
 mod admission;
 mod backoff;
 mod echo;
+mod leaving;
 mod question;
 mod race;
 mod relay;
@@ -112,6 +115,15 @@ pub(crate) enum Output {
     RoundFailed { relay: RelayId, error: LinkError },
     /// A newer instance of this agent took our place.
     Replaced,
+    /// The relay stops soon: nothing new goes there.
+    WillStop { relay: RelayId },
+    /// It is time to leave it: whoever can goes elsewhere, to these for one.
+    Leave {
+        relay: RelayId,
+        alternates: Vec<RelayUrl>,
+    },
+    /// A relay that was left may be dialled again.
+    MayReturn { relay: RelayId },
     /// The admission token will not hold for much longer, or does not admit.
     TokenWanted,
 }
@@ -192,8 +204,6 @@ pub(crate) struct Links {
     admittance: Admittance,
     relays: BTreeMap<RelayId, Relay>,
     links: BTreeMap<LinkId, Link>,
-    /// Relays that other relays named.
-    alternates: usize,
     next_relay: u32,
     next_link: u64,
     out: VecDeque<Output>,
@@ -208,7 +218,6 @@ impl Links {
             admittance: Admittance::default(),
             relays: BTreeMap::new(),
             links: BTreeMap::new(),
-            alternates: 0,
             next_relay: 0,
             next_link: 1,
             out: VecDeque::new(),
@@ -249,26 +258,33 @@ impl Links {
         Some(id)
     }
 
-    /// Knows a relay that another one named. None when relays have named enough.
+    /// Knows a relay that another one named. None when relays have named enough that are in use.
     pub(crate) fn add_alternate(&mut self, url: RelayUrl, kept: bool) -> Option<RelayId> {
         let known = self.relays.values().any(|r| r.url == url);
-        if !known && self.alternates >= MAX_ALTERNATES {
+        let named = self.relays.values().filter(|r| r.named).count();
+        if !known && named >= MAX_ALTERNATES && !self.forget_one_idle_if(|r| r.named) {
             return None;
         }
         let id = self.add(url, Vec::new(), kept)?;
-        self.alternates += usize::from(!known);
+        if !known && let Some(r) = self.relays.get_mut(&id) {
+            r.named = true;
+        }
         Some(id)
     }
 
     /// Which relays peers need now, beside those that are kept. Starts races and lets links linger out.
     /// True if that changed anything.
     pub(crate) fn set_needed(&mut self, cx: &mut Cx<'_>, needed: &BTreeSet<RelayId>) -> bool {
+        self.plan_leaving(cx.now, needed);
         let mut changed = false;
         let ids: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in ids {
             let Some(relay) = self.relays.get_mut(&id) else {
                 continue;
             };
+            if relay.leaving.is_now() && !matches!(relay.phase, Phase::Idle) {
+                continue;
+            }
             let wanted = relay.kept || needed.contains(&id);
             if wanted {
                 relay.linger_until = None;
@@ -629,10 +645,13 @@ impl Links {
 
     /// Drops one relay that nobody keeps or needs.
     fn forget_one_idle(&mut self) -> bool {
+        self.forget_one_idle_if(|_| true)
+    }
+    fn forget_one_idle_if(&mut self, which: impl Fn(&Relay) -> bool) -> bool {
         let idle = self
             .relays
             .iter()
-            .find(|(_, r)| !r.kept && matches!(r.phase, Phase::Idle))
+            .find(|(_, r)| which(r) && !r.kept && matches!(r.phase, Phase::Idle))
             .map(|(&id, _)| id);
         idle.is_some_and(|id| self.relays.remove(&id).is_some())
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff;
+use super::leaving::Leaving;
 use super::relay::{Beside, Lane, LeftOut, Phase, Race};
 use super::{DIAL_LIMIT, Link, LinkState, Links, Output};
 use crate::cx::Cx;
@@ -19,6 +20,8 @@ const UPGRADE_MAX: Duration = Duration::from_secs(60);
 const RETIRE: Duration = Duration::from_secs(3);
 /// A relay whose link lasted this long works; one that welcomes everybody and breaks at once is dialled ever more seldom.
 const STEADY: Duration = Duration::from_secs(10);
+/// Rounds in a row that a relay may fail which another one named: about two minutes.
+const NAMED_ROUNDS: u32 = 16;
 
 impl Links {
     pub(super) fn start_race(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
@@ -124,6 +127,8 @@ impl Links {
             return;
         };
         r.welcomed = Some(cx.now);
+        // Who stops welcomes nobody: this is its successor.
+        r.leaving = Leaving::No;
         r.last_carrier = Some(carrier);
         r.last_error = None;
         match &mut r.phase {
@@ -224,6 +229,7 @@ impl Links {
             return;
         };
         let relay = gone.relay;
+        self.note_stopped(relay);
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -354,10 +360,16 @@ impl Links {
         r.failures = r.failures.saturating_add(1);
         let until = r.left_out.first_free(mode, cx.now).max(cx.now + delay);
         r.phase = Phase::Resting { until };
+        // What a relay named is not called for ever: nobody here asked for it.
+        if r.named && r.failures > NAMED_ROUNDS {
+            r.kept = false;
+            r.linger_until.get_or_insert(cx.now);
+        }
         self.out.push_back(Output::RoundFailed { relay, error });
     }
 
     pub(super) fn on_relay_due(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+        self.run_leaving(cx.now, relay);
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -365,15 +377,11 @@ impl Links {
             r.linger_until = None;
             r.failures = 0;
             r.left_out = LeftOut::default();
-            r.phase = Phase::Idle;
-            let links: Vec<LinkId> = self
-                .links
-                .iter()
-                .filter(|(_, l)| l.relay == relay)
-                .map(|(&id, _)| id)
-                .collect();
-            for id in links {
-                self.drop_link(id, LinkError::HungUp);
+            if !self.leave(cx, relay) {
+                if let Some(r) = self.relays.get_mut(&relay) {
+                    r.phase = Phase::Idle;
+                }
+                self.hang_up_all(relay);
             }
             return;
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
 
+use super::leaving::Leaving;
 use super::wake::Woken;
 use crate::cx::{Wake, earliest};
 use crate::io::{Carrier, LinkError, LinkId, LinkMode};
@@ -31,6 +32,9 @@ pub(super) struct Relay {
     pub(super) woken: Woken,
     /// A link fell silent, and none was welcomed since.
     pub(super) silent: bool,
+    pub(super) leaving: Leaving,
+    /// Another relay named it; nobody here asked for it.
+    pub(super) named: bool,
     pub(super) phase: Phase,
 }
 
@@ -203,6 +207,8 @@ impl Relay {
             last_carrier: None,
             woken: Woken::default(),
             silent: false,
+            leaving: Leaving::No,
+            named: false,
             phase: Phase::Idle,
         };
         relay.learn(addrs);
@@ -217,7 +223,8 @@ impl Relay {
         self.addrs.truncate(MAX_ADDRS);
     }
     pub(super) fn deadline(&self) -> Option<Wake> {
-        let linger = self.linger_until.map(|t| (t, "link linger"));
+        let leaving = self.leaving.deadline().map(|t| (t, "relay that leaves"));
+        let linger = earliest(leaving, self.linger_until.map(|t| (t, "link linger")));
         let phase = match &self.phase {
             Phase::Idle => None,
             Phase::Resting { until } => Some((*until, "link back-off")),

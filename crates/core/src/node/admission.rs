@@ -49,6 +49,7 @@ impl Node {
                 state: ChannelState::Open { link },
                 previous: None,
                 attested: None,
+                retire_at: None,
                 rode: Default::default(),
             });
         }

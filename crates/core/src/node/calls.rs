@@ -51,8 +51,11 @@ impl Node {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let mut relays = self.add_relays(now, target.relays);
-        // A relay that is linked already costs no handshake: it goes first.
-        relays.sort_by_key(|&relay| self.links.usable(relay).is_none());
+        // A relay that is linked already costs no handshake: it goes first. One that stops goes last.
+        relays.sort_by_key(|&relay| {
+            let linked = self.links.usable(relay).is_some();
+            (self.links.will_stop(relay), !linked)
+        });
         let calling = Calling {
             first: Vec::new(),
             second: Vec::new(),
@@ -256,6 +259,7 @@ impl Node {
             },
             previous: None,
             attested: None,
+            retire_at: None,
             rode,
         });
         let message = Control::Open(Open {
@@ -461,7 +465,7 @@ impl Node {
         let (Some(dial), Stage::Live(_)) = (&peer.dial, &peer.stage) else {
             return;
         };
-        if let Some(relay) = peer.standby_relay(now) {
+        if let Some(relay) = peer.standby_relay(&self.links, now) {
             if let Some(link) = self.links.usable(relay) {
                 self.open(now, id, relay, link);
             }
@@ -474,13 +478,12 @@ impl Node {
             return;
         }
         // A detached channel of the same relay is about to be attached.
-        let next = dial.relays.iter().find_map(|&relay| {
+        let usable = dial.relays.iter().filter_map(|&relay| {
             let waits = peer.channels.iter().any(|c| c.relay == relay);
-            self.links
-                .usable(relay)
-                .filter(|_| !waits)
-                .map(|link| (relay, link))
+            let link = self.links.usable(relay).filter(|_| !waits)?;
+            Some((relay, link))
         });
+        let next = usable.min_by_key(|&(relay, _)| self.links.will_stop(relay));
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
         }
@@ -490,7 +493,7 @@ impl Node {
     pub(super) fn on_round_failed(&mut self, now: Instant, relay: RelayId, error: &LinkError) {
         for (&id, peer) in &mut self.peers {
             // One that cannot be reached must not keep the others from being the second.
-            if peer.standby_relay(now) == Some(relay) {
+            if peer.standby_relay(&self.links, now) == Some(relay) {
                 if let Some(dial) = &mut peer.dial {
                     dial.put_last(Some(relay));
                 }

@@ -90,6 +90,10 @@ impl Node {
                 self.events.push_back(Event::LinkFailed { relay, error });
             }
             link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
+            link::Output::Leave { relay, alternates } => self.on_leave(now, relay, alternates),
+            link::Output::WillStop { relay } | link::Output::MayReturn { relay } => {
+                self.touch_users(relay)
+            }
             link::Output::Replaced => self.events.push_back(Event::Replaced),
             link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),
         }
@@ -100,19 +104,7 @@ impl Node {
         let Some(relay) = self.links.get(link).map(|l| l.relay) else {
             return;
         };
-        let concerned = |peer: &Peer| {
-            peer.dial
-                .as_ref()
-                .is_some_and(|d| d.relays.contains(&relay))
-                || peer.channels.iter().any(|c| c.relay == relay)
-        };
-        let ids: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| concerned(p))
-            .map(|(&id, _)| id)
-            .collect();
-        self.touched.extend(ids);
+        self.touch_users(relay);
     }
 
     /// A better link is ready: every channel of the old one is attached to it, and carries on meanwhile.
@@ -321,6 +313,7 @@ impl Node {
             }
         }
         self.leave_old_links(id);
+        self.leave_channels(now, id);
         self.reopen(now, id);
     }
 

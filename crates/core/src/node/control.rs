@@ -4,15 +4,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use byway_wire::relay::control::Control;
-use byway_wire::{ChannelId, RelayUrl, SignedRecord};
+use byway_wire::{ChannelId, SignedRecord};
 
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerId};
-
-/// Most alternates taken from one `GoingAway`: a relay names its neighbours, not the world.
-const MAX_ALTERNATES: usize = 4;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Instant, link: LinkId, message: Control) {
@@ -42,7 +39,10 @@ impl Node {
                 });
             }
             Control::Record(record) => self.on_record(&record),
-            Control::GoingAway { alternates, .. } => self.on_going_away(link, alternates),
+            Control::GoingAway {
+                deadline_ms,
+                alternates,
+            } => self.on_going_away(now, link, deadline_ms, alternates),
             Control::Pong { token } => self.links.handle_pong(&mut cx, link, token),
             Control::TokenTaken { admitted_for } => {
                 self.links.handle_token_taken(&mut cx, link, admitted_for);
@@ -172,28 +172,5 @@ impl Node {
             self.add_relay_servers(now, &url, &addrs);
         }
         self.touched.insert(id);
-    }
-
-    /// The relay will stop: its alternates are dialled now, so that they are up before it does.
-    fn on_going_away(&mut self, link: LinkId, alternates: Vec<RelayUrl>) {
-        let Some(leaving) = self.links.get(link).map(|l| l.relay) else {
-            return;
-        };
-        let kept = self.links.is_kept(leaving);
-        for url in alternates.into_iter().take(MAX_ALTERNATES) {
-            let Some(relay) = self.links.add_alternate(url, kept) else {
-                self.counters.control_unexpected += 1;
-                continue;
-            };
-            for peer in self.peers.values_mut() {
-                if let Some(dial) = &mut peer.dial
-                    && dial.relays.contains(&leaving)
-                    && !dial.relays.contains(&relay)
-                    && dial.relays.len() < super::calls::MAX_RELAYS
-                {
-                    dial.relays.push(relay);
-                }
-            }
-        }
     }
 }

@@ -28,6 +28,7 @@ mod calls;
 mod channels;
 mod control;
 mod discover;
+mod leaving;
 mod peer;
 mod predict;
 mod sprays;
@@ -450,10 +451,13 @@ impl Node {
     fn update_needs(&mut self, now: Instant) -> bool {
         let mut needed = BTreeSet::new();
         for peer in self.peers.values() {
-            peer.needs(now, &mut needed);
+            peer.needs(&self.links, now, &mut needed);
         }
         if self.discovery.is_wanted(now) {
             needed.extend(self.links.relays());
+        }
+        if self.links.is_any_leaving() {
+            needed.extend(self.relays_in_use());
         }
         let mut cx = cx!(self, now);
         self.links.set_needed(&mut cx, &needed)

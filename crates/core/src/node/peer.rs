@@ -10,6 +10,7 @@ use byway_wire::{ChannelId, NodeId, NodeInstance, SignedRecord, TicketSecret};
 
 use crate::cx::{Wake, earliest};
 use crate::io::{LinkError, LinkId, RelayId};
+use crate::link::Links;
 use crate::path::Paths;
 
 use super::waiting::{Rode, Waiting};
@@ -114,6 +115,8 @@ pub(super) struct Channel {
     pub(super) previous: Option<LinkId>,
     /// The peer's address as the relay sees it.
     pub(super) attested: Option<SocketAddr>,
+    /// Its relay stops, and another channel carries data: when it is closed.
+    pub(super) retire_at: Option<Instant>,
     /// What its `Open` carried of the datagrams that waited.
     pub(super) rode: Rode,
 }
@@ -185,21 +188,23 @@ impl Peer {
     }
 
     /// The relay through which a second channel is to be opened now, if one is wanted. A detached channel of a relay is
-    /// about to be attached and counts.
-    pub(super) fn standby_relay(&self, now: Instant) -> Option<RelayId> {
+    /// about to be attached and counts; one of a relay that stops does not, and none is opened there.
+    pub(super) fn standby_relay(&self, links: &Links, now: Instant) -> Option<RelayId> {
         let dial = self.dial.as_ref()?;
         let used: BTreeSet<RelayId> = self.channels.iter().map(|c| c.relay).collect();
+        let warm = used.iter().filter(|r| !links.is_leaving(**r)).count();
         let wanted = matches!(self.stage, Stage::Live(_))
             && self.has_channel()
-            && used.len() < WARM_RELAYS
+            && warm < WARM_RELAYS
             && dial.standby_at <= now;
+        let free = |r: &&RelayId| !used.contains(r) && !links.will_stop(**r);
         wanted
-            .then(|| dial.relays.iter().find(|r| !used.contains(r)).copied())
+            .then(|| dial.relays.iter().find(free).copied())
             .flatten()
     }
 
     /// Adds the relays this peer needs a link to.
-    pub(super) fn needs(&self, now: Instant, needed: &mut BTreeSet<RelayId>) {
+    pub(super) fn needs(&self, links: &Links, now: Instant, needed: &mut BTreeSet<RelayId>) {
         let Some(dial) = &self.dial else { return };
         match &self.stage {
             Stage::Calling(calling) => {
@@ -208,14 +213,14 @@ impl Peer {
             }
             Stage::Live(_) if self.has_channel() => {
                 needed.extend(self.channels.iter().map(|c| c.relay));
-                needed.extend(self.standby_relay(now));
+                needed.extend(self.standby_relay(links, now));
             }
             Stage::Live(_) => needed.extend(&dial.relays),
         }
     }
 
     /// When this peer wants to be looked at again.
-    pub(super) fn wake(&self, now: Instant) -> Option<Wake> {
+    pub(super) fn wake(&self, links: &Links, now: Instant) -> Option<Wake> {
         let stage = match &self.stage {
             Stage::Calling(calling) => {
                 let mut wake = Some((calling.deadline, "call deadline"));
@@ -244,12 +249,17 @@ impl Peer {
             }
             ChannelState::Open { .. } | ChannelState::Moving { .. } => None,
         });
+        let retire = self.channels.iter().filter_map(|c| c.retire_at).min();
+        let stage = earliest(
+            stage,
+            retire.map(|at| (at, "channel of a relay that stops")),
+        );
         let reopen = match (&self.dial, &self.stage) {
             (Some(dial), Stage::Live(_)) if !self.has_channel() && dial.reopen_at > now => {
                 Some((dial.reopen_at, "reopen"))
             }
             (Some(dial), Stage::Live(_)) if dial.standby_at > now && dial.relays.len() > 1 => self
-                .standby_relay(dial.standby_at)
+                .standby_relay(links, dial.standby_at)
                 .map(|_| (dial.standby_at, "second relay")),
             _ => None,
         };

@@ -60,7 +60,7 @@ impl Node {
         self.drain_peer(now, id);
         if let Some(peer) = self.peers.get(&id) {
             let watching = matches!(&peer.stage, Stage::Live(live) if live.paths.is_watching());
-            self.wakeups.set(id, peer.wake(now), watching);
+            self.wakeups.set(id, peer.wake(&self.links, now), watching);
         }
     }
 }

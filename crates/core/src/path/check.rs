@@ -80,6 +80,8 @@ pub(crate) struct Path {
     strikes: u32,
     /// How often data left it for a worse sort of path; doubles the time it must be better before data returns.
     left: u32,
+    /// The relay that it goes through stops.
+    pub(super) leaving: bool,
 }
 
 impl Path {
@@ -105,6 +107,7 @@ impl Path {
             told: false,
             strikes: 0,
             left: 0,
+            leaving: false,
         }
     }
 
@@ -145,6 +148,7 @@ impl Path {
         Standing {
             id: self.id,
             kind: self.way.kind(),
+            leaving: self.leaving,
             family,
             rtt: self.smoothed(),
             narrow: self.concluded().is_some_and(|size| size < FULL_SIZE),

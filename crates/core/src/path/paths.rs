@@ -206,6 +206,20 @@ impl Paths {
         self.review(cx, false, reason);
     }
 
+    /// Which links lead to relays that stop.
+    pub(crate) fn set_leaving(&mut self, cx: &mut Cx<'_>, is_leaving: impl Fn(LinkId) -> bool) {
+        let mut changed = false;
+        for path in self.table.values_mut() {
+            if let Way::Channel { link, .. } = path.way {
+                let leaving = is_leaving(link);
+                changed |= std::mem::replace(&mut path.leaving, leaving) != leaving;
+            }
+        }
+        if changed {
+            self.review(cx, false, RouteReason::Better);
+        }
+    }
+
     /// A way is gone: its link was lost, its channel closed.
     pub(crate) fn remove_way(&mut self, cx: &mut Cx<'_>, way: Way) {
         if let Some(id) = self.find(way) {

@@ -60,8 +60,9 @@ impl Paths {
 
     /// For how many samples a move to this path must wait because data left it before.
     fn return_hold(&self, id: PathId) -> u32 {
+        let stops = self.primary_path().is_some_and(|p| p.leaving);
         match (self.primary, self.table.get(&id)) {
-            (Some(_), Some(path)) => path.return_hold(),
+            (Some(_), Some(path)) if !stops => path.return_hold(),
             _ => 0,
         }
     }

@@ -29,6 +29,8 @@ const MARGIN_PERCENT: u32 = 20;
 /// A path's rank; smaller is better. The order of the fields is the priority (design section 6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Score {
+    /// The relay that it goes through stops.
+    pub leaving: bool,
     /// It loses more than 5 % or takes more than twice the best path's time plus 50 ms.
     pub impaired: bool,
     /// Direct before UDP channel before TLS channel.
@@ -52,6 +54,8 @@ pub struct Standing {
     pub id: PathId,
     /// Its tier.
     pub kind: PathKind,
+    /// The relay that it goes through stops soon: data is to go elsewhere, as soon as that is proven.
+    pub leaving: bool,
     /// 0 for IPv6, 1 for IPv4, 2 for a channel.
     pub family: u8,
     /// Smoothed round-trip time, if measured.
@@ -98,6 +102,12 @@ impl Policy for BestScore {
         if best.id == current.id {
             return Verdict::Keep;
         }
+        if current.leaving {
+            // Not to one that has not answered yet: nothing hurries so much.
+            let proven = |p: &&Standing| !p.leaving && p.rtt.is_some();
+            let next = paths.iter().filter(proven).min_by_key(|p| rank(p));
+            return next.map_or(Verdict::Keep, |p| Verdict::Move(p.id));
+        }
         let (new, old) = (rank(best), rank(current));
         if new.tier > old.tier && !is_slow(current, best_rtt) && !loses_clearly_more(current, best)
         {
@@ -142,6 +152,7 @@ fn is_slow(path: &Standing, best_rtt: Option<Duration>) -> bool {
 /// A path's score; `best_rtt` is the smallest round trip of all paths that may carry data.
 pub fn score(path: &Standing, best_rtt: Option<Duration>) -> Score {
     Score {
+        leaving: path.leaving,
         impaired: is_slow(path, best_rtt) || path.loss_percent > IMPAIRED_LOSS,
         tier: path.kind,
         narrow: path.narrow,
@@ -162,6 +173,7 @@ mod tests {
         Standing {
             id: PathId(id),
             kind,
+            leaving: false,
             family: 1,
             rtt: Some(Duration::from_millis(rtt_ms)),
             narrow: false,
@@ -195,6 +207,32 @@ mod tests {
             path(2, PathKind::Direct, 91, 0),
         ];
         assert_eq!(judge(1, &paths), Verdict::Keep);
+    }
+    #[test]
+    fn a_channel_of_a_relay_that_stops_is_left_for_any_that_answered() {
+        let leaving = |path: Standing| Standing {
+            leaving: true,
+            ..path
+        };
+        let silent = |path: Standing| Standing { rtt: None, ..path };
+        let stops = leaving(path(1, PathKind::RelayUdp, 20, 0));
+        let (near, far) = (
+            path(2, PathKind::RelayUdp, 30, 0),
+            path(3, PathKind::RelayTls, 400, 20),
+        );
+        assert_eq!(judge(1, &[stops, far]), Verdict::Move(PathId(3)));
+        assert_eq!(judge(1, &[stops, near, far]), Verdict::Move(PathId(2)));
+        assert_eq!(
+            judge(1, &[stops, silent(near), far]),
+            Verdict::Move(PathId(3))
+        );
+        assert_eq!(judge(1, &[stops, silent(near)]), Verdict::Keep);
+        assert_eq!(judge(1, &[stops, leaving(near)]), Verdict::Keep);
+        assert_eq!(judge(2, &[stops, near]), Verdict::Keep, "nor returned to");
+        assert_eq!(
+            BestScore.judge(None, &[stops, silent(far)]),
+            Verdict::Move(PathId(3))
+        );
     }
     #[test]
     fn a_lossy_direct_path_is_left_patiently() {

@@ -12,6 +12,7 @@ mod relays;
 mod second;
 mod stalls;
 mod steady;
+mod upgrades;
 
 use byway_core::io::{PathKind, PeerId};
 use byway_sim::model::Access;

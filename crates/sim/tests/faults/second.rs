@@ -17,10 +17,10 @@ use crate::{MIB, RELAYED, relayed};
 /// 32 Mbit/s with a short queue, as where black holes are measured (`stalls.rs`).
 const RATE: u64 = 4_000_000;
 /// Half a second at that rate.
-const AMOUNT: u64 = RATE / 2;
+pub(super) const AMOUNT: u64 = RATE / 2;
 
 /// Two relays at some distances from a client and an agent that cannot go direct.
-fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
+pub(super) fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
     let mut rng = Rng::new(seed, "second relay");
     let mut link = || LinkConfig {
         delay: ms(1) + rng.up_to(ms(9)),
@@ -47,7 +47,7 @@ fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
 }
 
 /// The relay that carries what is under way.
-fn in_use(s: &mut Scene) -> HostId {
+pub(super) fn in_use(s: &mut Scene) -> HostId {
     let places = [Some((s.relay, s.relay_site)), s.second_relay];
     let places: Vec<_> = places.into_iter().flatten().collect();
     let came = |s: &Scene| {

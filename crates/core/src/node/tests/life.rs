@@ -478,30 +478,6 @@ fn a_replaced_agent_says_so_and_waits_for_minutes() {
 }
 
 #[test]
-fn a_relay_that_goes_away_names_another_and_the_agent_is_there_before_it_stops() {
-    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
-    let target = PeerTarget {
-        relays: vec![(relay_url(0), vec![])],
-        ..world.target()
-    };
-    world.direct_open = false;
-    world.connect_to(target);
-    world.pass(ms(1_000));
-    let link = world.link_of(CLIENT);
-    world.say_to(
-        (CLIENT, link),
-        Control::GoingAway {
-            deadline_ms: 5_000,
-            alternates: vec![relay_url(1)],
-        },
-    );
-    world.pass(ms(1_000));
-    world.kill_relay(0);
-    assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
-    assert_eq!(world.hosts[CLIENT].peers_seen, 1);
-}
-
-#[test]
 fn a_client_without_the_secret_is_refused_and_no_probe_is_ever_sent() {
     let mut world = World::new();
     let target = PeerTarget {

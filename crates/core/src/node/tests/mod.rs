@@ -4,6 +4,7 @@ mod chaos;
 mod discover;
 mod failover;
 mod hostile;
+mod leaving;
 mod left_out;
 mod life;
 mod moved;

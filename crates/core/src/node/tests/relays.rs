@@ -6,7 +6,7 @@ use super::world::*;
 use crate::io::*;
 
 /// A tunnel that cannot go direct, with a channel through each of its relays, two at the most.
-fn relayed(relays: usize) -> World {
+pub(super) fn relayed(relays: usize) -> World {
     let mut world = World::with(config(Role::Client), config(Role::Agent), relays);
     world.direct_open = false;
     world.connect();
@@ -18,12 +18,12 @@ fn relayed(relays: usize) -> World {
     world
 }
 
-fn channels(world: &World) -> usize {
+pub(super) fn channels(world: &World) -> usize {
     world.relays.iter().map(|r| r.channels.len()).sum()
 }
 
 /// The relay that carries the client's data.
-fn in_use(world: &World) -> usize {
+pub(super) fn in_use(world: &World) -> usize {
     let Some(Way::Channel { channel, .. }) = world.hosts[CLIENT].route.as_ref().unwrap().primary
     else {
         panic!("not relayed")

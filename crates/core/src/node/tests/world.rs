@@ -93,7 +93,7 @@ pub(super) struct Host {
 }
 
 pub(super) struct Relay {
-    links: BTreeMap<(usize, LinkId), (Carrier, Option<SignedRecord>)>,
+    pub(super) links: BTreeMap<(usize, LinkId), (Carrier, Option<SignedRecord>)>,
     pub(super) agents: BTreeMap<NodeId, (usize, LinkId)>,
     /// Both sides: opener, target.
     pub(super) channels: BTreeMap<ChannelId, [Option<(usize, LinkId)>; 2]>,
@@ -111,6 +111,8 @@ pub(super) struct Relay {
     pub(super) waits: Vec<u32>,
     /// Says nothing to an `Open` for a peer that is not here.
     pub(super) mute: bool,
+    /// It stops soon: who comes now is sent away.
+    pub(super) drains: bool,
     /// The one token that admits, and for how many seconds; without, everybody is admitted for good.
     pub(super) admits: Option<(AdmissionToken, u32)>,
 }
@@ -195,6 +197,7 @@ impl World {
             fickle: false,
             waits: Vec::new(),
             mute: false,
+            drains: false,
             admits: None,
             log: Vec::new(),
         };
@@ -720,13 +723,18 @@ impl World {
             }
         }
     }
-    /// Breaks every link of a host to a relay.
+    /// Breaks every link of a host.
     pub(super) fn break_links(&mut self, host: usize) {
+        for relay in 0..self.relays.len() {
+            self.break_links_to(host, relay);
+        }
+    }
+    pub(super) fn break_links_to(&mut self, host: usize, relay: usize) {
         let links: Vec<LinkId> = self
             .links
-            .keys()
-            .filter(|(h, _)| *h == host)
-            .map(|(_, l)| *l)
+            .iter()
+            .filter(|((h, _), (r, _))| *h == host && *r == relay)
+            .map(|((_, l), _)| *l)
             .collect();
         for link in links {
             self.unlink(host, link);
@@ -734,6 +742,23 @@ impl World {
                 .node
                 .handle_link_lost(self.now, link, LinkError::TimedOut);
         }
+    }
+    /// A relay says that it will stop, and welcomes nobody any more.
+    pub(super) fn announce_end(&mut self, relay: usize, deadline: Duration, alternates: &[usize]) {
+        self.relays[relay].drains = true;
+        let links: Vec<(usize, LinkId)> = self.relays[relay].links.keys().copied().collect();
+        for link in links {
+            let message = Control::GoingAway {
+                deadline_ms: deadline.as_millis() as u32,
+                alternates: alternates.iter().copied().map(relay_url).collect(),
+            };
+            self.say_to(link, message);
+        }
+    }
+    /// Another process in the place of one that has no links any more.
+    pub(super) fn succeed(&mut self, relay: usize) {
+        assert!(self.relays[relay].links.is_empty());
+        self.relays[relay].drains = false;
     }
     pub(super) fn kill_relay(&mut self, relay: usize) {
         self.relays[relay].alive = false;
@@ -843,13 +868,18 @@ impl World {
         let relay = &mut self.relays[n];
         match message {
             Control::Hello(hello) => {
+                let refusal = if relay.drains {
+                    Some(RefuseReason::Shutdown)
+                } else {
+                    let admits = relay.admits.as_ref();
+                    admits
+                        .is_some_and(|(token, _)| hello.token.as_ref() != Some(token))
+                        .then_some(RefuseReason::NotAdmitted)
+                };
                 let admits = relay.admits.clone();
-                if admits
-                    .as_ref()
-                    .is_some_and(|(token, _)| hello.token.as_ref() != Some(token))
-                {
+                if let Some(reason) = refusal {
                     let refused = Control::Refused {
-                        reason: RefuseReason::NotAdmitted,
+                        reason,
                         detail: "no".to_owned(),
                     };
                     return self.say_to(from, refused);
@@ -1017,6 +1047,13 @@ impl Host {
             received: Vec::new(),
             seen: BTreeSet::new(),
         }
+    }
+    /// How much was sent longer ago than that and is not acknowledged.
+    pub(super) fn unacknowledged_for(&self, now: Instant, time: Duration) -> usize {
+        self.unacked
+            .values()
+            .filter(|at| **at + time <= now)
+            .count()
     }
     /// The longest time in which nothing arrived, between `from` and the last arrival.
     pub(super) fn longest_gap(&self, from: Duration) -> Duration {

@@ -140,6 +140,17 @@ impl RelayShell {
         self.sources.values().copied().collect()
     }
 
+    /// How many links it has.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+    /// It says that it will stop.
+    pub fn drain(&mut self, net: &mut Network, deadline: Duration) {
+        let now = net.instant();
+        self.relay.handle_going_away(now, deadline, Vec::new());
+        self.turn(net);
+    }
+
     /// Something happened on the host.
     pub fn handle(&mut self, net: &mut Network, what: Happening) {
         let now = net.instant();

@@ -1,0 +1,123 @@
+//! Leaving a relay that is about to stop: its channels' part (see [`crate::link`] for the links').
+//!
+//! Both sides of a channel hear of it. The one that dialled opens a channel through another relay, unless it has one; each
+//! moves its own data there once the peer has answered by it. The old channel is closed by the side that dialled, some time
+//! after its data left it, so that what is on its way arrives.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use byway_wire::RelayUrl;
+use byway_wire::relay::control::CloseReason;
+
+use super::Node;
+use super::peer::{Peer, Stage};
+use crate::cx::cx;
+use crate::io::{LinkId, PeerId, RelayId, Way};
+
+/// How long a channel stays open that is of no use any more: the peer moves its data in its own time, and what was under way
+/// arrives meanwhile.
+const RETIRE: Duration = Duration::from_secs(3);
+
+impl Node {
+    pub(super) fn on_going_away(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        deadline_ms: u32,
+        alternates: Vec<RelayUrl>,
+    ) {
+        let deadline = Duration::from_millis(deadline_ms.into());
+        let mut cx = cx!(self, now);
+        self.links
+            .handle_going_away(&mut cx, link, deadline, alternates);
+    }
+
+    /// A relay is left from now on. What it named may take its place.
+    pub(super) fn on_leave(&mut self, now: Instant, relay: RelayId, alternates: Vec<RelayUrl>) {
+        let kept = self.links.is_kept(relay);
+        for url in alternates {
+            let Some(other) = self.links.add_alternate(url, kept) else {
+                self.counters.control_unexpected += 1;
+                continue;
+            };
+            for peer in self.peers.values_mut() {
+                if let Some(dial) = &mut peer.dial
+                    && dial.relays.contains(&relay)
+                    && !dial.relays.contains(&other)
+                    && dial.relays.len() < super::calls::MAX_RELAYS
+                {
+                    dial.relays.push(other);
+                }
+            }
+        }
+        // Whatever made a second channel wait has nothing to do with this.
+        for peer in self.peers.values_mut() {
+            if let Some(dial) = &mut peer.dial
+                && dial.relays.contains(&relay)
+            {
+                (dial.standby_at, dial.standby_failures) = (now, 0);
+            }
+        }
+        self.touch_users(relay);
+    }
+
+    /// Has the peers looked at that are, or may be, reached through a relay.
+    pub(super) fn touch_users(&mut self, relay: RelayId) {
+        let uses = |peer: &Peer| {
+            let dial = peer.dial.as_ref();
+            dial.is_some_and(|d| d.relays.contains(&relay))
+                || peer.channels.iter().any(|c| c.relay == relay)
+        };
+        let users = self.peers.iter().filter(|(_, peer)| uses(peer));
+        self.touched.extend(users.map(|(&id, _)| id));
+    }
+
+    /// Tells a peer's paths which of its channels will end, and closes those that nothing needs any more.
+    pub(super) fn leave_channels(&mut self, now: Instant, id: PeerId) {
+        let stays = |links: &crate::link::Links, c: &super::peer::Channel| {
+            c.carried_by().is_some() && !links.will_stop(c.relay)
+        };
+        let Some(Peer {
+            dial,
+            channels,
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            return;
+        };
+        let links = &self.links;
+        let mut cx = cx!(self, now);
+        live.paths
+            .set_leaving(&mut cx, |link| links.leads_to_end(link));
+        if dial.is_none() || !channels.iter().any(|c| stays(&self.links, c)) {
+            channels.iter_mut().for_each(|c| c.retire_at = None);
+            return;
+        }
+        let primary = match live.paths.primary_way() {
+            Some(Way::Channel { channel, .. }) => Some(channel),
+            _ => None,
+        };
+        let mut done = Vec::new();
+        for c in channels.iter_mut() {
+            if !self.links.is_leaving(c.relay) || Some(c.id) == primary {
+                c.retire_at = None;
+                continue;
+            }
+            if *c.retire_at.get_or_insert(now + RETIRE) <= now {
+                done.push(c.id);
+            }
+        }
+        for channel in done {
+            // Not `Done`: that would say that we forgot the peer.
+            self.close_channel(id, channel, CloseReason::Limit);
+        }
+    }
+
+    /// Relays whose channels somebody uses; only a relay that is left is asked for it.
+    pub(super) fn relays_in_use(&self) -> BTreeSet<RelayId> {
+        let channels = self.peers.values().flat_map(|peer| &peer.channels);
+        channels.map(|c| c.relay).collect()
+    }
+}

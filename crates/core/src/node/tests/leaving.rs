@@ -1,0 +1,209 @@
+//! A relay says that it will stop: who can goes elsewhere, and comes back to its successor.
+
+use std::time::Duration;
+
+use byway_wire::relay::control::{Control, Role};
+
+use super::relays::{channels, in_use, relayed};
+use super::world::*;
+use crate::io::*;
+
+/// One datagram every 10 ms, in both directions.
+fn talk(world: &mut World, time: Duration) {
+    let end = world.elapsed() + time;
+    while world.elapsed() < end {
+        world.write(CLIENT);
+        world.write(AGENT);
+        world.pass(ms(10));
+    }
+}
+
+/// Everything that was sent arrived, and nothing stood still for long.
+fn assert_unharmed(world: &World, from: Duration) {
+    for host in [CLIENT, AGENT] {
+        let host = &world.hosts[host];
+        assert!(host.longest_gap(from) < ms(100), "it stood still");
+        assert_eq!(
+            host.unacknowledged_for(world.now, ms(500)),
+            0,
+            "data was lost"
+        );
+        assert_eq!(host.replays, 0, "there was an outage");
+    }
+}
+
+#[test]
+fn a_relay_that_stops_is_empty_before_its_deadline_and_no_datagram_is_lost() {
+    let mut world = relayed(2);
+    talk(&mut world, ms(2_000));
+    let (from, stops) = (world.elapsed(), in_use(&world));
+    world.announce_end(stops, ms(20_000), &[]);
+    talk(&mut world, ms(9_000));
+    assert!(world.relays[stops].links.is_empty());
+    assert_ne!(in_use(&world), stops);
+    assert_unharmed(&world, from);
+    // Its successor takes the place that it had.
+    world.succeed(stops);
+    talk(&mut world, ms(9_000));
+    assert_eq!(channels(&world), 2);
+    assert!(world.relays[stops].has_link(AGENT, Carrier::Udp));
+    assert_unharmed(&world, from);
+}
+
+#[test]
+fn two_relays_are_upgraded_in_turn_ten_times() {
+    let mut world = relayed(2);
+    let from = world.elapsed();
+    for turn in 0..10 {
+        let stops = turn % 2;
+        world.announce_end(stops, ms(8_000), &[]);
+        talk(&mut world, ms(6_000));
+        assert!(world.relays[stops].links.is_empty(), "turn {turn}");
+        world.succeed(stops);
+        talk(&mut world, ms(9_000));
+        assert_eq!(channels(&world), 2, "turn {turn}");
+    }
+    assert_unharmed(&world, from);
+    assert_eq!(world.hosts[CLIENT].peers_seen, 1);
+}
+
+#[test]
+fn a_standby_at_a_relay_that_stops_is_given_up_and_data_stays_where_it_is() {
+    let mut world = relayed(2);
+    let (from, used) = (world.elapsed(), in_use(&world));
+    let routes = world.hosts[CLIENT].routes.len();
+    world.announce_end(1 - used, ms(4_000), &[]);
+    talk(&mut world, ms(6_000));
+    assert!(world.relays[1 - used].links.is_empty());
+    let moved = world.hosts[CLIENT].routes[routes..]
+        .iter()
+        .filter(|(_, reason, _)| *reason != RouteReason::Standby);
+    assert_eq!(moved.count(), 0);
+    assert_unharmed(&world, from);
+}
+
+#[test]
+fn the_relay_that_is_named_is_joined_before_the_one_that_names_it_is_left() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.direct_open = false;
+    // Nobody was told of the second one.
+    let target = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
+    world.relays[1].alive = false;
+    world.connect_to(target);
+    world.pass(ms(500));
+    talk(&mut world, ms(4_000));
+    world.relays[1].alive = true;
+    let from = world.elapsed();
+    world.announce_end(0, ms(8_000), &[1]);
+    talk(&mut world, ms(14_000));
+    assert!(world.relays[0].links.is_empty());
+    assert_eq!(in_use(&world), 1);
+    assert_unharmed(&world, from);
+}
+
+#[test]
+fn who_has_nowhere_to_go_stays_until_the_relay_ends_the_link() {
+    let mut world = relayed(1);
+    let from = world.elapsed();
+    world.announce_end(0, ms(4_000), &[]);
+    talk(&mut world, ms(60_000));
+    assert_eq!(world.relays[0].links.len(), 2);
+    assert_unharmed(&world, from);
+    // It ends, and its successor is dialled at once: that it said so is no reason to stay away.
+    world.kill_relay(0);
+    world.relays[0].links.clear();
+    world.succeed(0);
+    world.relays[0].alive = true;
+    assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+}
+
+/// An agent that can be reached nowhere else would be lost to whoever calls it.
+#[test]
+fn an_agent_without_tunnels_leaves_only_once_another_relay_has_it() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.pass(ms(2_000));
+    world.relays[1].alive = false;
+    world.break_links_to(AGENT, 1);
+    world.announce_end(0, ms(2_000), &[]);
+    world.pass(ms(10_000));
+    assert!(world.relays[0].has_link(AGENT, Carrier::Udp));
+    world.relays[1].alive = true;
+    assert!(world.run_for(ms(15_000), |w| w.relays[1].has_link(AGENT, Carrier::Udp)));
+    world.pass(ms(2_000));
+    assert!(world.relays[0].links.is_empty());
+}
+
+#[test]
+fn a_client_hangs_up_at_once_where_it_needs_nothing() {
+    let mut world = relayed(1);
+    world.hosts[CLIENT].node.close_peer(world.now, PeerId(1));
+    world.pass(ms(500));
+    assert!(world.relays[0].has_link(CLIENT, Carrier::Udp), "it lingers");
+    world.announce_end(0, ms(4_000), &[]);
+    world.pass(ms(2_100));
+    assert!(!world.relays[0].has_link(CLIENT, Carrier::Udp));
+}
+
+#[test]
+fn a_new_call_goes_to_a_relay_that_stays_although_one_that_stops_is_linked() {
+    let mut world = relayed(2);
+    world.announce_end(in_use(&world), ms(60_000), &[]);
+    let stops = in_use(&world);
+    // All nodes have begun to leave by then.
+    world.pass(ms(15_500));
+    let opens = |w: &World| w.relays[stops].log.iter().filter(|m| **m == "Open").count();
+    let before = opens(&world);
+    world.connect();
+    assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+    assert_eq!(opens(&world), before);
+}
+
+/// All nodes of a relay hear of it in one instant, and draw when they go.
+#[test]
+fn nodes_leave_spread_over_a_quarter_of_the_time_that_they_have() {
+    let mut world = relayed(2);
+    let mut left = Vec::new();
+    for _ in 0..24 {
+        let stops = in_use(&world);
+        let from = world.elapsed();
+        world.announce_end(stops, ms(40_000), &[]);
+        // What has another way goes there at once.
+        assert!(world.run_for(ms(100), |w| in_use(w) != stops));
+        assert!(world.run_for(ms(20_000), |w| {
+            !w.relays[stops].has_link(CLIENT, Carrier::Udp)
+        }));
+        left.push(world.elapsed() - from);
+        assert!(world.run_for(ms(30_000), |w| w.relays[stops].links.is_empty()));
+        world.succeed(stops);
+        assert!(world.run_for(ms(30_000), |w| channels(w) == 2));
+        world.pass(ms(1_000));
+    }
+    left.sort();
+    // Three seconds for the channel, one for the link.
+    assert!(left[0] < ms(7_000) && left[23] > ms(11_000), "{left:?}");
+    assert!(left[23] < ms(14_500), "{left:?}");
+}
+
+#[test]
+fn a_relay_before_its_welcome_has_nothing_to_say_of_going_away() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.relays[0].drains = true;
+    world.connect();
+    world.pass(ms(5));
+    let link = world.link_of(CLIENT);
+    let unexpected = world.hosts[CLIENT].node.counters().control_unexpected;
+    let away = Control::GoingAway {
+        deadline_ms: 0,
+        alternates: vec![relay_url(1)],
+    };
+    world.hosts[CLIENT]
+        .node
+        .handle_control(world.now, link, away);
+    assert_eq!(
+        world.hosts[CLIENT].node.counters().control_unexpected,
+        unexpected + 1
+    );
+}
