@@ -17,7 +17,7 @@ use byway_relay_core::{Admission, Config, Relay};
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::cookie::CookieKey;
 use byway_wire::relay::frame::{self, Frame};
-use byway_wire::{ChannelId, NodeId};
+use byway_wire::{ChannelId, NodeId, RelayUrl};
 use tokio::sync::Notify;
 
 use crate::audit::AuditLog;
@@ -204,12 +204,31 @@ impl Hub {
         counts.into_iter().map(links).collect()
     }
     /// Tells every node that the relay will stop.
-    pub(crate) fn going_away(&self, deadline: Duration) {
+    pub(crate) fn going_away(&self, deadline: Duration, alternates: Vec<RelayUrl>) {
         self.ready.store(false, Ordering::Relaxed);
         self.with(|core| {
             core.relay
-                .handle_going_away(Instant::now(), deadline, Vec::new());
+                .handle_going_away(Instant::now(), deadline, alternates);
         });
+    }
+    /// How many links there are of nodes that were welcomed.
+    pub(crate) fn welcomed(&self) -> usize {
+        let core = self.lock();
+        core.links
+            .values()
+            .filter(|held| held.role.is_some())
+            .count()
+    }
+    /// Waits until every node that was welcomed has left. Who comes while the relay drains, and is refused, does not count.
+    pub(crate) async fn left_by_all(&self) {
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.welcomed() == 0 {
+                return;
+            }
+            left.await;
+        }
     }
     /// Ends every link.
     pub(crate) fn shutdown(&self) {
@@ -218,7 +237,8 @@ impl Hub {
     /// Waits until no task holds a link.
     pub(crate) async fn empty(&self) {
         loop {
-            let left = self.left.notified();
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
             if self.lock().links.is_empty() {
                 return;
             }

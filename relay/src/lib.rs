@@ -18,6 +18,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `server`, `listen` | starting and stopping; sockets |
+//! | `inherited`, `control` | sockets that systemd hands over; being told to stop |
 //! | `hub`, `table`, `plane` | relay-core and what it decides; the forwarding table; what happens to data |
 //! | `udp/` | shards, runs, sending, STUN, the control endpoint's socket |
 //! | `quic`, `tls/`, `both_ways` | links |
@@ -45,9 +46,11 @@ mod certificate;
 mod challenge;
 pub mod config;
 mod context;
+mod control;
 mod delays;
 mod hub;
 mod identity;
+mod inherited;
 mod limit;
 mod limits;
 mod listen;
@@ -69,10 +72,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use byway_wire::RelayUrl;
+
 pub use admission::{AdmissionSource, TokenFiles};
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
 pub use identity::CertificateStatus;
+pub use inherited::Inherited;
 pub use ipnet::IpNet;
 pub use limits::Limits;
 pub use server::{Server, Stats};
@@ -118,6 +124,13 @@ pub struct ServerConfig {
     pub observe: Option<SocketAddr>,
     /// A file for the audit log: JSON lines, who linked and who had a channel with whom.
     pub audit: Option<PathBuf>,
+    /// How long nodes have to go elsewhere once the relay is told to stop ([`Server::drain`]).
+    pub drain_for: Duration,
+    /// Where they may go then: its successor, its neighbours. Nodes take four at the most.
+    pub alternates: Vec<RelayUrl>,
+    /// A socket in the file system by which `byway-relay drain` reaches the relay. Whoever runs as the same user, or as root, may use
+    /// it.
+    pub control: Option<PathBuf>,
     /// What a node, or a stranger, may take.
     pub limits: Limits,
     /// Longest payload forwarded, in bytes (design section 12).
@@ -189,6 +202,10 @@ impl ServerConfig {
             reload_every: Duration::from_secs(5),
             observe: None,
             audit: None,
+            // The time that orchestrators leave a process by default before they kill it.
+            drain_for: Duration::from_secs(30),
+            alternates: Vec::new(),
+            control: None,
             limits: Limits::default(),
             max_datagram: 9_000,
             require_channel_binding: false,
@@ -200,6 +217,7 @@ impl ServerConfig {
         let mut config = Self::new(vec![listen], Admission::Open);
         config.name = "dev".into();
         config.region = "dev".into();
+        config.drain_for = Duration::ZERO;
         config
     }
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::inherited::Inherited;
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -23,7 +24,11 @@ pub(crate) struct Bound {
 }
 
 /// Binds all addresses. Those with port 0 share the port that the first of them got.
-pub(crate) fn bind_all(addrs: &[SocketAddr], shards: usize) -> anyhow::Result<Vec<Bound>> {
+pub(crate) fn bind_all(
+    addrs: &[SocketAddr],
+    shards: usize,
+    mut inherited: Inherited,
+) -> anyhow::Result<Vec<Bound>> {
     anyhow::ensure!(!addrs.is_empty(), "no address to listen on");
     let mut bound: Vec<Bound> = Vec::new();
     let mut picked = 0;
@@ -32,11 +37,16 @@ pub(crate) fn bind_all(addrs: &[SocketAddr], shards: usize) -> anyhow::Result<Ve
         if addr.port() == 0 {
             wanted.set_port(picked);
         }
-        let one = bind(wanted, shards).with_context(|| hint(wanted))?;
+        let one = bind(wanted, shards, &mut inherited).with_context(|| hint(wanted))?;
         if addr.port() == 0 {
             picked = one.addr.port();
         }
         bound.push(one);
+    }
+    if let Some(addr) = inherited.left() {
+        anyhow::bail!(
+            "a socket for {addr} was handed over, and 'listen' does not name that address; make the two agree"
+        );
     }
     Ok(bound)
 }
@@ -54,11 +64,11 @@ fn hint(addr: SocketAddr) -> String {
     }
 }
 
-fn bind(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
+fn bind(addr: SocketAddr, shards: usize, inherited: &mut Inherited) -> io::Result<Bound> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_once(addr, shards) {
+        match bind_once(addr, shards, inherited) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && addr.port() == 0 && tries < TRIES => {
             }
             result => return result,
@@ -66,9 +76,16 @@ fn bind(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
     }
 }
 
-fn bind_once(addr: SocketAddr, shards: usize) -> io::Result<Bound> {
-    let tcp = tcp(addr)?;
+fn bind_once(addr: SocketAddr, shards: usize, inherited: &mut Inherited) -> io::Result<Bound> {
+    let tcp = match inherited.take_tcp(addr) {
+        Some(tcp) => tcp,
+        None => tcp(addr)?,
+    };
     let addr = tcp.local_addr()?;
+    let udp = inherited.take_udp(addr);
+    if !udp.is_empty() {
+        return Ok(Bound { addr, tcp, udp });
+    }
     let udp = (0..shards)
         .map(|_| {
             let udp = socket(addr, Type::DGRAM, Protocol::UDP)?;

@@ -18,8 +18,10 @@ use crate::ServerConfig;
 use crate::audit::AuditLog;
 use crate::certificate::source;
 use crate::context::Context;
+use crate::control::{self, ControlSocket};
 use crate::hub::Hub;
 use crate::identity::{CertificateStatus, Identity};
+use crate::inherited::Inherited;
 use crate::listen::{self, Bound};
 use crate::observe::{self, Observed};
 use crate::plane::{Budgets, Plane};
@@ -27,7 +29,7 @@ use crate::proxies::Proxies;
 use crate::stats::{Counters, DataStats};
 use crate::strangers::Strangers;
 use crate::tls::accept::Door;
-use crate::udp::control::{ControlSocket, QUEUE};
+use crate::udp::control::{ControlSocket as QuicSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
 use crate::udp::socket::{BUFFER, Socket};
 use crate::{admission, quic, tls};
@@ -48,6 +50,8 @@ pub struct Server {
     counters: Vec<Arc<Counters>>,
     endpoints: Vec<Endpoint>,
     observe: Option<SocketAddr>,
+    alternates: Vec<RelayUrl>,
+    told: Arc<control::Told>,
     /// Accept loops and timers; dropping it ends them and all links.
     tasks: JoinSet<()>,
     shards: Vec<JoinHandle<()>>,
@@ -70,6 +74,10 @@ pub struct Stats {
 impl Server {
     /// Binds all listeners and starts. Must be called inside a tokio runtime.
     pub async fn start(config: ServerConfig) -> anyhow::Result<Self> {
+        Self::start_on(config, Inherited::default()).await
+    }
+    /// The same, on sockets that are bound already, for those addresses of `config.listen` for which there are any.
+    pub async fn start_on(config: ServerConfig, inherited: Inherited) -> anyhow::Result<Self> {
         let now = Instant::now();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shards = if config.shards == 0 {
@@ -77,7 +85,7 @@ impl Server {
         } else {
             config.shards
         };
-        let mut bound = listen::bind_all(&config.listen, shards)?;
+        let mut bound = listen::bind_all(&config.listen, shards, inherited)?;
         let addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
         let host = public_host(&config, addrs[0]);
         let counters = Arc::new(Counters::default());
@@ -87,6 +95,8 @@ impl Server {
             .transpose()?;
         let plain = plain_http(&config)?;
         let observing = config.observe.map(observe::bind).transpose()?;
+        let controlled = config.control.as_deref().map(ControlSocket::bind);
+        let controlled = controlled.transpose()?;
         let (identity, caretaker) = source::identity(&config, &host)?;
         let url = url(&config, &identity, &host, addrs[0].port())?;
 
@@ -144,6 +154,8 @@ impl Server {
             addrs,
             plain: Vec::new(),
             observe: None,
+            alternates: config.alternates.clone(),
+            told: Arc::default(),
             hub,
             identity,
             counters: vec![counters],
@@ -184,6 +196,12 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             server.tasks.spawn(observe::serve(listener, observed));
         }
+        if let Some(socket) = controlled {
+            let (hub, told) = (Arc::clone(&server.hub), Arc::clone(&server.told));
+            server
+                .tasks
+                .spawn(socket.serve(hub, told, config.drain_for));
+        }
         server.hub.set_ready();
         server.tasks.spawn(admission::follow(config.admission, hub));
         Ok(server)
@@ -206,7 +224,7 @@ impl Server {
         let endpoint = Endpoint::new_with_abstract_socket(
             quic::endpoint_config(&secret),
             Some(quic::server_config(identity.quic()?)?),
-            ControlSocket::new(queue, socket, Arc::clone(&self.dead)),
+            QuicSocket::new(queue, socket, Arc::clone(&self.dead)),
             Arc::new(TokioRuntime),
         )?;
         for (index, prepared) in group.into_iter().enumerate() {
@@ -268,9 +286,26 @@ impl Server {
         }
     }
 
+    /// Tells every node to go elsewhere, refuses newcomers, and waits until all have left or `within` has passed. What is
+    /// established goes on meanwhile. False if some nodes are still here: they have nowhere to go.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.hub.going_away(within, self.alternates.clone());
+        let left = self.hub.left_by_all();
+        tokio::time::timeout(within, left).await.is_ok()
+    }
+    /// How many links there are of nodes that were welcomed.
+    pub fn links(&self) -> usize {
+        self.hub.welcomed()
+    }
+    /// Waits until somebody says by the control socket that the relay is to stop, and says within what time. Never, if there is
+    /// no such socket.
+    pub async fn told_to_drain(&self) -> Duration {
+        self.told.asked().await
+    }
+
     /// Stops: tells every node, then closes.
     pub async fn stop(mut self) {
-        self.hub.going_away(Duration::ZERO);
+        self.hub.going_away(Duration::ZERO, self.alternates.clone());
         self.hub.shutdown();
         // Whoever does not listen is not waited for.
         let _ = tokio::time::timeout(FAREWELL, self.hub.empty()).await;

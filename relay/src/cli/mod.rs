@@ -7,6 +7,7 @@
 //! on standard error. Exit codes: 0 done, 1 failed, 2 bad usage.
 
 mod check;
+mod drain;
 mod serve;
 mod status;
 mod tokens;
@@ -34,6 +35,8 @@ enum Command {
     CheckConfig(check::CheckConfig),
     /// Show what a running relay holds, and what it did.
     Status(status::Status),
+    /// Have a running relay send its nodes elsewhere, and stop.
+    Drain(drain::Drain),
     /// Make a key that signs admission tokens.
     Keygen(tokens::Keygen),
     /// Sign an admission token for a node.
@@ -55,6 +58,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::CheckConfig(args) => args.run().map_err(|e| (e, USAGE)),
         Command::Status(args) => args.run().map_err(|e| (e, 1)),
+        Command::Drain(args) => args.run().map_err(|e| (e, 1)),
         Command::Keygen(args) => args.run().map_err(|e| (e, 1)),
         Command::Token(args) => args.run().map_err(|e| (e, 1)),
     };

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use byway_relay::config::{AdmissionKind, File, Settings};
-use byway_relay::{Server, ServerConfig};
+use byway_relay::{Inherited, Server, ServerConfig};
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Args)]
@@ -65,6 +67,7 @@ impl Serve {
         settings.listen.get_or_insert(defaults.listen);
         settings.name.get_or_insert(defaults.name);
         settings.region.get_or_insert(defaults.region);
+        settings.drain_seconds.get_or_insert(0);
         let resolved = file.resolve(settings)?;
         if let Some(public) = resolved.listen.iter().find(|a| !a.ip().is_loopback()) {
             anyhow::bail!(
@@ -76,26 +79,75 @@ impl Serve {
     }
 }
 
+/// How often systemd is asked for more time while the relay drains, and for how much.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+const EXTEND_BY: Duration = Duration::from_secs(15);
+
 pub(super) fn run(config: ServerConfig) -> anyhow::Result<()> {
+    // Before there are threads: it changes the environment.
+    let inherited = Inherited::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let server = Server::start(config).await?;
+        let drain_for = config.drain_for;
+        let server = Server::start_on(config, inherited).await?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", server.url())
             .and_then(|()| out.flush())
             .context("cannot write the URL")?;
         drop(out);
         tracing::info!(addrs = ?server.local_addrs(), "ready");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
+        let within = tokio::select! {
+            _ = terminate.recv() => drain_for,
+            within = server.told_to_drain() => within,
+            // Who sits at the terminal does not want to wait.
+            _ = interrupt.recv() => Duration::ZERO,
+        };
+        tell_systemd(&[NotifyState::Stopping]);
+        if !within.is_zero() {
+            tokio::select! {
+                empty = drain(&server, within) => if !empty {
+                    tracing::warn!(links = server.links(), "some nodes have nowhere to go");
+                },
+                _ = terminate.recv() => tracing::info!("told again: stopping at once"),
+                _ = interrupt.recv() => tracing::info!("interrupted: stopping at once"),
+            }
         }
         tracing::info!("stopping");
         server.stop().await;
         Ok(())
     })
+}
+
+/// Sends the nodes elsewhere, and says how far that is. False if some are left when the time has passed.
+async fn drain(server: &Server, within: Duration) -> bool {
+    tracing::info!(
+        links = server.links(),
+        seconds = within.as_secs(),
+        "draining: nodes are told to go elsewhere"
+    );
+    let mut drained = std::pin::pin!(server.drain(within));
+    loop {
+        let status = format!("draining, {} links left", server.links());
+        let more = u32::try_from(EXTEND_BY.as_micros()).unwrap_or(u32::MAX);
+        tell_systemd(&[
+            NotifyState::Status(&status),
+            NotifyState::ExtendTimeoutUsec(more),
+        ]);
+        if let Ok(empty) = tokio::time::timeout(EXTEND_EVERY, &mut drained).await {
+            return empty;
+        }
+        tracing::info!(links = server.links(), "draining");
+    }
+}
+
+/// Says nothing where the process was not started by systemd.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use byway_relay_core::Admission;
 use byway_wire::relay::control::MAX_NAME;
@@ -14,6 +15,10 @@ use crate::{Acme, AdmissionSource, CertFiles, Limits, ServerConfig, TokenFiles};
 pub(super) const AUDIENCE: &str = "byway-relay";
 /// Most shards of an address: more than any machine has cores to spare, and each takes two megabytes.
 const MAX_SHARDS: usize = 256;
+/// Longest time that nodes are given to leave, in seconds.
+const MAX_DRAIN: u32 = 3_600;
+/// Most relays that nodes take of one that stops.
+const MAX_NAMED: usize = 4;
 /// From QUIC's smallest to a jumbo frame's.
 const DATAGRAMS: std::ops::RangeInclusive<u32> = 1_200..=9_000;
 
@@ -108,6 +113,36 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
     }
     config.limits = limits(&settings.limits)?;
     config.audit = settings.audit;
+    config.control = settings.control;
+    if let Some(seconds) = settings.drain_seconds {
+        if seconds > MAX_DRAIN {
+            return fault(
+                "drain_seconds",
+                format!("is {seconds}"),
+                format!("give 0 to {MAX_DRAIN}"),
+            );
+        }
+        config.drain_for = Duration::from_secs(seconds.into());
+    }
+    for url in settings.alternates.unwrap_or_default() {
+        match url.parse() {
+            Ok(url) => config.alternates.push(url),
+            Err(error) => {
+                return fault(
+                    "alternates",
+                    format!("names '{url}': {error}"),
+                    "write the URL as that relay prints it, https://host:port#pin",
+                );
+            }
+        }
+    }
+    if config.alternates.len() > MAX_NAMED {
+        return fault(
+            "alternates",
+            format!("names {}", config.alternates.len()),
+            format!("name at most {MAX_NAMED}: nodes go to no more"),
+        );
+    }
     config.observe = settings.observe;
     config.plain_http = settings.plain_http.unwrap_or_default();
     for network in settings.trusted_proxies.unwrap_or_default() {

@@ -61,6 +61,20 @@ pub struct Settings {
     /// Append an audit log of JSON lines to this file: who linked, who had a channel with whom, when, how much, why it ended.
     #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_AUDIT")]
     pub audit: Option<PathBuf>,
+    /// When the relay is told to stop, give nodes so many seconds to go elsewhere, 0-3600. Default: 30.
+    #[arg(long, value_name = "N", env = "BYWAY_RELAY_DRAIN_SECONDS")]
+    pub drain_seconds: Option<u32>,
+    /// The URL of a relay that nodes may go to when this one stops (its successor, its neighbours); may be given up to 4 times.
+    #[arg(
+        long = "alternate",
+        value_name = "URL",
+        env = "BYWAY_RELAY_ALTERNATE",
+        value_delimiter = ','
+    )]
+    pub alternates: Option<Vec<String>>,
+    /// A socket in the file system by which `byway-relay drain` reaches the relay. Default: none.
+    #[arg(long, value_name = "FILE", env = "BYWAY_RELAY_CONTROL")]
+    pub control: Option<PathBuf>,
     /// UDP shards for each address. Default: one for each core.
     #[arg(long, value_name = "N", env = "BYWAY_RELAY_SHARDS")]
     pub shards: Option<usize>,
@@ -254,6 +268,9 @@ impl Settings {
             identity: self.identity.or(below.identity),
             observe: self.observe.or(below.observe),
             audit: self.audit.or(below.audit),
+            drain_seconds: self.drain_seconds.or(below.drain_seconds),
+            alternates: self.alternates.or(below.alternates),
+            control: self.control.or(below.control),
             plain_http: self.plain_http.or(below.plain_http),
             trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
             tokens: self.tokens.over(below.tokens),
@@ -278,6 +295,9 @@ impl Settings {
             "nodes" => self.nodes.is_some(),
             "identity" => self.identity.is_some(),
             "audit" => self.audit.is_some(),
+            "drain_seconds" => self.drain_seconds.is_some(),
+            "alternates" => self.alternates.is_some(),
+            "control" => self.control.is_some(),
             "observe" => self.observe.is_some(),
             "plain_http" => self.plain_http.is_some(),
             "trusted_proxies" => self.trusted_proxies.is_some(),
@@ -352,6 +372,7 @@ pub(super) fn flag(key: &str) -> String {
         "tokens.issuer" => "issuer".to_owned(),
         "tokens.revoked" => "revoked".to_owned(),
         "trusted_proxies" => "trusted-proxy".to_owned(),
+        "alternates" => "alternate".to_owned(),
         "acme" | "acme.domains" => "acme-domain".to_owned(),
         "acme.contact" => "acme-contact".to_owned(),
         "acme.cache" => "acme-cache".to_owned(),
