@@ -1,6 +1,8 @@
 //! The command itself: what scripts rely on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -265,4 +267,138 @@ fn a_value_is_taken_from_a_flag_before_the_environment_and_from_that_before_the_
     };
     assert!(checked(&[]).contains("environment, in region file"));
     assert!(checked(&["--name", "flag"]).contains("flag, in region file"));
+}
+
+/// A relay with a control socket, and what it logs.
+fn controlled(dir: &std::path::Path, drain: &str) -> (Child, String, String) {
+    let socket = dir.join("control.sock").display().to_string();
+    let args = ["--dev", "--control", &socket, "--drain-seconds", drain];
+    let (child, url) = running(&args);
+    (child, url, socket)
+}
+
+/// A node that has nowhere to go, so that the relay has somebody to wait for.
+fn stay(url: &str) -> (tokio::runtime::Runtime, common::tls::TlsNode) {
+    let url: RelayUrl = url.parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let to = (url.host().parse::<std::net::IpAddr>().unwrap(), url.port()).into();
+    let node = runtime.block_on(async {
+        let pin = url.pin().unwrap();
+        let mut node = common::tls::TlsNode::connect_to(to, pin, &url.authority()).await;
+        node.prove(1, 1).await;
+        let hello = common::hello(1, byway_wire::relay::control::Role::Client);
+        node.say(hello).await;
+        let welcome = node.hear().await;
+        assert!(matches!(
+            welcome,
+            byway_wire::relay::control::Control::Welcome(_)
+        ));
+        node
+    });
+    (runtime, node)
+}
+
+#[test]
+fn drain_says_who_is_left_and_ends_with_the_relay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, url, socket) = controlled(dir.path(), "3600");
+    let (_runtime, _node) = stay(&url);
+    let drained = output(&["drain", "--within", "1", &socket]);
+    let text = String::from_utf8_lossy(&drained.stderr);
+    assert_eq!(drained.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("1 links left") && text.contains("it has stopped"),
+        "{text}"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!std::path::Path::new(&socket).exists());
+    // And where there is none.
+    let nobody = output(&["drain", &socket]);
+    let text = String::from_utf8_lossy(&nobody.stderr);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        text.contains(&socket) && text.contains("--control"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_second_sigterm_ends_a_relay_that_drains_and_so_does_an_interrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let (mut child, url, _) = controlled(dir.path(), "3600");
+        let (runtime, mut node) = stay(&url);
+        let pid = child.id().to_string();
+        let send = |signal: &str| {
+            let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+        };
+        send("-TERM");
+        let told = runtime.block_on(node.hear());
+        use byway_wire::relay::control::Control;
+        assert!(
+            matches!(
+                told,
+                Control::GoingAway {
+                    deadline_ms: 3_600_000,
+                    ..
+                }
+            ),
+            "{told:?}"
+        );
+        send(signal);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+    }
+}
+
+/// Whoever hands sockets over numbers them from 3.
+fn with_sockets(fds: &[i32], args: &[&str]) -> Command {
+    let moves: String = (3..)
+        .zip(fds)
+        .map(|(to, from)| format!("{to}<&{from} "))
+        .collect();
+    let exe = env!("CARGO_BIN_EXE_byway-relay");
+    let script = format!("exec {moves}; LISTEN_PID=$$ exec {exe} \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "relay"]).args(args);
+    command.env("LISTEN_FDS", fds.len().to_string());
+    command
+}
+
+#[test]
+fn sockets_that_are_handed_over_outlive_the_relay() {
+    use std::os::fd::AsRawFd;
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let udp = std::net::UdpSocket::bind(addr).unwrap();
+    for fd in [rustix::fd::AsFd::as_fd(&tcp), rustix::fd::AsFd::as_fd(&udp)] {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+    }
+    let fds = [tcp.as_raw_fd(), udp.as_raw_fd()];
+    let here = addr.to_string();
+    // A connection made while there is no relay waits for it.
+    let waiting = std::net::TcpStream::connect(addr).unwrap();
+    for _ in 0..2 {
+        let mut child = with_sockets(&fds, &["--dev", "--listen", &here])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let url: RelayUrl = line.trim().parse().unwrap();
+        assert_eq!(url.port(), addr.port());
+        drop(stay(line.trim()));
+        child.stdout = Some(out.into_inner());
+        assert_eq!(terminate(&mut child).0, Some(0));
+    }
+    drop(waiting);
+    // Sockets that the configuration does not name are a mistake, not a guess.
+    let other = with_sockets(&fds, &["--dev", "--listen", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&other.stderr);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text.contains(&here) && text.contains("'listen'"), "{text}");
 }

@@ -185,7 +185,14 @@ fn the_unit_is_good_and_hardened() {
     let built = env!("CARGO_BIN_EXE_byway-relay");
     assert_eq!(text.matches("=/usr/local/bin/byway-relay ").count(), 2);
     std::fs::write(&copy, text.replace("/usr/local/bin/byway-relay", built)).unwrap();
-    let verified = systemd_analyze(&["verify", &copy.display().to_string()]);
+    let socket = folder.path().join("byway-relay.socket");
+    std::fs::copy(
+        document("../../packaging/systemd/byway-relay.socket"),
+        &socket,
+    )
+    .unwrap();
+    let units = [&copy, &socket].map(|path| path.display().to_string());
+    let verified = systemd_analyze(&["verify", &units[0], &units[1]]);
     let of_ours: Vec<_> = verified
         .lines()
         .filter(|line| line.contains("byway"))
@@ -204,4 +211,21 @@ fn the_unit_is_good_and_hardened() {
             .ok()
     });
     assert!(exposure.is_some_and(|level| level <= 2.0), "{judged}");
+}
+
+/// The sockets that systemd keeps are those that a relay listens on if nothing else is said: others would be refused.
+#[test]
+fn the_socket_unit_has_the_ports_of_the_default_configuration() {
+    let unit = document("../../packaging/systemd/byway-relay.socket");
+    let text = std::fs::read_to_string(unit).unwrap();
+    let config = byway_relay::config::File::parse("admission = \"open\"").unwrap();
+    let config = config.resolve(Default::default()).unwrap();
+    for kind in ["ListenStream", "ListenDatagram"] {
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(kind)?.strip_prefix('='));
+        let named: BTreeSet<std::net::SocketAddr> =
+            lines.map(|addr| addr.parse().unwrap()).collect();
+        assert_eq!(named, config.listen.iter().copied().collect(), "{kind}");
+    }
 }

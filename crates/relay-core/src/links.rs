@@ -90,9 +90,6 @@ impl Relay {
         if too_many {
             self.counters.refused_links += 1;
             self.refuse(now, id, RefuseReason::Limit, "too many links of this node");
-        } else if self.going_away {
-            self.counters.refused_shutdown += 1;
-            self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
         }
     }
 
@@ -104,6 +101,11 @@ impl Relay {
             self.counters.refused_version += 1;
             let detail = format!("this relay speaks version {VERSION}");
             return self.refuse(now, id, RefuseReason::Version, &detail);
+        }
+        // Only now, for a node that has said nothing yet may have nowhere to hear it.
+        if self.going_away {
+            self.counters.refused_shutdown += 1;
+            return self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
         }
         if hello.record.node() != info.node {
             self.counters.refused_identity += 1;

@@ -53,6 +53,21 @@ fn what_is_wrong_is_told_with_its_line_and_the_mend() {
             "1200 to 9000",
         ),
         (
+            GOOD.to_owned() + "drain_seconds = 3601\n",
+            "line 5",
+            "0 to 3600",
+        ),
+        (
+            GOOD.to_owned() + "alternates = [\"relay-b\"]\n",
+            "line 5",
+            "https://host:port",
+        ),
+        (
+            GOOD.to_owned() + &format!("alternates = {:?}\n", ["https://b.example"; 5]),
+            "line 5",
+            "at most 4",
+        ),
+        (
             "admission = \"open\"\nlisten = []".into(),
             "line 2",
             "leave it out",
@@ -193,6 +208,9 @@ fn the_example_is_whole_and_good() {
         "identity",
         "observe",
         "audit",
+        "drain_seconds",
+        "alternates",
+        "control",
         "plain_http",
         "trusted_proxies",
         "limits.channels",

@@ -283,7 +283,7 @@ fn going_away_tells_everyone_and_welcomes_nobody_new() {
     let events = bench.drain();
     assert!(has(&events, 1, "GoingAway") && has(&events, 2, "GoingAway"));
     assert_eq!(
-        refused(&bench.link_up(3, 3), 3),
+        refused(&bench.come(3, 3, 30, Role::Client), 3),
         Some(RefuseReason::Shutdown)
     );
     assert_eq!(bench.table.entries.len(), 1, "what is established goes on");
