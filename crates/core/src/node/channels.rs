@@ -92,7 +92,7 @@ impl Node {
             link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
             link::Output::Leave { relay, alternates } => self.on_leave(now, relay, alternates),
             link::Output::WillStop { relay } | link::Output::MayReturn { relay } => {
-                self.touch_users(relay)
+                self.touch_users(relay);
             }
             link::Output::Replaced => self.events.push_back(Event::Replaced),
             link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),
