@@ -4,7 +4,7 @@
 //! are put into outboxes (which never block), the forwarding table is changed. So the order of effects is the order in
 //! which the state machine decided them. One task sleeps until the state machine's next deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,13 @@ use tokio::sync::Notify;
 use crate::audit::AuditLog;
 use crate::observe::Handshakes;
 use crate::outbox::Outbox;
+use crate::quota::Quota;
 use crate::stats::{Counters, bump};
 use crate::table::{End, Table, Totals, Way};
+
+/// How often nodes are looked for that send more than they may, and how often one of them is told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A link as its task brings it.
 #[derive(Clone, Debug)]
@@ -74,6 +79,8 @@ pub(crate) struct Hub {
 struct Core {
     relay: Relay,
     links: BTreeMap<LinkId, Held>,
+    /// What the nodes that are here may send, all links of each together.
+    quotas: HashMap<NodeId, Limited>,
     /// What channels carried that ended in this turn.
     ended: BTreeMap<ChannelId, Totals>,
 }
@@ -86,6 +93,9 @@ struct Held {
     source: Option<SocketAddr>,
     /// When its connection began.
     began: Instant,
+    /// Whose it is, and what it may send.
+    node: NodeId,
+    quota: Arc<Quota>,
     /// As what its node came; none before it was welcomed.
     role: Option<Role>,
 }
@@ -104,6 +114,16 @@ impl Held {
         };
         (carrier, role)
     }
+}
+
+/// What one node may send.
+#[derive(Debug)]
+struct Limited {
+    quota: Arc<Quota>,
+    /// Its links.
+    links: usize,
+    /// When it was last told that it sends more.
+    told: Option<Instant>,
 }
 
 /// How many links there are of one kind.
@@ -126,6 +146,7 @@ impl Hub {
             core: Mutex::new(Core {
                 relay: Relay::new(now, config, seed),
                 links: BTreeMap::new(),
+                quotas: HashMap::new(),
                 ended: BTreeMap::new(),
             }),
             table: Arc::default(),
@@ -155,7 +176,15 @@ impl Hub {
             intercepted: new.intercepted,
         };
         self.with(|core| {
+            let limited = core.quotas.entry(new.node).or_insert_with(|| Limited {
+                quota: Arc::new(Quota::new(Instant::now())),
+                links: 0,
+                told: None,
+            });
+            limited.links += 1;
             let held = Held {
+                node: new.node,
+                quota: Arc::clone(&limited.quota),
                 carrier: new.carrier,
                 outbox: new.outbox,
                 source: None,
@@ -272,6 +301,19 @@ impl Hub {
         }
     }
 
+    /// Tells nodes that send more than they may, for ever.
+    pub(crate) async fn watch_quotas(&self) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            let exceeding = self.lock().exceeding(now);
+            for link in exceeding {
+                self.with(|core| core.relay.handle_exceeded(now, link));
+            }
+        }
+    }
+
     /// Lets `input` into the state machine and carries out what comes of it.
     fn with(&self, input: impl FnOnce(&mut Core)) {
         let mut core = self.lock();
@@ -315,6 +357,9 @@ impl Hub {
         match event {
             Event::Send { link, message } => {
                 if let Some(held) = core.links.get(&link) {
+                    if matches!(message, Control::Welcome(_) | Control::TokenTaken { .. }) {
+                        held.quota.set(core.relay.node_rate(link));
+                    }
                     if matches!(message, Control::Welcome(_)) {
                         let histogram = match held.carrier {
                             Carrier::Udp { .. } => &self.handshakes.udp,
@@ -381,7 +426,12 @@ impl Hub {
                 (Egress::Tls(_), Some((Carrier::Tls, outbox))) => Way::Tls(Arc::clone(outbox)),
                 _ => Way::Gone,
             };
-            End { egress, way }
+            // An end without a link sends nothing.
+            let quota = held.map_or_else(
+                || Arc::new(Quota::new(Instant::now())),
+                |held| Arc::clone(&held.quota),
+            );
+            End { egress, way, quota }
         };
         match update {
             TableUpdate::Insert {
@@ -409,6 +459,37 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, Core> {
         // A panic inside the state machine is a bug, but taking every other tunnel down with it would be another.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn forget(&mut self, link: LinkId) {
+        let Some(held) = self.links.remove(&link) else {
+            return;
+        };
+        if let Some(limited) = self.quotas.get_mut(&held.node) {
+            limited.links -= 1;
+            if limited.links == 0 {
+                self.quotas.remove(&held.node);
+            }
+        }
+    }
+
+    /// Nodes that send more than they may, and were not told lately: a link of each.
+    fn exceeding(&mut self, now: Instant) -> Vec<LinkId> {
+        let due = |limited: &&mut Limited| {
+            limited.told.is_none_or(|at| at + TELL_EVERY <= now) && limited.quota.was_exceeded()
+        };
+        let exceeding = self.quotas.iter_mut().filter(|(_, l)| due(l));
+        let nodes: Vec<NodeId> = exceeding
+            .map(|(node, limited)| {
+                limited.told = Some(now);
+                *node
+            })
+            .collect();
+        let link_of = |node| self.links.iter().rev().find(|(_, held)| held.node == node);
+        let links = nodes.into_iter().filter_map(|node| Some(*link_of(node)?.0));
+        links.collect()
     }
 }
 
@@ -443,7 +524,7 @@ impl Drop for LinkHandle {
             core.relay.handle_link_down(Instant::now(), self.id);
         });
         // After the events, which still name the link.
-        self.hub.lock().links.remove(&self.id);
+        self.hub.lock().forget(self.id);
         self.hub.left.notify_waiters();
     }
 }

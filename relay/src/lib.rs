@@ -26,6 +26,7 @@
 //! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
 //! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
+//! | `quota` | what one node may send in a second |
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
 //! | `observe/`, `delays` | metrics, status, health; how long data waits here |
@@ -61,6 +62,7 @@ mod plane;
 mod proxies;
 mod queue;
 mod quic;
+mod quota;
 mod server;
 mod stats;
 mod strangers;
@@ -75,12 +77,13 @@ use std::time::Duration;
 use byway_wire::RelayUrl;
 
 pub use admission::{AdmissionSource, TokenFiles};
+pub use byway_relay_core::io::NodeRate;
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
 pub use identity::CertificateStatus;
 pub use inherited::Inherited;
 pub use ipnet::IpNet;
-pub use limits::Limits;
+pub use limits::{Limits, kpps, mbit};
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 

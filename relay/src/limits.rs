@@ -1,6 +1,17 @@
 //! Limits that an operator may set; the defaults are design section 12's. Each is enforced where its subject lives, counted, and its
 //! refusal is told to whoever met it.
 
+use byway_relay_core::io::NodeRate;
+
+/// Bytes in a second, of megabits.
+pub fn mbit(n: u32) -> u64 {
+    u64::from(n) * 1_000_000 / 8
+}
+/// Datagrams in a second, of thousands.
+pub fn kpps(n: u32) -> u64 {
+    u64::from(n) * 1_000
+}
+
 /// What a node, or an address that nobody knows yet, may take of the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -13,12 +24,26 @@ pub struct Limits {
     pub links_per_process: u32,
     /// Opens to one target that it has not answered, 1-1,024. Beyond it an open is closed with *limit*.
     pub unanswered_opens: u32,
+    /// What one node may send in a second, all its links together, in bytes without the relay's headers and in datagrams. Beyond it what
+    /// comes by UDP is dropped, TLS links are read later, and the node is told. A node's token may say otherwise. None: not limited.
+    pub node_rate: NodeRate,
     /// New connections of one IPv4 address, or IPv6 /64, in a second, 1-100,000, and twice as many at once. Beyond it UDP asks for proof of
     /// the address, and TCP is refused before TLS. Trusted proxies are exempt.
     pub connections: u32,
     /// Answers in a second to bare STUN requests, which are shorter than their answer, of one /24 or /56, 1-10,000. Beyond it there is
     /// none.
     pub stun: u32,
+}
+
+impl Limits {
+    /// What a node of a relay that is open to anybody may send if nothing else is said: a video call of ten, and a tenth of what one core
+    /// forwards (design section 12).
+    pub fn public_rate() -> NodeRate {
+        NodeRate {
+            bytes: Some(mbit(100)),
+            datagrams: Some(kpps(20)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -32,6 +57,7 @@ impl Default for Limits {
             links_per_process: 4,
             // One honest client opens one channel and waits; several tabs of a tool open a few at once.
             unanswered_opens: 8,
+            node_rate: NodeRate::default(),
             // An office behind one address that comes back after an outage.
             connections: 100,
             stun: 10,

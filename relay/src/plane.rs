@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use byway_relay_core::forward::Source;
@@ -106,7 +106,8 @@ impl Plane {
             channel,
             Source::Udp(from.addr),
             (run.count(), payload),
-            |way| match way {
+            |way, quota| match way {
+                _ if !quota.take(run.count(), payload) => add(&counters.dropped_rate, run.count()),
                 Way::Udp {
                     addr,
                     listener,
@@ -132,14 +133,15 @@ impl Plane {
         }
     }
 
-    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged.
+    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged. Gives how long nothing more is to be
+    /// read of the link, for its node sent more than it may.
     pub(crate) fn forward_tls(
         &self,
         link: LinkId,
         own: &Outbox,
         data: DataFrame,
         counters: &Counters,
-    ) {
+    ) -> Duration {
         let DataFrame {
             channel,
             segment,
@@ -150,39 +152,43 @@ impl Plane {
         add(&counters.tls_in, count);
         add(&counters.tls_in_bytes, payload.len() as u64);
         if segment.min(payload.len()) > self.max_datagram {
-            return add(&counters.dropped_oversize, count);
+            add(&counters.dropped_oversize, count);
+            return Duration::ZERO;
         }
         if channel == ChannelId::ECHO {
             add(&counters.echoed, count);
-            return queue(own, channel, message, count, counters);
+            queue(own, channel, message, count, counters);
+            return Duration::ZERO;
         }
-        let routed = self.table.route(
-            channel,
-            Source::Tls(link),
-            (count, payload.len() as u64),
-            |way| match way {
-                Way::Udp {
-                    addr,
-                    listener,
-                    local_ip,
-                } => {
-                    let to = Destination {
-                        addr: *addr,
-                        local_ip: *local_ip,
-                    };
-                    // Any shard's socket will do; spread by link so that one does not carry all.
-                    if let Some(socket) = self.socket(*listener, link.0 as usize) {
-                        let datagrams = to_datagrams(channel, segment, &payload);
-                        socket.send(to, None, &datagrams, segment + HEADER_LEN, counters);
+        let bytes = payload.len() as u64;
+        let routed = self
+            .table
+            .route(channel, Source::Tls(link), (count, bytes), |way, quota| {
+                match way {
+                    Way::Udp {
+                        addr,
+                        listener,
+                        local_ip,
+                    } => {
+                        let to = Destination {
+                            addr: *addr,
+                            local_ip: *local_ip,
+                        };
+                        // Any shard's socket will do; spread by link so that one does not carry all.
+                        if let Some(socket) = self.socket(*listener, link.0 as usize) {
+                            let datagrams = to_datagrams(channel, segment, &payload);
+                            socket.send(to, None, &datagrams, segment + HEADER_LEN, counters);
+                        }
                     }
+                    Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
+                    Way::Gone => add(&counters.dropped_gone, count),
                 }
-                Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
-                Way::Gone => add(&counters.dropped_gone, count),
-            },
-        );
+                quota.charge(count, bytes)
+            });
         if routed.is_none() {
             add(&counters.dropped_unbound, count);
         }
+        routed.unwrap_or_default()
     }
 
     /// Sends bytes back to where something came from.

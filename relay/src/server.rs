@@ -182,6 +182,8 @@ impl Server {
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
+        server.tasks.spawn(async move { hub.watch_quotas().await });
+        let hub = Arc::clone(&server.hub);
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);
             let observed = Arc::new(Observed {
@@ -370,6 +372,7 @@ fn core_config(config: &ServerConfig) -> anyhow::Result<Config> {
     core.max_links_per_node = config.limits.links_per_node;
     core.max_links_per_instance = config.limits.links_per_process;
     core.max_unanswered = config.limits.unanswered_opens;
+    core.node_rate = config.limits.node_rate;
     Ok(core)
 }
 

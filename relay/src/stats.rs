@@ -64,6 +64,12 @@ counters! {
     cookies_limited,
     /// Datagrams dropped: longer than the relay forwards.
     dropped_oversize,
+    /// Datagrams dropped: their node sends more than it may.
+    dropped_rate,
+    /// Times that a TLS link was not read for a while: its node sends more than it may.
+    tls_held_back,
+    /// Datagrams dropped: beyond their source's share, while the shard could not keep up.
+    dropped_share,
     /// Datagrams dropped: of no kind a relay knows, or without a payload.
     dropped_unknown,
     /// Datagrams dropped: the egress path does not carry their size.

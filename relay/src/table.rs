@@ -10,6 +10,7 @@ use byway_relay_core::io::{Egress, Side};
 use byway_wire::ChannelId;
 
 use crate::outbox::Outbox;
+use crate::quota::Quota;
 use crate::stats::add;
 
 /// How to reach one end of a channel.
@@ -32,6 +33,8 @@ pub(crate) enum Way {
 pub(crate) struct End {
     pub(crate) egress: Egress,
     pub(crate) way: Way,
+    /// What its node may send.
+    pub(crate) quota: Arc<Quota>,
 }
 
 #[derive(Clone, Debug)]
@@ -153,21 +156,21 @@ impl Table {
         channel: ChannelId,
         source: Source,
         (datagrams, bytes): (u64, u64),
-        send: impl FnOnce(&Way) -> R,
+        send: impl FnOnce(&Way, &Quota) -> R,
     ) -> Option<R> {
         let channels = self.channels.pin();
         let entry = channels.get(&channel)?;
         let carried = &entry.carried;
-        let (way, tally) = match decide(entry.opener.egress, entry.target.egress, source) {
+        let (way, tally, quota) = match decide(entry.opener.egress, entry.target.egress, source) {
             Decision::Unbound => return None,
             Decision::Forward(to) if to == entry.target.egress => {
-                (&entry.target.way, &carried.opener)
+                (&entry.target.way, &carried.opener, &entry.opener.quota)
             }
-            Decision::Forward(_) => (&entry.opener.way, &carried.target),
+            Decision::Forward(_) => (&entry.opener.way, &carried.target, &entry.target.quota),
         };
         add(&tally.datagrams, datagrams);
         add(&tally.bytes, bytes);
-        Some(send(way))
+        Some(send(way, quota))
     }
 }
 
@@ -186,6 +189,7 @@ mod tests {
                 listener: 0,
                 local_ip: None,
             },
+            quota: Arc::new(Quota::new(Instant::now())),
         }
     }
     fn route(table: &Table, port: u16) -> Option<u16> {
@@ -194,7 +198,7 @@ mod tests {
             channel,
             Source::Udp(addr(port)),
             (2, 100),
-            |way| match way {
+            |way, _| match way {
                 Way::Udp { addr, .. } => addr.port(),
                 _ => 0,
             },

@@ -58,6 +58,8 @@ impl Office {
             peers: Vec::new(),
             issuer: None,
             id: Some(format!("token-{n}")),
+            max_bytes: None,
+            max_datagrams: None,
             workspace: None,
             owner: None,
         }

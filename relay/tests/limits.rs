@@ -96,3 +96,70 @@ async fn bare_stun_requests_are_answered_as_often_as_was_set() {
     // Two at once, and two a second on a machine that is slow.
     assert!((2..=10).contains(&stats.data.stun_answered), "{stats:?}");
 }
+
+/// 8 Mbit/s: a megabyte a second.
+fn megabyte(config: &mut byway_relay::ServerConfig) {
+    config.limits.node_rate.bytes = Some(1_000_000);
+}
+
+#[tokio::test]
+async fn what_a_node_sends_beyond_its_rate_by_udp_is_dropped_and_it_is_told() {
+    let server = start_with(megabyte).await;
+    let (mut client, agent) = udp::pair(&server).await;
+    // Half a megabyte at once, of which a quarter may go.
+    for _ in 0..400 {
+        client.send_data(&data(9, 1, 1_308));
+    }
+    let stats = until(&server, "all are decided", |s| s.data.udp_in >= 400).await;
+    let passed = 400 - stats.data.dropped_rate;
+    assert!((150..=350).contains(&passed), "{passed}");
+    let told = soon("it is told", client.hear()).await;
+    let rate = matches!(
+        told,
+        Control::Throttled {
+            bytes: Some(1_000_000),
+            datagrams: None
+        }
+    );
+    assert!(rate, "{told:?}");
+    // What the other side sends is another account.
+    agent.send_data(&data(9, 2, 1_000));
+    assert_eq!(client.recv_data().await, data(9, 2, 1_000));
+}
+
+#[tokio::test]
+async fn all_links_of_a_node_share_its_rate() {
+    let server = start_with(megabyte).await;
+    let (client, mut agent) = udp::pair(&server).await;
+    let mut second = UdpNode::welcome(&server, 1, Role::Client).await;
+    udp::join(&mut second, &mut agent, 10).await;
+    for _ in 0..200 {
+        client.send_data(&data(9, 1, 1_308));
+        second.send_data(&data(10, 1, 1_308));
+    }
+    let stats = until(&server, "all are decided", |s| s.data.udp_in >= 400).await;
+    assert!(stats.data.dropped_rate >= 50, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_tls_link_is_read_no_faster_than_its_node_may_send_and_loses_nothing() {
+    let server = start_with(megabyte).await;
+    let mut agent = UdpNode::welcome(&server, 2, Role::Agent).await;
+    let mut client = tls::TlsNode::welcome(&server, 1, Role::Client).await;
+    client.say(open(9, 2)).await;
+    assert!(matches!(agent.hear().await, Control::Incoming(_)));
+    let began = std::time::Instant::now();
+    let batch = byway_wire::relay::frame::Frame::Data {
+        channel: channel(9),
+        segment: 1_000,
+        payload: vec![7; 20_000].into(),
+    };
+    for _ in 0..40 {
+        client.send(batch.encode()).await;
+    }
+    let stats = until(&server, "all came", |s| s.data.tls_in == 800).await;
+    // 800 KB, of which 256 KiB may come at once.
+    assert!(began.elapsed() >= std::time::Duration::from_millis(400));
+    assert_eq!(stats.data.dropped_rate, 0);
+    assert!(stats.data.tls_held_back > 0);
+}

@@ -33,6 +33,8 @@ fn token(issuer: &SigningKey, id: &str, role: Role) -> String {
         peers: Vec::new(),
         issuer: None,
         id: None,
+        max_bytes: None,
+        max_datagrams: None,
         workspace: None,
         owner: None,
     };

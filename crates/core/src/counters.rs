@@ -70,6 +70,8 @@ counters! {
     spray_pings,
     /// Control messages that make no sense where they came.
     control_unexpected,
+    /// Words of relays that we send more than we may there.
+    throttled,
     /// Peers whose own record names another instance or probe key than the relay's copy did.
     record_mismatch,
     /// Openers who are not admitted.

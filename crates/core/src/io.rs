@@ -478,6 +478,15 @@ pub enum Event {
     /// The admission token will soon hold no more, or a relay refused it: [`crate::node::Node::set_token`] with a fresh one, if there
     /// is one. Comes again, not more often than every 15 s, for as long as that is so.
     TokenWanted,
+    /// This node sends more through a relay than it may there: what is beyond is dropped or held back. Comes at most every ten seconds.
+    Throttled {
+        /// Which.
+        relay: RelayId,
+        /// What it may send in a second, in bytes; none where those are not limited.
+        bytes: Option<u64>,
+        /// The same in datagrams.
+        datagrams: Option<u64>,
+    },
     /// A relay did not take the token it was shown in band. The one before still holds there, until it expires.
     TokenRefused {
         /// Which.

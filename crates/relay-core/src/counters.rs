@@ -48,6 +48,8 @@ counters! {
     tokens_expired,
     /// Links ended: by other rules than those that admitted their node.
     no_longer_admitted,
+    /// Nodes told that they send more than they may.
+    throttled,
     /// Links refused or ended: too many of the node or of the process.
     refused_links,
     /// Links ended: the node did not keep to the protocol.

@@ -55,6 +55,15 @@ impl Side {
     }
 }
 
+/// What a node may send through the relay in a second; none where it is not limited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeRate {
+    /// Bytes, without the relay's headers.
+    pub bytes: Option<u64>,
+    /// Datagrams.
+    pub datagrams: Option<u64>,
+}
+
 /// What the forwarding table of the shell must hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableUpdate {

@@ -37,6 +37,8 @@ pub struct Config {
     pub max_links_per_instance: u32,
     /// Most unanswered opens of one opener to one target.
     pub max_unanswered: u32,
+    /// What a node may send in a second whose token says nothing else.
+    pub node_rate: NodeRate,
 }
 
 impl Default for Config {
@@ -55,6 +57,8 @@ impl Default for Config {
             max_links_per_instance: 4,
             // One honest client opens one channel and waits; several tabs of a tool open a few at once.
             max_unanswered: 8,
+            // For the program that starts a relay to decide: a public one has to share.
+            node_rate: NodeRate::default(),
         }
     }
 }
@@ -280,6 +284,37 @@ impl Relay {
     /// address.
     pub fn bound_link(&self, channel: ChannelId, side: Side) -> Option<LinkId> {
         self.channels.get(&channel)?.end(side)?.link
+    }
+
+    /// What the node of a link may send in a second: what its token says, or what is usual here.
+    pub fn node_rate(&self, link: LinkId) -> NodeRate {
+        let session = self.links.get(&link).and_then(|l| l.session);
+        let grant = session.and_then(|id| self.sessions.get(&id)?.grant.as_ref());
+        let said = grant.map_or(NodeRate::default(), |g| g.rate);
+        NodeRate {
+            bytes: said.bytes.or(self.config.node_rate.bytes),
+            datagrams: said.datagrams.or(self.config.node_rate.datagrams),
+        }
+    }
+
+    /// A node sends more than it may: it is told, on the link that it made last.
+    pub fn handle_exceeded(&mut self, now: Instant, link: LinkId) {
+        self.now = now;
+        let Some(id) = self.links.get(&link).and_then(|l| l.session) else {
+            return;
+        };
+        let rate = self.node_rate(link);
+        let Some(main) = self.sessions.get(&id).and_then(Session::main_link) else {
+            return;
+        };
+        self.counters.throttled += 1;
+        self.send(
+            main,
+            Control::Throttled {
+                bytes: rate.bytes,
+                datagrams: rate.datagrams,
+            },
+        );
     }
 
     pub(crate) fn send(&mut self, link: LinkId, message: Control) {

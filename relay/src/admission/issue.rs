@@ -1,5 +1,6 @@
 //! The embedded control plane: an operator without one of their own makes a key and signs tokens by hand (design section 8).
 
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -39,6 +40,10 @@ pub struct Order {
     pub issuer: Option<String>,
     /// Names it, for a list of those revoked; a random one otherwise.
     pub id: Option<String>,
+    /// Bytes, and datagrams, that it may send through the relay in a second; what is usual there if not said.
+    pub max_bytes: Option<NonZeroU64>,
+    /// As above.
+    pub max_datagrams: Option<NonZeroU64>,
     /// For the relay's log.
     pub workspace: Option<String>,
     /// For the relay's log.
@@ -125,6 +130,8 @@ impl SigningKey {
             jti: Some(id),
             role: OneOrMany::Many(roles.collect()),
             peers: (!order.peers.is_empty()).then(|| peers.collect()),
+            max_bytes: order.max_bytes,
+            max_datagrams: order.max_datagrams,
             workspace: order.workspace,
             owner: order.owner,
         };

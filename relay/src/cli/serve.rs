@@ -68,6 +68,8 @@ impl Serve {
         settings.name.get_or_insert(defaults.name);
         settings.region.get_or_insert(defaults.region);
         settings.drain_seconds.get_or_insert(0);
+        settings.limits.node_mbit.get_or_insert(0);
+        settings.limits.node_kpps.get_or_insert(0);
         let resolved = file.resolve(settings)?;
         if let Some(public) = resolved.listen.iter().find(|a| !a.ip().is_loopback()) {
             anyhow::bail!(

@@ -2,12 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use byway_relay::admission::issue::{Order, SigningKey};
+use byway_relay::{kpps, mbit};
 use byway_wire::NodeId;
 use byway_wire::relay::control::{MAX_TOKEN, Role};
 use clap::{Args, ValueEnum};
@@ -103,6 +105,12 @@ pub(super) struct Token {
     /// With whom it may have channels; may be given several times. Default: anyone.
     #[arg(long = "peer", value_name = "ID", value_delimiter = ',')]
     peers: Vec<NodeId>,
+    /// What it may send through the relay, in megabits a second (without the relay's headers). Default: what is usual there.
+    #[arg(long = "mbit", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    mbit: Option<u32>,
+    /// The same in thousands of datagrams a second.
+    #[arg(long = "kpps", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    kpps: Option<u32>,
     /// Who made it, where relays ask for that.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
@@ -137,6 +145,8 @@ impl Token {
             audience: self.audience,
             lifetime: self.lifetime,
             peers: self.peers,
+            max_bytes: self.mbit.and_then(|n| NonZeroU64::new(mbit(n))),
+            max_datagrams: self.kpps.and_then(|n| NonZeroU64::new(kpps(n))),
             issuer: self.issuer,
             id: self.id,
             workspace: self.workspace,

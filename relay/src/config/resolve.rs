@@ -9,7 +9,9 @@ use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 
 use super::settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings};
-use crate::{Acme, AdmissionSource, CertFiles, Limits, ServerConfig, TokenFiles};
+use crate::{
+    Acme, AdmissionSource, CertFiles, Limits, NodeRate, ServerConfig, TokenFiles, kpps, mbit,
+};
 
 /// What a token must be for where nothing else is said; what `byway-relay token` makes.
 pub(super) const AUDIENCE: &str = "byway-relay";
@@ -19,6 +21,8 @@ const MAX_SHARDS: usize = 256;
 const MAX_DRAIN: u32 = 3_600;
 /// Most relays that nodes take of one that stops.
 const MAX_NAMED: usize = 4;
+/// Highest rate of a node, in megabits or in thousands of datagrams: beyond it a limit limits nothing.
+const MAX_RATE: u32 = 100_000;
 /// From QUIC's smallest to a jumbo frame's.
 const DATAGRAMS: std::ops::RangeInclusive<u32> = 1_200..=9_000;
 
@@ -112,6 +116,8 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
         );
     }
     config.limits = limits(&settings.limits)?;
+    let open = config.admission == AdmissionSource::Fixed(Admission::Open);
+    config.limits.node_rate = node_rate(&settings.limits, open)?;
     config.audit = settings.audit;
     config.control = settings.control;
     if let Some(seconds) = settings.drain_seconds {
@@ -236,6 +242,33 @@ fn limits(settings: &LimitSettings) -> Result<Limits, Fault> {
         );
     }
     Ok(limits)
+}
+
+/// Of an open relay nobody knows who comes: there each has a share unless its operator says otherwise.
+fn node_rate(settings: &LimitSettings, open: bool) -> Result<NodeRate, Fault> {
+    for (key, value) in [
+        ("limits.node_mbit", settings.node_mbit),
+        ("limits.node_kpps", settings.node_kpps),
+    ] {
+        if let Some(value) = value.filter(|n| *n > MAX_RATE) {
+            let mend = format!("give 1 to {MAX_RATE}, or 0 for no limit");
+            return fault(key, format!("is {value}"), mend);
+        }
+    }
+    let usual = if open {
+        Limits::public_rate()
+    } else {
+        NodeRate::default()
+    };
+    let chosen = |said: Option<u32>, unit: fn(u32) -> u64, usual| match said {
+        None => usual,
+        Some(0) => None,
+        Some(n) => Some(unit(n)),
+    };
+    Ok(NodeRate {
+        bytes: chosen(settings.node_mbit, mbit, usual.bytes),
+        datagrams: chosen(settings.node_kpps, kpps, usual.datagrams),
+    })
 }
 
 fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {

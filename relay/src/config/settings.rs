@@ -148,6 +148,20 @@ pub struct LimitSettings {
         env = "BYWAY_RELAY_MAX_UNANSWERED_OPENS"
     )]
     pub unanswered_opens: Option<u32>,
+    /// What one node may send, in megabits a second, all its links together; 0 for no limit. Default: 100 on an open relay, else none.
+    #[arg(
+        long = "max-node-mbit",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_NODE_MBIT"
+    )]
+    pub node_mbit: Option<u32>,
+    /// The same in thousands of datagrams a second. Default: 20 on an open relay, else none.
+    #[arg(
+        long = "max-node-kpps",
+        value_name = "N",
+        env = "BYWAY_RELAY_MAX_NODE_KPPS"
+    )]
+    pub node_kpps: Option<u32>,
     /// New connections of one address in a second, 1-100000; twice as many at once. Default: 100.
     #[arg(
         long = "max-connections",
@@ -305,6 +319,8 @@ impl Settings {
             "limits.links_per_node" => self.limits.links_per_node.is_some(),
             "limits.links_per_process" => self.limits.links_per_process.is_some(),
             "limits.unanswered_opens" => self.limits.unanswered_opens.is_some(),
+            "limits.node_mbit" => self.limits.node_mbit.is_some(),
+            "limits.node_kpps" => self.limits.node_kpps.is_some(),
             "limits.connections" => self.limits.connections.is_some(),
             "limits.stun" => self.limits.stun.is_some(),
             "acme.domains" => self.acme.domains.is_some(),
@@ -342,6 +358,8 @@ impl LimitSettings {
             links_per_node: self.links_per_node.or(below.links_per_node),
             links_per_process: self.links_per_process.or(below.links_per_process),
             unanswered_opens: self.unanswered_opens.or(below.unanswered_opens),
+            node_mbit: self.node_mbit.or(below.node_mbit),
+            node_kpps: self.node_kpps.or(below.node_kpps),
             connections: self.connections.or(below.connections),
             stun: self.stun.or(below.stun),
         }

@@ -1,7 +1,7 @@
 use byway_relay_core::Admission;
 
 use super::*;
-use crate::AdmissionSource;
+use crate::{AdmissionSource, Limits, NodeRate};
 
 const GOOD: &str = r#"listen = ["127.0.0.1:4433", "[::1]:4433"]
 name = "fra-1"
@@ -26,6 +26,27 @@ fn a_whole_file_is_read() {
         ("fra-1", "fra")
     );
     assert_eq!(config.admission, AdmissionSource::Fixed(Admission::Open));
+}
+
+#[test]
+fn nodes_of_an_open_relay_have_a_rate_and_others_only_one_that_was_said() {
+    let rate = |text: &str| resolve(text).unwrap().limits.node_rate;
+    assert_eq!(rate("admission = \"open\""), Limits::public_rate());
+    let none = "admission = \"open\"\n[limits]\nnode_mbit = 0\nnode_kpps = 0";
+    assert_eq!(rate(none), NodeRate::default());
+    let id = byway_wire::SecretKey::from_bytes(&[1; 32]).node_id();
+    let listed = format!("admission = \"nodes\"\nnodes = [\"{id}\"]\n");
+    assert_eq!(rate(&listed), NodeRate::default());
+    let said = NodeRate {
+        bytes: Some(1_000_000),
+        datagrams: None,
+    };
+    assert_eq!(rate(&(listed + "[limits]\nnode_mbit = 8")), said);
+    let error = error("admission = \"open\"\n[limits]\nnode_kpps = 200000");
+    assert!(
+        error.contains("line 3") && error.contains("0 for no limit"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -217,6 +238,8 @@ fn the_example_is_whole_and_good() {
         "limits.links_per_node",
         "limits.links_per_process",
         "limits.unanswered_opens",
+        "limits.node_mbit",
+        "limits.node_kpps",
         "limits.connections",
         "limits.stun",
         "acme.domains",

@@ -194,9 +194,12 @@ where
                     payload,
                     message: whole,
                 };
-                context
-                    .plane
-                    .forward_tls(link.id(), outbox, data, &context.counters);
+                let plane = &context.plane;
+                let wait = plane.forward_tls(link.id(), outbox, data, &context.counters);
+                if !wait.is_zero() {
+                    bump(&context.counters.tls_held_back);
+                    tokio::time::sleep(wait).await;
+                }
                 continue;
             }
             Ok(Frame::Unknown) => continue,

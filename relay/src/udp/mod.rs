@@ -3,5 +3,6 @@
 pub(crate) mod control;
 pub(crate) mod runs;
 pub(crate) mod shard;
+pub(crate) mod shares;
 pub(crate) mod socket;
 pub(crate) mod stun;

@@ -33,6 +33,18 @@ impl<'a> Run<'a> {
     pub(crate) fn count(&self) -> u64 {
         self.bytes.len().div_ceil(self.segment) as u64
     }
+    /// Its first `count` datagrams; none if that is none.
+    pub(crate) fn first(&self, count: u64) -> Option<Self> {
+        let len = self
+            .segment
+            .saturating_mul(count as usize)
+            .min(self.bytes.len());
+        (len > 0).then(|| Self {
+            bytes: &self.bytes[..len],
+            segment: self.segment.min(len),
+            ..*self
+        })
+    }
 }
 
 /// The runs of a received buffer.
@@ -146,6 +158,18 @@ mod tests {
                 (other(Kind::Probe), 60, 60),
             ]
         );
+    }
+
+    #[test]
+    fn of_a_run_the_first_datagrams_are_a_run() {
+        let buffer = [relay(5, 100), relay(5, 100), relay(5, 40)].concat();
+        let run = runs(&buffer, 100).next().unwrap();
+        let first = |n| run.first(n).map(|r| (r.bytes.len(), r.segment, r.count()));
+        assert_eq!(first(0), None);
+        assert_eq!(first(1), Some((100, 100, 1)));
+        assert_eq!(first(2), Some((200, 100, 2)));
+        assert_eq!(first(3), Some((240, 100, 3)));
+        assert_eq!(first(u64::MAX), Some((240, 100, 3)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! goes to the control endpoint's queue, whichever shard it came to: a node whose NAT moved may land on another one.
 
 use std::io::IoSliceMut;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,16 @@ use crate::plane::{Origin, Plane};
 use crate::stats::{Counters, add, bump};
 use crate::udp::control::{MAX_DATAGRAM, QuicDatagram};
 use crate::udp::runs::{Run, What, runs};
+use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
 
 /// A GRO buffer never holds more than an IP packet can say of itself.
 const BUFFER: usize = 65_535;
+
+/// Whoever asks by STUN, where a shard that is behind deals out shares.
+const STRANGERS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Of so many batches one is timed, a shard's first to begin with: often enough to see a busy relay, and too seldom for two looks at
 /// the clock to cost anything.
@@ -94,6 +100,7 @@ impl Shard {
         let mut meta = [RecvMeta::default(); BATCH_SIZE];
         let mut errors = 0u32;
         let mut batches = 0u64;
+        let mut shares = Shares::new();
         loop {
             let received = {
                 let mut chunks = memory.chunks_mut(BUFFER);
@@ -110,8 +117,9 @@ impl Shard {
                     errors = 0;
                     let began = batches.is_multiple_of(TIMED).then(Instant::now);
                     batches += 1;
+                    shares.received(n == BATCH_SIZE, Instant::now);
                     for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..n]) {
-                        self.handle(&buffer[..meta.len.min(BUFFER)], meta);
+                        self.handle(&buffer[..meta.len.min(BUFFER)], meta, &mut shares);
                     }
                     if let Some(began) = began {
                         self.plane.delays.forwarded.observe(began.elapsed());
@@ -129,7 +137,7 @@ impl Shard {
         }
     }
 
-    fn handle(&self, buffer: &[u8], meta: &RecvMeta) {
+    fn handle(&self, buffer: &[u8], meta: &RecvMeta, shares: &mut Shares) {
         let from = Origin {
             addr: canonical(meta.addr),
             local_ip: meta.dst_ip,
@@ -142,11 +150,18 @@ impl Shard {
             add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
             match run.what {
                 What::Relay(channel) => {
-                    self.plane.forward_udp(channel, &run, &from, &self.counters);
+                    let granted = shares.take(from.addr, run.count());
+                    add(&self.counters.dropped_share, run.count() - granted);
+                    if let Some(run) = run.first(granted) {
+                        self.plane.forward_udp(channel, &run, &from, &self.counters);
+                    }
                 }
                 What::Other(Kind::Quic) => self.quic(&run, &from),
                 What::Other(Kind::Stun) => {
-                    for datagram in run.datagrams() {
+                    // Strangers are one source together: addresses cost them nothing.
+                    let granted = shares.take(STRANGERS, run.count());
+                    add(&self.counters.dropped_share, run.count() - granted);
+                    for datagram in run.datagrams().take(granted as usize) {
                         self.stun(datagram, &from);
                     }
                 }

@@ -142,6 +142,11 @@ impl Driver {
             }
             Event::CloseSockets(sockets) => self.socket.close_extra(&sockets),
             Event::TokenWanted => self.want_token(),
+            Event::Throttled {
+                relay,
+                bytes,
+                datagrams,
+            } => self.throttled(relay, bytes, datagrams),
             Event::TokenRefused { relay, detail } => self.token_refused(relay, &detail),
             Event::Replaced => {
                 tracing::warn!("a newer process with this node's key took over");

@@ -50,6 +50,17 @@ impl Driver {
         }
     }
 
+    pub(super) fn throttled(&self, relay: RelayId, bytes: Option<u64>, datagrams: Option<u64>) {
+        let url = self.link_table.url(relay).map(ToString::to_string);
+        let bytes = bytes.map(|n| format!("{:.1} Mbit/s", n as f64 * 8.0 / 1e6));
+        let datagrams = datagrams.map(|n| format!("{n} datagrams a second"));
+        let limits: Vec<String> = bytes.into_iter().chain(datagrams).collect();
+        tracing::warn!(
+            "more is sent through the relay {} than it lets this node send ({})",
+            url.unwrap_or_default(),
+            limits.join(", ")
+        );
+    }
     pub(super) fn token_refused(&self, relay: RelayId, detail: &str) {
         let url = self.link_table.url(relay).map(ToString::to_string);
         tracing::warn!(

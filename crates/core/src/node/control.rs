@@ -1,7 +1,7 @@
 //! Control messages from relays: who handles what.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::Control;
 use byway_wire::{ChannelId, SignedRecord};
@@ -10,6 +10,9 @@ use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerId};
+
+/// Between two words to the shell that a relay throttles us.
+const THROTTLED_EVERY: Duration = Duration::from_secs(10);
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Instant, link: LinkId, message: Control) {
@@ -47,6 +50,9 @@ impl Node {
             Control::TokenTaken { admitted_for } => {
                 self.links.handle_token_taken(&mut cx, link, admitted_for);
             }
+            Control::Throttled { bytes, datagrams } => {
+                self.on_throttled(now, link, bytes, datagrams);
+            }
             Control::TokenRefused { detail } => {
                 if let Some(relay) = self.links.get(link).map(|l| l.relay) {
                     self.links.handle_token_refused(&mut cx, relay);
@@ -56,6 +62,31 @@ impl Node {
             Control::Unknown => {}
             // What only nodes say, or what the shell answers itself.
             _ => self.counters.control_unexpected += 1,
+        }
+    }
+
+    /// A relay may say so as often as it likes, and people hear it seldom.
+    fn on_throttled(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        bytes: Option<u64>,
+        datagrams: Option<u64>,
+    ) {
+        self.counters.throttled += 1;
+        if self
+            .throttled_told
+            .is_some_and(|at| at + THROTTLED_EVERY > now)
+        {
+            return;
+        }
+        self.throttled_told = Some(now);
+        if let Some(relay) = self.links.get(link).map(|l| l.relay) {
+            self.events.push_back(Event::Throttled {
+                relay,
+                bytes,
+                datagrams,
+            });
         }
     }
 

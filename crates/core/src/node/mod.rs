@@ -101,6 +101,8 @@ pub struct Node {
     touched: BTreeSet<PeerId>,
     wakeups: wakeups::Wakeups,
     cookies: Budget,
+    /// When the shell was last told that a relay throttles us.
+    throttled_told: Option<Instant>,
     /// Sprays of the last minutes, and for whom.
     sprayed: Vec<(Instant, byway_wire::NodeId)>,
     began: Instant,
@@ -168,6 +170,7 @@ impl Node {
             touched: BTreeSet::new(),
             wakeups: wakeups::Wakeups::default(),
             cookies: Budget::new(now, COOKIES_PER_SECOND),
+            throttled_told: None,
             sprayed: Vec::new(),
             began: now,
             now,

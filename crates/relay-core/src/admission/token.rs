@@ -6,6 +6,7 @@
 //! the rules' own keys: what a header says of keys (`jwk`, `jku`, `x5c`) is ignored, and `crit` is refused.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 use byway_wire::NodeId;
 use byway_wire::relay::control::Role;
@@ -14,6 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::AdmissionError;
+use crate::io::NodeRate;
 
 /// How far the issuer's clock may be ahead of ours, in seconds (design section 8).
 const NOT_YET_LEEWAY: u64 = 60;
@@ -50,6 +52,12 @@ pub struct Claims {
     /// With whom it may have channels, as NodeIds: an opener whom it may call, an agent who may call it. None: anyone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<String>>,
+    /// What it may send through the relay in a second, in bytes and in datagrams, instead of what is usual there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<NonZeroU64>,
+    /// As above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_datagrams: Option<NonZeroU64>,
     /// The workspace, for the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -121,6 +129,8 @@ pub struct Grant {
     pub(crate) until: u64,
     /// With whom it may have channels.
     peers: Option<BTreeSet<NodeId>>,
+    /// What it may send in a second.
+    pub(crate) rate: NodeRate,
     /// For the log.
     pub workspace: Option<String>,
     /// For the log.
@@ -175,6 +185,10 @@ impl TokenRules {
         let grant = Grant {
             until,
             peers: peers(claims.peers)?,
+            rate: NodeRate {
+                bytes: claims.max_bytes.map(NonZeroU64::get),
+                datagrams: claims.max_datagrams.map(NonZeroU64::get),
+            },
             workspace: claims.workspace.map(for_log),
             owner: claims.owner.map(for_log),
             node,

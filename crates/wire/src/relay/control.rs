@@ -367,6 +367,13 @@ pub enum Control {
         /// Where to go instead.
         alternates: Vec<RelayUrl>,
     },
+    /// Relay to node: it sends more than it may, and part of that is dropped (UDP) or waits (TLS).
+    Throttled {
+        /// Bytes that it may send in a second, without the relay's headers; none where they are not limited.
+        bytes: Option<u64>,
+        /// Datagrams that it may send in a second.
+        datagrams: Option<u64>,
+    },
     /// Node to relay: a fresh token for this session, answered by [`Control::TokenTaken`] or [`Control::TokenRefused`].
     Token(AdmissionToken),
     /// Relay to node: the token holds from now on, in place of the one before.
@@ -425,6 +432,7 @@ impl Control {
             Self::Token(_) => "Token",
             Self::TokenTaken { .. } => "TokenTaken",
             Self::TokenRefused { .. } => "TokenRefused",
+            Self::Throttled { .. } => "Throttled",
             Self::Unknown => "Unknown",
         }
     }

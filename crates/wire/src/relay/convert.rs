@@ -85,6 +85,10 @@ fn to_proto(message: &Control) -> Option<Kind> {
         Control::TokenRefused { detail } => Kind::TokenRefused(proto::TokenRefused {
             detail: text::truncated(detail, MAX_DETAIL).into(),
         }),
+        Control::Throttled { bytes, datagrams } => Kind::Throttled(proto::Throttled {
+            bytes: *bytes,
+            datagrams: *datagrams,
+        }),
         Control::Refused { reason, detail } => Kind::Refused(proto::Refused {
             reason: refuse_number(*reason),
             detail: text::truncated(detail, MAX_DETAIL).into(),
@@ -195,6 +199,10 @@ fn from_proto(kind: Kind) -> Result<Control, ControlError> {
         },
         Kind::TokenRefused(m) => Control::TokenRefused {
             detail: bounded(m.detail, MAX_DETAIL, "TokenRefused.detail")?,
+        },
+        Kind::Throttled(m) => Control::Throttled {
+            bytes: m.bytes,
+            datagrams: m.datagrams,
         },
         Kind::Refused(m) => Control::Refused {
             reason: refuse_reason(m.reason),

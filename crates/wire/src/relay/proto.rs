@@ -11,7 +11,7 @@ pub(super) struct Control {
     pub(super) critical: bool,
     #[prost(
         oneof = "Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub(super) kind: Option<Kind>,
 }
@@ -64,6 +64,8 @@ pub(super) enum Kind {
     TokenTaken(TokenTaken),
     #[prost(message, tag = "24")]
     TokenRefused(TokenRefused),
+    #[prost(message, tag = "25")]
+    Throttled(Throttled),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -148,6 +150,14 @@ pub(super) struct TokenTaken {
 pub(super) struct TokenRefused {
     #[prost(string, tag = "1")]
     pub(super) detail: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Throttled {
+    #[prost(uint64, optional, tag = "1")]
+    pub(super) bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub(super) datagrams: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -184,6 +184,8 @@ fn control() -> impl Strategy<Value = Control> {
         token().prop_map(Control::Token),
         any::<Option<u32>>().prop_map(|admitted_for| Control::TokenTaken { admitted_for }),
         "[a-z ]{0,256}".prop_map(|detail| Control::TokenRefused { detail }),
+        any::<(Option<u64>, Option<u64>)>()
+            .prop_map(|(bytes, datagrams)| Control::Throttled { bytes, datagrams }),
         any::<u64>().prop_map(|token| Control::Ping { token }),
         any::<u64>().prop_map(|token| Control::Pong { token }),
         signed_record().prop_map(Control::Record),
