@@ -1,5 +1,6 @@
 //! The scenarios, by group.
 
+mod abuse;
 pub mod beside;
 mod broken_ipv6;
 mod carry;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
         broken_ipv6::SCENARIOS,
         failover::SCENARIOS,
         holes::SCENARIOS,
+        abuse::SCENARIOS,
         hostile::forged::SCENARIOS,
         hostile::promises::SCENARIOS,
         hostile::strangers::SCENARIOS,

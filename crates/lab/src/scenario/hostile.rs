@@ -19,9 +19,9 @@ use crate::process::{Running, poll};
 use crate::world::{Site, World};
 
 /// Where whoever means harm is.
-const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
+pub(super) const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
 /// A third party, which has nothing to do with any of it.
-const VICTIMS: [Ipv4Addr; 4] = [
+pub(super) const VICTIMS: [Ipv4Addr; 4] = [
     Ipv4Addr::new(203, 0, 113, 40),
     Ipv4Addr::new(203, 0, 113, 41),
     Ipv4Addr::new(203, 0, 113, 42),
@@ -46,15 +46,15 @@ fn world(access: Access) -> Result<World> {
 
 /// Datagrams by their destination.
 #[derive(Clone, Copy, Debug)]
-struct Gone {
+pub(super) struct Gone {
     to: SocketAddr,
     packets: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// What is counted on a host.
 #[derive(Clone, Copy)]
-enum Counted {
+pub(super) enum Counted {
     /// All UDP that comes in.
     Arrivals,
     /// Probes that leave by no channel (docs/protocol.md: their first byte is 0x81).
@@ -62,7 +62,7 @@ enum Counted {
 }
 
 /// Counts on a host from now on, by destination.
-fn count(host: &Namespace, what: Counted) -> Result<()> {
+pub(super) fn count(host: &Namespace, what: Counted) -> Result<()> {
     let (hook, which) = match what {
         Counted::Arrivals => ("input", "meta l4proto udp"),
         Counted::Probes => ("output", "udp length > 8 @th,64,8 0x81"),
@@ -76,7 +76,7 @@ fn count(host: &Namespace, what: Counted) -> Result<()> {
 }
 
 /// What was counted there so far.
-fn gone(host: &Namespace) -> Result<Vec<Gone>> {
+pub(super) fn gone(host: &Namespace) -> Result<Vec<Gone>> {
     let list = ["-j", "list", "set", "inet", "hostile", "gone"];
     let out = host.command("nft").args(list).output()?;
     let json: Value = serde_json::from_slice(&out.stdout)

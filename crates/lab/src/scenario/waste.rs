@@ -145,6 +145,11 @@ struct Footprint {
     threads: usize,
 }
 
+/// Bytes of memory that a process holds.
+pub(super) fn resident(process: &Running) -> Result<u64> {
+    Ok(footprint(process)?.rss_kib * 1024)
+}
+
 fn footprint(process: &Running) -> Result<Footprint> {
     let dir = format!("/proc/{}", process.pid());
     let status = fs::read_to_string(format!("{dir}/status"))?;
