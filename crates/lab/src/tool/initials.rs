@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -37,7 +37,7 @@ pub(super) fn run(args: &[String]) -> Result<()> {
         let (_, mut connection) = endpoint.connect(now, config.clone(), addr, "relay")?;
         let mut datagram = Vec::new();
         let begun = connection.poll_transmit(now, 1, &mut datagram);
-        begun.context("a client begins")?;
+        anyhow::ensure!(begun.is_some(), "a client says nothing to begin with");
         let socket = &sockets[n as usize % sockets.len()];
         bytes += socket.send_to(&datagram, &addr.into())?;
         let due = Duration::from_secs(1) * n / per_second;
