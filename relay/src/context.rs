@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::plane::Plane;
+use crate::pressure::Pressure;
 use crate::stats::Counters;
 use crate::strangers::Strangers;
 
@@ -15,6 +16,7 @@ pub(crate) struct Context {
     /// Of everything outside the UDP shards.
     pub(crate) counters: Arc<Counters>,
     pub(crate) strangers: Strangers,
+    pub(crate) pressure: Arc<Pressure>,
     /// The relay's name and region, for the challenge.
     pub(crate) name: String,
     pub(crate) region: String,

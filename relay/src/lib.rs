@@ -26,6 +26,7 @@
 //! | `identity`, `certificate/` | what the relay shows, also while it changes; raw public keys |
 //! | `acme/`, `challenge` | ordering a certificate; showing the authority that a name leads here |
 //! | `proxies` | whose word about a client is believed |
+//! | `pressure` | no newcomers while most of what there is is in use |
 //! | `quota` | what one node may send in a second |
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
@@ -59,6 +60,7 @@ mod observe;
 mod outbox;
 mod pace;
 mod plane;
+mod pressure;
 mod proxies;
 mod queue;
 mod quic;

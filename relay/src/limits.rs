@@ -27,6 +27,9 @@ pub struct Limits {
     /// What one node may send in a second, all its links together, in bytes without the relay's headers and in datagrams. Beyond it what
     /// comes by UDP is dropped, TLS links are read later, and the node is told. A node's token may say otherwise. None: not limited.
     pub node_rate: NodeRate,
+    /// How much of its memory (its control group's, or the machine's) and of its file descriptors the relay may use, in percent, 10-100.
+    /// Above it nobody new is let in.
+    pub shed_above: u32,
     /// New connections of one IPv4 address, or IPv6 /64, in a second, 1-100,000, and twice as many at once. Beyond it UDP asks for proof of
     /// the address, and TCP is refused before TLS. Trusted proxies are exempt.
     pub connections: u32,
@@ -58,6 +61,7 @@ impl Default for Limits {
             // One honest client opens one channel and waits; several tabs of a tool open a few at once.
             unanswered_opens: 8,
             node_rate: NodeRate::default(),
+            shed_above: 80,
             // An office behind one address that comes back after an outage.
             connections: 100,
             stun: 10,

@@ -125,6 +125,11 @@ pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Con
             while links.join_next().await.is_some() {}
             return;
         };
+        if context.pressure.is_high() {
+            bump(&context.counters.refused_pressure);
+            incoming.refuse();
+            continue;
+        }
         let ip = canonical(incoming.remote_address()).ip();
         let proved = incoming.remote_address_validated();
         match context.strangers.judge(Instant::now(), ip, proved, &crowd) {

@@ -137,6 +137,7 @@ impl Server {
             hub: Arc::clone(&hub),
             plane,
             counters: Arc::clone(&counters),
+            pressure: Arc::default(),
             strangers: Strangers::new(
                 now,
                 config.limits.connections,
@@ -183,6 +184,10 @@ impl Server {
         server.tasks.spawn(async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
         server.tasks.spawn(async move { hub.watch_quotas().await });
+        let (pressure, share) = (Arc::clone(&context.pressure), config.limits.shed_above);
+        server
+            .tasks
+            .spawn(async move { pressure.watch(share).await });
         let hub = Arc::clone(&server.hub);
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);

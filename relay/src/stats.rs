@@ -98,6 +98,8 @@ counters! {
     tls_dropped_old,
     /// Connections refused before any handshake: too many from one address, or too many handshakes under way.
     connections_limited,
+    /// Connections refused before any handshake: most of the relay's memory or descriptors is in use.
+    refused_pressure,
     /// QUIC connections that had to prove their address first.
     retried,
     /// Handshakes that failed or took too long.

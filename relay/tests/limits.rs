@@ -7,6 +7,7 @@ use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
 use byway_wire::stun::{self, TransactionId};
 use common::udp::UdpNode;
 use common::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
 #[tokio::test]
@@ -162,4 +163,38 @@ async fn a_tls_link_is_read_no_faster_than_its_node_may_send_and_loses_nothing()
     assert!(began.elapsed() >= std::time::Duration::from_millis(400));
     assert_eq!(stats.data.dropped_rate, 0);
     assert!(stats.data.tls_held_back > 0);
+}
+
+/// True if a connection is let in as far as TLS, which answers nonsense with an alert.
+async fn is_let_in(to: std::net::SocketAddr) -> bool {
+    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let mut alert = [0; 16];
+    if stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.is_err() {
+        return false;
+    }
+    stream.read(&mut alert).await.is_ok_and(|n| n > 0)
+}
+
+#[tokio::test]
+async fn a_relay_that_uses_most_of_its_descriptors_lets_nobody_new_in_and_keeps_who_is_there() {
+    let limit = rustix::process::Rlimit {
+        current: Some(400),
+        maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let server = start_with(|config| config.limits.shed_above = 50).await;
+    let (client, mut agent) = udp::pair(&server).await;
+    assert!(is_let_in(addr(&server)).await);
+    let held: Vec<_> = (0..200)
+        .map(|_| std::fs::File::open("/dev/null").unwrap())
+        .collect();
+    let shed = async { while is_let_in(addr(&server)).await {} };
+    soon("it sheds", shed).await;
+    assert!(server.stats().data.refused_pressure > 0, "it is counted");
+    client.send_data(&data(9, 1, 500));
+    assert_eq!(agent.recv_data().await, data(9, 1, 500));
+    drop(held);
+    let again = async { while !is_let_in(addr(&server)).await {} };
+    soon("there is room again", again).await;
+    UdpNode::welcome(&server, 7, Role::Client).await;
 }

@@ -223,6 +223,12 @@ fn limits(settings: &LimitSettings) -> Result<Limits, Fault> {
             &mut limits.connections,
         ),
         ("limits.stun", settings.stun, 1..=10_000, &mut limits.stun),
+        (
+            "limits.shed_above",
+            settings.shed_above,
+            10..=100,
+            &mut limits.shed_above,
+        ),
     ] {
         let Some(value) = value else { continue };
         if !range.contains(&value) {

@@ -162,6 +162,9 @@ pub struct LimitSettings {
         env = "BYWAY_RELAY_MAX_NODE_KPPS"
     )]
     pub node_kpps: Option<u32>,
+    /// Let nobody new in while the relay uses more of its memory or its file descriptors than this, in percent, 10-100. Default: 80.
+    #[arg(long = "max-use", value_name = "PERCENT", env = "BYWAY_RELAY_MAX_USE")]
+    pub shed_above: Option<u32>,
     /// New connections of one address in a second, 1-100000; twice as many at once. Default: 100.
     #[arg(
         long = "max-connections",
@@ -321,6 +324,7 @@ impl Settings {
             "limits.unanswered_opens" => self.limits.unanswered_opens.is_some(),
             "limits.node_mbit" => self.limits.node_mbit.is_some(),
             "limits.node_kpps" => self.limits.node_kpps.is_some(),
+            "limits.shed_above" => self.limits.shed_above.is_some(),
             "limits.connections" => self.limits.connections.is_some(),
             "limits.stun" => self.limits.stun.is_some(),
             "acme.domains" => self.acme.domains.is_some(),
@@ -360,6 +364,7 @@ impl LimitSettings {
             unanswered_opens: self.unanswered_opens.or(below.unanswered_opens),
             node_mbit: self.node_mbit.or(below.node_mbit),
             node_kpps: self.node_kpps.or(below.node_kpps),
+            shed_above: self.shed_above.or(below.shed_above),
             connections: self.connections.or(below.connections),
             stun: self.stun.or(below.stun),
         }
@@ -396,6 +401,7 @@ pub(super) fn flag(key: &str) -> String {
         "acme.cache" => "acme-cache".to_owned(),
         "acme.directory" => "acme-directory".to_owned(),
         "acme.roots" => "acme-root".to_owned(),
+        "limits.shed_above" => "max-use".to_owned(),
         key if key.starts_with("limits.") => {
             format!("max-{}", key["limits.".len()..].replace('_', "-"))
         }

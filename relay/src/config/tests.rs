@@ -240,6 +240,7 @@ fn the_example_is_whole_and_good() {
         "limits.unanswered_opens",
         "limits.node_mbit",
         "limits.node_kpps",
+        "limits.shed_above",
         "limits.connections",
         "limits.stun",
         "acme.domains",

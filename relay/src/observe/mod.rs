@@ -9,7 +9,7 @@
 //! | `process` | what the kernel knows of this process |
 
 mod metrics;
-mod process;
+pub(crate) mod process;
 
 use std::io;
 use std::net::SocketAddr;

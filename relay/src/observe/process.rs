@@ -2,14 +2,14 @@
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Process {
-    pub(super) open_fds: Option<u64>,
-    pub(super) max_fds: Option<u64>,
-    pub(super) resident_bytes: Option<u64>,
+pub(crate) struct Process {
+    pub(crate) open_fds: Option<u64>,
+    pub(crate) max_fds: Option<u64>,
+    pub(crate) resident_bytes: Option<u64>,
 }
 
 impl Process {
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let fds = std::fs::read_dir("/proc/self/fd").ok();
         let limits = std::fs::read_to_string("/proc/self/limits").ok();
         let status = std::fs::read_to_string("/proc/self/status").ok();

@@ -56,6 +56,10 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, context: Arc<Conte
                 continue;
             }
         };
+        if context.pressure.is_high() {
+            bump(&context.counters.refused_pressure);
+            continue;
+        }
         let from = canonical(from);
         // TCP's handshake proved the address.
         let verdict = context

@@ -66,30 +66,45 @@ pub(crate) async fn until(
 
 /// Node number `n`'s key.
 pub(crate) fn key(n: u8) -> Arc<SecretKey> {
-    Arc::new(SecretKey::from_bytes(&[n; 32]))
+    key_of(n.into())
+}
+/// The same where there are many.
+pub(crate) fn key_of(n: u32) -> Arc<SecretKey> {
+    let bytes = match u8::try_from(n) {
+        Ok(n) => [n; 32],
+        Err(_) => std::array::from_fn(|at| n.to_be_bytes()[at % 4]),
+    };
+    Arc::new(SecretKey::from_bytes(&bytes))
 }
 pub(crate) fn node(n: u8) -> NodeId {
     key(n).node_id()
 }
 pub(crate) fn record(n: u8) -> SignedRecord {
+    record_of(n.into())
+}
+fn record_of(n: u32) -> SignedRecord {
+    let key = key_of(n);
     let id = NodeInstance {
-        node: node(n),
+        node: key.node_id(),
         instance: Instance(u64::from(n)),
     };
     let record = Record {
         id,
-        probe_key: ProbeSecret::from_bytes([n; 32]).public(),
+        probe_key: ProbeSecret::from_bytes([n as u8; 32]).public(),
         epoch: 1,
         seq: 1,
         relays: Vec::new(),
     };
-    SignedRecord::sign(&key(n), record)
+    SignedRecord::sign(&key, record)
 }
 pub(crate) fn hello(n: u8, role: Role) -> Control {
+    hello_of(n.into(), role)
+}
+pub(crate) fn hello_of(n: u32, role: Role) -> Control {
     Control::Hello(Hello {
         versions: vec![VERSION],
         role,
-        record: record(n),
+        record: record_of(n),
         token: None,
     })
 }

@@ -86,11 +86,18 @@ impl TlsNode {
     }
     /// Proves key `signer` for node `n`.
     pub(crate) async fn prove(&mut self, n: u8, signer: u8) {
+        self.prove_by(key(n).node_id(), &key(signer)).await;
+    }
+    pub(crate) async fn prove_by(
+        &mut self,
+        node: byway_wire::NodeId,
+        signer: &byway_wire::SecretKey,
+    ) {
         let signed = Prove::signed_bytes(&self.challenge, &self.claim);
         let proof = Prove {
-            node: key(n).node_id(),
+            node,
             claim: self.claim.clone(),
-            signature: key(signer).sign(Purpose::LinkProof, &signed),
+            signature: signer.sign(Purpose::LinkProof, &signed),
         };
         self.say(Control::Prove(proof)).await;
     }

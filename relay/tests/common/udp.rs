@@ -113,6 +113,7 @@ pub(crate) struct UdpNode {
     pub(crate) n: u8,
     pub(crate) relay: SocketAddr,
     socket: Arc<Shared>,
+    raw: std::net::UdpSocket,
     received: mpsc::UnboundedReceiver<Vec<u8>>,
     pub(crate) connection: Connection,
     pub(crate) send: SendStream,
@@ -123,11 +124,17 @@ pub(crate) struct UdpNode {
 
 /// The TLS configuration of a node; `None` shows no key.
 pub(crate) fn client_config(server: &Server, key: Option<&SecretKey>) -> quinn::ClientConfig {
+    client_config_for(server.certificate().pin, key)
+}
+pub(crate) fn client_config_for(
+    pin: byway_wire::relay::Pin,
+    key: Option<&SecretKey>,
+) -> quinn::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinVerifier(server.certificate().pin)));
+        .with_custom_certificate_verifier(Arc::new(PinVerifier(pin)));
     let mut config = match key {
         None => builder.with_no_client_auth(),
         Some(key) => {
@@ -152,7 +159,7 @@ impl UdpNode {
         Self::connect_to(server, server.local_addrs()[0], n).await
     }
     pub(crate) async fn connect_to(server: &Server, relay: SocketAddr, n: u8) -> Self {
-        let (socket, received) = bind(relay);
+        let (socket, raw, received) = bind(relay);
         let mut config = EndpointConfig::default();
         config.grease_quic_bit(false);
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -172,6 +179,7 @@ impl UdpNode {
             n,
             relay,
             socket,
+            raw,
             received,
             connection,
             send,
@@ -182,10 +190,10 @@ impl UdpNode {
     }
     /// What a NAT that restarts looks like from outside: everything comes from another port.
     pub(crate) fn change_port(&mut self) {
-        let (socket, received) = bind(self.relay);
+        let (socket, raw, received) = bind(self.relay);
         let shared = Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>;
         self.endpoint.rebind_abstract(shared).unwrap();
-        self.socket = socket;
+        (self.socket, self.raw) = (socket, raw);
         self.received = received;
     }
     /// Connects and is welcomed.
@@ -200,6 +208,10 @@ impl UdpNode {
             other => panic!("{}", other.name()),
         }
         node
+    }
+    /// The socket itself, for who sends more than a test does.
+    pub(crate) fn raw(&self) -> std::net::UdpSocket {
+        self.raw.try_clone().unwrap()
     }
     pub(crate) fn local(&self) -> SocketAddr {
         self.socket.local_addr().unwrap()
@@ -261,13 +273,19 @@ impl UdpNode {
     }
 }
 
-fn bind(towards: SocketAddr) -> (Arc<Shared>, mpsc::UnboundedReceiver<Vec<u8>>) {
+fn bind(
+    towards: SocketAddr,
+) -> (
+    Arc<Shared>,
+    std::net::UdpSocket,
+    mpsc::UnboundedReceiver<Vec<u8>>,
+) {
     let any = SocketAddr::new(towards.ip(), 0);
-    let inner = TokioRuntime
-        .wrap_udp_socket(std::net::UdpSocket::bind(any).unwrap())
-        .unwrap();
+    let socket = std::net::UdpSocket::bind(any).unwrap();
+    let raw = socket.try_clone().unwrap();
+    let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
     let (other, received) = mpsc::unbounded_channel();
-    (Arc::new(Shared { inner, other }), received)
+    (Arc::new(Shared { inner, other }), raw, received)
 }
 
 /// An agent and a client with channel 9 between them.

@@ -178,7 +178,9 @@ fn no_descriptors() -> Result<()> {
     relay
         .process
         .wait_for("the end of its descriptors", SHORT, |line| {
-            line.text.contains("accept fails").then_some(())
+            // It sheds newcomers before the last one is gone, unless they come faster than it looks.
+            let (none, shed) = ("accept fails", "no new nodes are let in");
+            (line.text.contains(none) || line.text.contains(shed)).then_some(())
         })?;
     // Nobody new gets in by TCP for the moment; who is here notices nothing.
     let done = steady.finish(3 * SHORT)?.success()?;
@@ -192,7 +194,8 @@ fn no_descriptors() -> Result<()> {
         "no descriptors: 20 answers of 20 on a link that was there, the slowest after {worst:.0} ms; a new link {again:.0} ms after the end"
     ));
     ensure!(worst < 1_000.0, "an answer took {worst} ms");
-    ensure!(again < 1_000.0 + 300.0, "a new link took {again} ms");
+    // A second until it looks again.
+    ensure!(again < 1_000.0 + 1_000.0, "a new link took {again} ms");
     Ok(())
 }
 

@@ -1,0 +1,207 @@
+//! `cargo bench -p byway-relay --bench scale -- [UDP LINKS] [TLS LINKS]`: what a relay holds for idle links. A relay process of its own; links
+//! are made at 100 a second, and its memory is read at each step, so that a slope can be told from what it holds anyway.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot go on must panic"
+)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use byway_wire::RelayUrl;
+use byway_wire::relay::control::{Control, Role};
+use byway_wire::relay::frame::{StreamDecoder, encode_stream};
+use common::{hello_of, key_of, tls, udp};
+use tokio::task::JoinSet;
+
+/// New links in a second.
+const RATE: u32 = 100;
+const UDP_LINKS: u32 = 10_000;
+const TLS_LINKS: u32 = 5_000;
+
+struct Relay {
+    child: Child,
+    url: RelayUrl,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_byway-relay"))
+            .args(["--dev", "--shards", "1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self {
+            child,
+            url: line.trim().parse().unwrap(),
+        }
+    }
+    fn addr(&self) -> SocketAddr {
+        (
+            self.url.host().parse::<std::net::IpAddr>().unwrap(),
+            self.url.port(),
+        )
+            .into()
+    }
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    }
+    /// Bytes of memory.
+    fn resident(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+    fn cpu(&self) -> f64 {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let numbers: Vec<u32> = std::env::args()
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
+    let links = [
+        numbers.first().copied().unwrap_or(UDP_LINKS),
+        numbers.get(1).copied().unwrap_or(TLS_LINKS),
+    ];
+    // Both ends of every TLS link are descriptors; the relay inherits the limit.
+    let most = rustix::process::Rlimit {
+        current: Some(65_536),
+        maximum: Some(65_536),
+    };
+    let raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, most);
+    if raised.is_err() {
+        println!("descriptors stay as limited as they are; root may raise the limit");
+    }
+    println!(
+        "| links | held | failed | KiB a link | since 1,000, KiB a link | relay CPU, ms a link |"
+    );
+    println!("|---|---|---|---|---|---|");
+    hold("UDP", links[0], udp_link).await;
+    hold("TLS", links[1], tls_link).await;
+}
+
+/// Makes links and holds them.
+async fn hold<L: Send + 'static, F: Future<Output = Option<L>> + Send + 'static>(
+    kind: &str,
+    count: u32,
+    link: impl Fn(Made, u32) -> F,
+) {
+    let relay = Relay::start();
+    let made = Made {
+        addr: relay.addr(),
+        url: relay.url.clone(),
+        endpoint: quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(),
+    };
+    // What the first link of all costs is no link's.
+    let first = link(made.clone(), 1_000_000).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (before, cpu) = (relay.resident(), relay.cpu());
+    let (mut held, mut failed, mut at_thousand) = (Vec::new(), 0, None);
+    let mut under_way = JoinSet::new();
+    let began = Instant::now();
+    for n in 0..count {
+        under_way.spawn(link(made.clone(), 1_000 + n));
+        let due = Duration::from_secs(1) * n / RATE;
+        tokio::time::sleep_until((began + due).into()).await;
+        while let Some(done) = under_way.try_join_next() {
+            match done.unwrap() {
+                Some(link) => held.push(link),
+                None => failed += 1,
+            }
+        }
+        if held.len() == 1_000 && at_thousand.is_none() {
+            at_thousand = Some(relay.resident());
+        }
+    }
+    while let Some(done) = under_way.join_next().await {
+        match done.unwrap() {
+            Some(link) => held.push(link),
+            None => failed += 1,
+        }
+    }
+    // They are idle now.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let per = |bytes: u64, links: usize| bytes as f64 / 1024.0 / links.max(1) as f64;
+    let now = relay.resident();
+    let slope = at_thousand.map_or(f64::NAN, |at| {
+        per(now.saturating_sub(at), held.len() - 1_000)
+    });
+    println!(
+        "| {kind} | {} | {failed} | {:.1} | {slope:.1} | {:.2} |",
+        held.len(),
+        per(now.saturating_sub(before), held.len()),
+        (relay.cpu() - cpu) * 1e3 / held.len().max(1) as f64
+    );
+    drop((first, held));
+}
+
+#[derive(Clone)]
+struct Made {
+    addr: SocketAddr,
+    url: RelayUrl,
+    endpoint: quinn::Endpoint,
+}
+
+async fn udp_link(
+    made: Made,
+    n: u32,
+) -> Option<(quinn::Connection, quinn::SendStream, quinn::RecvStream)> {
+    let config = udp::client_config_for(made.url.pin()?, Some(&key_of(n)));
+    let connecting = made
+        .endpoint
+        .connect_with(config, made.addr, "relay.invalid")
+        .ok()?;
+    let connection = connecting.await.ok()?;
+    let (mut send, mut recv) = connection.open_bi().await.ok()?;
+    let mut out = BytesMut::new();
+    encode_stream(&hello_of(n, Role::Client), &mut out);
+    send.write_all(&out).await.ok()?;
+    let mut decoder = StreamDecoder::default();
+    loop {
+        match decoder.next().ok()? {
+            Some(Control::Welcome(_)) => return Some((connection, send, recv)),
+            Some(_) => return None,
+            None => decoder.push(&recv.read_chunk(65_536, true).await.ok()??.bytes),
+        }
+    }
+}
+
+async fn tls_link(made: Made, n: u32) -> Option<tls::TlsNode> {
+    let mut node =
+        tls::TlsNode::connect_to(made.addr, made.url.pin()?, &made.url.authority()).await;
+    let key = key_of(n);
+    node.prove_by(key.node_id(), &key).await;
+    node.say(hello_of(n, Role::Client)).await;
+    matches!(node.hear().await, Control::Welcome(_)).then_some(node)
+}
