@@ -47,8 +47,9 @@ impl Links {
         self.admittance.token.clone_from(&token);
         self.admittance.renew.clear();
         if let Some(token) = token {
-            for (&link, l) in &self.links {
+            for (&link, l) in &mut self.links {
                 if l.is_usable() {
+                    l.tokens_out += 1;
                     let message = Control::Token(token.clone());
                     self.out.push_back(Output::Send { link, message });
                 }
@@ -78,13 +79,35 @@ impl Links {
 
     /// A relay took the fresh token.
     pub(crate) fn handle_token_taken(&mut self, cx: &mut Cx<'_>, id: LinkId, seconds: Option<u32>) {
-        if let Some(relay) = self.links.get(&id).map(|l| l.relay) {
+        if let Some(relay) = self.token_answered(cx, id) {
             self.admitted_for(cx, relay, seconds);
         }
     }
 
+    /// A relay did not take the fresh token. None if it was shown none.
+    pub(crate) fn handle_token_refused(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Option<RelayId> {
+        let relay = self.token_answered(cx, id)?;
+        self.not_admitted(cx, relay);
+        Some(relay)
+    }
+
+    /// Each token that went out on a link has one answer; what a relay says beyond that must not cost us anything.
+    fn token_answered(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Option<RelayId> {
+        let link = self.links.get_mut(&id)?;
+        match link.tokens_out.checked_sub(1) {
+            Some(left) => {
+                link.tokens_out = left;
+                Some(link.relay)
+            }
+            None => {
+                cx.counters.control_unexpected += 1;
+                None
+            }
+        }
+    }
+
     /// A relay did not take the token, in band or at the door: another may do better.
-    pub(crate) fn handle_token_refused(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    pub(super) fn not_admitted(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         // Whoever has none was given none to show.
         if self.admittance.token.is_some() {
             self.admittance.renew.insert(relay, cx.now);

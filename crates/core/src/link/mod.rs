@@ -134,6 +134,8 @@ pub(crate) struct Link {
     pub(crate) relay: RelayId,
     pub(crate) carrier: Carrier,
     state: LinkState,
+    /// Fresh tokens that were sent on it and not answered yet.
+    tokens_out: u32,
 }
 
 #[derive(Debug)]
@@ -403,7 +405,7 @@ impl Links {
         }
         match (reason, self.links.get(&id).map(|l| l.relay)) {
             (RefuseReason::Replaced, _) => self.out.push_back(Output::Replaced),
-            (RefuseReason::NotAdmitted, Some(relay)) => self.handle_token_refused(cx, relay),
+            (RefuseReason::NotAdmitted, Some(relay)) => self.not_admitted(cx, relay),
             _ => {}
         }
         self.hang_up(id);

@@ -79,6 +79,7 @@ impl Links {
                 state: LinkState::Dialing {
                     until: cx.now + DIAL_LIMIT,
                 },
+                tokens_out: 0,
             },
         );
         self.out.push_back(Output::Dial {

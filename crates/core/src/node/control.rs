@@ -54,8 +54,7 @@ impl Node {
                 self.on_throttled(now, link, bytes, datagrams);
             }
             Control::TokenRefused { detail } => {
-                if let Some(relay) = self.links.get(link).map(|l| l.relay) {
-                    self.links.handle_token_refused(&mut cx, relay);
+                if let Some(relay) = self.links.handle_token_refused(&mut cx, link) {
                     self.events.push_back(Event::TokenRefused { relay, detail });
                 }
             }

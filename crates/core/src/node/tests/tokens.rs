@@ -87,3 +87,33 @@ fn a_program_that_gives_one_bad_token_after_the_other_is_not_run_all_the_time() 
     let dials = world.hosts[AGENT].dials.len();
     assert!(dials <= 120, "{dials}");
 }
+
+#[test]
+fn a_relay_that_answers_tokens_it_was_not_shown_is_counted_and_not_heard() {
+    let mut world = asking("good");
+    give(&mut world, AGENT, "good");
+    world.pass(ms(1_000));
+    let link = world.link_of(AGENT);
+    let before = world.hosts[AGENT].node.counters().control_unexpected;
+    let refused = Control::TokenRefused {
+        detail: "again".to_owned(),
+    };
+    let taken = Control::TokenTaken {
+        admitted_for: Some(0),
+    };
+    for message in [refused, taken] {
+        for _ in 0..50 {
+            let now = world.now;
+            let node = &mut world.hosts[AGENT].node;
+            node.handle_control(now, link, message.clone());
+        }
+    }
+    world.pass(ms(60_000));
+    let host = &world.hosts[AGENT];
+    assert_eq!(host.node.counters().control_unexpected, before + 100);
+    assert_eq!((host.tokens_refused, host.tokens_wanted), (0, 0));
+    // Each that is shown has its one answer.
+    give(&mut world, AGENT, "bad");
+    world.pass(ms(1_000));
+    assert_eq!(world.hosts[AGENT].tokens_refused, 1);
+}
