@@ -476,7 +476,7 @@ pub enum Event {
     /// This agent instance was replaced by a newer one.
     Replaced,
     /// The admission token will soon hold no more, or a relay refused it: [`crate::node::Node::set_token`] with a fresh one, if there
-    /// is one. Comes again, not more often than every 15 s, for as long as that is so.
+    /// is one. Comes again for as long as that is so: after 15 s, and ever more seldom, up to once an hour, while no relay takes what is given.
     TokenWanted,
     /// This node sends more through a relay than it may there: what is beyond is dropped or held back. Comes at most every ten seconds.
     Throttled {

@@ -9,22 +9,62 @@ use std::time::{Duration, Instant};
 
 use byway_wire::relay::control::{AdmissionToken, Control, RefuseReason};
 
-use super::relay::Phase;
+use super::relay::{Phase, Relay};
 use super::{Links, Output};
 use crate::cx::{Cx, Wake};
 use crate::io::{LinkError, LinkId, RelayId};
 
 /// A token that could not be had, or was refused, is asked for again after this long; the shell may have to run a program for it.
 const AGAIN: Duration = Duration::from_secs(15);
+/// While nothing comes of it that pause doubles, up to this long: what is wrong for hours is a person's to mend.
+const SELDOM: Duration = Duration::from_secs(3_600);
+/// A token that a relay admits by for less than this cannot be kept fresh at intervals of [`AGAIN`]: nothing came of having asked.
+const SENSIBLE: Duration = Duration::from_secs(30);
+/// What a relay says of less than this counts as this much: the shell is not asked at the relay's word at once.
+const LEAST: Duration = Duration::from_secs(5);
 
 /// What is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Admittance {
     token: Option<AdmissionToken>,
-    /// When to ask for another, for each relay that says how long this one holds.
-    renew: BTreeMap<RelayId, Instant>,
+    /// Which relays need another, for each that says how long this one holds, or refused it.
+    renew: BTreeMap<RelayId, Renewal>,
+    /// Not before that, whichever relay it is for: one program serves them all.
+    not_before: Option<Instant>,
+}
+
+/// When one relay needs another token.
+#[derive(Debug)]
+struct Renewal {
+    /// None while it has not answered to the latest.
+    at: Option<Instant>,
     /// Not before that: a program may give a new token each time, and a relay refuse them all.
     not_before: Option<Instant>,
+    /// The pause after the next time that it is asked for.
+    pause: Duration,
+}
+
+impl Renewal {
+    fn new() -> Self {
+        Self {
+            at: None,
+            not_before: None,
+            pause: AGAIN,
+        }
+    }
+    fn is_due(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+    /// It is needed then, or when it may be asked for again.
+    fn plan(&mut self, at: Instant) {
+        self.at = Some(self.not_before.map_or(at, |not| not.max(at)));
+    }
+    /// It is being asked for.
+    fn asked(&mut self, now: Instant) {
+        let again = now + self.pause;
+        (self.at, self.not_before) = (Some(again), Some(again));
+        self.pause = (self.pause * 2).min(SELDOM);
+    }
 }
 
 impl Admittance {
@@ -32,8 +72,8 @@ impl Admittance {
         self.token.clone()
     }
     pub(super) fn deadline(&self) -> Option<Wake> {
-        let first = self.renew.values().min()?;
-        let at = self.not_before.map_or(*first, |at| at.max(*first));
+        let first = self.renew.values().filter_map(|r| r.at).min()?;
+        let at = self.not_before.map_or(first, |at| at.max(first));
         Some((at, "admission token"))
     }
 }
@@ -45,7 +85,13 @@ impl Links {
             return;
         }
         self.admittance.token.clone_from(&token);
-        self.admittance.renew.clear();
+        if token.is_none() {
+            self.admittance.renew.clear();
+        }
+        // Each relay has yet to say what it makes of this one.
+        for renewal in self.admittance.renew.values_mut() {
+            renewal.at = None;
+        }
         if let Some(token) = token {
             for (&link, l) in &mut self.links {
                 if l.is_usable() {
@@ -55,12 +101,7 @@ impl Links {
                 }
             }
         }
-        let refused =
-            |error: &LinkError| matches!(error, LinkError::Refused(RefuseReason::NotAdmitted, _));
-        let resting = self.relays.iter().filter(|(_, r)| {
-            let error = r.last_error.as_ref();
-            matches!(r.phase, Phase::Resting { .. }) && error.is_some_and(|(_, e)| refused(e))
-        });
+        let resting = self.relays.iter().filter(|(_, r)| rests_unadmitted(r));
         for relay in resting.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.race_anew(cx, relay, false);
         }
@@ -70,8 +111,13 @@ impl Links {
     pub(super) fn admitted_for(&mut self, cx: &Cx<'_>, relay: RelayId, seconds: Option<u32>) {
         match seconds {
             Some(seconds) => {
-                let at = cx.now + Duration::from_secs(seconds.into()) * 3 / 4;
-                self.admittance.renew.insert(relay, at);
+                let time = Duration::from_secs(seconds.into());
+                let new = Renewal::new();
+                let renewal = self.admittance.renew.entry(relay).or_insert(new);
+                if time >= SENSIBLE {
+                    *renewal = Renewal::new();
+                }
+                renewal.plan(cx.now + time.max(LEAST) * 3 / 4);
             }
             None => _ = self.admittance.renew.remove(&relay),
         }
@@ -110,19 +156,39 @@ impl Links {
     pub(super) fn not_admitted(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
         // Whoever has none was given none to show.
         if self.admittance.token.is_some() {
-            self.admittance.renew.insert(relay, cx.now);
+            let new = Renewal::new();
+            let renewal = self.admittance.renew.entry(relay).or_insert(new);
+            renewal.plan(cx.now);
         }
     }
 
     /// Asks the shell for another when it is time.
     pub(super) fn run_admittance(&mut self, cx: &mut Cx<'_>) {
-        if self
-            .admittance
-            .deadline()
-            .is_some_and(|(at, _)| at <= cx.now)
-        {
-            self.admittance.not_before = Some(cx.now + AGAIN);
-            self.out.push_back(Output::TokenWanted);
+        // A relay without a link says what it makes of the token when it is dialled, if ever.
+        let needs = |r: &Relay| match r.phase {
+            Phase::Racing(_) | Phase::Up { .. } => true,
+            Phase::Idle | Phase::Resting { .. } => rests_unadmitted(r),
+        };
+        let relays = &self.relays;
+        let admittance = &mut self.admittance;
+        let renew = &mut admittance.renew;
+        renew.retain(|id, _| relays.get(id).is_some_and(needs));
+        if admittance.deadline().is_none_or(|(at, _)| at > cx.now) {
+            return;
         }
+        admittance.not_before = Some(cx.now + AGAIN);
+        let due = admittance.renew.values_mut().filter(|r| r.is_due(cx.now));
+        due.for_each(|renewal| renewal.asked(cx.now));
+        self.out.push_back(Output::TokenWanted);
     }
+}
+
+/// True if the relay is not dialled for the moment because it did not admit us.
+fn rests_unadmitted(relay: &Relay) -> bool {
+    let error = relay.last_error.as_ref().map(|(_, error)| error);
+    let refused = matches!(
+        error,
+        Some(LinkError::Refused(RefuseReason::NotAdmitted, _))
+    );
+    refused && matches!(relay.phase, Phase::Resting { .. })
 }
