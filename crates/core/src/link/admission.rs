@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use byway_wire::relay::control::{AdmissionToken, Control, RefuseReason};
 
 use super::relay::{Phase, Relay};
-use super::{Links, Output};
+use super::{Link, Links, Output};
 use crate::cx::{Cx, Wake};
 use crate::io::{LinkError, LinkId, RelayId};
 
@@ -26,11 +26,20 @@ const LEAST: Duration = Duration::from_secs(5);
 /// What is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Admittance {
-    token: Option<AdmissionToken>,
+    token: Option<Given>,
+    /// How many we were given: the number of the latest.
+    given: u64,
     /// Which relays need another, for each that says how long this one holds, or refused it.
     renew: BTreeMap<RelayId, Renewal>,
     /// Not before that, whichever relay it is for: one program serves them all.
     not_before: Option<Instant>,
+}
+
+/// A token that we were given.
+#[derive(Debug)]
+struct Given {
+    number: u64,
+    token: AdmissionToken,
 }
 
 /// When one relay needs another token.
@@ -68,8 +77,10 @@ impl Renewal {
 }
 
 impl Admittance {
-    pub(super) fn token(&self) -> Option<AdmissionToken> {
-        self.token.clone()
+    /// What `Hello` shows, and its number.
+    pub(super) fn shown(&self) -> (Option<AdmissionToken>, Option<u64>) {
+        let shown = self.token.as_ref();
+        (shown.map(|t| t.token.clone()), shown.map(|t| t.number))
     }
     pub(super) fn deadline(&self) -> Option<Wake> {
         let first = self.renew.values().filter_map(|r| r.at).min()?;
@@ -81,21 +92,24 @@ impl Admittance {
 impl Links {
     /// Admission by this from now on. What relays have been shown already is not shown again.
     pub(crate) fn set_token(&mut self, cx: &mut Cx<'_>, token: Option<AdmissionToken>) {
-        if self.admittance.token == token {
+        let admittance = &mut self.admittance;
+        if admittance.token.as_ref().map(|t| &t.token) == token.as_ref() {
             return;
         }
-        self.admittance.token.clone_from(&token);
         if token.is_none() {
-            self.admittance.renew.clear();
+            admittance.renew.clear();
         }
         // Each relay has yet to say what it makes of this one.
-        for renewal in self.admittance.renew.values_mut() {
+        for renewal in admittance.renew.values_mut() {
             renewal.at = None;
         }
+        admittance.given += 1;
+        let number = admittance.given;
+        admittance.token = token.clone().map(|token| Given { number, token });
         if let Some(token) = token {
             for (&link, l) in &mut self.links {
                 if l.is_usable() {
-                    l.tokens_out += 1;
+                    l.tokens_out.push_back(number);
                     let message = Control::Token(token.clone());
                     self.out.push_back(Output::Send { link, message });
                 }
@@ -125,37 +139,64 @@ impl Links {
 
     /// A relay took the fresh token.
     pub(crate) fn handle_token_taken(&mut self, cx: &mut Cx<'_>, id: LinkId, seconds: Option<u32>) {
-        if let Some(relay) = self.token_answered(cx, id) {
+        let Some(number) = self.token_answered(cx, id) else {
+            return;
+        };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.shown = Some(number);
+            let relay = link.relay;
             self.admitted_for(cx, relay, seconds);
         }
     }
 
     /// A relay did not take the fresh token. None if it was shown none.
     pub(crate) fn handle_token_refused(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Option<RelayId> {
-        let relay = self.token_answered(cx, id)?;
-        self.not_admitted(cx, relay);
+        let number = self.token_answered(cx, id)?;
+        let relay = self.links.get(&id)?.relay;
+        self.not_taken(cx, relay, Some(number));
         Some(relay)
     }
 
-    /// Each token that went out on a link has one answer; what a relay says beyond that must not cost us anything.
-    fn token_answered(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Option<RelayId> {
-        let link = self.links.get_mut(&id)?;
-        match link.tokens_out.checked_sub(1) {
-            Some(left) => {
-                link.tokens_out = left;
-                Some(link.relay)
-            }
-            None => {
-                cx.counters.control_unexpected += 1;
-                None
-            }
-        }
+    /// Each token that went out on a link has one answer; what a relay says beyond that must not cost us anything. Gives its number.
+    fn token_answered(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Option<u64> {
+        let number = self.links.get_mut(&id)?.tokens_out.pop_front();
+        cx.counters.control_unexpected += u64::from(number.is_none());
+        number
     }
 
-    /// A relay did not take the token, in band or at the door: another may do better.
-    pub(super) fn not_admitted(&mut self, cx: &mut Cx<'_>, relay: RelayId) {
+    /// A relay ends a link because the token that it was shown there does not admit us. True if it was shown another one than we have
+    /// now, and is dialled anew with that at once: the link is given up then. Once for each token, whatever relays say.
+    pub(super) fn not_admitted(&mut self, cx: &mut Cx<'_>, id: LinkId, error: &LinkError) -> bool {
+        let Some(&Link { relay, shown, .. }) = self.links.get(&id) else {
+            return false;
+        };
+        self.not_taken(cx, relay, shown);
+        let (_, now_shown) = self.admittance.shown();
+        let given = self.admittance.given;
+        let mut links = self.links.iter();
+        let alone = links.all(|(&other, l)| other == id || l.relay != relay);
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return false;
+        };
+        if now_shown.is_none()
+            || now_shown == shown
+            || !alone
+            || r.anew_for == given
+            || !matches!(r.phase, Phase::Racing(_) | Phase::Up { .. })
+        {
+            return false;
+        }
+        r.anew_for = given;
+        self.drop_link(id, error.clone());
+        self.race_anew(cx, relay, false);
+        true
+    }
+
+    /// A relay did not take the token of this number, in band or at the door: another may do better, if that was not it.
+    fn not_taken(&mut self, cx: &mut Cx<'_>, relay: RelayId, number: Option<u64>) {
         // Whoever has none was given none to show.
-        if self.admittance.token.is_some() {
+        let latest = self.admittance.token.as_ref().map(|t| t.number);
+        if latest.is_some() && latest == number {
             let new = Renewal::new();
             let renewal = self.admittance.renew.entry(relay).or_insert(new);
             renewal.plan(cx.now);

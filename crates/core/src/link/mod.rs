@@ -134,8 +134,10 @@ pub(crate) struct Link {
     pub(crate) relay: RelayId,
     pub(crate) carrier: Carrier,
     state: LinkState,
-    /// Fresh tokens that were sent on it and not answered yet.
-    tokens_out: u32,
+    /// The number of the token that the relay admits us by, or was asked to.
+    shown: Option<u64>,
+    /// Those of fresh tokens that were sent on it and not answered yet.
+    tokens_out: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -326,11 +328,13 @@ impl Links {
                 if let (Some((_, addr)), Some(r)) = (up.udp, self.relays.get_mut(&relay)) {
                     r.learn(vec![SocketAddr::new(addr.ip(), r.url.port())]);
                 }
+                let (token, shown) = self.admittance.shown();
+                link.shown = shown;
                 let hello = Hello {
                     versions: vec![byway_wire::relay::control::VERSION],
                     role: self.role,
                     record: self.record.clone(),
-                    token: self.admittance.token(),
+                    token,
                 };
                 self.out.push_back(Output::Send {
                     link: id,
@@ -403,13 +407,14 @@ impl Links {
             cx.counters.stale_input += 1;
             return;
         }
-        match (reason, self.links.get(&id).map(|l| l.relay)) {
-            (RefuseReason::Replaced, _) => self.out.push_back(Output::Replaced),
-            (RefuseReason::NotAdmitted, Some(relay)) => self.not_admitted(cx, relay),
+        let error = LinkError::Refused(reason, detail);
+        match reason {
+            RefuseReason::Replaced => self.out.push_back(Output::Replaced),
+            RefuseReason::NotAdmitted if self.not_admitted(cx, id, &error) => return,
             _ => {}
         }
         self.hang_up(id);
-        self.on_gone(cx, id, LinkError::Refused(reason, detail));
+        self.on_gone(cx, id, error);
     }
 
     pub(crate) fn handle_lost(&mut self, cx: &mut Cx<'_>, id: LinkId, error: LinkError) {

@@ -1,5 +1,6 @@
 //! The transitions of one relay: who starts when, who wins, who replaces whom.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backoff;
@@ -79,7 +80,8 @@ impl Links {
                 state: LinkState::Dialing {
                     until: cx.now + DIAL_LIMIT,
                 },
-                tokens_out: 0,
+                shown: None,
+                tokens_out: VecDeque::new(),
             },
         );
         self.out.push_back(Output::Dial {

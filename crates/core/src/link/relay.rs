@@ -33,6 +33,8 @@ pub(super) struct Relay {
     /// A link fell silent, and none was welcomed since.
     pub(super) silent: bool,
     pub(super) leaving: Leaving,
+    /// How many tokens we had been given when it was last dialled anew at once, because it had refused an older one.
+    pub(super) anew_for: u64,
     /// Another relay named it; nobody here asked for it.
     pub(super) named: bool,
     pub(super) phase: Phase,
@@ -208,6 +210,7 @@ impl Relay {
             woken: Woken::default(),
             silent: false,
             leaving: Leaving::No,
+            anew_for: 0,
             named: false,
             phase: Phase::Idle,
         };

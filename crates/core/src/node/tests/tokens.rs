@@ -161,3 +161,36 @@ fn a_relay_that_admits_for_no_time_has_a_token_asked_for_ever_more_seldom() {
     world.pass(ms(60_000));
     assert_eq!(wanted(&world)[AGENT], given + 3);
 }
+
+/// A token came while the relay was being shown the one before.
+#[test]
+fn a_relay_that_refuses_an_older_token_is_shown_the_latest_at_once() {
+    // By one carrier: the other would be shown the latest anyway.
+    let agent = Config {
+        links: LinkMode::Udp,
+        ..config(Role::Agent)
+    };
+    let mut world = World::with(config(Role::Client), agent, 1);
+    world.relays[0].admits = Some((token("new"), 3_600));
+    give(&mut world, AGENT, "old");
+    let shown = |w: &World| w.relays[0].log.contains(&"Hello");
+    let hello_out = |w: &World| {
+        w.hosts[AGENT]
+            .controls_sent
+            .iter()
+            .any(|m| m.name() == "Hello")
+    };
+    assert!(world.run_for(ms(500), hello_out) && !shown(&world));
+    give(&mut world, AGENT, "new");
+    assert!(world.run_for(ms(1_500), |w| !w.hosts[AGENT].ready.is_empty()));
+    assert_eq!(wanted(&world)[AGENT], 0, "the latest was not refused");
+}
+
+#[test]
+fn a_relay_that_refuses_every_token_is_dialled_anew_at_once_for_none_but_an_older_one() {
+    let mut world = asking("good");
+    give(&mut world, AGENT, "bad");
+    world.pass(ms(20_000));
+    // Two carriers at most, and no second round within half a minute.
+    assert!(world.hosts[AGENT].dials.len() <= 2);
+}
