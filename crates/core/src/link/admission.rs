@@ -3,6 +3,10 @@
 //! The shell gives it and gets another when it is asked to: in the last quarter of the time for which a relay says that the one before holds,
 //! and when a relay refused it. A fresh one goes to every relay that is linked, in band, so that no link is lost for it; one that
 //! had refused us is dialled again at once. The token is bound to the node's key and of no use to a relay that sees it.
+//!
+//! Whoever gives tokens may be wrong once: a page of a login where a token was meant, a key that relays do not know yet. So the last one
+//! by which a relay admitted us is kept until another has done so. If a relay refuses the latest, that one is shown from then on, for
+//! as long as it holds by the word of the relay that took it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -26,7 +30,11 @@ const LEAST: Duration = Duration::from_secs(5);
 /// What is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Admittance {
-    token: Option<Given>,
+    latest: Option<Given>,
+    /// The latest one of which we know that it admits us.
+    good: Option<Good>,
+    /// The latest one was refused, and `good` is shown instead.
+    back: bool,
     /// How many we were given: the number of the latest.
     given: u64,
     /// Which relays need another, for each that says how long this one holds, or refused it.
@@ -36,10 +44,19 @@ pub(super) struct Admittance {
 }
 
 /// A token that we were given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Given {
     number: u64,
     token: AdmissionToken,
+}
+
+/// One that a relay took.
+#[derive(Debug)]
+struct Good {
+    given: Given,
+    /// Who took it. That others refuse it says nothing of this one.
+    relay: RelayId,
+    until: Instant,
 }
 
 /// When one relay needs another token.
@@ -78,9 +95,45 @@ impl Renewal {
 
 impl Admittance {
     /// What `Hello` shows, and its number.
-    pub(super) fn shown(&self) -> (Option<AdmissionToken>, Option<u64>) {
-        let shown = self.token.as_ref();
+    pub(super) fn shown(&self, now: Instant) -> (Option<AdmissionToken>, Option<u64>) {
+        let shown = self.current(now);
         (shown.map(|t| t.token.clone()), shown.map(|t| t.number))
+    }
+    fn current(&self, now: Instant) -> Option<&Given> {
+        let good = self.good.as_ref().filter(|g| self.back && g.until > now);
+        good.map_or(self.latest.as_ref(), |g| Some(&g.given))
+    }
+
+    /// A relay took the token of this number.
+    fn taken(&mut self, number: u64, relay: RelayId, until: Instant) {
+        let of = |given: &&Given| given.number == number;
+        let latest = self.latest.as_ref().filter(of);
+        let good = self.good.as_ref().map(|g| &g.given).filter(of);
+        if latest.is_some() {
+            self.back = false;
+        }
+        // One that is neither was overtaken meanwhile.
+        if let Some(given) = latest.or(good).cloned() {
+            self.good = Some(Good {
+                given,
+                relay,
+                until,
+            });
+        }
+    }
+
+    /// A relay did not take the token of this number.
+    fn refused(&mut self, now: Instant, number: u64, relay: RelayId) {
+        if let Some(good) = &self.good
+            && good.given.number == number
+        {
+            self.back = false;
+            if good.relay == relay {
+                self.good = None;
+            }
+        } else if self.latest.as_ref().is_some_and(|t| t.number == number) {
+            self.back = self.good.as_ref().is_some_and(|good| good.until > now);
+        }
     }
     pub(super) fn deadline(&self) -> Option<Wake> {
         let first = self.renew.values().filter_map(|r| r.at).min()?;
@@ -93,19 +146,21 @@ impl Links {
     /// Admission by this from now on. What relays have been shown already is not shown again.
     pub(crate) fn set_token(&mut self, cx: &mut Cx<'_>, token: Option<AdmissionToken>) {
         let admittance = &mut self.admittance;
-        if admittance.token.as_ref().map(|t| &t.token) == token.as_ref() {
+        if admittance.current(cx.now).map(|t| &t.token) == token.as_ref() {
             return;
         }
         if token.is_none() {
             admittance.renew.clear();
+            admittance.good = None;
         }
+        admittance.back = false;
         // Each relay has yet to say what it makes of this one.
         for renewal in admittance.renew.values_mut() {
             renewal.at = None;
         }
         admittance.given += 1;
         let number = admittance.given;
-        admittance.token = token.clone().map(|token| Given { number, token });
+        admittance.latest = token.clone().map(|token| Given { number, token });
         if let Some(token) = token {
             for (&link, l) in &mut self.links {
                 if l.is_usable() {
@@ -121,11 +176,23 @@ impl Links {
         }
     }
 
-    /// A relay says for how long it admits us.
-    pub(super) fn admitted_for(&mut self, cx: &Cx<'_>, relay: RelayId, seconds: Option<u32>) {
+    /// True if a token is known to admit us, whatever becomes of others.
+    pub(crate) fn token_holds(&self, now: Instant) -> bool {
+        let good = self.admittance.good.as_ref();
+        good.is_some_and(|good| good.until > now)
+    }
+
+    /// A relay says for how long it admits us by what it was shown on this link.
+    pub(super) fn admitted_for(&mut self, cx: &Cx<'_>, id: LinkId, seconds: Option<u32>) {
+        let Some(&Link { relay, shown, .. }) = self.links.get(&id) else {
+            return;
+        };
         match seconds {
             Some(seconds) => {
                 let time = Duration::from_secs(seconds.into());
+                if let Some(number) = shown {
+                    self.admittance.taken(number, relay, cx.now + time);
+                }
                 let new = Renewal::new();
                 let renewal = self.admittance.renew.entry(relay).or_insert(new);
                 if time >= SENSIBLE {
@@ -144,8 +211,7 @@ impl Links {
         };
         if let Some(link) = self.links.get_mut(&id) {
             link.shown = Some(number);
-            let relay = link.relay;
-            self.admitted_for(cx, relay, seconds);
+            self.admitted_for(cx, id, seconds);
         }
     }
 
@@ -164,14 +230,14 @@ impl Links {
         number
     }
 
-    /// A relay ends a link because the token that it was shown there does not admit us. True if it was shown another one than we have
-    /// now, and is dialled anew with that at once: the link is given up then. Once for each token, whatever relays say.
+    /// A relay ends a link because the token that it was shown there does not admit us. True if it was shown another one than we show
+    /// now, and is dialled anew with that at once: the link is given up then. Once for each token that we are given, whatever relays say.
     pub(super) fn not_admitted(&mut self, cx: &mut Cx<'_>, id: LinkId, error: &LinkError) -> bool {
         let Some(&Link { relay, shown, .. }) = self.links.get(&id) else {
             return false;
         };
         self.not_taken(cx, relay, shown);
-        let (_, now_shown) = self.admittance.shown();
+        let (_, now_shown) = self.admittance.shown(cx.now);
         let given = self.admittance.given;
         let mut links = self.links.iter();
         let alone = links.all(|(&other, l)| other == id || l.relay != relay);
@@ -195,8 +261,12 @@ impl Links {
     /// A relay did not take the token of this number, in band or at the door: another may do better, if that was not it.
     fn not_taken(&mut self, cx: &mut Cx<'_>, relay: RelayId, number: Option<u64>) {
         // Whoever has none was given none to show.
-        let latest = self.admittance.token.as_ref().map(|t| t.number);
-        if latest.is_some() && latest == number {
+        let Some(number) = number else { return };
+        let admittance = &mut self.admittance;
+        let latest = admittance.latest.as_ref().map(|t| t.number);
+        let shown = admittance.current(cx.now).map(|t| t.number);
+        admittance.refused(cx.now, number, relay);
+        if [latest, shown].contains(&Some(number)) {
             let new = Renewal::new();
             let renewal = self.admittance.renew.entry(relay).or_insert(new);
             renewal.plan(cx.now);

@@ -328,7 +328,7 @@ impl Links {
                 if let (Some((_, addr)), Some(r)) = (up.udp, self.relays.get_mut(&relay)) {
                     r.learn(vec![SocketAddr::new(addr.ip(), r.url.port())]);
                 }
-                let (token, shown) = self.admittance.shown();
+                let (token, shown) = self.admittance.shown(cx.now);
                 link.shown = shown;
                 let hello = Hello {
                     versions: vec![byway_wire::relay::control::VERSION],
@@ -390,7 +390,7 @@ impl Links {
         {
             self.out.push_back(Output::HeardAgain);
         }
-        self.admitted_for(cx, relay, welcome.admitted_for);
+        self.admitted_for(cx, id, welcome.admitted_for);
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);
     }

@@ -262,6 +262,11 @@ impl Node {
         self.links.set_token(&mut cx, token);
         self.settle(now);
     }
+    /// True if a relay admitted this node by a token that holds yet, by that relay's word: it is shown to relays for as long as a later
+    /// one is refused, or cannot be had.
+    pub fn token_holds(&self, now: Instant) -> bool {
+        self.links.token_holds(now)
+    }
     /// Ask this STUN server too (the shell resolves its name).
     pub fn add_stun_server(&mut self, now: Instant, label: String, addr: SocketAddr) {
         self.now = now;

@@ -194,3 +194,66 @@ fn a_relay_that_refuses_every_token_is_dialled_anew_at_once_for_none_but_an_olde
     // Two carriers at most, and no second round within half a minute.
     assert!(world.hosts[AGENT].dials.len() <= 2);
 }
+
+/// Whoever gives tokens gave the page of a login once.
+#[test]
+fn a_token_that_admits_outlives_one_that_is_refused_in_band() {
+    let mut world = asking("good");
+    give(&mut world, AGENT, "good");
+    world.pass(ms(1_000));
+    give(&mut world, AGENT, "<html>");
+    world.pass(ms(1_000));
+    assert_eq!(world.hosts[AGENT].tokens_refused, 1);
+    world.break_links(AGENT);
+    assert!(world.run_for(ms(3_000), |w| w.hosts[AGENT].ready.len() == 2));
+    let refused = |error: &LinkError| matches!(error, LinkError::Refused(..));
+    assert!(!world.hosts[AGENT].link_errors.iter().any(refused));
+    assert!(world.hosts[AGENT].node.token_holds(world.now));
+    // A relay has the next one, and refuses the one before: that is not gone back to.
+    world.relays[0].admits = Some((token("second"), 3_600));
+    give(&mut world, AGENT, "second");
+    world.pass(ms(1_000));
+    world.break_links(AGENT);
+    assert!(world.run_for(ms(3_000), |w| w.hosts[AGENT].ready.len() == 3));
+}
+
+#[test]
+fn a_token_that_admits_is_shown_at_once_where_another_is_refused_at_the_door() {
+    let mut world = asking("good");
+    give(&mut world, AGENT, "good");
+    world.pass(ms(20_000));
+    world.break_links(AGENT);
+    let dials = world.hosts[AGENT].dials.len();
+    give(&mut world, AGENT, "<html>");
+    assert_eq!(world.hosts[AGENT].tokens_refused, 0, "there is no link");
+    assert!(world.run_for(ms(3_000), |w| w.hosts[AGENT].ready.len() == 2));
+    assert!(world.hosts[AGENT].dials.len() > dials + 1);
+}
+
+#[test]
+fn a_token_whose_time_is_over_is_not_gone_back_to() {
+    let mut world = asking("good");
+    world.relays[0].admits = Some((token("good"), 60));
+    give(&mut world, AGENT, "good");
+    world.pass(ms(59_000));
+    assert!(world.hosts[AGENT].node.token_holds(world.now));
+    world.pass(ms(2_000));
+    assert!(!world.hosts[AGENT].node.token_holds(world.now));
+    world.relays[0].admits = Some((token("third"), 60));
+    give(&mut world, AGENT, "second");
+    world.pass(ms(1_000));
+    world.relays[0].admits = Some((token("second"), 60));
+    world.break_links(AGENT);
+    assert!(world.run_for(ms(3_000), |w| w.hosts[AGENT].ready.len() == 2));
+}
+
+#[test]
+fn one_that_the_relay_which_took_it_refuses_now_is_forgotten() {
+    let mut world = asking("good");
+    give(&mut world, AGENT, "good");
+    world.pass(ms(1_000));
+    world.relays[0].admits = Some((token("other"), 3_600));
+    world.break_links(AGENT);
+    world.pass(ms(3_000));
+    assert!(!world.hosts[AGENT].node.token_holds(world.now));
+}
