@@ -99,7 +99,7 @@ pub(crate) enum Output {
         intercepted: bool,
     },
     /// A relay that fell silent is heard again: it, or the network, was away.
-    HeardAgain,
+    HeardAgain { relay: RelayId },
     /// Every channel of `old` is to be attached to `new`.
     Replace { old: LinkId, new: LinkId },
     /// A link that was usable is gone.
@@ -388,7 +388,7 @@ impl Links {
         if let Some(r) = self.relays.get_mut(&relay)
             && std::mem::take(&mut r.silent)
         {
-            self.out.push_back(Output::HeardAgain);
+            self.out.push_back(Output::HeardAgain { relay });
         }
         self.admitted_for(cx, id, welcome.admitted_for);
         self.on_welcomed(cx, relay, id);

@@ -67,11 +67,7 @@ impl Node {
                 // Calls may wait on the other lane of the race.
                 self.on_usable(link);
             }
-            link::Output::HeardAgain => {
-                for id in self.peer_ids() {
-                    self.with_paths(now, id, path::Paths::handle_outage_over);
-                }
-            }
+            link::Output::HeardAgain { relay } => self.on_heard_again(now, relay),
             link::Output::Replace { old, new } => self.move_channels(now, old, new),
             link::Output::Lost {
                 link,
@@ -96,6 +92,16 @@ impl Node {
             }
             link::Output::Replaced => self.events.push_back(Event::Replaced),
             link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),
+        }
+    }
+
+    /// A relay was silent, and is heard again. Only for peers that it carries: whoever owns a relay can have it fall silent, and
+    /// must not have us ask for others by that.
+    fn on_heard_again(&mut self, now: Instant, relay: RelayId) {
+        let carried = |peer: &Peer| peer.channels.iter().any(|c| c.relay == relay);
+        let carried = self.peers.iter().filter(|(_, peer)| carried(peer));
+        for id in carried.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.with_paths(now, id, path::Paths::handle_outage_over);
         }
     }
 

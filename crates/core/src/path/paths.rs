@@ -286,8 +286,8 @@ impl Paths {
         self.run_checks(cx);
     }
 
-    /// A relay of ours was silent, and is heard again. What took its answers may have taken those of addresses that are asked three
-    /// times and no more. That it was silent no peer can bring about.
+    /// A relay that carries the peer was silent, and is heard again. What took its answers may have taken those of addresses that are
+    /// asked three times and no more. A peer can bring it about if the relay is its own: it is bounded for that.
     pub(crate) fn handle_outage_over(&mut self, cx: &mut Cx<'_>) {
         let direct = self.primary_path().is_some_and(Path::is_direct);
         if !direct && self.may_ask_anew(cx.now) {

@@ -171,7 +171,7 @@ fn probes_to(world: &World, addr: SocketAddr) -> usize {
 }
 
 /// What an outage took is asked for once more when the relay is heard again. A peer cannot have that by links of its own, nor a
-/// network that goes and comes have it all the time.
+/// network that goes and comes, or a relay that plays dead, have it all the time.
 #[test]
 fn three_more_probes_follow_an_outage_of_our_links_once_in_a_minute_and_none_one_of_the_peers() {
     let mut world = World::new();
@@ -191,6 +191,25 @@ fn three_more_probes_follow_an_outage_of_our_links_once_in_a_minute_and_none_one
     world.break_links(AGENT);
     world.pass(ms(5_000));
     assert_eq!(probes_to(&world, victim), 9);
+}
+
+/// Its owner would have us ask for peers that it has no part in.
+#[test]
+fn a_relay_that_plays_dead_has_nobody_asked_for_whom_others_carry() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 3);
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(10_000));
+    let victim: SocketAddr = "192.0.2.80:80".parse().unwrap();
+    offer(&mut world, vec![victim]);
+    let carries = |w: &World, n: usize| !w.relays[n].channels.is_empty();
+    let other = (0..3).find(|n| !carries(&world, *n)).expect("one is idle");
+    let used = (0..3).find(|n| carries(&world, *n)).expect("one is used");
+    for (whose, asked) in [(other, 3), (used, 6)] {
+        world.break_links_to(AGENT, whose);
+        world.pass(ms(5_000));
+        assert_eq!(probes_to(&world, victim), asked);
+    }
 }
 
 #[test]
