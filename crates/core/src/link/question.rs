@@ -49,6 +49,8 @@ impl Links {
             // So is what stood in a carrier's way: a proxy, a login page.
             if let Some(r) = self.relays.get_mut(&id) {
                 r.left_out.forgive(cx.now);
+                // Whatever was lost before, is asked for now.
+                r.silent = false;
             }
             match self.relays.get(&id).map(|r| &r.phase) {
                 Some(&Phase::Up { link, .. }) => {

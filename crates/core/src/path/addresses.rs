@@ -186,8 +186,8 @@ impl Paths {
 
     /// Addresses were asked in vain: from another network, perhaps one that leads to none of their family, or
     /// before the peer knew where to open its own filter for us. Those that the peer names now are asked once more. Changes of
-    /// network are bounded by the shell, and a node is seen late once in each. Seen elsewhere, or back from an outage, it is once in a
-    /// minute: a peer that owns a relay we use can bring these about, and has three probes more each minute for it.
+    /// network are bounded by the shell, and a node is seen late once in each. Seen elsewhere, and back from an outage, it is once in a
+    /// minute each: a peer that owns a relay we use can bring these about, and has six probes more each minute for it.
     pub(super) fn ask_anew(&mut self, cx: &mut Cx<'_>) {
         let in_vain = |p: &&Path| p.is_direct() && !p.attested && !p.told;
         let in_vain: Vec<PathId> = self.table.values().filter(in_vain).map(|p| p.id).collect();

@@ -26,8 +26,8 @@ use crate::io::{Config, FlowSample, LinkId, LocalSocket, Route, RouteReason, Soc
 /// before that; the last, after two seconds, is for what went wrong. A node that is seen from outside only later than this asks once
 /// more, once in each network.
 const SEEN_LATE: Duration = Duration::from_millis(200);
-/// So often addresses are asked anew for what our host knows nothing of: that we are seen elsewhere, that an outage is over.
-const ASK_ANEW: Duration = Duration::from_secs(60);
+/// So often addresses are asked anew for each of what our host knows nothing of: that we are seen elsewhere, that an outage is over.
+pub(super) const ASK_ANEW: Duration = Duration::from_secs(60);
 /// Doubts that relays may raise in a second. Each costs a few probes, and copies of data until the peer has answered.
 const QUESTIONS_PER_SECOND: u32 = 1;
 /// Moves of the peer that are followed in a second: one for each relay, and one more. Each is answered with our candidates.
@@ -86,8 +86,9 @@ pub(crate) struct Paths {
     offered: Option<Instant>,
     /// They came to be seen from outside only later, and addresses were asked once more for it.
     seen_late: bool,
-    /// When addresses were last asked anew for what our host knew nothing of.
-    asked_anew: Option<Instant>,
+    /// When addresses were last asked anew because we were seen elsewhere, and because an outage was over.
+    asked_elsewhere: Option<Instant>,
+    asked_after_outage: Option<Instant>,
     pub(super) primary: Option<PathId>,
     pub(super) primary_since: Instant,
     pub(super) epoch: u32,
@@ -133,7 +134,8 @@ impl Paths {
             deferred: Deferred::default(),
             offered: None,
             seen_late: false,
-            asked_anew: None,
+            asked_elsewhere: None,
+            asked_after_outage: None,
             primary: None,
             primary_since: now,
             epoch: 0,
@@ -290,7 +292,7 @@ impl Paths {
     /// asked three times and no more. A peer can bring it about if the relay is its own: it is bounded for that.
     pub(crate) fn handle_outage_over(&mut self, cx: &mut Cx<'_>) {
         let direct = self.primary_path().is_some_and(Path::is_direct);
-        if !direct && self.may_ask_anew(cx.now) {
+        if !direct && may_ask_anew(&mut self.asked_after_outage, cx.now) {
             self.ask_anew(cx);
             self.run_checks(cx);
         }
@@ -323,23 +325,13 @@ impl Paths {
         // Only now does the peer know where to send, and what we sent before met a filter that nothing had opened.
         let anew = match seen {
             Seen::First => late && !std::mem::replace(&mut self.seen_late, true),
-            Seen::Elsewhere => late && self.may_ask_anew(cx.now),
+            Seen::Elsewhere => late && may_ask_anew(&mut self.asked_elsewhere, cx.now),
             Seen::Alike => false,
         };
         if anew {
             self.ask_anew(cx);
         }
         self.run_spray(cx);
-    }
-
-    /// Something changed of which our host knows nothing: our NAT moved to another address, or an outage is over. Bounded, for a
-    /// NAT may have many addresses, and a network many outages.
-    fn may_ask_anew(&mut self, now: Instant) -> bool {
-        let may = self.asked_anew.is_none_or(|at| at + ASK_ANEW <= now);
-        if may {
-            self.asked_anew = Some(now);
-        }
-        may
     }
 
     /// What tells the peer that we forget it.
@@ -594,4 +586,14 @@ impl Paths {
             doubt.alternative = None;
         }
     }
+}
+
+/// Something changed of which our host knows nothing: our NAT moved to another address, or an outage is over. Bounded, for a
+/// NAT may have many addresses, and a network many outages; each for itself, for the one comes with the other.
+fn may_ask_anew(last: &mut Option<Instant>, now: Instant) -> bool {
+    let may = last.is_none_or(|at| at + ASK_ANEW <= now);
+    if may {
+        *last = Some(now);
+    }
+    may
 }

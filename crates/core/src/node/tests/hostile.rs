@@ -193,6 +193,28 @@ fn three_more_probes_follow_an_outage_of_our_links_once_in_a_minute_and_none_one
     assert_eq!(probes_to(&world, victim), 9);
 }
 
+/// After a sleep links are found dead first, and then the host says that it slept.
+#[test]
+fn a_host_that_wakes_asks_once_and_not_again_when_its_relay_is_heard() {
+    let mut world = World::new();
+    world.direct_open = false;
+    world.connect();
+    world.pass(ms(2_000));
+    let victim: SocketAddr = "192.0.2.80:80".parse().unwrap();
+    offer(&mut world, vec![victim]);
+    assert_eq!(probes_to(&world, victim), 3);
+    world.break_links(AGENT);
+    let now = world.now;
+    let agent = &mut world.hosts[AGENT].node;
+    agent.handle_wake(now, Duration::from_secs(30));
+    world.pass(ms(5_000));
+    assert_eq!(probes_to(&world, victim), 6);
+    // So the minute for an outage is not used up.
+    world.break_links(AGENT);
+    world.pass(ms(5_000));
+    assert_eq!(probes_to(&world, victim), 9);
+}
+
 /// Its owner would have us ask for peers that it has no part in.
 #[test]
 fn a_relay_that_plays_dead_has_nobody_asked_for_whom_others_carry() {

@@ -1,9 +1,10 @@
 //! Which addresses get a path, and how many, whatever a peer names and wherever its pings come from.
 
 use byway_wire::probe::{ProbeBody, TxId};
+use byway_wire::signal::{Candidate, CandidateKind, Mapping};
 
 use super::*;
-use crate::path::paths::Output;
+use crate::path::paths::{ASK_ANEW, Output};
 use crate::path::rig::Rig;
 
 impl Rig {
@@ -183,4 +184,37 @@ fn a_peer_that_names_many_ports_of_one_host_has_a_few_of_them_asked() {
         rig.now += Duration::from_secs(3);
     }
     assert_eq!(sent, 16 * 3);
+}
+
+/// A network that goes and comes has a NAT behind it that may move at the same time.
+#[test]
+fn an_outage_does_not_use_up_what_a_nat_that_moves_needs() {
+    let mut rig = Rig::new(false);
+    let seen_at = |rig: &mut Rig, n: usize| {
+        let list = vec![Candidate {
+            kind: CandidateKind::Reflexive,
+            addr: addr(n),
+        }];
+        rig.with(|paths, cx| {
+            paths.offer(cx, list, Mapping::Unknown, n as u64);
+            paths.handle_timeout(cx);
+        });
+    };
+    seen_at(&mut rig, 101);
+    rig.hear_names(vec![addr(1)]);
+    rig.now += Duration::from_secs(1);
+    assert_eq!(rig.sent_to(addr(1)), 1);
+    rig.with(Paths::handle_outage_over);
+    assert_eq!(rig.sent_to(addr(1)), 2);
+    seen_at(&mut rig, 102);
+    assert_eq!(rig.sent_to(addr(1)), 3);
+    // Each has its own minute.
+    rig.with(Paths::handle_outage_over);
+    seen_at(&mut rig, 103);
+    assert_eq!(rig.sent_to(addr(1)), 3);
+    rig.now += ASK_ANEW;
+    rig.with(Paths::handle_outage_over);
+    let asked = rig.sent_to(addr(1));
+    seen_at(&mut rig, 104);
+    assert_eq!(rig.sent_to(addr(1)), asked + 1);
 }
