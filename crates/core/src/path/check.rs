@@ -120,7 +120,9 @@ impl Path {
     }
     /// It is being asked for the first time, and may answer yet.
     pub(crate) fn is_young(&self, now: Instant) -> bool {
-        self.last_answer.is_none() && self.born + LAST_CHANCE > now
+        let last = self.ladder().last().copied().unwrap_or_default();
+        let time = Duration::from_millis(last) + LAST_CHANCE;
+        self.last_answer.is_none() && self.born + time > now
     }
     /// The size proven, once the tests are over.
     pub(crate) fn concluded(&self) -> Option<u16> {
@@ -385,6 +387,27 @@ mod tests {
         }
         path.size_anew(now);
         (path, now)
+    }
+
+    #[test]
+    fn a_path_is_young_until_its_last_probe_can_have_been_answered() {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant will do to begin with"
+        )]
+        let born = Instant::now();
+        let way = Way::Direct {
+            socket: crate::io::SocketId(0),
+            remote: "192.0.2.80:80".parse().unwrap(),
+        };
+        for (attested, last) in [(false, 2_000 * MS), (true, 800 * MS)] {
+            let path = Path::new(PathId(1), way, attested, born);
+            assert!(path.is_young(born + last + 900 * MS));
+            assert!(!path.is_young(born + last + 1_000 * MS));
+        }
+        let mut path = Path::new(PathId(1), way, false, born);
+        path.answered(born + MS, SMALL_SIZE, Sample::Took(MS));
+        assert!(!path.is_young(born + MS), "it has answered");
     }
 
     #[test]

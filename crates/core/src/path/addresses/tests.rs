@@ -87,7 +87,7 @@ fn what_has_just_been_asked_makes_no_room_for_the_next() {
     assert_eq!(rig.paths.table.len(), MAX_DIRECT);
     rig.hear_ping(addr(500));
     assert_eq!(rig.counters.candidate_cut, 1);
-    rig.now += Duration::from_secs(2);
+    rig.now += Duration::from_secs(3);
     rig.hear_ping(addr(501));
     let socket = SocketId(0);
     let remote = addr(501);
@@ -166,7 +166,7 @@ fn where_there_is_no_room_for_a_path_nobody_counts_as_asked() {
     rig.hear_names(vec![addr(500)]);
     rig.hear_ping(addr(501));
     assert_eq!((rig.sent_to(addr(500)), rig.sent_to(addr(501))), (0, 0));
-    rig.now += Duration::from_secs(2);
+    rig.now += Duration::from_secs(3);
     rig.hear_names(vec![addr(500)]);
     rig.hear_ping(addr(501));
     // A ping each, and a pong.
