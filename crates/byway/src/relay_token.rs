@@ -40,6 +40,9 @@ pub enum RelayTokenError {
     /// It is empty, or longer than a relay takes.
     #[error("the admission token must have 1 to {MAX_TOKEN} bytes, and has {0}")]
     Length(usize),
+    /// It is something else: a page of a login, the message of a program.
+    #[error("what was given is no admission token: one has three parts, with dots between them")]
+    Form,
     /// Its file cannot be read.
     #[error("cannot read the admission token from {}: {source}", .path.display())]
     File {
@@ -121,9 +124,19 @@ impl std::fmt::Debug for RelayToken {
     }
 }
 
+/// What has the form of a token: a relay would refuse anything else, and what a source gives once by mistake must not get that far.
 fn check(text: &str) -> Result<AdmissionToken, RelayTokenError> {
-    let token = text.trim();
-    AdmissionToken::new(token.to_owned()).ok_or(RelayTokenError::Length(token.len()))
+    let text = text.trim();
+    let token = AdmissionToken::new(text.to_owned()).ok_or(RelayTokenError::Length(text.len()))?;
+    // RFC 7515, section 7.1: header, payload and signature, each in base64url without padding.
+    let is_base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_base64url);
+    let parts: Vec<&str> = text.split('.').collect();
+    if parts.len() == 3 && parts.into_iter().all(is_part) {
+        Ok(token)
+    } else {
+        Err(RelayTokenError::Form)
+    }
 }
 
 /// Its words on standard error are for whoever runs us, and go where ours go.
@@ -166,18 +179,20 @@ mod tests {
     #[tokio::test]
     async fn a_token_comes_from_where_it_is_said_to() {
         let path = std::env::temp_dir().join(format!("byway-token-{}", std::process::id()));
-        std::fs::write(&path, "from-a-file\n").unwrap();
-        assert_eq!(fetch(RelayToken::file(&path)).await.unwrap(), "from-a-file");
+        std::fs::write(&path, "from.a.file\n").unwrap();
+        assert_eq!(fetch(RelayToken::file(&path)).await.unwrap(), "from.a.file");
         std::fs::remove_file(&path).unwrap();
         let gone = fetch(RelayToken::file(&path)).await.unwrap_err();
         assert!(gone.contains(&path.display().to_string()), "{gone}");
-        let printed = fetch(RelayToken::command("echo from-a; # b")).await;
-        assert_eq!(printed.unwrap(), "from-a");
-        let given = RelayToken::provider(|| async { Ok("from-us".to_owned()) });
-        assert_eq!(fetch(given).await.unwrap(), "from-us");
+        let printed = fetch(RelayToken::command("echo from.a.command; # b")).await;
+        assert_eq!(printed.unwrap(), "from.a.command");
+        let given = RelayToken::provider(|| async { Ok("from.us.all".to_owned()) });
+        assert_eq!(fetch(given).await.unwrap(), "from.us.all");
         assert_eq!(
-            fetch(RelayToken::fixed(" fixed ").unwrap()).await.unwrap(),
-            "fixed"
+            fetch(RelayToken::fixed(" it.is.fixed ").unwrap())
+                .await
+                .unwrap(),
+            "it.is.fixed"
         );
     }
 
@@ -185,6 +200,24 @@ mod tests {
     async fn what_is_no_token_is_an_error_that_says_why() {
         assert!(RelayToken::fixed(" ").is_err());
         assert!(RelayToken::fixed(&"x".repeat(MAX_TOKEN + 1)).is_err());
+        for other in [
+            "<html>",
+            "a.b",
+            "a.b.c.d",
+            "a..c",
+            ".b.c",
+            "a.b.",
+            "a.b=.c",
+            "a.b c.d",
+            "a.b.\u{e9}",
+        ] {
+            let error = RelayToken::fixed(other).unwrap_err();
+            assert!(matches!(error, RelayTokenError::Form), "{other}: {error}");
+        }
+        let page = fetch(RelayToken::command("echo '<html>'"))
+            .await
+            .unwrap_err();
+        assert!(page.contains("three parts"), "{page}");
         let failed = fetch(RelayToken::command("exit 3")).await.unwrap_err();
         assert!(failed.contains('3'), "{failed}");
         assert!(fetch(RelayToken::command("true")).await.is_err());
@@ -192,7 +225,7 @@ mod tests {
         assert!(endless.contains("bytes"), "{endless}");
         let refused = RelayToken::provider(|| async { Err("log in first".to_owned()) });
         assert!(fetch(refused).await.unwrap_err().contains("log in first"));
-        let shown = format!("{:?}", RelayToken::fixed("eyJ").unwrap());
+        let shown = format!("{:?}", RelayToken::fixed("eyJ.eyJ.c2ln").unwrap());
         assert!(!shown.contains("eyJ"));
     }
 }
