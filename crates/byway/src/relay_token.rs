@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use byway_wire::relay::control::{AdmissionToken, MAX_TOKEN};
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::process::{Child, ChildStdout, Command};
 
 /// How long a program may take for a token: it may have to ask a service.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What a program wrote before it ended is in the pipe already.
+const DRAIN: Duration = Duration::from_millis(250);
 /// More than a token has is read, so that one that is too long is told from one that fits.
 const READ: u64 = MAX_TOKEN as u64 + 1_024;
 
@@ -68,7 +70,8 @@ impl RelayToken {
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
-    /// What a command writes on its standard output. It is run by `sh -c`, and has 20 s.
+    /// What a command writes on its standard output. It is run by `sh -c`, in a process group of its own (it can ask nobody on the
+    /// terminal), and has 20 s; then whatever it has begun is killed.
     pub fn command(command: impl Into<String>) -> Self {
         Self(Source::Command(command.into()))
     }
@@ -82,6 +85,10 @@ impl RelayToken {
     }
 
     pub(crate) async fn fetch(&self) -> Result<AdmissionToken, RelayTokenError> {
+        self.fetch_within(PATIENCE).await
+    }
+
+    async fn fetch_within(&self, patience: Duration) -> Result<AdmissionToken, RelayTokenError> {
         match &self.0 {
             Source::Fixed(token) => Ok(token.clone()),
             Source::File(path) => {
@@ -97,11 +104,11 @@ impl RelayToken {
                     .map_err(about)?;
                 check(&text)
             }
-            Source::Command(command) => match tokio::time::timeout(PATIENCE, run(command)).await {
+            Source::Command(command) => match tokio::time::timeout(patience, run(command)).await {
                 Ok(Ok(text)) => check(&text),
                 Ok(Err(why)) => Err(RelayTokenError::Command(why)),
                 Err(_) => {
-                    let why = format!("it took longer than {} s", PATIENCE.as_secs());
+                    let why = format!("it took longer than {} s", patience.as_secs());
                     Err(RelayTokenError::Command(why))
                 }
             },
@@ -139,29 +146,87 @@ fn check(text: &str) -> Result<AdmissionToken, RelayTokenError> {
     }
 }
 
-/// Its words on standard error are for whoever runs us, and go where ours go.
+/// Its words on standard error are for whoever runs us, and go where ours go. The token is there when the shell that runs it ends,
+/// whatever it leaves behind that holds its standard output.
 async fn run(command: &str) -> Result<String, String> {
-    let mut child = Command::new("sh")
-        .args(["-c", command])
+    let mut sh = Command::new("sh");
+    sh.args(["-c", command])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    if let Some(out) = child.stdout.take() {
-        let read = out.take(READ).read_to_string(&mut text).await;
-        read.map_err(|error| error.to_string())?;
-    }
-    if text.len() as u64 == READ {
-        // It is too long already, and the program may never end; dropped, it is killed.
-        return Ok(text);
-    }
-    let status = child.wait().await.map_err(|error| error.to_string())?;
+        .kill_on_drop(true);
+    #[cfg(unix)]
+    sh.process_group(0);
+    let mut child = sh.spawn().map_err(|error| error.to_string())?;
+    let mut group = Group::of(&child);
+    let mut out = child.stdout.take().ok_or("it has no output")?;
+    let mut text = Vec::new();
+    let status = tokio::select! {
+        read = read_some(&mut out, &mut text) => {
+            read.map_err(|error| error.to_string())?;
+            if text.len() as u64 >= READ {
+                // It is too long already, and the program may never end; dropped, it is killed.
+                return Ok(as_text(text));
+            }
+            child.wait().await
+        }
+        status = child.wait() => status,
+    };
+    // Its number may be another's from now on, and what it left running it meant to.
+    group.release();
+    let status = status.map_err(|error| error.to_string())?;
+    // An error here is the end of what it wrote.
+    let _ = tokio::time::timeout(DRAIN, read_some(&mut out, &mut text)).await;
     if status.success() {
-        Ok(text)
+        Ok(as_text(text))
     } else {
         Err(status.to_string())
+    }
+}
+
+/// Reads to the end, or until it is too much. Nothing is lost if it is dropped before.
+async fn read_some(from: &mut ChildStdout, text: &mut Vec<u8>) -> std::io::Result<()> {
+    while (text.len() as u64) < READ && from.read_buf(text).await? > 0 {}
+    Ok(())
+}
+
+/// What is no text is no token either.
+fn as_text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The processes of a command: killed with the shell that began them if they are given up, for the shell is not the one that hangs.
+struct Group {
+    #[cfg(unix)]
+    leader: Option<rustix::process::Pid>,
+}
+
+impl Group {
+    #[cfg(unix)]
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self {
+            leader: id.and_then(rustix::process::Pid::from_raw),
+        }
+    }
+    #[cfg(not(unix))]
+    fn of(_: &Child) -> Self {
+        Self {}
+    }
+    fn release(&mut self) {
+        #[cfg(unix)]
+        {
+            self.leader = None;
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.leader {
+            // It may have ended by itself a moment ago.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
     }
 }
 
@@ -227,5 +292,35 @@ mod tests {
         assert!(fetch(refused).await.unwrap_err().contains("log in first"));
         let shown = format!("{:?}", RelayToken::fixed("eyJ.eyJ.c2ln").unwrap());
         assert!(!shown.contains("eyJ"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_command_that_hangs_leaves_no_process_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = dir.path().join("held");
+        let made = Command::new("mkfifo").arg(&held).status().await.unwrap();
+        assert!(made.success());
+        let mut holders = tokio::net::unix::pipe::OpenOptions::new()
+            .open_receiver(&held)
+            .unwrap();
+        // Two that hold it, and the shell waits for both.
+        let hangs = "echo up >&3; sleep 300 & sleep 300; echo a.b.c";
+        let hangs = RelayToken::command(format!("exec 3>'{}'; {hangs}", held.display()));
+        let error = hangs.fetch_within(Duration::from_secs(2)).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("longer than 2 s"), "{error}");
+        let mut said = String::new();
+        let ended = holders.read_to_string(&mut said);
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        assert!(ended.is_ok(), "somebody holds it still");
+        assert_eq!(said, "up\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_running_is_not_waited_for() {
+        let token = RelayToken::command("sleep 6 2>/dev/null & echo a.b.c");
+        let token = token.fetch_within(Duration::from_secs(4)).await;
+        assert_eq!(token.unwrap().as_str(), "a.b.c");
     }
 }
