@@ -4,17 +4,19 @@
 //! token's time, and when a relay refuses the one it has.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use byway_wire::relay::control::{AdmissionToken, MAX_TOKEN};
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
 
-/// How long a program may take for a token: it may have to ask a service.
+/// How long a token may take: a program may have to ask a service, and a file may be on another machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a program wrote before it ended is in the pipe already.
 const DRAIN: Duration = Duration::from_millis(250);
@@ -59,6 +61,12 @@ pub enum RelayTokenError {
     /// The program's own source failed.
     #[error("there is no admission token: {0}")]
     Provider(String),
+    /// There was no answer for so long.
+    #[error("no admission token came within {} s", .0.as_secs_f32())]
+    Late(Duration),
+    /// What was to give it panicked.
+    #[error("there is no admission token: what was to give it panicked")]
+    Panicked,
 }
 
 impl RelayToken {
@@ -75,7 +83,7 @@ impl RelayToken {
     pub fn command(command: impl Into<String>) -> Self {
         Self(Source::Command(command.into()))
     }
-    /// What a function gives; an error is a sentence for a person.
+    /// What a function gives within 20 s; an error is a sentence for a person.
     pub fn provider<F, A>(provider: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
@@ -88,34 +96,34 @@ impl RelayToken {
         self.fetch_within(PATIENCE).await
     }
 
+    /// Whatever the source does, there is an answer in that time: who waits for it has no other way to ask again. So it has a task of its
+    /// own, which may panic, or block its thread.
     async fn fetch_within(&self, patience: Duration) -> Result<AdmissionToken, RelayTokenError> {
-        match &self.0 {
-            Source::Fixed(token) => Ok(token.clone()),
-            Source::File(path) => {
-                let about = |source| RelayTokenError::File {
-                    path: path.clone(),
-                    source,
-                };
-                let file = tokio::fs::File::open(path).await.map_err(about)?;
-                let mut text = String::new();
-                file.take(READ)
-                    .read_to_string(&mut text)
-                    .await
-                    .map_err(about)?;
-                check(&text)
+        if let Source::Fixed(token) = &self.0 {
+            return Ok(token.clone());
+        }
+        let mut asking = JoinSet::new();
+        asking.spawn(self.0.clone().ask());
+        match tokio::time::timeout(patience, asking.join_next()).await {
+            Ok(Some(Ok(answer))) => check(&answer?),
+            Ok(Some(Err(_)) | None) => Err(RelayTokenError::Panicked),
+            Err(_) => Err(RelayTokenError::Late(patience)),
+        }
+    }
+}
+
+impl Source {
+    async fn ask(self) -> Result<String, RelayTokenError> {
+        match self {
+            Self::Fixed(token) => Ok(token.as_str().to_owned()),
+            Self::File(path) => {
+                let file = path.clone();
+                let read = tokio::task::spawn_blocking(move || read(&file)).await;
+                let read = read.map_err(|_| RelayTokenError::Panicked)?;
+                read.map_err(|source| RelayTokenError::File { path, source })
             }
-            Source::Command(command) => match tokio::time::timeout(patience, run(command)).await {
-                Ok(Ok(text)) => check(&text),
-                Ok(Err(why)) => Err(RelayTokenError::Command(why)),
-                Err(_) => {
-                    let why = format!("it took longer than {} s", patience.as_secs());
-                    Err(RelayTokenError::Command(why))
-                }
-            },
-            Source::Provider(provider) => {
-                let text = provider().await.map_err(RelayTokenError::Provider)?;
-                check(&text)
-            }
+            Self::Command(command) => run(&command).await.map_err(RelayTokenError::Command),
+            Self::Provider(provider) => provider().await.map_err(RelayTokenError::Provider),
         }
     }
 }
@@ -144,6 +152,14 @@ fn check(text: &str) -> Result<AdmissionToken, RelayTokenError> {
     } else {
         Err(RelayTokenError::Form)
     }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    let mut text = Vec::new();
+    std::fs::File::open(file)?
+        .take(READ)
+        .read_to_end(&mut text)?;
+    Ok(as_text(text))
 }
 
 /// Its words on standard error are for whoever runs us, and go where ours go. The token is there when the shell that runs it ends,
@@ -309,7 +325,7 @@ mod tests {
         let hangs = RelayToken::command(format!("exec 3>'{}'; {hangs}", held.display()));
         let error = hangs.fetch_within(Duration::from_secs(2)).await;
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("longer than 2 s"), "{error}");
+        assert!(error.contains("within 2 s"), "{error}");
         let mut said = String::new();
         let ended = holders.read_to_string(&mut said);
         let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
@@ -322,5 +338,41 @@ mod tests {
         let token = RelayToken::command("sleep 6 2>/dev/null & echo a.b.c");
         let token = token.fetch_within(Duration::from_secs(4)).await;
         assert_eq!(token.unwrap().as_str(), "a.b.c");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn there_is_an_answer_whatever_a_provider_does() {
+        let patience = Duration::from_millis(200);
+        let within = |token: RelayToken| async move { token.fetch_within(patience).await };
+        let hangs = RelayToken::provider(std::future::pending);
+        let late = within(hangs).await.unwrap_err();
+        assert!(matches!(late, RelayTokenError::Late(_)), "{late}");
+        let panics = RelayToken::provider(|| async { panic!("out of tokens") });
+        let error = within(panics).await.unwrap_err();
+        assert!(matches!(error, RelayTokenError::Panicked), "{error}");
+        // Before it has given a future, even; and one that blocks, until the test is over.
+        let (over, blocked) = std::sync::mpsc::channel::<()>();
+        let blocked = std::sync::Mutex::new(blocked);
+        let blocks = RelayToken::provider(move || {
+            let ended = blocked.lock().unwrap().recv();
+            async move { Err(format!("{ended:?}")) }
+        });
+        let late = within(blocks).await.unwrap_err();
+        assert!(matches!(late, RelayTokenError::Late(_)), "{late}");
+        drop(over);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_to_its_end_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("nobody-writes");
+        let made = Command::new("mkfifo").arg(&file).status().await.unwrap();
+        assert!(made.success());
+        let token = RelayToken::file(&file);
+        let late = token.fetch_within(Duration::from_millis(200)).await;
+        assert!(matches!(late, Err(RelayTokenError::Late(_))));
+        // A runtime waits for its threads: this one has its end of file now.
+        drop(std::fs::File::options().write(true).open(&file).unwrap());
     }
 }
