@@ -44,9 +44,10 @@ impl Driver {
         if let Some(tokens) = &mut self.tokens {
             tokens.fetching = false;
         }
+        let now = Instant::now();
         match token {
-            Ok(token) => self.node.set_token(Instant::now(), Some(token)),
-            Err(error) => tracing::warn!("{error}; the one before is used until it expires"),
+            Ok(token) => self.node.set_token(now, Some(token)),
+            Err(error) => tracing::warn!("{}", no_token(&error, self.node.token_holds(now))),
         }
     }
 
@@ -68,5 +69,29 @@ impl Driver {
             url.unwrap_or_default(),
             detail.escape_debug()
         );
+    }
+}
+
+/// Why there is no fresh token, and what that means. `holds`: a relay admitted this node by one whose time is not over.
+fn no_token(error: &RelayTokenError, holds: bool) -> String {
+    if holds {
+        format!("{error}; the one before is used until it expires")
+    } else {
+        format!("{error}; no relay is known to admit this node by the one before")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_said_to_hold_only_while_it_does() {
+        let error = RelayTokenError::Panicked;
+        let holds = no_token(&error, true);
+        assert!(holds.contains("is used until it expires"), "{holds}");
+        let none = no_token(&error, false);
+        assert!(!none.contains("is used"), "{none}");
+        assert!(none.contains(&error.to_string()), "{none}");
     }
 }
