@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use byway_relay_core::relay::Load;
-use byway_relay_core::{Config, Counters as ControlStats};
+use byway_relay_core::{Admission, Config, Counters as ControlStats};
 use byway_wire::RelayUrl;
 use quinn::{Endpoint, TokioRuntime, VarInt};
 use tokio::sync::{mpsc, watch};
@@ -114,9 +114,11 @@ impl Server {
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
+        let admission = config.admission.load().context("admission")?;
+        let age = Arc::new(admission::Age::new(Instant::now(), &config.admission));
         let hub = Hub::new(
             now,
-            core_config(&config)?,
+            core_config(&config, admission.clone()),
             seed,
             Arc::clone(&counters),
             audit,
@@ -188,7 +190,6 @@ impl Server {
         server
             .tasks
             .spawn(async move { pressure.watch(share).await });
-        let hub = Arc::clone(&server.hub);
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);
             let observed = Arc::new(Observed {
@@ -196,6 +197,7 @@ impl Server {
                 counters: server.counters.clone(),
                 identity: Arc::clone(&context.identity),
                 delays: Arc::clone(&context.plane.delays),
+                admission: Arc::clone(&age),
                 name: config.name.clone(),
                 region: config.region.clone(),
                 began: (now, SystemTime::now()),
@@ -210,7 +212,13 @@ impl Server {
                 .spawn(socket.serve(hub, told, config.drain_for));
         }
         server.hub.set_ready();
-        server.tasks.spawn(admission::follow(config.admission, hub));
+        server.tasks.spawn(admission::follow(
+            config.admission,
+            admission,
+            Arc::clone(&server.hub),
+            Arc::clone(&context.counters),
+            age,
+        ));
         Ok(server)
     }
 
@@ -367,18 +375,18 @@ fn tell_buffers(socket: &Socket) {
     }
 }
 
-fn core_config(config: &ServerConfig) -> anyhow::Result<Config> {
+fn core_config(config: &ServerConfig, admission: Admission) -> Config {
     let mut core = Config::default();
     core.name = config.name.clone();
     core.region = config.region.clone();
-    core.admission = config.admission.load().context("admission")?;
+    core.admission = admission;
     core.max_datagram = config.max_datagram;
     core.max_channels = config.limits.channels;
     core.max_links_per_node = config.limits.links_per_node;
     core.max_links_per_instance = config.limits.links_per_process;
     core.max_unanswered = config.limits.unanswered_opens;
     core.node_rate = config.limits.node_rate;
-    Ok(core)
+    core
 }
 
 fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {

@@ -106,6 +106,8 @@ counters! {
     handshakes_failed,
     /// Lines of the audit log lost: the disk does not keep up, or the file cannot be written.
     audit_dropped,
+    /// Times that the files that say who comes in had changed, and could not be loaded: once at every look, until they can.
+    admission_reloads_failed,
     /// Links cut: they took nothing for too long, or their control queue overflowed.
     stalled,
     /// Links whose TLS ends somewhere between the node and here.

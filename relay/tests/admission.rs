@@ -47,7 +47,11 @@ impl Office {
             issuer: None,
             revoked: Some(self.folder.join("revoked")),
         };
-        start_with(|config| config.admission = byway_relay::AdmissionSource::Tokens(files)).await
+        start_with(|config| {
+            config.admission = byway_relay::AdmissionSource::Tokens(files);
+            config.observe = Some(([127, 0, 0, 1], 0).into());
+        })
+        .await
     }
     fn order(n: u8) -> Order {
         Order {
@@ -103,6 +107,20 @@ async fn welcomed(server: &Server, n: u8, role: Role, token: AdmissionToken) -> 
     node
 }
 
+/// For how long what is in force may not be what the files say, in seconds, as `byway-relay status` shows it.
+fn age(server: &Server) -> u64 {
+    let observe = server.observe_addr().unwrap().to_string();
+    let relay = std::process::Command::new(env!("CARGO_BIN_EXE_byway-relay"))
+        .args(["status", &observe])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(relay.stdout).unwrap();
+    let line = said.lines().find_map(|l| l.strip_prefix("admission"));
+    let words = line.unwrap_or_else(|| panic!("{said}")).split_whitespace();
+    let age = words.rev().nth(1).unwrap();
+    humantime::parse_duration(age).unwrap().as_secs()
+}
+
 fn reason(answer: &Control) -> Option<RefuseReason> {
     match answer {
         Control::Refused { reason, .. } => Some(*reason),
@@ -136,7 +154,7 @@ async fn only_who_shows_a_token_of_their_own_comes_in() {
     assert_eq!(reason(&tls.hear().await), Some(RefuseReason::NotAdmitted));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_and_a_key_that_is_gone_cut_who_is_here() {
     let office = Office::new("revoked");
     let server = office.relay().await;
@@ -147,6 +165,14 @@ async fn a_revocation_and_a_key_that_is_gone_cut_who_is_here() {
     assert_eq!(reason(&told), Some(RefuseReason::NotAdmitted));
     // A file that holds no key changes nothing, another key beside it neither.
     office.write("keys", "");
+    // Seen, and seen again: otherwise the next write would come before the look.
+    until(&server, "it is refused twice", |s| {
+        s.data.admission_reloads_failed >= 2
+    })
+    .await;
+    assert!(age(&server) >= 2);
+    second.say(&Control::Ping { token: 4 }).await;
+    assert!(matches!(second.hear().await, Control::Pong { token: 4 }));
     let other = SigningKey::generate().unwrap();
     office.write(
         "keys",

@@ -3,27 +3,25 @@
 //! | file | idea |
 //! |---|---|
 //! | `keys` | issuers' public keys, from PEM, JWK and JWKS files |
-//! | `files` | files that are read again when they change |
+//! | `files` | whether files changed |
+//! | `follow` | reading them again when they did |
 //! | `issue` | the embedded control plane: making keys and tokens |
 
 mod files;
+mod follow;
 pub mod issue;
 mod keys;
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
 use byway_wire::NodeId;
 
-use crate::hub::Hub;
-use files::Files;
+pub(crate) use follow::{Age, follow};
 
-/// How often the files are looked at. A revocation waits for it.
-const LOOK: Duration = Duration::from_secs(2);
 /// Most lines of a list of revocations: what stays in memory is some hundred bytes each.
 const MAX_REVOKED: usize = 200_000;
 /// Largest file that is read, in bytes.
@@ -104,9 +102,18 @@ impl TokenFiles {
 
 fn read(path: &Path) -> anyhow::Result<String> {
     let about = || format!("cannot read {}", path.display());
-    let len = std::fs::metadata(path).with_context(about)?.len();
-    anyhow::ensure!(len <= MAX_FILE, "{} is larger than 32 MiB", path.display());
-    std::fs::read_to_string(path).with_context(about)
+    let file = std::fs::File::open(path).with_context(about)?;
+    let mut text = String::new();
+    // Its size is not asked for: what is no plain file has none.
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .with_context(about)?;
+    anyhow::ensure!(
+        text.len() as u64 <= MAX_FILE,
+        "{} is larger than 32 MiB",
+        path.display()
+    );
+    Ok(text)
 }
 
 fn revocations(text: &str) -> anyhow::Result<BTreeSet<String>> {
@@ -132,38 +139,6 @@ fn revocation(line: &str) -> Option<String> {
         .or_else(|_| entry.to_lowercase().parse());
     let entry = node.map_or_else(|_| entry.to_owned(), |id| id.to_string());
     (!entry.is_empty()).then_some(entry)
-}
-
-/// Follows the files for ever. What cannot be read, or holds no key, changes nothing: neither may a half-written list let those in again
-/// whom it shuts out, nor an empty file send everybody away.
-pub(crate) async fn follow(source: AdmissionSource, hub: Arc<Hub>) {
-    let AdmissionSource::Tokens(tokens) = source else {
-        return;
-    };
-    let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
-    let mut files = Files::new(paths.collect());
-    let mut in_force = tokens.load().ok();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if !files.changed() {
-            continue;
-        }
-        match tokens.load() {
-            Ok(rules) if in_force.as_ref() == Some(&rules) => {}
-            Ok(rules) => {
-                tracing::info!(
-                    keys = rules.keys.len(),
-                    revoked = rules.revoked.len(),
-                    "admission reloaded"
-                );
-                hub.set_admission(Admission::Tokens(rules.clone()));
-                in_force = Some(rules);
-            }
-            Err(error) => {
-                tracing::error!("admission stays as it was, for it cannot be reloaded: {error:#}");
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -118,6 +118,10 @@ fn describe(said: &Value) -> String {
             ),
         ),
     ];
+    if let Some(age) = said["admission_age_s"].as_u64() {
+        let age = humantime::format_duration(Duration::from_secs(age));
+        lines.push(("admission", format!("as its files said {age} ago")));
+    }
     let counts = said["counts"].as_object().into_iter().flatten();
     let counts: Vec<(String, String)> = counts
         .map(|(name, n)| (name.replace('_', " "), number(n)))

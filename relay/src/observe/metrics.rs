@@ -4,7 +4,7 @@
 //! happened. So one that is added later is seen as well, under its own name as a label. `docs/operations/metrics.md` explains them.
 
 use std::fmt;
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
@@ -93,6 +93,7 @@ struct Snapshot {
     info: [(&'static str, String); 3],
     started: f64,
     certificate_expires: Option<u64>,
+    admission_age: u64,
     process: Process,
     handshakes: [(
         &'static str,
@@ -128,6 +129,10 @@ impl Snapshot {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0.0, |d| d.as_secs_f64()),
             certificate_expires: expires(observed),
+            admission_age: observed
+                .admission
+                .at(Instant::now())
+                .map_or(0, |age| age.as_secs()),
             process: Process::read(),
             handshakes: [
                 ("udp", handshakes.udp.clone()),
@@ -289,6 +294,12 @@ impl Collector for Snapshot {
             "byway_relay_certificate_not_after_seconds",
             "When the certificate expires, Unix time",
             expires,
+        )?;
+        gauge(
+            e,
+            "byway_relay_admission_age_seconds",
+            "For how long what is in force may not be what the admission files say",
+            Some(self.admission_age),
         )?;
         gauge(
             e,

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::admission::Age;
 use crate::delays::Delays;
 use crate::hub::Hub;
 use crate::identity::Identity;
@@ -59,6 +60,7 @@ pub(crate) struct Observed {
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) delays: Arc<Delays>,
+    pub(crate) admission: Arc<Age>,
     pub(crate) name: String,
     pub(crate) region: String,
     pub(crate) began: (Instant, SystemTime),
@@ -98,6 +100,7 @@ impl Observed {
             "open_fds": process.open_fds,
             "max_fds": process.max_fds,
             "resident_bytes": process.resident_bytes,
+            "admission_age_s": self.admission.at(Instant::now()).map(|age| age.as_secs()),
             "counts": counts,
         });
         format!("{status:#}\n")
