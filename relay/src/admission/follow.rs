@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
 
 use super::files::{Files, Marks};
+use super::list::{Change, List};
 use super::{AdmissionSource, TokenFiles};
 use crate::hub::Hub;
 use crate::stats::{Counters, bump};
@@ -81,7 +83,13 @@ pub(crate) async fn follow(
         }
         let Some(error) = found.error else {
             said = None;
-            age.known(looked);
+            if found.unsure {
+                tracing::info!(
+                    "the list of revocations lost entries or does not end: what is gone from it counts if it is the same at the next look"
+                );
+            } else {
+                age.known(looked);
+            }
             continue;
         };
         bump(&counters.admission_reloads_failed);
@@ -121,6 +129,8 @@ async fn look(mut follower: Follower) -> Option<(Follower, Found)> {
 struct Found {
     /// Rules that are in force from now on, if they are others.
     rules: Option<TokenRules>,
+    /// The list of revocations may be half-written: it is looked at once more before all of it counts.
+    unsure: bool,
     /// Why what is in force is not what the files say.
     error: Option<anyhow::Error>,
 }
@@ -132,6 +142,8 @@ struct Follower {
     /// What the files were when they were loaded. Not what they were when the relay started: they may have changed since they were
     /// read, and then would never be read again.
     loaded: Option<Marks>,
+    /// What they were when the last look ended.
+    seen: Option<Marks>,
     in_force: TokenRules,
 }
 
@@ -142,29 +154,59 @@ impl Follower {
             files: Files::new(paths.collect()),
             tokens,
             loaded: None,
+            seen: None,
             in_force: started,
         }
     }
 
     fn look(&mut self) -> Found {
-        // Before they are read: what is written meanwhile is read at the next look.
         let marks = self.files.marks();
         if self.loaded.as_ref() == Some(&marks) {
             return Found::default();
         }
-        match self.tokens.load() {
-            Ok(rules) => {
-                self.loaded = Some(marks);
+        let read = self.tokens.load();
+        // Before they were read and after: what is written meanwhile is read again at the next look.
+        let after = self.files.marks();
+        let settled = self.seen.as_ref() == Some(&marks) && after == marks;
+        self.seen = Some(after);
+        match read.and_then(|(rules, list)| self.judge(rules, list, settled)) {
+            Ok((rules, unsure)) => {
+                if !unsure {
+                    self.loaded = Some(marks);
+                }
                 Found {
                     rules: self.take(rules),
+                    unsure,
                     error: None,
                 }
             }
             Err(error) => Found {
-                rules: None,
                 error: Some(error),
+                ..Found::default()
             },
         }
+    }
+
+    /// What holds now, and whether something else may at the next look.
+    fn judge(
+        &self,
+        mut rules: TokenRules,
+        list: List,
+        settled: bool,
+    ) -> anyhow::Result<(TokenRules, bool)> {
+        let about = || {
+            let path = self.tokens.revoked.as_deref();
+            path.map_or_else(String::new, |path| path.display().to_string())
+        };
+        let change = list
+            .after(&self.in_force.revoked, settled)
+            .with_context(about)?;
+        let (revoked, unsure) = match change {
+            Change::Holds(revoked) => (revoked, false),
+            Change::Unsure(revoked) => (revoked, true),
+        };
+        rules.revoked = revoked;
+        Ok((rules, unsure))
     }
 
     /// Gives the rules back if they are others than those in force.
@@ -214,7 +256,7 @@ mod tests {
             std::fs::rename(new, self.list()).unwrap();
         }
         fn follower(&self) -> Follower {
-            Follower::new(self.tokens.clone(), self.tokens.load().unwrap())
+            Follower::new(self.tokens.clone(), self.tokens.load().unwrap().0)
         }
     }
 
@@ -252,11 +294,51 @@ mod tests {
     #[test]
     fn what_changed_since_the_start_is_found_at_the_first_look() {
         let desk = Desk::new("a\n");
-        let started = desk.tokens.load().unwrap();
+        let (started, _) = desk.tokens.load().unwrap();
         desk.write("a\nb\n");
         let mut follower = Follower::new(desk.tokens.clone(), started);
         assert!(follower.look().rules.is_some());
         assert_eq!(revoked(&follower), ["a", "b"]);
+    }
+
+    /// A program that writes the list in place is seen at its beginning, in its midst, and when it is done.
+    #[test]
+    fn a_list_that_is_being_written_readmits_nobody() {
+        let desk = Desk::new("alice\nbob\n");
+        let mut follower = desk.follower();
+        follower.look();
+        std::fs::write(desk.list(), "").unwrap();
+        for _ in 0..2 {
+            assert!(follower.look().error.is_some(), "it is empty");
+        }
+        for half in ["al", "alice\nca", "alice\ncarol\nbo"] {
+            desk.write(half);
+            let found = follower.look();
+            assert!(found.unsure && found.error.is_none(), "{half}");
+            assert!(revoked(&follower).starts_with(&["alice", "bob"]), "{half}");
+        }
+        assert_eq!(revoked(&follower), ["alice", "bob", "carol"]);
+        desk.write("alice\ncarol\nbob\n");
+        let found = follower.look();
+        assert!(found.rules.is_none() && !found.unsure);
+    }
+
+    #[test]
+    fn entries_that_are_gone_count_no_more_after_two_looks_at_the_same_list() {
+        let desk = Desk::new("a\nb\n");
+        let mut follower = desk.follower();
+        follower.look();
+        for list in ["a\n", "a\n"] {
+            // Written anew, it has not settled.
+            desk.write(list);
+            assert!(follower.look().unsure);
+            assert_eq!(revoked(&follower), ["a", "b"]);
+        }
+        assert!(follower.look().rules.is_some());
+        assert_eq!(revoked(&follower), ["a"]);
+        desk.write("# nobody\n");
+        assert!(follower.look().unsure && !follower.look().unsure);
+        assert!(revoked(&follower).is_empty());
     }
 
     #[test]

@@ -5,25 +5,25 @@
 //! | `keys` | issuers' public keys, from PEM, JWK and JWKS files |
 //! | `files` | whether files changed |
 //! | `follow` | reading them again when they did |
+//! | `list` | the list of revocations, whole or half-written |
 //! | `issue` | the embedded control plane: making keys and tokens |
 
 mod files;
 mod follow;
 pub mod issue;
 mod keys;
+mod list;
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
-use byway_wire::NodeId;
+
+use list::List;
 
 pub(crate) use follow::{Age, follow};
 
-/// Most lines of a list of revocations: what stays in memory is some hundred bytes each.
-const MAX_REVOKED: usize = 200_000;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
 
@@ -52,7 +52,7 @@ pub struct TokenFiles {
     pub audiences: Vec<String>,
     /// If given, a token's `iss` must be this.
     pub issuer: Option<String>,
-    /// A list of tokens taken back (`jti`) and nodes shut out (NodeIds), a line each; `#` begins a comment.
+    /// A list of tokens taken back (`jti`) and nodes shut out (NodeIds), a line each and bare; `#` begins a comment.
     pub revoked: Option<PathBuf>,
 }
 
@@ -61,13 +61,14 @@ impl AdmissionSource {
     pub fn load(&self) -> anyhow::Result<Admission> {
         match self {
             Self::Fixed(admission) => Ok(admission.clone()),
-            Self::Tokens(files) => files.load().map(Admission::Tokens),
+            Self::Tokens(files) => files.load().map(|(rules, _)| Admission::Tokens(rules)),
         }
     }
 }
 
 impl TokenFiles {
-    fn load(&self) -> anyhow::Result<TokenRules> {
+    /// The rules, and the list of revocations that is part of them as its file holds it.
+    fn load(&self) -> anyhow::Result<(TokenRules, List)> {
         anyhow::ensure!(
             !self.audiences.is_empty(),
             "no audience: say what tokens' 'aud' must be"
@@ -87,16 +88,17 @@ impl TokenFiles {
             keys.len(),
             keys::MAX_KEYS
         );
-        let revoked = match &self.revoked {
-            Some(path) => revocations(&read(path)?).with_context(|| path.display().to_string())?,
-            None => BTreeSet::new(),
+        let list = match &self.revoked {
+            Some(path) => List::parse(&read(path)?).with_context(|| path.display().to_string())?,
+            None => List::default(),
         };
-        Ok(TokenRules {
+        let rules = TokenRules {
             keys,
             audiences: self.audiences.clone(),
             issuer: self.issuer.clone(),
-            revoked,
-        })
+            revoked: list.clone().entries(),
+        };
+        Ok((rules, list))
     }
 }
 
@@ -113,47 +115,33 @@ fn read(path: &Path) -> anyhow::Result<String> {
         "{} is larger than 32 MiB",
         path.display()
     );
+    // Editors on some systems begin a file with one.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     Ok(text)
-}
-
-fn revocations(text: &str) -> anyhow::Result<BTreeSet<String>> {
-    let entries: BTreeSet<String> = text.lines().filter_map(revocation).collect();
-    anyhow::ensure!(
-        entries.len() <= MAX_REVOKED,
-        "{} entries; let tokens expire sooner, so that fewer need to be revoked ({MAX_REVOKED} at the most)",
-        entries.len()
-    );
-    Ok(entries)
-}
-
-/// A token's id may hold any sign, so `#` begins a comment only where a word could begin. A node is written in one way in the rules, and
-/// may be in several here: one that is shut out in capitals must not come in.
-fn revocation(line: &str) -> Option<String> {
-    let comment = line.match_indices('#').find(|(at, _)| {
-        let before = line[..*at].chars().next_back();
-        before.is_none_or(char::is_whitespace)
-    });
-    let entry = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
-    let node = entry
-        .parse::<NodeId>()
-        .or_else(|_| entry.to_lowercase().parse());
-    let entry = node.map_or_else(|_| entry.to_owned(), |id| id.to_string());
-    (!entry.is_empty()).then_some(entry)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// As editors on Windows write it; it belongs to no entry and no key.
     #[test]
-    fn a_list_of_revocations_has_comments_and_blank_lines() {
-        let list = revocations("# lost laptop\nabc  # Eve's\n\n  def\nabc\nx#1 # y\n").unwrap();
-        assert_eq!(list.into_iter().collect::<Vec<_>>(), ["abc", "def", "x#1"]);
-        let id = byway_wire::SecretKey::from_bytes(&[1; 32])
-            .node_id()
-            .to_string();
-        let list = revocations(&format!(" {} # a node", id.to_uppercase())).unwrap();
-        assert_eq!(list.into_iter().collect::<Vec<_>>(), [id]);
+    fn a_byte_order_mark_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let jwk = issue::SigningKey::generate().unwrap().jwk();
+        std::fs::write(path("keys"), format!("\u{feff}{jwk}")).unwrap();
+        std::fs::write(path("revoked"), "\u{feff}a\n").unwrap();
+        let files = TokenFiles {
+            keys: vec![path("keys")],
+            audiences: vec!["relay".into()],
+            issuer: None,
+            revoked: Some(path("revoked")),
+        };
+        let (rules, _) = files.load().unwrap();
+        assert!(rules.revoked.contains("a"), "{:?}", rules.revoked);
     }
 
     #[test]
