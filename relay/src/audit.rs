@@ -8,9 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,11 +27,17 @@ use crate::table::Totals;
 const WAITING: usize = 4_096;
 /// How often the file is looked for under its name.
 const LOOK: Duration = Duration::from_secs(1);
+/// For how long what waits is still written when the log ends. A disk that hangs must not keep the relay from ending.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Ends, with all that waits written, when it is dropped.
+/// Ends when it is dropped, with all that waits written, if the disk takes it in time.
 #[derive(Debug)]
 pub(crate) struct AuditLog {
     lines: Option<SyncSender<Line>>,
+    /// Events that wait to be written.
+    waiting: Arc<AtomicU64>,
+    /// Hangs up when the writer has ended.
+    ended: Mutex<Receiver<()>>,
     /// Lines lost that no line says yet.
     lost: Arc<AtomicU64>,
     counters: Arc<Counters>,
@@ -52,10 +58,13 @@ impl AuditLog {
     pub(crate) fn open(path: &Path, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let about = || format!("cannot write the audit log {}", path.display());
         let file = append(path).with_context(about)?;
-        let (lines, waiting) = sync_channel(WAITING);
+        let (lines, received) = sync_channel(WAITING);
+        let (ends, ended) = sync_channel(0);
+        let waiting = Arc::<AtomicU64>::default();
         let lost = Arc::<AtomicU64>::default();
         let to = Target {
             lost: Arc::clone(&lost),
+            waiting: Arc::clone(&waiting),
             counters: Arc::clone(counters),
             path: path.to_owned(),
             file: Appender::new(file),
@@ -64,10 +73,15 @@ impl AuditLog {
         };
         let writer = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || to.write_all(&waiting))
+            .spawn(move || {
+                to.write_all(&received);
+                drop(ends);
+            })
             .with_context(about)?;
         Ok(Self {
             lines: Some(lines),
+            waiting,
+            ended: Mutex::new(ended),
             lost,
             counters: Arc::clone(counters),
             writer: Some(writer),
@@ -96,23 +110,41 @@ impl AuditLog {
             events: lost.unwrap_or(1),
             counted: lost.is_some(),
         };
+        let events = line.events;
+        // Before it is sent: the writer may be done with it at once.
+        self.waiting.fetch_add(events, Ordering::Relaxed);
         let lines = self.lines.as_ref();
-        lines.is_some_and(|lines| lines.try_send(line).is_ok())
+        let sent = lines.is_some_and(|lines| lines.try_send(line).is_ok());
+        if !sent {
+            self.waiting.fetch_sub(events, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
 impl Drop for AuditLog {
     fn drop(&mut self) {
         drop(self.lines.take());
-        if let Some(writer) = self.writer.take() {
-            // It panicked, and said so then.
-            let _ = writer.join();
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+            let lost = self.waiting.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
+            tracing::error!(
+                lost,
+                "the audit log takes nothing: it ends without what waited to be written"
+            );
+            return;
         }
+        // It panicked, and said so then.
+        let _ = writer.join();
     }
 }
 
 struct Target {
     lost: Arc<AtomicU64>,
+    waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
     path: PathBuf,
     file: Appender<File>,
@@ -121,9 +153,11 @@ struct Target {
 }
 
 impl Target {
-    fn write_all(mut self, waiting: &Receiver<Line>) {
-        while let Ok(line) = waiting.recv() {
-            match self.write(line.text.as_bytes()) {
+    fn write_all(mut self, received: &Receiver<Line>) {
+        while let Ok(line) = received.recv() {
+            let written = self.write(line.text.as_bytes());
+            self.waiting.fetch_sub(line.events, Ordering::Relaxed);
+            match written {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     self.lost.fetch_add(line.events, Ordering::Relaxed);
@@ -306,6 +340,36 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A named pipe that nobody reads is a disk that hangs.
+    #[test]
+    fn a_disk_that_hangs_does_not_keep_the_log_from_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        // Held open for both: neither this nor the log waits for another end.
+        let mut both = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        both.write_all(&[b'\n'; 65_536]).unwrap();
+        let log = AuditLog::open(&path, &Arc::default()).unwrap();
+        let audit = Audit::Opened {
+            channel: ChannelId::from_u64(1),
+            opener: byway_wire::SecretKey::from_bytes(&[1; 32]).node_id(),
+            target: byway_wire::SecretKey::from_bytes(&[2; 32]).node_id(),
+        };
+        for _ in 0..5 {
+            log.write(&audit, None);
+        }
+        assert_eq!(log.waiting.load(Ordering::Relaxed), 5);
+        let began = Instant::now();
+        drop(log);
+        let took = began.elapsed();
+        assert!(took >= LAST_WORDS && took < LAST_WORDS * 4, "{took:?}");
     }
 
     #[test]

@@ -329,7 +329,8 @@ impl Server {
         }
         let idle = futures_util::future::join_all(self.endpoints.iter().map(Endpoint::wait_idle));
         let _ = tokio::time::timeout(FAREWELL, idle).await;
-        self.tasks.shutdown().await;
+        // A task that hangs in a call that blocks is not waited for either: the process ends without it.
+        let _ = tokio::time::timeout(FAREWELL, self.tasks.shutdown()).await;
         self.stop.send_replace(true);
         let shards = std::mem::take(&mut self.shards);
         let joined = tokio::task::spawn_blocking(move || {
@@ -338,7 +339,7 @@ impl Server {
                 let _ = shard.join();
             }
         });
-        let _ = joined.await;
+        let _ = tokio::time::timeout(FAREWELL, joined).await;
     }
 
     /// Ends at once and tells nobody, as a crash would. For tests of what nodes do then.

@@ -402,3 +402,118 @@ fn sockets_that_are_handed_over_outlive_the_relay() {
     assert_eq!(other.status.code(), Some(1));
     assert!(text.contains(&here) && text.contains("'listen'"), "{text}");
 }
+
+fn fifo(path: &str) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Waits until somebody opens the pipe to read it, who then waits for what nobody writes while the result is held.
+fn held_by_a_reader(path: &str) -> std::fs::File {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let deadline = std::time::Instant::now() + common::SOON;
+    loop {
+        let mut options = std::fs::File::options();
+        // Refused for as long as there is no reader.
+        match options
+            .write(true)
+            .custom_flags(flags.try_into().unwrap())
+            .open(path)
+        {
+            Ok(file) => return file,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// How it ended, if it does within what systemd and people are ready to wait.
+fn ended(child: &mut Child) -> Option<i32> {
+    let deadline = std::time::Instant::now() + common::SOON * 2;
+    while std::time::Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    panic!("it does not end");
+}
+
+fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_relay_that_cannot_read_its_files_at_the_start_can_be_told_to_end() {
+    let folder = Folder::new("hung-start");
+    let (config, keys) = (folder.file("relay.toml"), folder.file("keys"));
+    fifo(&keys);
+    let text = format!(
+        "admission = \"tokens\"\nlisten = [\"127.0.0.1:0\"]\n[tokens]\nkeys = [\"{keys}\"]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut child = command(&["--config", &config]).spawn().unwrap();
+    let _held = held_by_a_reader(&keys);
+    signal(&child, "-TERM");
+    assert_eq!(ended(&mut child), Some(0));
+}
+
+#[test]
+fn a_file_that_hangs_while_it_is_read_stops_neither_the_relay_nor_its_end() {
+    let folder = Folder::new("hung-look");
+    let [config, key, revoked, new] =
+        ["relay.toml", "issuer.key", "revoked", "new"].map(|name| folder.file(name));
+    assert!(output(&["keygen", "--out", &key]).status.success());
+    std::fs::write(&revoked, "# nobody\n").unwrap();
+    let text = format!(
+        "admission = \"tokens\"\nlisten = [\"127.0.0.1:0\"]\n[tokens]\nkeys = [\"{key}.pub\"]\nrevoked = \"{revoked}\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let (mut child, line) = running(&["--config", &config]);
+    fifo(&new);
+    std::fs::rename(&new, &revoked).unwrap();
+    let _held = held_by_a_reader(&revoked);
+    let url: RelayUrl = line.parse().unwrap();
+    std::net::TcpStream::connect((url.host(), url.port())).unwrap();
+    signal(&child, "-TERM");
+    assert_eq!(ended(&mut child), Some(0));
+}
+
+/// The relay's last words go to its nodes, and to a disk that takes none.
+#[test]
+fn a_relay_that_stops_ends_at_once_when_it_is_told_again() {
+    use std::io::Write;
+    let folder = Folder::new("hung-end");
+    let audit = folder.file("audit");
+    fifo(&audit);
+    let mut both = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&audit)
+        .unwrap();
+    both.write_all(&[b'\n'; 65_536]).unwrap();
+    for (again, expected) in [(false, 0), (true, 1)] {
+        let mut child = command(&["--dev", "--audit", &audit])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut url).unwrap();
+        let node = stay(url.trim());
+        signal(&child, "-TERM");
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let stopping = log.find(|line| line.as_ref().unwrap().contains("stopping"));
+        assert!(stopping.is_some());
+        if again {
+            // The second signal is one only if the first was taken, which the log has said; the disk holds it up for two seconds.
+            signal(&child, "-TERM");
+        }
+        assert_eq!(ended(&mut child), Some(expected));
+        drop(node);
+    }
+}

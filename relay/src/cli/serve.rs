@@ -9,7 +9,7 @@ use byway_relay::config::{AdmissionKind, File, Settings};
 use byway_relay::{Inherited, Server, ServerConfig};
 use clap::Args;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -85,44 +85,108 @@ impl Serve {
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
 const EXTEND_BY: Duration = Duration::from_secs(15);
 
+/// How long what is left of the work may take when all is said: calls that hang on a disk end with the process.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How long stopping may take in all. Each of its steps has a limit of its own, and together they take less.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// What ends a relay from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 pub(super) fn run(config: ServerConfig) -> anyhow::Result<()> {
     // Before there are threads: it changes the environment.
     let inherited = Inherited::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let drain_for = config.drain_for;
-        let server = Server::start_on(config, inherited).await?;
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", server.url())
-            .and_then(|()| out.flush())
-            .context("cannot write the URL")?;
-        drop(out);
-        tracing::info!(addrs = ?server.local_addrs(), "ready");
-        tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
-        let within = tokio::select! {
-            _ = terminate.recv() => drain_for,
-            within = server.told_to_drain() => within,
-            // Who sits at the terminal does not want to wait.
-            _ = interrupt.recv() => Duration::ZERO,
-        };
-        tell_systemd(&[NotifyState::Stopping]);
-        if !within.is_zero() {
-            tokio::select! {
-                empty = drain(&server, within) => if !empty {
-                    tracing::warn!(links = server.links(), "some nodes have nowhere to go");
-                },
-                _ = terminate.recv() => tracing::info!("told again: stopping at once"),
-                _ = interrupt.recv() => tracing::info!("interrupted: stopping at once"),
-            }
+    let result = runtime.block_on(serve(config, inherited));
+    // Dropping it would wait for every call that blocks, however long.
+    runtime.shutdown_timeout(LEAVE);
+    result
+}
+
+async fn serve(config: ServerConfig, inherited: Inherited) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let drain_for = config.drain_for;
+    // On a thread of its own, for it reads files, and one of them may hang.
+    let started = tokio::spawn(Server::start_on(config, inherited));
+    let server = tokio::select! {
+        server = started => server.context("the start ended early")??,
+        () = signals.any() => {
+            tracing::info!("told to stop before it started");
+            end_in_time()?;
+            return Ok(());
         }
-        tracing::info!("stopping");
-        server.stop().await;
-        Ok(())
-    })
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", server.url())
+        .and_then(|()| out.flush())
+        .context("cannot write the URL")?;
+    drop(out);
+    tracing::info!(addrs = ?server.local_addrs(), "ready");
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    let within = tokio::select! {
+        _ = signals.terminate.recv() => drain_for,
+        within = server.told_to_drain() => within,
+        // Who sits at the terminal does not want to wait.
+        _ = signals.interrupt.recv() => Duration::ZERO,
+    };
+    tell_systemd(&[NotifyState::Stopping]);
+    if !within.is_zero() {
+        tokio::select! {
+            empty = drain(&server, within) => if !empty {
+                tracing::warn!(links = server.links(), "some nodes have nowhere to go");
+            },
+            () = signals.any() => tracing::info!("told again: stopping at once"),
+        }
+    }
+    // First: who reads that it is stopping may say so again.
+    end_in_time()?;
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// From here on the process ends, whatever hangs: after a while, or when it is told so once more. By a thread and a runtime of their
+/// own, for all others may be what hangs.
+fn end_in_time() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Listened for from now on, not from when the thread runs.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
+    std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(move || {
+            let told = async { tokio::time::timeout(STOP_WITHIN, signals.any()).await };
+            match runtime.block_on(told) {
+                Ok(()) => tracing::error!("told again while stopping: the process ends at once"),
+                Err(_) => tracing::error!("stopping takes too long: the process ends without it"),
+            }
+            std::process::exit(1)
+        })?;
+    Ok(())
 }
 
 /// Sends the nodes elsewhere, and says how far that is. False if some are left when the time has passed.
