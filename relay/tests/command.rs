@@ -517,3 +517,34 @@ fn a_relay_that_stops_ends_at_once_when_it_is_told_again() {
         drop(node);
     }
 }
+
+/// A terminal that is held, or a journal whose disk hangs.
+#[test]
+fn a_log_that_nobody_reads_stops_neither_the_relay_nor_its_end() {
+    use std::io::Write;
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[b'\n'; 65_536]).unwrap();
+    let mut child = command(&["--dev"])
+        .stdout(Stdio::piped())
+        .stderr(full.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut url = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let reading = std::thread::spawn(move || {
+        out.read_line(&mut url).unwrap();
+        url
+    });
+    let deadline = std::time::Instant::now() + common::SOON;
+    while !reading.is_finished() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    if !reading.is_finished() {
+        child.kill().unwrap();
+        panic!("it does not start");
+    }
+    let node = stay(reading.join().unwrap().trim());
+    signal(&child, "-TERM");
+    assert_eq!(ended(&mut child), Some(0));
+    drop(node);
+}

@@ -8,14 +8,17 @@
 
 mod check;
 mod drain;
+mod log;
 mod serve;
 mod status;
 mod tokens;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use log::Log;
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
 #[derive(Debug, Parser)]
@@ -45,17 +48,13 @@ enum Command {
 
 /// Bad usage, found after the arguments were parsed.
 const USAGE: u8 = 2;
+/// How long the log's last lines may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(crate) fn main() -> ExitCode {
     let Cli { command, serve } = Cli::parse();
     let result = match command.unwrap_or(Command::Serve(serve)) {
-        Command::Serve(args) => {
-            log_to_stderr();
-            match args.resolve() {
-                Ok(config) => serve::run(config).map_err(|e| (e, 1)),
-                Err(e) => Err((e, USAGE)),
-            }
-        }
+        Command::Serve(args) => return serve_with_log(args),
         Command::CheckConfig(args) => args.run().map_err(|e| (e, USAGE)),
         Command::Status(args) => args.run().map_err(|e| (e, 1)),
         Command::Drain(args) => args.run().map_err(|e| (e, 1)),
@@ -71,7 +70,32 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
+fn serve_with_log(args: serve::Serve) -> ExitCode {
+    let log = match Log::to(std::io::stderr()) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("byway-relay: no thread for the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log_to(log.clone());
+    let result = match args.resolve() {
+        Ok(config) => serve::run(config, &log).map_err(|e| (e, 1)),
+        Err(e) => Err((e, USAGE)),
+    };
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((error, code)) => {
+            // Not by `eprintln`, which waits for whoever reads it.
+            log.line(format!("byway-relay: {error:#}\n").as_bytes());
+            ExitCode::from(code)
+        }
+    };
+    log.flush(LAST_WORDS);
+    code
+}
+
+fn log_to(log: Log) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_RELAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
     // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
@@ -79,7 +103,16 @@ fn log_to_stderr() {
     let colours = std::io::stderr().is_terminal() && !unwanted;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log.clone())
         .with_ansi(colours)
         .init();
+    // The usual one writes to standard error itself, and would wait for it.
+    std::panic::set_hook(Box::new(move |panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let text = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{panic}\n{trace}\n"),
+            _ => format!("{panic}\n"),
+        };
+        log.line(text.as_bytes());
+    }));
 }

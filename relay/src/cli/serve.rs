@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::LAST_WORDS;
+use super::log::Log;
 use anyhow::Context;
 use byway_relay::config::{AdmissionKind, File, Settings};
 use byway_relay::{Inherited, Server, ServerConfig};
@@ -111,19 +113,19 @@ impl Signals {
     }
 }
 
-pub(super) fn run(config: ServerConfig) -> anyhow::Result<()> {
+pub(super) fn run(config: ServerConfig, log: &Log) -> anyhow::Result<()> {
     // Before there are threads: it changes the environment.
     let inherited = Inherited::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config, inherited));
+    let result = runtime.block_on(serve(config, inherited, log));
     // Dropping it would wait for every call that blocks, however long.
     runtime.shutdown_timeout(LEAVE);
     result
 }
 
-async fn serve(config: ServerConfig, inherited: Inherited) -> anyhow::Result<()> {
+async fn serve(config: ServerConfig, inherited: Inherited, log: &Log) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let drain_for = config.drain_for;
     // On a thread of its own, for it reads files, and one of them may hang.
@@ -132,7 +134,7 @@ async fn serve(config: ServerConfig, inherited: Inherited) -> anyhow::Result<()>
         server = started => server.context("the start ended early")??,
         () = signals.any() => {
             tracing::info!("told to stop before it started");
-            end_in_time()?;
+            end_in_time(log)?;
             return Ok(());
         }
     };
@@ -159,7 +161,7 @@ async fn serve(config: ServerConfig, inherited: Inherited) -> anyhow::Result<()>
         }
     }
     // First: who reads that it is stopping may say so again.
-    end_in_time()?;
+    end_in_time(log)?;
     tracing::info!("stopping");
     server.stop().await;
     Ok(())
@@ -167,7 +169,7 @@ async fn serve(config: ServerConfig, inherited: Inherited) -> anyhow::Result<()>
 
 /// From here on the process ends, whatever hangs: after a while, or when it is told so once more. By a thread and a runtime of their
 /// own, for all others may be what hangs.
-fn end_in_time() -> anyhow::Result<()> {
+fn end_in_time(log: &Log) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -176,6 +178,7 @@ fn end_in_time() -> anyhow::Result<()> {
         let _inside = runtime.enter();
         Signals::listen()?
     };
+    let log = log.clone();
     std::thread::Builder::new()
         .name("watchdog".into())
         .spawn(move || {
@@ -184,6 +187,7 @@ fn end_in_time() -> anyhow::Result<()> {
                 Ok(()) => tracing::error!("told again while stopping: the process ends at once"),
                 Err(_) => tracing::error!("stopping takes too long: the process ends without it"),
             }
+            log.flush(LAST_WORDS);
             std::process::exit(1)
         })?;
     Ok(())
