@@ -18,7 +18,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use byway_relay_core::{Admission, TokenRules};
+use byway_relay_core::{Admission, TokenKey, TokenRules};
 
 use list::List;
 
@@ -73,10 +73,15 @@ impl TokenFiles {
             !self.audiences.is_empty(),
             "no audience: say what tokens' 'aud' must be"
         );
-        let mut keys = Vec::new();
+        let mut keys: Vec<TokenKey> = Vec::new();
         for path in &self.keys {
             let found = keys::parse(&read(path)?).with_context(|| path.display().to_string())?;
-            keys.extend(found);
+            for key in found {
+                // One that is listed twice is one, and tried once.
+                if !keys.iter_mut().any(|known| known.merge(&key)) {
+                    keys.push(key);
+                }
+            }
         }
         anyhow::ensure!(
             !keys.is_empty(),
@@ -125,6 +130,26 @@ fn read(path: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_several_files_hold_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let [one, other] = [(); 2].map(|()| issue::SigningKey::generate().unwrap());
+        std::fs::write(path("pem"), one.public_pem()).unwrap();
+        std::fs::write(path("jwks"), format!("{{\"keys\": [{}]}}", one.jwk())).unwrap();
+        std::fs::write(path("other"), other.public_pem()).unwrap();
+        let named = |names: &[&str]| TokenFiles {
+            keys: names.iter().map(|name| path(name)).collect(),
+            audiences: vec!["relay".into()],
+            issuer: None,
+            revoked: None,
+        };
+        let keys = |names: &[&str]| named(names).load().unwrap().0.keys;
+        assert_eq!(keys(&["jwks", "pem"]), keys(&["pem"]));
+        assert_eq!(keys(&["jwks", "jwks"]), keys(&["jwks"]));
+        assert_eq!(keys(&["pem", "jwks", "other"]).len(), 2);
+    }
 
     /// As editors on Windows write it; it belongs to no entry and no key.
     #[test]

@@ -100,6 +100,24 @@ pub struct TokenKey {
 pub struct KeyError;
 
 impl TokenKey {
+    /// True if it may have signed a token that names this key, or none.
+    fn answers_to(&self, named: Option<&str>) -> bool {
+        match (self.id.as_deref(), named) {
+            (Some(id), Some(named)) => id == named,
+            _ => true,
+        }
+    }
+    /// Makes one of two entries for the same key. If they call it differently, it takes either name, as both did. False if it is another
+    /// key.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        if self.public != other.public {
+            return false;
+        }
+        if self.id != other.id {
+            self.id = None;
+        }
+        true
+    }
     /// A key of an issuer. Refused if it is no point of the curve, or one with which anything can be signed.
     pub fn new(id: Option<String>, public: [u8; 32]) -> Result<Self, KeyError> {
         match NodeId::from_bytes(&public) {
@@ -136,7 +154,10 @@ pub struct Grant {
     /// For the log.
     pub owner: Option<String>,
     node: NodeId,
-    key: TokenKey,
+    /// The public key that signed it, and what the token calls it. Not the key as the rules had it: that may get another name, or be
+    /// in another file, and is the same key.
+    signer: [u8; 32],
+    kid: Option<String>,
     id: Option<String>,
     issuer: Option<String>,
     audiences: BTreeSet<String>,
@@ -164,7 +185,7 @@ impl TokenRules {
         role: Role,
         token: &str,
     ) -> Result<Grant, AdmissionError> {
-        let (claims, key) = self.verify(token)?;
+        let (claims, signer, kid) = self.verify(token)?;
         if claims.sub.parse::<NodeId>().ok() != Some(node) {
             return Err(AdmissionError::WrongNode);
         }
@@ -192,7 +213,8 @@ impl TokenRules {
             workspace: claims.workspace.map(for_log),
             owner: claims.owner.map(for_log),
             node,
-            key,
+            signer,
+            kid,
             id: claims.jti,
             issuer: claims.iss,
             audiences: claims.aud.iter().map(str::to_owned).collect(),
@@ -202,7 +224,7 @@ impl TokenRules {
     }
 
     /// Signature, algorithm, and that no claim is missing.
-    fn verify(&self, token: &str) -> Result<(Claims, TokenKey), AdmissionError> {
+    fn verify(&self, token: &str) -> Result<(Claims, [u8; 32], Option<String>), AdmissionError> {
         let header = jsonwebtoken::decode_header(token).map_err(|e| match e.kind() {
             // `alg` is missing or none that the library knows, `none` among them.
             ErrorKind::Json(_) => AdmissionError::Algorithm,
@@ -224,12 +246,12 @@ impl TokenRules {
         validation.validate_nbf = false;
         let mut error = AdmissionError::Signature;
         for key in &self.keys {
-            if header.kid.is_some() && key.id.is_some() && header.kid != key.id {
+            if !key.answers_to(header.kid.as_deref()) {
                 continue;
             }
             let decoding = DecodingKey::from_ed_der(&key.public);
             match jsonwebtoken::decode::<Claims>(token, &decoding, &validation) {
-                Ok(data) => return Ok((data.claims, key.clone())),
+                Ok(data) => return Ok((data.claims, key.public, header.kid)),
                 // Another key may have signed it; anything else was found behind a good signature.
                 Err(e) if *e.kind() == ErrorKind::InvalidSignature => {}
                 Err(e) => error = told(e.kind()),
@@ -240,7 +262,9 @@ impl TokenRules {
 
     /// What may change while a grant is in use: keys, audiences, the issuer, what is revoked.
     pub(crate) fn still_stands(&self, grant: &Grant) -> Result<(), AdmissionError> {
-        if !self.keys.contains(&grant.key) {
+        let stands =
+            |key: &TokenKey| key.public == grant.signer && key.answers_to(grant.kid.as_deref());
+        if !self.keys.iter().any(stands) {
             return Err(AdmissionError::Signature);
         }
         if !self.audiences.iter().any(|a| grant.audiences.contains(a)) {

@@ -259,6 +259,56 @@ fn a_kid_chooses_among_keys_and_a_wrong_one_refuses() {
     );
 }
 
+/// A key that is renamed, or listed in another file as well, is the same key: nobody is cut for it.
+#[test]
+fn a_grant_stands_while_a_key_would_still_admit_its_token() {
+    let granted = |kid: Option<&str>| {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = kid.map(str::to_owned);
+        let token = signed_as(&good(), &header, 100);
+        rules().judge(NOW, node(1), Role::Client, &token).unwrap()
+    };
+    let stands = |keys: Vec<TokenKey>, grant: &Grant| {
+        let changed = TokenRules { keys, ..rules() };
+        changed.still_stands(grant)
+    };
+    for kid in [None, Some("a")] {
+        let grant = granted(kid);
+        let others = [key(101, None), key(102, Some("a"))];
+        assert_eq!(stands(vec![key(100, None)], &grant), Ok(()));
+        assert_eq!(stands(vec![key(100, Some("a"))], &grant), Ok(()));
+        let renamed = stands(vec![key(100, Some("b"))], &grant);
+        let again = stands(vec![key(100, Some("b")), key(100, Some("a"))], &grant);
+        // As for a token that comes: one that names another key than this is none of it.
+        let expected = if kid.is_none() {
+            Ok(())
+        } else {
+            Err(AdmissionError::Signature)
+        };
+        assert_eq!((renamed, again), (expected, Ok(())), "{kid:?}");
+        let gone = stands(others.to_vec(), &grant);
+        assert_eq!(gone, Err(AdmissionError::Signature));
+    }
+}
+
+#[test]
+fn two_entries_for_one_key_are_one_that_admits_what_both_did() {
+    let mut merged = key(100, Some("a"));
+    assert!(!merged.merge(&key(101, Some("a"))));
+    assert!(merged.merge(&key(100, Some("a"))));
+    assert_eq!(merged, key(100, Some("a")));
+    assert!(merged.merge(&key(100, Some("b"))));
+    assert_eq!(merged, key(100, None));
+    let mut rules = rules();
+    rules.keys = vec![merged];
+    for kid in ["a", "b"] {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(kid.into());
+        let token = signed_as(&good(), &header, 100);
+        assert!(rules.judge(NOW, node(1), Role::Client, &token).is_ok());
+    }
+}
+
 #[test]
 fn what_was_revoked_refuses_by_its_id_or_its_node() {
     for entry in ["t-1".to_owned(), node(1).to_string()] {
