@@ -26,6 +26,7 @@ use crate::outbox::Outbox;
 use crate::quota::Quota;
 use crate::stats::{Counters, bump};
 use crate::table::{End, Table, Totals, Way};
+use crate::vital::Vitals;
 
 /// How often nodes are looked for that send more than they may, and how often one of them is told.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -72,7 +73,19 @@ pub(crate) struct Hub {
     /// New nodes are taken.
     ready: AtomicBool,
     handshakes: Handshakes,
+    pub(crate) vitals: Arc<Vitals>,
     audit: Option<AuditLog>,
+}
+
+/// How a relay is, as whoever balances or watches from outside wants to know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Health {
+    /// New nodes are taken.
+    Ready,
+    /// It works for those who are here.
+    Leaving,
+    /// A part of it has failed.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -156,6 +169,7 @@ impl Hub {
             left: Notify::new(),
             ready: AtomicBool::new(false),
             handshakes: Handshakes::default(),
+            vitals: Arc::default(),
             audit,
         })
     }
@@ -208,8 +222,15 @@ impl Hub {
     pub(crate) fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
+    pub(crate) fn health(&self) -> Health {
+        match self.ready.load(Ordering::Relaxed) {
+            _ if self.vitals.have_failed() => Health::Failed,
+            true => Health::Ready,
+            false => Health::Leaving,
+        }
+    }
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.health() == Health::Ready
     }
     pub(crate) fn handshakes(&self) -> &Handshakes {
         &self.handshakes

@@ -29,6 +29,7 @@
 //! | `pressure` | no newcomers while most of what there is is in use |
 //! | `quota` | what one node may send in a second |
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
+//! | `vital` | noticing that a part has failed without which a relay is none |
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
 //! | `observe/`, `delays` | metrics, status, health; how long data waits here |
 //! | `admission/` | who may use it, as files say that may change |
@@ -71,6 +72,7 @@ mod strangers;
 mod table;
 mod tls;
 mod udp;
+mod vital;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -174,22 +174,19 @@ impl Server {
         for (addr, tcp) in plain {
             let tcp = tokio::net::TcpListener::from_std(tcp)?;
             let context = Arc::clone(&context);
-            server
-                .tasks
-                .spawn(tls::accept::accept(tcp, Door::Plain, context));
+            let plain = tls::accept::accept(tcp, Door::Plain, context);
+            server.run("plain HTTP", plain);
             server.plain.push(addr);
         }
         if let Some(caretaker) = caretaker {
-            server.tasks.spawn(caretaker);
+            server.run("certificate", caretaker);
         }
         let hub = Arc::clone(&server.hub);
-        server.tasks.spawn(async move { hub.run_timers().await });
+        server.run("timers", async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
-        server.tasks.spawn(async move { hub.watch_quotas().await });
+        server.run("quotas", async move { hub.watch_quotas().await });
         let (pressure, share) = (Arc::clone(&context.pressure), config.limits.shed_above);
-        server
-            .tasks
-            .spawn(async move { pressure.watch(share).await });
+        server.run("pressure", async move { pressure.watch(share).await });
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);
             let observed = Arc::new(Observed {
@@ -203,22 +200,21 @@ impl Server {
                 began: (now, SystemTime::now()),
             });
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            server.tasks.spawn(observe::serve(listener, observed));
+            server.run("metrics", observe::serve(listener, observed));
         }
         if let Some(socket) = controlled {
             let (hub, told) = (Arc::clone(&server.hub), Arc::clone(&server.told));
-            server
-                .tasks
-                .spawn(socket.serve(hub, told, config.drain_for));
+            server.run("control", socket.serve(hub, told, config.drain_for));
         }
         server.hub.set_ready();
-        server.tasks.spawn(admission::follow(
+        let follow = admission::follow(
             config.admission,
             admission,
             Arc::clone(&server.hub),
             Arc::clone(&context.counters),
             age,
-        ));
+        );
+        server.run("admission", follow);
         Ok(server)
     }
 
@@ -245,27 +241,40 @@ impl Server {
         for (index, prepared) in group.into_iter().enumerate() {
             let counters = Arc::new(Counters::default());
             self.counters.push(Arc::clone(&counters));
-            self.shards.push(prepared.start(Shard {
-                plane: Arc::clone(&context.plane),
-                counters,
-                quic: to_endpoint.clone(),
-                listener,
-                index,
-                stop: self.stop.subscribe(),
-            }));
+            self.shards.push(
+                prepared.start(Shard {
+                    plane: Arc::clone(&context.plane),
+                    counters,
+                    quic: to_endpoint.clone(),
+                    sentinel: self
+                        .hub
+                        .vitals
+                        .sentinel(format!("shard {listener}-{index}")),
+                    listener,
+                    index,
+                    stop: self.stop.subscribe(),
+                }),
+            );
         }
         let tcp = tokio::net::TcpListener::from_std(bound.tcp)?;
-        self.tasks.spawn(quic::accept(
-            endpoint.clone(),
-            listener,
-            Arc::clone(context),
-        ));
-        self.tasks
-            .spawn(tls::accept::accept(tcp, Door::Tls, Arc::clone(context)));
+        let quic = quic::accept(endpoint.clone(), listener, Arc::clone(context));
+        self.run("QUIC links", quic);
+        let tls = tls::accept::accept(tcp, Door::Tls, Arc::clone(context));
+        self.run("TLS links", tls);
         self.endpoints.push(endpoint);
         Ok(())
     }
 
+    /// Runs a part without which the relay is none, for as long as the relay runs.
+    fn run(&mut self, part: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.hub.vitals.guard(part, future));
+    }
+
+    /// Waits until a part has failed without which this is no relay, and says which. It goes on as far as it can; whoever runs it
+    /// should stop it, and start another. Never, if all is well.
+    pub async fn failed(&self) -> Arc<str> {
+        self.hub.vitals.failure().await
+    }
     /// The relay's URL; with the pin of the certificate it shows now if nodes cannot know it otherwise.
     pub fn url(&self) -> RelayUrl {
         let pin = self.url.pin().map(|_| self.identity.status().pin);
@@ -459,5 +468,54 @@ fn outgoing(any: IpAddr) -> Option<IpAddr> {
     match probe.connect((far, 9)) {
         Ok(()) => probe.local_addr().ok().map(|a| a.ip()),
         Err(_) => Some(loopback),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn status(addr: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_part_that_panics_makes_the_relay_fail_and_say_so() {
+        let mut config = ServerConfig::dev();
+        config.observe = Some(([127, 0, 0, 1], 0).into());
+        let mut server = Server::start(config).await.unwrap();
+        let addr = server.observe_addr().unwrap();
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(status(addr, path).await, "200");
+        }
+        assert!(futures_util::FutureExt::now_or_never(server.failed()).is_none());
+        server.run("test", async { panic!("as it should") });
+        assert_eq!(&*server.failed().await, "test");
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(status(addr, path).await, "503");
+        }
+        server.stop().await;
+    }
+
+    /// What is vital is watched: shards are threads, and end when nobody serves QUIC any more.
+    #[tokio::test]
+    async fn every_part_is_watched() {
+        let mut config = ServerConfig::dev();
+        config.shards = 2;
+        let server = Server::start(config).await.unwrap();
+        // Two shards, QUIC, TLS, timers, quotas; admission is fixed and has ended. And the hub's own.
+        let watched = || Arc::strong_count(&server.hub.vitals);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while watched() != 7 {
+            assert!(Instant::now() < deadline, "{}", watched());
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -145,7 +145,12 @@ async fn serve(config: ServerConfig, inherited: Inherited, log: &Log) -> anyhow:
     drop(out);
     tracing::info!(addrs = ?server.local_addrs(), "ready");
     tell_systemd(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    let mut failed = None;
     let within = tokio::select! {
+        part = server.failed() => {
+            failed = Some(part);
+            Duration::ZERO
+        }
         _ = signals.terminate.recv() => drain_for,
         within = server.told_to_drain() => within,
         // Who sits at the terminal does not want to wait.
@@ -157,6 +162,7 @@ async fn serve(config: ServerConfig, inherited: Inherited, log: &Log) -> anyhow:
             empty = drain(&server, within) => if !empty {
                 tracing::warn!(links = server.links(), "some nodes have nowhere to go");
             },
+            part = server.failed() => failed = Some(part),
             () = signals.any() => tracing::info!("told again: stopping at once"),
         }
     }
@@ -164,7 +170,13 @@ async fn serve(config: ServerConfig, inherited: Inherited, log: &Log) -> anyhow:
     end_in_time(log)?;
     tracing::info!("stopping");
     server.stop().await;
-    Ok(())
+    match failed {
+        None => Ok(()),
+        // Whoever watches over it starts another (systemd's Restart=).
+        Some(part) => anyhow::bail!(
+            "a part of the relay has failed ({part}): it ended, and should be started again"
+        ),
+    }
 }
 
 /// From here on the process ends, whatever hangs: after a while, or when it is told so once more. By a thread and a runtime of their

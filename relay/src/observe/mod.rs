@@ -144,8 +144,10 @@ async fn answer(mut stream: TcpStream, observed: &Observed) -> io::Result<()> {
             let text = observed.status();
             http::respond(&mut stream, "200 OK", "application/json", "", &text).await
         }
-        Route::Link | Route::NotUpgrade => http::answer(&mut stream, Route::NotFound, true).await,
-        route => http::answer(&mut stream, route, observed.hub.is_ready()).await,
+        Route::Link | Route::NotUpgrade => {
+            http::answer(&mut stream, Route::NotFound, observed.hub.health()).await
+        }
+        route => http::answer(&mut stream, route, observed.hub.health()).await,
     }
 }
 

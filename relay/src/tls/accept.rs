@@ -111,7 +111,7 @@ async fn serve(
     if route != Route::Link {
         return tokio::time::timeout_at(
             deadline,
-            http::answer(&mut stream, route, context.hub.is_ready()),
+            http::answer(&mut stream, route, context.hub.health()),
         )
         .await?;
     }

@@ -5,6 +5,8 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::hub::Health;
+
 /// Longest request head, in bytes: what common servers allow, and room for an ingress's headers.
 const MAX_HEAD: usize = 8 * 1024;
 /// Most headers of it.
@@ -117,11 +119,11 @@ fn is_upgrade(headers: &[httparse::Header<'_>]) -> bool {
         && value("sec-websocket-key").is_some()
 }
 
-/// Answers what is no link, and ends. `ready`: new nodes are taken.
+/// Answers what is no link, and ends.
 pub(crate) async fn answer<S: AsyncWrite + Unpin>(
     stream: &mut S,
     route: Route,
-    ready: bool,
+    health: Health,
 ) -> io::Result<()> {
     let (status, extra, text) = match route {
         Route::Greeting | Route::Link => (
@@ -129,8 +131,13 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(
             "",
             "This is a Byway relay. It forwards sealed datagrams between nodes; there is nothing to see here.\n",
         ),
+        Route::Healthz | Route::Readyz if health == Health::Failed => (
+            "503 Service Unavailable",
+            "",
+            "A part of this relay has failed: it is about to end.\n",
+        ),
         Route::Healthz => ("200 OK", "", "ok\n"),
-        Route::Readyz if ready => ("200 OK", "", "ready\n"),
+        Route::Readyz if health == Health::Ready => ("200 OK", "", "ready\n"),
         Route::Readyz => (
             "503 Service Unavailable",
             "",

@@ -49,7 +49,7 @@ pub(crate) async fn serve(
                 Verdict::Serve(own) => place = own,
                 Verdict::Prove | Verdict::Refuse => {
                     bump(&context.counters.connections_limited);
-                    let answer = http::answer(&mut stream, Route::TooMany, true);
+                    let answer = http::answer(&mut stream, Route::TooMany, context.hub.health());
                     return tokio::time::timeout_at(deadline, answer).await?;
                 }
             }
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
     if route != Route::Link {
         tokio::time::timeout_at(
             deadline,
-            http::answer(&mut stream, route, context.hub.is_ready()),
+            http::answer(&mut stream, route, context.hub.health()),
         )
         .await??;
         return match route {

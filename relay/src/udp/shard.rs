@@ -20,6 +20,7 @@ use crate::udp::runs::{Run, What, runs};
 use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
+use crate::vital::Sentinel;
 
 /// A GRO buffer never holds more than an IP packet can say of itself.
 const BUFFER: usize = 65_535;
@@ -48,6 +49,9 @@ pub(crate) struct Shard {
     pub(crate) quic: mpsc::Sender<QuicDatagram>,
     pub(crate) listener: usize,
     pub(crate) index: usize,
+    /// Held while it works.
+    #[allow(dead_code, reason = "it looks around when it is dropped")]
+    pub(crate) sentinel: Sentinel,
     /// True when the shard must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
