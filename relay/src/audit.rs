@@ -90,11 +90,19 @@ impl AuditLog {
 
     /// Never waits.
     pub(crate) fn write(&self, audit: &Audit, totals: Option<&Totals>) {
+        self.put(describe(audit, totals));
+    }
+    /// Says how many refusals of strangers are not on record.
+    pub(crate) fn write_suppressed(&self, count: u64) {
+        self.put(json!({ "event": "refused_suppressed", "count": count }));
+    }
+
+    fn put(&self, line: Value) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 && !self.send(json!({ "event": "lost", "count": lost }), Some(lost)) {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
-        if !self.send(describe(audit, totals), None) {
+        if !self.send(line, None) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             bump(&self.counters.audit_dropped);
         }

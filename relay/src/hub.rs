@@ -24,6 +24,7 @@ use crate::audit::AuditLog;
 use crate::observe::Handshakes;
 use crate::outbox::Outbox;
 use crate::quota::Quota;
+use crate::refusals::Refusals;
 use crate::stats::{Counters, bump};
 use crate::table::{End, Table, Totals, Way};
 use crate::vital::Vitals;
@@ -74,6 +75,7 @@ pub(crate) struct Hub {
     ready: AtomicBool,
     handshakes: Handshakes,
     pub(crate) vitals: Arc<Vitals>,
+    refusals: Refusals,
     audit: Option<AuditLog>,
 }
 
@@ -170,6 +172,7 @@ impl Hub {
             ready: AtomicBool::new(false),
             handshakes: Handshakes::default(),
             vitals: Arc::default(),
+            refusals: Refusals::new(now),
             audit,
         })
     }
@@ -283,6 +286,7 @@ impl Hub {
     /// Ends every link.
     pub(crate) fn shutdown(&self) {
         self.with(|core| core.relay.handle_shutdown(Instant::now()));
+        self.tell_left_out();
     }
     /// Waits until no task holds a link.
     pub(crate) async fn empty(&self) {
@@ -322,12 +326,24 @@ impl Hub {
         }
     }
 
-    /// Tells nodes that send more than they may, for ever.
+    /// Writes how many refusals were not.
+    fn tell_left_out(&self) {
+        let Some(count) = self.refusals.left_out(Instant::now()) else {
+            return;
+        };
+        tracing::info!(count, "refused as well: so many of nobody's nodes");
+        if let Some(file) = &self.audit {
+            file.write_suppressed(count);
+        }
+    }
+
+    /// Tells nodes that send more than they may, and the log what was left out of it, for ever.
     pub(crate) async fn watch_quotas(&self) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         loop {
             tick.tick().await;
             let now = Instant::now();
+            self.tell_left_out();
             let exceeding = self.lock().exceeding(now);
             for link in exceeding {
                 self.with(|core| core.relay.handle_exceeded(now, link));
@@ -351,12 +367,20 @@ impl Hub {
                         }
                         _ => None,
                     };
-                    if let Audit::Linked { link, role, .. } = &audit
-                        && let Some(held) = core.links.get_mut(link)
-                    {
-                        held.role = Some(*role);
+                    let mut stranger = false;
+                    match &audit {
+                        Audit::Linked { link, role, .. } => {
+                            if let Some(held) = core.links.get_mut(link) {
+                                held.role = Some(*role);
+                            }
+                        }
+                        Audit::Refused { link, .. } => {
+                            let held = core.links.get(link);
+                            stranger = held.is_none_or(|held| held.role.is_none());
+                        }
+                        _ => {}
                     }
-                    audits.push((audit, totals));
+                    audits.push((audit, totals, stranger));
                 }
                 event => self.carry_out(&mut core, event),
             }
@@ -366,7 +390,10 @@ impl Hub {
         }
         drop(core);
         // Without the lock: whoever reads the log slowly must not hold up every node.
-        for (audit, totals) in &audits {
+        for (audit, totals, stranger) in &audits {
+            if *stranger && !self.refusals.write(Instant::now()) {
+                continue;
+            }
             log(audit);
             if let Some(file) = &self.audit {
                 file.write(audit, totals.as_ref());

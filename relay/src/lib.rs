@@ -31,6 +31,7 @@
 //! | `strangers`, `limit`, `limits`, `pace`, `stats` | who may begin a handshake, budgets, what an operator sets, floods, counters |
 //! | `vital` | noticing that a part has failed without which a relay is none |
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
+//! | `refusals` | how much of strangers who were refused |
 //! | `observe/`, `delays` | metrics, status, health; how long data waits here |
 //! | `admission/` | who may use it, as files say that may change |
 //! | `config` | the configuration file |
@@ -66,6 +67,7 @@ mod proxies;
 mod queue;
 mod quic;
 mod quota;
+mod refusals;
 mod server;
 mod stats;
 mod strangers;

@@ -137,6 +137,43 @@ async fn who_is_refused_is_on_record_with_the_reason() {
     assert!(refused["detail"].as_str().unwrap().contains("list"));
 }
 
+/// Anybody who reaches the relay can be refused as often as they like, and the disk is not theirs.
+#[tokio::test]
+async fn a_flood_of_strangers_is_a_number_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let nobody = byway_relay::Admission::Nodes([node(200)].into());
+    let server = start_with(|config| {
+        config.audit = Some(path.clone());
+        config.admission = nobody.into();
+    })
+    .await;
+    let mut strangers = Vec::new();
+    for n in 1..=60 {
+        strangers.push(UdpNode::connect(&server, n).await);
+    }
+    for stranger in &mut strangers {
+        stranger.say(&hello(stranger.n, Role::Client)).await;
+    }
+    until(&server, "all are refused", |s| {
+        s.control.refused_admission == 60
+    })
+    .await;
+    let count = |is: &str| -> u64 {
+        let lines = lines(&path);
+        let found = lines.iter().filter(|l| l["event"] == is);
+        found.map(|l| l["count"].as_u64().unwrap_or(1)).sum()
+    };
+    let deadline = Instant::now() + SOON;
+    // None is without a trace, and few have a line of their own.
+    while count("refused") + count("refused_suppressed") < 60 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(count("refused") + count("refused_suppressed"), 60);
+    assert!(count("refused_suppressed") >= 10, "{:?}", lines(&path));
+}
+
 #[tokio::test]
 async fn a_log_that_was_renamed_or_removed_goes_on_under_its_name() {
     let folder = tempfile::tempdir().unwrap();
