@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -57,7 +57,7 @@ impl AuditLog {
     /// Appends to the file, which is made for its owner alone.
     pub(crate) fn open(path: &Path, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let about = || format!("cannot write the audit log {}", path.display());
-        let file = append(path).with_context(about)?;
+        let file = Appender::open(path).with_context(about)?;
         let (lines, received) = sync_channel(WAITING);
         let (ends, ended) = sync_channel(0);
         let waiting = Arc::<AtomicU64>::default();
@@ -67,9 +67,10 @@ impl AuditLog {
             waiting: Arc::clone(&waiting),
             counters: Arc::clone(counters),
             path: path.to_owned(),
-            file: Appender::new(file),
+            file,
             looked: Instant::now(),
             failing: false,
+            moved: false,
         };
         let writer = std::thread::Builder::new()
             .name("audit".into())
@@ -99,7 +100,7 @@ impl AuditLog {
 
     fn put(&self, line: Value) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 && !self.send(json!({ "event": "lost", "count": lost }), Some(lost)) {
+        if lost > 0 && !self.send(lost_line(lost), Some(lost)) {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
         if !self.send(line, None) {
@@ -109,12 +110,9 @@ impl AuditLog {
     }
 
     /// `lost`: what a line says of others.
-    fn send(&self, mut line: Value, lost: Option<u64>) -> bool {
-        line["time"] = humantime::format_rfc3339_millis(SystemTime::now())
-            .to_string()
-            .into();
+    fn send(&self, line: Value, lost: Option<u64>) -> bool {
         let line = Line {
-            text: format!("{line}\n"),
+            text: dated(line),
             events: lost.unwrap_or(1),
             counted: lost.is_some(),
         };
@@ -158,6 +156,8 @@ struct Target {
     file: Appender<File>,
     looked: Instant,
     failing: bool,
+    /// The file has another name by now, and there is none under its own.
+    moved: bool,
 }
 
 impl Target {
@@ -178,6 +178,13 @@ impl Target {
                 }
             }
         }
+        // No event follows before which it could be said.
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0
+            && let Err(error) = self.write(dated(lost_line(lost)).as_bytes())
+        {
+            tracing::error!(%error, lost, "the audit log ends, and does not say what is missing at its end");
+        }
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -186,9 +193,22 @@ impl Target {
             let there = std::fs::metadata(&self.path)
                 .map(|m| (m.dev(), m.ino()))
                 .ok();
-            let ours = self.file.to.metadata().map(|m| (m.dev(), m.ino()))?;
-            if there != Some(ours) {
-                self.file = Appender::new(append(&self.path)?);
+            let ours = self.file.to.metadata()?;
+            if there != Some((ours.dev(), ours.ino())) {
+                match Appender::open(&self.path) {
+                    Ok(file) => {
+                        self.file = file;
+                        self.moved = false;
+                    }
+                    // A file without a name is nowhere once it is closed.
+                    Err(error) if ours.nlink() == 0 => return Err(error),
+                    // Whoever renamed it still has it; better there than lost.
+                    Err(error) => {
+                        if !std::mem::replace(&mut self.moved, true) {
+                            tracing::error!(%error, "the audit log {} cannot be opened anew: the old file is written on", self.path.display());
+                        }
+                    }
+                }
             }
         }
         self.file.line(line)
@@ -202,11 +222,32 @@ struct Appender<W> {
     torn: bool,
 }
 
-impl<W: Write> Appender<W> {
-    fn new(to: W) -> Self {
-        Self { to, torn: false }
+impl Appender<File> {
+    fn open(path: &Path) -> io::Result<Self> {
+        let to = append(path)?;
+        Ok(Self {
+            torn: is_torn(path, &to),
+            to,
+        })
     }
+}
 
+/// True if the file's last line has no end: the relay, or the machine, ended while it was written.
+fn is_torn(path: &Path, appended: &File) -> bool {
+    // A file that may be written and not read is one of whose end nothing is known. Nor is a pipe opened twice.
+    let last = || -> io::Result<Option<u8>> {
+        let len = appended.metadata()?;
+        if !len.is_file() || len.len() == 0 {
+            return Ok(None);
+        }
+        let mut last = [0];
+        File::open(path)?.read_exact_at(&mut last, len.len() - 1)?;
+        Ok(Some(last[0]))
+    };
+    matches!(last(), Ok(Some(byte)) if byte != b'\n')
+}
+
+impl<W: Write> Appender<W> {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.torn {
             self.to.write_all(b"\n")?;
@@ -227,6 +268,18 @@ impl<W: Write> Appender<W> {
         }
         Ok(())
     }
+}
+
+fn lost_line(count: u64) -> Value {
+    json!({ "event": "lost", "count": count })
+}
+
+/// A line with its time.
+fn dated(mut line: Value) -> String {
+    line["time"] = humantime::format_rfc3339_millis(SystemTime::now())
+        .to_string()
+        .into();
+    format!("{line}\n")
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -350,6 +403,84 @@ mod tests {
         }
     }
 
+    fn opened() -> Audit {
+        Audit::Opened {
+            channel: ChannelId::from_u64(1),
+            opener: byway_wire::SecretKey::from_bytes(&[1; 32]).node_id(),
+            target: byway_wire::SecretKey::from_bytes(&[2; 32]).node_id(),
+        }
+    }
+
+    fn events(path: &Path) -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let events = text.lines().map(|line| {
+            let line = serde_json::from_str::<Value>(line);
+            line.map_or("torn".into(), |line| line["event"].clone())
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn a_log_that_was_torn_when_the_relay_ended_goes_on_with_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        for before in ["{\"event\":\"linked\"}\n{\"eve", "{\"event\":\"linked\"}\n"] {
+            std::fs::write(&path, before).unwrap();
+            let log = AuditLog::open(&path, &Arc::default()).unwrap();
+            log.write(&opened(), None);
+            drop(log);
+            let events = events(&path);
+            assert_eq!(
+                (&events[0], events.last().unwrap()),
+                (&"linked".into(), &"opened".into())
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_lost_when_the_log_ends_is_said_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let log = AuditLog::open(&path, &Arc::default()).unwrap();
+        log.write(&opened(), None);
+        log.lost.fetch_add(3, Ordering::Relaxed);
+        drop(log);
+        assert_eq!(events(&path), ["opened", "lost"]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().last().unwrap().contains("\"count\":3"));
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_is_kept_until_there_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, old] = ["audit.jsonl", "audit.1"].map(|name| folder.path().join(name));
+        let mut to = Target {
+            lost: Arc::default(),
+            waiting: Arc::default(),
+            counters: Arc::default(),
+            file: Appender::open(&path).unwrap(),
+            path: path.clone(),
+            looked: Instant::now(),
+            // Looks at every line.
+            failing: true,
+            moved: false,
+        };
+        std::fs::rename(&path, &old).unwrap();
+        // What is in its place is nothing that can be written.
+        std::fs::create_dir(&path).unwrap();
+        to.write(b"{\"event\":1}\n").unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        to.write(b"{\"event\":2}\n").unwrap();
+        assert_eq!(
+            (events(&old), events(&path)),
+            (vec![1.into()], vec![2.into()])
+        );
+        // Of one that is gone nobody would read.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        to.write(b"{\"event\":3}\n").unwrap_err();
+    }
+
     /// A named pipe that nobody reads is a disk that hangs.
     #[test]
     fn a_disk_that_hangs_does_not_keep_the_log_from_ending() {
@@ -365,13 +496,8 @@ mod tests {
             .unwrap();
         both.write_all(&[b'\n'; 65_536]).unwrap();
         let log = AuditLog::open(&path, &Arc::default()).unwrap();
-        let audit = Audit::Opened {
-            channel: ChannelId::from_u64(1),
-            opener: byway_wire::SecretKey::from_bytes(&[1; 32]).node_id(),
-            target: byway_wire::SecretKey::from_bytes(&[2; 32]).node_id(),
-        };
         for _ in 0..5 {
-            log.write(&audit, None);
+            log.write(&opened(), None);
         }
         assert_eq!(log.waiting.load(Ordering::Relaxed), 5);
         let began = Instant::now();
@@ -382,10 +508,13 @@ mod tests {
 
     #[test]
     fn a_line_after_a_torn_one_is_whole() {
-        let mut log = Appender::new(Filling {
-            taken: Vec::new(),
-            room: 10,
-        });
+        let mut log = Appender {
+            to: Filling {
+                taken: Vec::new(),
+                room: 10,
+            },
+            torn: false,
+        };
         log.line(b"{\"n\":1}\n").unwrap();
         log.line(b"{\"n\":2}\n").unwrap_err();
         log.line(b"{\"n\":3}\n").unwrap_err();
