@@ -184,6 +184,21 @@ async fn health_is_answered_where_nodes_come_in_and_metrics_are_not() {
     assert_eq!(server.observe_addr(), None);
 }
 
+/// Whoever asks by HEAD takes what follows the head for the next answer.
+#[tokio::test]
+async fn head_is_answered_without_a_body() {
+    let (server, addr) = observed().await;
+    for path in ["/healthz", "/readyz", "/", "/nothing"] {
+        let at = || async { TcpStream::connect(addr).await.unwrap() };
+        let (got, text) = ask(at().await, &format!("GET {path}")).await;
+        let (status, body) = ask(at().await, &format!("HEAD {path}")).await;
+        assert_eq!((status, body.as_str()), (got.clone(), ""), "{path}");
+        assert!(!text.is_empty(), "{path}");
+        let by_tls = ask(tls(&server).await, &format!("HEAD {path}")).await;
+        assert_eq!(by_tls, (got, String::new()), "{path}");
+    }
+}
+
 /// A balancer must send nobody here any more while those who are here still leave.
 #[tokio::test]
 async fn a_relay_that_stops_is_not_ready_and_still_works() {

@@ -134,21 +134,20 @@ pub(crate) async fn serve(listener: TcpListener, observed: Arc<Observed>) {
 }
 
 async fn answer(mut stream: TcpStream, observed: &Observed) -> io::Result<()> {
-    let (route, _) = http::read_head(&mut stream).await?;
-    match route {
+    let (route, head) = http::read_head(&mut stream).await?;
+    let route = match route {
         Route::Metrics => {
             let text = metrics::render(observed);
-            http::respond(&mut stream, "200 OK", metrics::CONTENT_TYPE, "", &text).await
+            return http::respond(&mut stream, metrics::CONTENT_TYPE, &text).await;
         }
         Route::Status => {
             let text = observed.status();
-            http::respond(&mut stream, "200 OK", "application/json", "", &text).await
+            return http::respond(&mut stream, "application/json", &text).await;
         }
-        Route::Link | Route::NotUpgrade => {
-            http::answer(&mut stream, Route::NotFound, observed.hub.health()).await
-        }
-        route => http::answer(&mut stream, route, observed.hub.health()).await,
-    }
+        Route::Link | Route::NotUpgrade => Route::NotFound,
+        route => route,
+    };
+    http::answer(&mut stream, route, &head, observed.hub.health()).await
 }
 
 /// Binds the listener.

@@ -111,7 +111,7 @@ async fn serve(
     if route != Route::Link {
         return tokio::time::timeout_at(
             deadline,
-            http::answer(&mut stream, route, context.hub.health()),
+            http::answer(&mut stream, route, &head, context.hub.health()),
         )
         .await?;
     }

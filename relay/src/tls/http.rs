@@ -119,10 +119,16 @@ fn is_upgrade(headers: &[httparse::Header<'_>]) -> bool {
         && value("sec-websocket-key").is_some()
 }
 
-/// Answers what is no link, and ends.
+/// Whether the answer has a body: HEAD asks for what is before it.
+fn has_body(head: &[u8]) -> bool {
+    !head.starts_with(b"HEAD ")
+}
+
+/// Answers what is no link, and ends. `head`: the request's.
 pub(crate) async fn answer<S: AsyncWrite + Unpin>(
     stream: &mut S,
     route: Route,
+    head: &[u8],
     health: Health,
 ) -> io::Result<()> {
     let (status, extra, text) = match route {
@@ -170,21 +176,34 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(
             "Too many new connections from your address. Try again in a moment.\n",
         ),
     };
-    respond(stream, status, "text/plain; charset=utf-8", extra, text).await
+    let kind = "text/plain; charset=utf-8";
+    write(stream, status, kind, extra, text, has_body(head)).await
 }
 
-/// Writes one response, and ends.
+/// Writes one response to a GET, and ends.
 pub(crate) async fn respond<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    content_type: &str,
+    text: &str,
+) -> io::Result<()> {
+    write(stream, "200 OK", content_type, "", text, true).await
+}
+
+async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     status: &str,
     content_type: &str,
     extra: &str,
     text: &str,
+    body: bool,
 ) -> io::Result<()> {
-    let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{extra}Connection: close\r\n\r\n{text}",
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{extra}Connection: close\r\n\r\n",
         text.len()
     );
+    if body {
+        response.push_str(text);
+    }
     stream.write_all(response.as_bytes()).await?;
     stream.shutdown().await
 }

@@ -49,7 +49,8 @@ pub(crate) async fn serve(
                 Verdict::Serve(own) => place = own,
                 Verdict::Prove | Verdict::Refuse => {
                     bump(&context.counters.connections_limited);
-                    let answer = http::answer(&mut stream, Route::TooMany, context.hub.health());
+                    let answer =
+                        http::answer(&mut stream, Route::TooMany, &head, context.hub.health());
                     return tokio::time::timeout_at(deadline, answer).await?;
                 }
             }
@@ -58,7 +59,7 @@ pub(crate) async fn serve(
     if route != Route::Link {
         tokio::time::timeout_at(
             deadline,
-            http::answer(&mut stream, route, context.hub.health()),
+            http::answer(&mut stream, route, &head, context.hub.health()),
         )
         .await??;
         return match route {
