@@ -12,8 +12,8 @@ use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
 
 use super::files::{Files, Marks};
-use super::list::{Change, List};
-use super::{AdmissionSource, TokenFiles};
+use super::list::Change;
+use super::{AdmissionSource, Loaded, TokenFiles};
 use crate::hub::Hub;
 use crate::stats::{Counters, bump};
 
@@ -169,13 +169,14 @@ impl Follower {
         let after = self.files.marks();
         let settled = self.seen.as_ref() == Some(&marks) && after == marks;
         self.seen = Some(after);
-        match read.and_then(|(rules, list)| self.judge(rules, list, settled)) {
-            Ok((rules, unsure)) => {
+        match read.and_then(|loaded| self.judge(loaded, settled)) {
+            Ok((loaded, unsure)) => {
                 if !unsure {
                     self.loaded = Some(marks);
+                    loaded.tell();
                 }
                 Found {
-                    rules: self.take(rules),
+                    rules: self.take(loaded.rules),
                     unsure,
                     error: None,
                 }
@@ -188,25 +189,20 @@ impl Follower {
     }
 
     /// What holds now, and whether something else may at the next look.
-    fn judge(
-        &self,
-        mut rules: TokenRules,
-        list: List,
-        settled: bool,
-    ) -> anyhow::Result<(TokenRules, bool)> {
+    fn judge(&self, mut loaded: Loaded, settled: bool) -> anyhow::Result<(Loaded, bool)> {
         let about = || {
             let path = self.tokens.revoked.as_deref();
             path.map_or_else(String::new, |path| path.display().to_string())
         };
-        let change = list
+        let change = std::mem::take(&mut loaded.list)
             .after(&self.in_force.revoked, settled)
             .with_context(about)?;
         let (revoked, unsure) = match change {
             Change::Holds(revoked) => (revoked, false),
             Change::Unsure(revoked) => (revoked, true),
         };
-        rules.revoked = revoked;
-        Ok((rules, unsure))
+        loaded.rules.revoked = revoked;
+        Ok((loaded, unsure))
     }
 
     /// Gives the rules back if they are others than those in force.
@@ -256,7 +252,7 @@ mod tests {
             std::fs::rename(new, self.list()).unwrap();
         }
         fn follower(&self) -> Follower {
-            Follower::new(self.tokens.clone(), self.tokens.load().unwrap().0)
+            Follower::new(self.tokens.clone(), self.tokens.load().unwrap().rules)
         }
     }
 
@@ -294,7 +290,7 @@ mod tests {
     #[test]
     fn what_changed_since_the_start_is_found_at_the_first_look() {
         let desk = Desk::new("a\n");
-        let (started, _) = desk.tokens.load().unwrap();
+        let started = desk.tokens.load().unwrap().rules;
         desk.write("a\nb\n");
         let mut follower = Follower::new(desk.tokens.clone(), started);
         assert!(follower.look().rules.is_some());

@@ -1,44 +1,26 @@
 //! Issuers' public keys: PEM as `byway-relay keygen` and OpenSSL write it, a JWK, or a JWKS (RFC 7517) as control planes publish it.
 
 use anyhow::Context;
-use byway_relay_core::TokenKey;
+use byway_relay_core::{KeyError, TokenKey};
 use byway_wire::NodeId;
 use data_encoding::BASE64URL_NOPAD;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
-use serde::Deserialize;
+use serde_json::Value;
 
 /// Most keys: a token that names none is checked against each in turn while every other node waits, and a rotation needs two.
 pub(super) const MAX_KEYS: usize = 16;
 
-/// What matters of a JWK.
-#[derive(Debug, Deserialize)]
-struct Jwk {
-    kty: String,
-    crv: Option<String>,
-    kid: Option<String>,
-    x: Option<String>,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    alg: Option<String>,
-    d: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Json {
-    Set { keys: Vec<Jwk> },
-    One(Jwk),
-}
-
-/// The keys of a file. Keys of a JWKS that are none of ours (RSA, for encryption) are left out; everything else that is wrong is an error.
-pub(super) fn parse(text: &str) -> anyhow::Result<Vec<TokenKey>> {
+/// The keys of a file. Entries of a JWKS that are none of ours (RSA, for encryption), or are no keys, are left out; everything else that is wrong is an error.
+///
+/// Says in `notes` what was left out though it seems to be meant for us.
+pub(super) fn parse(text: &str, notes: &mut Vec<String>) -> anyhow::Result<Vec<TokenKey>> {
     anyhow::ensure!(
         !text.contains("PRIVATE KEY"),
         "this is a private key, which signs tokens and belongs on no relay; name the public key's file"
     );
     if text.trim_start().starts_with('{') {
-        return jwks(text);
+        return jwks(text, notes);
     }
     let mut keys = Vec::new();
     for spki in SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()) {
@@ -54,41 +36,91 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<TokenKey>> {
     Ok(keys)
 }
 
-fn jwks(text: &str) -> anyhow::Result<Vec<TokenKey>> {
-    let keys = match serde_json::from_str(text).context("neither a JWK nor a JWKS")? {
-        Json::Set { keys } => keys,
-        Json::One(key) => vec![key],
-    };
-    let signs = |key: &&Jwk| {
-        let kind = key.kty == "OKP" && key.crv.as_deref() == Some("Ed25519");
-        let signature = key.usage.as_deref().is_none_or(|usage| usage == "sig");
-        let alg = key.alg.as_deref();
-        kind && signature && alg.is_none_or(|alg| matches!(alg, "EdDSA" | "Ed25519"))
+/// RFC 7517 section 5: what a set holds that is not understood, lacks something or has values of another kind is ignored. Otherwise an
+/// entry that a control plane adds for others would keep every key that it adds for us from being taken.
+fn jwks(text: &str, notes: &mut Vec<String>) -> anyhow::Result<Vec<TokenKey>> {
+    let json: Value = serde_json::from_str(text).context("neither a JWK nor a JWKS")?;
+    let (entries, set) = match json.get("keys") {
+        Some(Value::Array(entries)) => (entries.as_slice(), true),
+        Some(_) => anyhow::bail!("neither a JWK nor a JWKS: 'keys' is no list"),
+        None => (std::slice::from_ref(&json), false),
     };
     let mut found = Vec::new();
-    for key in keys.iter().filter(signs) {
-        anyhow::ensure!(
-            key.d.is_none(),
-            "this holds a private key ('d'), which belongs on no relay; publish the set without it"
-        );
-        let x = key.x.as_deref().context("a key without 'x'")?;
-        let bytes = BASE64URL_NOPAD.decode(x.as_bytes());
-        let bytes: Option<[u8; 32]> = bytes.ok().and_then(|b| b.try_into().ok());
-        let bytes = bytes.context("'x' is not 32 bytes in base64url")?;
-        found.push(TokenKey::new(key.kid.clone(), bytes)?);
+    for (n, entry) in entries.iter().enumerate() {
+        match jwk(entry) {
+            Ok(key) => found.push(key),
+            Err(JwkError::Private) => anyhow::bail!(JwkError::Private),
+            // Its only one: whoever wrote it wants to know.
+            Err(error) if !set => anyhow::bail!(error),
+            Err(JwkError::Foreign) => {}
+            Err(error) => notes.push(format!("entry {} is left out: {error}", n + 1)),
+        }
     }
     anyhow::ensure!(
         !found.is_empty(),
         "no Ed25519 key among {} (tokens are signed with EdDSA, and nothing else is taken)",
-        keys.len()
+        entries.len()
     );
     Ok(found)
+}
+
+/// Why an entry is no key of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum JwkError {
+    #[error(
+        "this holds a private key ('d'), which belongs on no relay; publish the set without it"
+    )]
+    Private,
+    #[error(
+        "a key of another kind, or for another use, than Ed25519 signatures (tokens are signed with EdDSA, and nothing else is taken)"
+    )]
+    Foreign,
+    #[error("neither a JWK nor a JWKS: there is no 'kty'")]
+    NoKind,
+    #[error("'{0}' is no text")]
+    Type(&'static str),
+    #[error("a key without 'x'")]
+    NoX,
+    #[error("'x' is not 32 bytes in base64url")]
+    X,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+fn jwk(entry: &Value) -> Result<TokenKey, JwkError> {
+    // Whatever else it is: who publishes one private key has a mistake to mend.
+    if entry.get("d").is_some() {
+        return Err(JwkError::Private);
+    }
+    let text = |name: &'static str| match entry.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(JwkError::Type(name)),
+    };
+    let kind = text("kty")?.ok_or(JwkError::NoKind)?;
+    let ours = kind == "OKP"
+        && text("crv")? == Some("Ed25519")
+        && text("use")?.is_none_or(|usage| usage == "sig")
+        && text("alg")?.is_none_or(|alg| matches!(alg, "EdDSA" | "Ed25519"));
+    if !ours {
+        return Err(JwkError::Foreign);
+    }
+    let x = text("x")?.ok_or(JwkError::NoX)?;
+    let bytes = BASE64URL_NOPAD.decode(x.as_bytes());
+    let bytes: Option<[u8; 32]> = bytes.ok().and_then(|b| b.try_into().ok());
+    // A name that cannot be read is not left out: then the key would take tokens of any name.
+    let kid = text("kid")?.map(str::to_owned);
+    Ok(TokenKey::new(kid, bytes.ok_or(JwkError::X)?)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::issue;
     use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Vec<TokenKey>> {
+        super::parse(text, &mut Vec::new())
+    }
 
     fn error(text: &str) -> String {
         format!("{:#}", parse(text).unwrap_err())
@@ -118,6 +150,45 @@ mod tests {
         let keys = parse(&format!("{{\"keys\": [{rsa}, {ours}, {encrypts}]}}")).unwrap();
         assert_eq!(keys.len(), 1);
         assert!(error(&format!("{{\"keys\": [{rsa}]}}")).contains("no Ed25519 key among 1"));
+    }
+
+    #[test]
+    fn an_odd_entry_of_a_set_spoils_no_other() {
+        let ours = issue::SigningKey::generate().unwrap().jwk();
+        let set = |entry: &str| parse(&format!("{{\"keys\": [{entry}, {ours}]}}"));
+        for odd in [
+            "{}",
+            "7",
+            "null",
+            r#"{"kid": "no kind"}"#,
+            r#"{"kty": 7}"#,
+            r#"{"kty": "OKP", "crv": ["Ed25519"], "x": "AAAA"}"#,
+            r#"{"kty": "OKP", "crv": "Ed25519"}"#,
+            r#"{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}"#,
+            r#"{"kty": "OKP", "crv": "Ed25519", "x": "!"}"#,
+            r#"{"kty": "OKP", "crv": "Ed25519", "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+            &ours.replacen("\"kid\":\"", "\"kid\":7,\"was\":\"", 1),
+        ] {
+            assert_eq!(set(odd).unwrap().len(), 1, "{odd}");
+            let mut notes = Vec::new();
+            let text = format!("{{\"keys\": [{ours}, {odd}]}}");
+            super::parse(&text, &mut notes).unwrap();
+            assert!(
+                notes.len() == 1 && notes[0].starts_with("entry 2 "),
+                "{notes:?}"
+            );
+            let alone = error(&format!("{{\"keys\": [{odd}]}}"));
+            assert!(alone.contains("no Ed25519 key among 1"), "{odd}: {alone}");
+        }
+        // A private key is none of those, whatever its kind.
+        for private in [
+            ours.replacen('{', "{\"d\": \"AAAA\",", 1),
+            r#"{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQAB"}"#.to_owned(),
+        ] {
+            let error = format!("{:#}", set(&private).unwrap_err());
+            assert!(error.contains("private key"), "{error}");
+        }
+        assert!(error(r#"{"keys": 7}"#).contains("no list"));
     }
 
     #[test]

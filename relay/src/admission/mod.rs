@@ -61,21 +61,47 @@ impl AdmissionSource {
     pub fn load(&self) -> anyhow::Result<Admission> {
         match self {
             Self::Fixed(admission) => Ok(admission.clone()),
-            Self::Tokens(files) => files.load().map(|(rules, _)| Admission::Tokens(rules)),
+            Self::Tokens(files) => {
+                let loaded = files.load()?;
+                loaded.tell();
+                Ok(Admission::Tokens(loaded.rules))
+            }
+        }
+    }
+}
+
+/// What the files hold.
+#[derive(Debug)]
+struct Loaded {
+    rules: TokenRules,
+    /// The list of revocations, which is part of the rules, as its file holds it.
+    list: List,
+    /// What was left out. Not said when it is read: that may be at every look.
+    notes: Vec<String>,
+}
+
+impl Loaded {
+    fn tell(&self) {
+        for note in &self.notes {
+            tracing::warn!("{note}");
         }
     }
 }
 
 impl TokenFiles {
-    /// The rules, and the list of revocations that is part of them as its file holds it.
-    fn load(&self) -> anyhow::Result<(TokenRules, List)> {
+    fn load(&self) -> anyhow::Result<Loaded> {
         anyhow::ensure!(
             !self.audiences.is_empty(),
             "no audience: say what tokens' 'aud' must be"
         );
         let mut keys: Vec<TokenKey> = Vec::new();
+        let mut notes = Vec::new();
         for path in &self.keys {
-            let found = keys::parse(&read(path)?).with_context(|| path.display().to_string())?;
+            let mut left_out = Vec::new();
+            let found = keys::parse(&read(path)?, &mut left_out)
+                .with_context(|| path.display().to_string())?;
+            let about = |note| format!("{}: {note}", path.display());
+            notes.extend(left_out.into_iter().map(about));
             for key in found {
                 // One that is listed twice is one, and tried once.
                 if !keys.iter_mut().any(|known| known.merge(&key)) {
@@ -103,7 +129,7 @@ impl TokenFiles {
             issuer: self.issuer.clone(),
             revoked: list.clone().entries(),
         };
-        Ok((rules, list))
+        Ok(Loaded { rules, list, notes })
     }
 }
 
@@ -145,7 +171,7 @@ mod tests {
             issuer: None,
             revoked: None,
         };
-        let keys = |names: &[&str]| named(names).load().unwrap().0.keys;
+        let keys = |names: &[&str]| named(names).load().unwrap().rules.keys;
         assert_eq!(keys(&["jwks", "pem"]), keys(&["pem"]));
         assert_eq!(keys(&["jwks", "jwks"]), keys(&["jwks"]));
         assert_eq!(keys(&["pem", "jwks", "other"]).len(), 2);
@@ -165,7 +191,7 @@ mod tests {
             issuer: None,
             revoked: Some(path("revoked")),
         };
-        let (rules, _) = files.load().unwrap();
+        let rules = files.load().unwrap().rules;
         assert!(rules.revoked.contains("a"), "{:?}", rules.revoked);
     }
 
