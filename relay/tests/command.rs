@@ -247,6 +247,27 @@ fn a_configuration_is_checked_with_what_its_files_hold() {
     }
 }
 
+/// A certificate for this host, and the lines of a configuration that name it.
+fn certificate(folder: &Folder, host: &str) -> String {
+    let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+    let (cert, key) = (folder.file("cert.pem"), folder.file("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    format!("cert = \"{cert}\"\nkey = \"{key}\"\n")
+}
+
+#[test]
+fn a_good_certificate_is_good() {
+    let folder = Folder::new("pair");
+    let config = folder.file("relay.toml");
+    let files = certificate(&folder, "relay.example");
+    std::fs::write(&config, format!("admission = \"open\"\n{files}")).unwrap();
+    let checked = output(&["check-config", &config]);
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success(), "{:?}", checked.stderr);
+    assert!(said.contains("good") && said.contains("cert.pem"), "{said}");
+}
+
 #[test]
 fn a_value_is_taken_from_a_flag_before_the_environment_and_from_that_before_the_file() {
     let folder = Folder::new("order");

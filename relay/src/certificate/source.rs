@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use super::files::Contents;
 use super::watch::Watch;
 use super::{Certificate, lasting};
 use crate::ServerConfig;
@@ -42,7 +43,9 @@ impl ServerConfig {
     pub fn check_certificate(&self) -> anyhow::Result<()> {
         one_source(self)?;
         if let Some(files) = &self.cert {
-            Watch::start(files)
+            // Not by a watch, which wants a runtime for its signal.
+            Contents::read(files)
+                .and_then(|contents| contents.certificate())
                 .with_context(|| format!("the certificate in {}", files.cert.display()))?;
         }
         Ok(())
