@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use crate::Acme;
-use crate::certificate::{Certificate, CertificateError};
+use crate::certificate::{Certificate, CertificateError, can_be_ordered, is_directory};
 use crate::challenge::Challenges;
 use crate::identity::Identity;
 use cache::{Cache, Kept};
@@ -222,16 +222,14 @@ fn checked(settings: &Acme) -> Result<Acme, AcmeError> {
     if settings.domains.is_empty() {
         return Err(AcmeError::NoDomain);
     }
-    if !settings.directory_url.starts_with("https://") {
+    if !is_directory(&settings.directory_url) {
         return Err(AcmeError::Directory(settings.directory_url.clone()));
     }
     let mut settings = settings.clone();
     settings.first_retry = settings.first_retry.max(LEAST_PAUSE);
     for domain in &mut settings.domains {
         domain.make_ascii_lowercase();
-        let dns = rustls::pki_types::DnsName::try_from(domain.as_str());
-        let is_address = domain.parse::<std::net::IpAddr>().is_ok();
-        if dns.is_err() || is_address || domain.ends_with('.') {
+        if !can_be_ordered(domain) {
             return Err(AcmeError::Domain(domain.clone()));
         }
     }

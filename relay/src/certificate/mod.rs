@@ -181,6 +181,19 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         .collect()
 }
 
+/// Whether an authority can see that the name leads here (TLS-ALPN-01): no wildcard, no address.
+pub(crate) fn can_be_ordered(domain: &str) -> bool {
+    let dns = rustls::pki_types::DnsName::try_from(domain);
+    let is_address = domain.parse::<std::net::IpAddr>().is_ok();
+    dns.is_ok() && !is_address && !domain.ends_with('.')
+}
+
+/// Whether an authority may be asked there.
+pub(crate) fn is_directory(url: &str) -> bool {
+    let rest = url.strip_prefix("https://");
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+}
+
 /// A date before 1970 is as much in the past as 1970 is.
 fn time(unix: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(unix.try_into().unwrap_or(0))

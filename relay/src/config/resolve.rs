@@ -1,14 +1,17 @@
 //! From settings to a configuration, or to what is wrong with them and how to mend it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use byway_relay_core::Admission;
+use byway_wire::RelayUrl;
 use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
+use ipnet::IpNet;
 
 use super::settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings};
+use crate::certificate::{can_be_ordered, is_directory};
 use crate::{
     Acme, AdmissionSource, CertFiles, Limits, NodeRate, ServerConfig, TokenFiles, kpps, mbit,
 };
@@ -92,6 +95,15 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
         }
         *to = value;
     }
+    if let Some(host) = &settings.public_host
+        && RelayUrl::new(host, HTTPS_PORT, None).is_err()
+    {
+        return fault(
+            "public_host",
+            format!("is '{host}', which is no host"),
+            "write a name or an address alone, without https:// and without a port",
+        );
+    }
     config.public_host = settings.public_host;
     config.cert = match (settings.cert, settings.key) {
         (Some(cert), Some(key)) => Some(CertFiles { cert, key }),
@@ -113,6 +125,16 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
             "cert",
             "is one certificate too many",
             "remove 'cert' and 'key', or [acme]",
+        );
+    }
+    if let (Some(host), Some(acme)) = (&config.public_host, &config.acme)
+        && host.parse::<IpAddr>().is_err()
+        && !acme.domains.iter().any(|d| same_host(d, host))
+    {
+        return fault(
+            "public_host",
+            format!("is '{host}', for which no certificate is ordered"),
+            "name it in [acme] domains as well",
         );
     }
     config.limits = limits(&settings.limits)?;
@@ -152,7 +174,14 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
     config.observe = settings.observe;
     config.plain_http = settings.plain_http.unwrap_or_default();
     for network in settings.trusted_proxies.unwrap_or_default() {
-        match network.parse() {
+        match network.parse::<IpNet>() {
+            Ok(all) if all.prefix_len() == 0 => {
+                return fault(
+                    "trusted_proxies",
+                    format!("names '{network}': everybody could say to be anybody"),
+                    "name the addresses of your proxies",
+                );
+            }
             Ok(network) => config.trusted_proxies.push(network),
             Err(_) => {
                 return fault(
@@ -186,7 +215,19 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
         config.max_datagram = bytes;
     }
     config.require_channel_binding = settings.require_channel_binding.unwrap_or(false);
+    if config.require_channel_binding && !config.plain_http.is_empty() {
+        return fault(
+            "require_channel_binding",
+            "refuses every link whose TLS ends before the relay, and by 'plain_http' there come no others",
+            "remove one of the two",
+        );
+    }
     Ok(config)
+}
+
+fn same_host(one: &str, other: &str) -> bool {
+    let bare = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    bare(one) == bare(other)
 }
 
 fn limits(settings: &LimitSettings) -> Result<Limits, Fault> {
@@ -288,6 +329,13 @@ fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {
             "name the host for which the certificate is",
         );
     };
+    if let Some(domain) = domains.iter().find(|d| !can_be_ordered(d)) {
+        return fault(
+            "acme.domains",
+            format!("names '{domain}', for which no certificate can be ordered"),
+            "name a host: no wildcard, no address, no dot at the end",
+        );
+    }
     let Some(cache) = settings.cache.clone() else {
         return fault(
             "acme.cache",
@@ -299,6 +347,13 @@ fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {
     acme.contact = settings.contact.clone().unwrap_or_default();
     acme.extra_roots = settings.roots.clone().unwrap_or_default();
     if let Some(url) = &settings.directory {
+        if !is_directory(url) {
+            return fault(
+                "acme.directory",
+                format!("is '{url}', which is no https URL"),
+                "write https://..., for the account's key goes there",
+            );
+        }
         acme.directory_url.clone_from(url);
     }
     Ok(Some(acme))

@@ -119,6 +119,44 @@ fn what_is_wrong_is_told_with_its_line_and_the_mend() {
             "10.0.0.0/8",
         ),
         (
+            GOOD.to_owned() + "trusted_proxies = [\"192.0.2.1/32\", \"::/0\"]\n",
+            "line 5",
+            "addresses of your proxies",
+        ),
+        (
+            GOOD.to_owned() + "public_host = \"https://r.example\"\n",
+            "line 5",
+            "without https://",
+        ),
+        (
+            GOOD.to_owned() + "public_host = \"r.example:443\"\n",
+            "line 5",
+            "without a port",
+        ),
+        (
+            GOOD.to_owned()
+                + "require_channel_binding = true\npublic_host = \"r.example\"\nplain_http = [\"127.0.0.1:80\"]\n",
+            "line 5",
+            "remove one",
+        ),
+        (
+            GOOD.to_owned() + "[acme]\ncache = \"x\"\ndomains = [\"a.example\", \"*.b.example\"]\n",
+            "line 7",
+            "'*.b.example'",
+        ),
+        (
+            GOOD.to_owned()
+                + "[acme]\ncache = \"x\"\ndomains = [\"a.example\"]\ndirectory = \"http://ca.example/\"\n",
+            "line 8",
+            "https://",
+        ),
+        (
+            GOOD.to_owned()
+                + "public_host = \"b.example\"\n[acme]\ncache = \"x\"\ndomains = [\"a.example\"]\n",
+            "line 5",
+            "[acme] domains",
+        ),
+        (
             GOOD.to_owned() + "[acme]\ndomains = [\"a.example\"]\n",
             "--acme-cache",
             "/var/lib",
@@ -172,6 +210,21 @@ fn what_is_wrong_is_told_with_its_line_and_the_mend() {
             error.contains(place) && error.contains(mend),
             "{text}\n{error}"
         );
+    }
+}
+
+/// The border of what is refused above.
+#[test]
+fn what_is_just_right_is_taken() {
+    for more in [
+        "trusted_proxies = [\"128.0.0.0/1\"]\n",
+        "public_host = \"R.example.\"\n[acme]\ncache = \"x\"\ndomains = [\"a.example\", \"r.example\"]\n",
+        "public_host = \"192.0.2.1\"\n[acme]\ncache = \"x\"\ndomains = [\"a.example\"]\n",
+        "public_host = \"2001:db8::1\"\n",
+        "require_channel_binding = false\npublic_host = \"r.example\"\nplain_http = [\"127.0.0.1:80\"]\n",
+    ] {
+        let config = resolve(&(GOOD.to_owned() + more));
+        assert!(config.is_ok(), "{more}: {:#}", config.unwrap_err());
     }
 }
 
