@@ -34,7 +34,7 @@
 //! | `refusals` | how much of strangers who were refused |
 //! | `observe/`, `delays` | metrics, status, health; how long data waits here |
 //! | `admission/` | who may use it, as files say that may change |
-//! | `config` | the configuration file |
+//! | `config`, `check` | the configuration file; what the files that it names hold |
 
 #![cfg_attr(
     test,
@@ -48,6 +48,7 @@ mod audit;
 mod both_ways;
 mod certificate;
 mod challenge;
+mod check;
 pub mod config;
 mod context;
 mod control;
@@ -86,6 +87,7 @@ pub use admission::{AdmissionSource, TokenFiles};
 pub use byway_relay_core::io::NodeRate;
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
+pub use check::{Found, FoundCertificate};
 pub use identity::CertificateStatus;
 pub use inherited::Inherited;
 pub use ipnet::IpNet;

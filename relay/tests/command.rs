@@ -266,6 +266,104 @@ fn a_good_certificate_is_good() {
     let said = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.status.success(), "{:?}", checked.stderr);
     assert!(said.contains("good") && said.contains("cert.pem"), "{said}");
+    assert!(
+        said.contains("; expires 4096-01-01T00:00:00Z, in "),
+        "{said}"
+    );
+    // For the public host, by a relay as by the check.
+    for (host, good) in [
+        ("relay.example", true),
+        ("192.0.2.1", true),
+        ("other.example", false),
+    ] {
+        let text = format!(
+            "admission = \"open\"\nlisten = [\"127.0.0.1:0\"]\npublic_host = \"{host}\"\n{files}"
+        );
+        std::fs::write(&config, text).unwrap();
+        let checked = output(&["check-config", &config]);
+        assert_eq!(checked.status.success(), good, "{checked:?}");
+        if good {
+            continue;
+        }
+        let started = output(&["--config", &config]);
+        assert_eq!(started.status.code(), Some(1));
+        for output in [checked, started] {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.contains("is for relay.example") && said.contains("other.example"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_does_not_hold_is_told() {
+    let folder = Folder::new("dates");
+    let config = folder.file("relay.toml");
+    let files = certificate(&folder, "relay.example");
+    std::fs::write(&config, format!("admission = \"open\"\n{files}")).unwrap();
+    let key = std::fs::read_to_string(folder.file("key.pem")).unwrap();
+    let key = rcgen::KeyPair::from_pem(&key).unwrap();
+    for (from, to, expected) in [
+        (2001, 2002, "EXPIRED 2002-01-01"),
+        (4001, 4002, "DOES NOT HOLD before 4001-01-01"),
+    ] {
+        let mut params = rcgen::CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let made = params.self_signed(&key).unwrap();
+        std::fs::write(folder.file("cert.pem"), made.pem()).unwrap();
+        let checked = output(&["check-config", &config]);
+        let said = String::from_utf8(checked.stdout).unwrap();
+        assert!(
+            checked.status.success() && said.contains(expected),
+            "{said}"
+        );
+    }
+}
+
+/// What a relay would refuse at its start, the check refuses as well.
+#[test]
+fn the_check_says_good_to_nothing_that_a_relay_refuses() {
+    let folder = Folder::new("same");
+    let config = folder.file("relay.toml");
+    let broken = folder.file("broken.pem");
+    std::fs::write(&broken, "spoilt").unwrap();
+    let missing = folder.file("missing/file");
+    let cache = folder.file("cache");
+    let acme = format!("[acme]\ndomains = [\"a.example\"]\ncache = \"{cache}\"\n");
+    for (more, expected) in [
+        (format!("identity = \"{broken}\"\n"), &broken),
+        (format!("identity = \"{missing}\"\n"), &missing),
+        (format!("audit = \"{missing}\"\n"), &missing),
+        (format!("control = \"{missing}\"\n"), &missing),
+        (format!("control = \"{broken}\"\n"), &broken),
+        (format!("{acme}roots = [\"{missing}\"]\n"), &missing),
+        (format!("{acme}roots = [\"{broken}\"]\n"), &broken),
+    ] {
+        let text = format!("admission = \"open\"\nlisten = [\"127.0.0.1:0\"]\n{more}");
+        std::fs::write(&config, text).unwrap();
+        let checked = output(&["check-config", &config]);
+        let started = output(&["--config", &config]);
+        let codes = (checked.status.code(), started.status.code());
+        assert_eq!(codes, (Some(2), Some(1)), "{more}");
+        for output in [checked, started] {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains(expected.as_str()), "{said}");
+        }
+    }
+    // It makes nothing.
+    let good = format!(
+        "admission = \"open\"\nidentity = \"{}\"\naudit = \"{}\"\ncontrol = \"{}\"\n",
+        folder.file("identity.pem"),
+        folder.file("audit.jsonl"),
+        folder.file("control.sock")
+    );
+    std::fs::write(&config, good).unwrap();
+    let before = std::fs::read_dir(&folder.0).unwrap().count();
+    assert!(output(&["check-config", &config]).status.success());
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), before);
 }
 
 #[test]

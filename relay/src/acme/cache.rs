@@ -30,9 +30,7 @@ pub(super) struct Kept {
 impl Cache {
     /// Makes the folder if there is none, so that a place where nothing can be kept is found at the start.
     pub(super) fn open(root: &Path, directory_url: &str) -> Result<Self, AcmeError> {
-        let digest = Sha256::digest(directory_url);
-        let name: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
-        let dir = root.join(name);
+        let dir = folder(root, directory_url);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -42,6 +40,20 @@ impl Cache {
                 source,
             })?;
         Ok(Self(dir))
+    }
+
+    /// The same without making anything: an error if no folder can be made there.
+    pub(super) fn look(root: &Path, directory_url: &str) -> Result<Self, AcmeError> {
+        let dir = folder(root, directory_url);
+        let above = dir.ancestors().find(|above| above.exists());
+        match above.map(std::fs::metadata).transpose() {
+            Ok(found) if found.as_ref().is_none_or(std::fs::Metadata::is_dir) => Ok(Self(dir)),
+            Ok(_) => Err(not_a_directory(
+                dir,
+                std::io::ErrorKind::NotADirectory.into(),
+            )),
+            Err(source) => Err(not_a_directory(dir, source)),
+        }
     }
 
     fn account_file(&self) -> PathBuf {
@@ -100,6 +112,16 @@ impl Cache {
         let pem = Zeroizing::new(format!("{key}{chain}"));
         replace(&self.certificate_file(), pem.as_bytes())
     }
+}
+
+fn folder(root: &Path, directory_url: &str) -> PathBuf {
+    let digest = Sha256::digest(directory_url);
+    let name: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
+    root.join(name)
+}
+
+fn not_a_directory(path: PathBuf, source: std::io::Error) -> AcmeError {
+    CertificateError::Write { path, source }.into()
 }
 
 /// A file that is not there is no error.
@@ -169,7 +191,13 @@ mod tests {
 
     #[test]
     fn a_place_where_nothing_can_be_kept_is_named() {
-        let error = Cache::open(Path::new("/dev/null/cache"), "https://ca.example/a").unwrap_err();
-        assert!(error.to_string().contains("/dev/null/cache"), "{error}");
+        for open in [Cache::open, Cache::look] {
+            let error = open(Path::new("/dev/null/cache"), "https://ca.example/a").unwrap_err();
+            assert!(error.to_string().contains("/dev/null/cache"), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("a/b");
+        Cache::look(&root, "https://ca.example/a").unwrap();
+        assert!(!dir.path().join("a").exists(), "looking makes nothing");
     }
 }

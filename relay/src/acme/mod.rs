@@ -217,6 +217,18 @@ impl Keeper {
     }
 }
 
+/// The certificate that was kept and still is for these domains, if there is one. Makes and asks nothing; an error says why a keeper
+/// would not start.
+pub(crate) fn check(settings: &Acme) -> Result<Option<Certificate>, AcmeError> {
+    let settings = checked(settings)?;
+    Https::new(&settings.extra_roots)?;
+    let cache = Cache::look(&settings.cache, &settings.directory_url)?;
+    // One that is spoilt is ordered again.
+    let kept = cache.certificate().ok().flatten();
+    let kept = kept.map(|kept| kept.certificate);
+    Ok(kept.filter(|certificate| certificate.is_for(&settings.domains)))
+}
+
 /// Names as the certificate will spell them.
 fn checked(settings: &Acme) -> Result<Acme, AcmeError> {
     if settings.domains.is_empty() {

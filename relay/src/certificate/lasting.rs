@@ -10,18 +10,17 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::files::{read, warn_if_open_to_others};
+use super::files::warn_if_open_to_others;
 use super::private::write_new;
-use super::{Certificate, CertificateError};
+use super::{Certificate, CertificateError, files};
 
 /// Reads the identity, or makes it.
 pub(crate) fn read_or_make(
     path: &Path,
     names: Vec<String>,
 ) -> Result<Certificate, CertificateError> {
-    match read_identity(path) {
-        Err(CertificateError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-        found => return found,
+    if let Some(found) = read(path)? {
+        return Ok(found);
     }
     let made = rcgen::generate_simple_self_signed(names)?;
     let mut pem = Zeroizing::new(made.signing_key.serialize_pem());
@@ -32,8 +31,18 @@ pub(crate) fn read_or_make(
     read_identity(path)
 }
 
+/// Reads the identity, if there is one.
+pub(crate) fn read(path: &Path) -> Result<Option<Certificate>, CertificateError> {
+    match read_identity(path) {
+        Err(CertificateError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
 fn read_identity(path: &Path) -> Result<Certificate, CertificateError> {
-    let pem = read(path)?;
+    let pem = files::read(path)?;
     let certificate = Certificate::from_pem(&pem, &pem)?;
     warn_if_open_to_others(path);
     Ok(certificate)

@@ -18,7 +18,7 @@ use byway_wire::relay::Pin;
 use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
@@ -82,6 +82,21 @@ pub(crate) enum CertificateError {
     /// It would be shown in place of one that still holds.
     #[error("it has expired")]
     Expired,
+    /// It would be shown in place of one that holds.
+    #[error("it does not hold yet")]
+    NotYet,
+    /// Nodes that go by the name would refuse it.
+    #[error(
+        "it is for {}, and nodes know this relay as '{host}' (public_host); get one for that host, or set public_host to a \
+         host of the certificate",
+        list(names)
+    )]
+    OtherHost {
+        /// Where nodes come.
+        host: String,
+        /// Whom it is for.
+        names: Vec<String>,
+    },
     /// The TLS library does not take it.
     #[error("TLS does not take it: {0}")]
     Tls(#[from] rustls::Error),
@@ -141,7 +156,6 @@ impl Certificate {
         self.pin
     }
     /// When it begins to hold.
-    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "for renewals"))]
     pub(crate) fn not_before(&self) -> SystemTime {
         self.not_before
     }
@@ -149,6 +163,23 @@ impl Certificate {
     #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "for renewals"))]
     pub(crate) fn is_for(&self, names: &[String]) -> bool {
         names.iter().all(|name| self.names.contains(name))
+    }
+    /// The host names in it, wildcards as they stand.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+    /// An error if nodes that know the relay by this name would refuse it, by the rules of TLS, wildcards among them.
+    pub(crate) fn check_host(&self, host: &str) -> Result<(), CertificateError> {
+        let bare = host.strip_suffix('.').unwrap_or(host);
+        let covers = || {
+            let certificate = ParsedCertificate::try_from(self.certified.cert.first()?).ok()?;
+            let name = ServerName::try_from(bare).ok()?;
+            rustls::client::verify_server_name(&certificate, &name).ok()
+        };
+        covers().ok_or_else(|| CertificateError::OtherHost {
+            host: host.to_owned(),
+            names: self.names.clone(),
+        })
     }
     /// When it expires.
     pub(crate) fn not_after(&self) -> SystemTime {
@@ -194,6 +225,14 @@ pub(crate) fn is_directory(url: &str) -> bool {
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
 }
 
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        "no host".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
 /// A date before 1970 is as much in the past as 1970 is.
 fn time(unix: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(unix.try_into().unwrap_or(0))
@@ -225,6 +264,29 @@ pub(crate) mod tests {
         let other = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
         assert_ne!(one.pin(), other.pin());
         assert_ne!(*one.derive("x"), *other.derive("x"));
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_hosts_and_no_others() {
+        let names = ["r.example", "*.w.example"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = made.signing_key.serialize_pem();
+        let certificate =
+            Certificate::from_pem(made.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+        for host in ["r.example", "R.Example", "r.example.", "a.w.example"] {
+            certificate.check_host(host).unwrap();
+        }
+        for host in [
+            "example",
+            "x.r.example",
+            "w.example",
+            "a.b.w.example",
+            "a_b.",
+            "",
+        ] {
+            let error = certificate.check_host(host).unwrap_err().to_string();
+            assert!(error.contains("r.example, *.w.example"), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where the relay's certificate comes from, as its settings say, and who looks after it while the relay runs.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub(crate) fn identity(
 ) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
     one_source(config)?;
     if let Some(files) = &config.cert {
-        let watch = Watch::start(files)
+        let watch = Watch::start(files, known_by(config))
             .with_context(|| format!("the certificate in {}", files.cert.display()))?;
         let identity = watch.identity();
         return Ok((identity, Some(Box::pin(watch.run(config.reload_every)))));
@@ -38,18 +39,38 @@ pub(crate) fn identity(
     Ok((Arc::new(Identity::new(certificate)?), None))
 }
 
-impl ServerConfig {
-    /// An error says what is wrong with the certificate's files, if there are any. Makes and orders none.
-    pub fn check_certificate(&self) -> anyhow::Result<()> {
-        one_source(self)?;
-        if let Some(files) = &self.cert {
-            // Not by a watch, which wants a runtime for its signal.
-            Contents::read(files)
-                .and_then(|contents| contents.certificate())
-                .with_context(|| format!("the certificate in {}", files.cert.display()))?;
+/// The certificate that the relay would show now, if there is one already. Makes and orders none. An error says why the relay
+/// would not start.
+pub(crate) fn existing(config: &ServerConfig) -> anyhow::Result<Option<Certificate>> {
+    one_source(config)?;
+    if let Some(files) = &config.cert {
+        let about = || format!("the certificate in {}", files.cert.display());
+        // Not by a watch, which wants a runtime for its signal.
+        let certificate = Contents::read(files).and_then(|contents| contents.certificate());
+        let certificate = certificate.with_context(about)?;
+        if let Some(host) = known_by(config) {
+            certificate.check_host(host).with_context(about)?;
         }
-        Ok(())
+        return Ok(Some(certificate));
     }
+    if let Some(acme) = &config.acme {
+        return kept(acme);
+    }
+    let Some(path) = &config.identity else {
+        return Ok(None);
+    };
+    let about = || format!("the identity in {}", path.display());
+    let found = lasting::read(path).with_context(about)?;
+    if found.is_none() {
+        crate::check::folder_of(path).with_context(about)?;
+    }
+    Ok(found)
+}
+
+/// The name by which nodes know the relay; none if they know it by an address, and so by its pin.
+fn known_by(config: &ServerConfig) -> Option<&str> {
+    let host = config.public_host.as_deref()?;
+    host.parse::<IpAddr>().is_err().then_some(host)
 }
 
 fn one_source(config: &ServerConfig) -> anyhow::Result<()> {
@@ -73,6 +94,16 @@ fn ordered(
 ) -> anyhow::Result<(Arc<Identity>, Option<Caretaker>)> {
     let keeper = crate::acme::Keeper::start(acme, names).context("ACME")?;
     Ok((keeper.identity(), Some(Box::pin(keeper.run()))))
+}
+
+#[cfg(feature = "acme")]
+fn kept(acme: &crate::Acme) -> anyhow::Result<Option<Certificate>> {
+    crate::acme::check(acme).context("ACME")
+}
+
+#[cfg(not(feature = "acme"))]
+fn kept(acme: &crate::Acme) -> anyhow::Result<Option<Certificate>> {
+    ordered(acme, Vec::new()).map(|_| None)
 }
 
 #[cfg(not(feature = "acme"))]

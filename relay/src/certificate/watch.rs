@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::CertificateError;
 use super::files::{Contents, warn_if_open_to_others};
+use super::{Certificate, CertificateError};
 use crate::CertFiles;
 use crate::identity::Identity;
 
@@ -28,23 +28,39 @@ const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(crate) struct Watch {
     files: CertFiles,
+    /// The host by which nodes know the relay, if they do by a name.
+    host: Option<String>,
     identity: Arc<Identity>,
     /// The contents that are shown.
     shown: [u8; 32],
     /// What the last look found: contents, or why there were none.
     seen: Result<[u8; 32], String>,
+    /// When contents that are good, but too early, are to be looked at again.
+    early: Option<SystemTime>,
     expiry: Expiry,
     hangup: Option<Signal>,
 }
 
 impl Watch {
     /// Reads the files for the first time. Must be called inside a tokio runtime.
-    pub(crate) fn start(files: &CertFiles) -> Result<Self, CertificateError> {
+    pub(crate) fn start(files: &CertFiles, host: Option<&str>) -> Result<Self, CertificateError> {
         let contents = Contents::read(files)?;
+        let certificate = contents.certificate()?;
+        if let Some(host) = host {
+            certificate.check_host(host)?;
+        }
         warn_if_open_to_others(&files.key);
+        if certificate.not_before() > SystemTime::now() {
+            tracing::warn!(
+                "the certificate does not hold yet, or this machine's clock is wrong: nodes that know the relay by name \
+                 cannot reach it"
+            );
+        }
         Ok(Self {
             files: files.clone(),
-            identity: Arc::new(Identity::new(contents.certificate()?)?),
+            host: host.map(str::to_owned),
+            early: None,
+            identity: Arc::new(Identity::new(certificate)?),
             shown: contents.digest(),
             seen: Ok(contents.digest()),
             expiry: Expiry::default(),
@@ -85,20 +101,40 @@ impl Watch {
         }
     }
 
+    /// For one that is fit to be shown in place of the one that is.
+    fn check(&mut self, certificate: Certificate) -> Result<Certificate, CertificateError> {
+        if let Some(host) = &self.host {
+            certificate.check_host(host)?;
+        }
+        let now = SystemTime::now();
+        let shown = self.identity.shown();
+        let old = shown.certificate();
+        let old_holds = old.not_before() <= now && now < old.not_after();
+        if certificate.not_before() > now && old_holds {
+            self.early = Some(certificate.not_before().min(old.not_after()));
+            return Err(CertificateError::NotYet);
+        }
+        Ok(certificate)
+    }
+
     fn look(&mut self, read: Result<Contents, CertificateError>) {
         let found = match &read {
             Ok(contents) => Ok(contents.digest()),
             Err(e) => Err(e.to_string()),
         };
-        if found == self.seen {
+        let waited = self.early.is_some_and(|at| at <= SystemTime::now());
+        if found == self.seen && !waited {
             return;
         }
         self.seen = found;
+        self.early = None;
         if self.seen == Ok(self.shown) {
             tracing::info!(cert = %self.files.cert.display(), "the certificate files are what they were");
             return;
         }
-        let renewed = read.and_then(|contents| self.identity.renew(contents.certificate()?));
+        let renewed = read
+            .and_then(|contents| self.check(contents.certificate()?))
+            .and_then(|certificate| self.identity.renew(certificate));
         match renewed {
             Ok(shown) => {
                 if let Ok(digest) = self.seen {
@@ -117,7 +153,7 @@ impl Watch {
                     cert = %self.files.cert.display(),
                     key = %self.files.key.display(),
                     %e,
-                    "the changed certificate files are of no use; the old certificate stays"
+                    "the changed certificate files are of no use, or not yet; the old certificate stays"
                 );
             }
         }
@@ -131,7 +167,7 @@ struct Expiry {
 }
 
 impl Expiry {
-    fn warn(&mut self, now: SystemTime, certificate: &super::Certificate) {
+    fn warn(&mut self, now: SystemTime, certificate: &Certificate) {
         let not_after = certificate.not_after();
         if !self.is_due(now, not_after) {
             return;
@@ -202,7 +238,7 @@ mod tests {
         };
         let (first, second) = (made(), made());
         write(&first);
-        let mut watch = Watch::start(&files).unwrap();
+        let mut watch = Watch::start(&files, None).unwrap();
         let counts = |watch: &Watch| {
             let status = watch.identity.status();
             (status.renewed, status.refused)
@@ -228,11 +264,61 @@ mod tests {
         look((2, 2));
     }
 
+    /// A certificate that holds from then on.
+    fn holding_from(from: SystemTime, host: &str) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.not_before = from.into();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        (made.pem(), key.serialize_pem())
+    }
+
+    #[tokio::test]
+    async fn one_of_another_host_and_one_too_early_do_not_replace_one_that_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CertFiles {
+            cert: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        let write = |(chain, key): &(String, String)| {
+            std::fs::write(&files.cert, chain).unwrap();
+            std::fs::write(&files.key, key).unwrap();
+        };
+        write(&made());
+        let error = Watch::start(&files, Some("other.example")).unwrap_err();
+        assert!(
+            matches!(error, CertificateError::OtherHost { .. }),
+            "{error}"
+        );
+        let mut watch = Watch::start(&files, Some("r.example")).unwrap();
+        let pin = watch.identity.status().pin;
+        let now = SystemTime::now();
+        write(&holding_from(now - HOUR, "other.example"));
+        watch.look(Contents::read(&files));
+        assert_eq!(watch.identity.status().refused, 1);
+        write(&holding_from(now + HOUR, "r.example"));
+        watch.look(Contents::read(&files));
+        watch.look(Contents::read(&files));
+        let status = watch.identity.status();
+        assert_eq!((status.pin, status.renewed, status.refused), (pin, 0, 2));
+        // It is not forgotten: when its time has come it is looked at again.
+        let at = watch.early.unwrap();
+        assert!(at > now + HOUR / 2);
+        watch.early = Some(now);
+        watch.look(Contents::read(&files));
+        assert_eq!(watch.identity.status().refused, 3);
+        // One that holds is taken.
+        write(&holding_from(now - HOUR, "r.example"));
+        watch.look(Contents::read(&files));
+        assert_eq!(watch.identity.status().renewed, 1);
+        assert_eq!(watch.early, None);
+    }
+
     #[test]
     fn an_expired_certificate_does_not_replace_one_that_holds() {
         let (chain, key) = made();
         let pair = |chain: &str, key: &str| {
-            crate::certificate::Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
+            Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
         };
         let mut params = rcgen::CertificateParams::new(vec!["r.example".to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(2001, 1, 1);

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use byway_relay::config::{File, Settings};
-use byway_relay::{Admission, AdmissionSource, ServerConfig};
+use byway_relay::{Admission, AdmissionSource, Found, FoundCertificate, ServerConfig};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -23,21 +24,20 @@ impl CheckConfig {
         let file = File::load(&self.file)?;
         let config = file.resolve(self.settings.clone()).with_context(about)?;
         // What the files it names hold is part of it.
-        let admission = config.admission.load().with_context(about)?;
-        config.check_certificate().with_context(about)?;
+        let found = config.check_files().with_context(about)?;
         let text = format!(
             "{}: good\n{}",
             self.file.display(),
-            describe(&config, &admission)
+            describe(&config, &found)
         );
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(())
     }
 }
 
-fn describe(config: &ServerConfig, admission: &Admission) -> String {
+fn describe(config: &ServerConfig, found: &Found) -> String {
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    let who = match (&config.admission, admission) {
+    let who = match (&config.admission, &found.admission) {
         (AdmissionSource::Tokens(files), Admission::Tokens(rules)) => format!(
             "by token: {} for {}, {} revoked",
             count(rules.keys.len(), "key"),
@@ -52,6 +52,10 @@ fn describe(config: &ServerConfig, admission: &Admission) -> String {
         (_, Some(path), _) => format!("{}, known by its pin", path.display()),
         (.., Some(acme)) => format!("of {}, for {}", acme.directory_url, acme.domains.join(", ")),
         _ => "made at each start, known by its pin".to_owned(),
+    };
+    let certificate = match &found.certificate {
+        Some(found) => format!("{certificate}; {}", dates(found, SystemTime::now())),
+        None => certificate,
     };
     let lines = [
         (
@@ -73,6 +77,20 @@ fn describe(config: &ServerConfig, admission: &Admission) -> String {
         .iter()
         .map(|(what, is)| format!("  {what:<12} {is}\n"))
         .collect()
+}
+
+/// Whether it holds, and for how long.
+fn dates(certificate: &FoundCertificate, now: SystemTime) -> String {
+    let date = humantime::format_rfc3339_seconds;
+    let days = |time: Duration| count((time.as_secs() / 86_400) as usize, "day");
+    let (from, to) = (certificate.not_before, certificate.not_after);
+    if from > now {
+        return format!("DOES NOT HOLD before {}", date(from));
+    }
+    match to.duration_since(now) {
+        Ok(left) => format!("expires {}, in {}", date(to), days(left)),
+        Err(past) => format!("EXPIRED {}, {} ago", date(to), days(past.duration())),
+    }
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -1,0 +1,101 @@
+//! What a configuration's files hold, before a relay starts with them: nothing is made, ordered or bound.
+//!
+//! It refuses what a start would refuse, as far as that can be told by another process. Whoever checks may be another user than the
+//! relay will be: what only that user may read is not judged where the start needs no more than the right to write.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use byway_relay_core::Admission;
+
+use crate::ServerConfig;
+use crate::certificate::source;
+
+/// What [`ServerConfig::check_files`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Found {
+    /// Who is admitted now.
+    pub admission: Admission,
+    /// The certificate that the relay would show, if it need not make or order one.
+    pub certificate: Option<FoundCertificate>,
+}
+
+/// A certificate that fits its key and the public host, whatever the time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FoundCertificate {
+    /// The hosts that it is for, wildcards as they stand.
+    pub names: Vec<String>,
+    /// When it begins to hold.
+    pub not_before: SystemTime,
+    /// When it expires.
+    pub not_after: SystemTime,
+}
+
+impl ServerConfig {
+    /// Reads what the configuration names. An error says why a relay would not start with it.
+    pub fn check_files(&self) -> anyhow::Result<Found> {
+        let admission = self.admission.load()?;
+        let certificate = source::existing(self)?.map(|certificate| FoundCertificate {
+            names: certificate.names().to_vec(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+        });
+        if let Some(path) = &self.audit {
+            appendable(path).with_context(|| format!("the audit log {}", path.display()))?;
+        }
+        if let Some(path) = &self.control {
+            bindable(path).with_context(|| format!("the control socket {}", path.display()))?;
+        }
+        Ok(Found {
+            admission,
+            certificate,
+        })
+    }
+}
+
+/// An error unless there is a folder for the file.
+pub(crate) fn folder_of(path: &Path) -> anyhow::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => anyhow::bail!("{} is no folder", folder.display()),
+        // The relay may see more.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(()),
+        Err(_) => anyhow::bail!(
+            "there is no folder {}; make it (systemd makes those of its units when they start)",
+            folder.display()
+        ),
+    }
+}
+
+fn appendable(path: &Path) -> anyhow::Result<()> {
+    folder_of(path)?;
+    match OpenOptions::new().append(true).open(path) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            Err(e.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bindable(path: &Path) -> anyhow::Result<()> {
+    folder_of(path)?;
+    match std::fs::symlink_metadata(path) {
+        // A relay that runs has it; one that was killed left it.
+        Ok(found) => anyhow::ensure!(
+            found.file_type().is_socket(),
+            "there is a file of that name"
+        ),
+        Err(_) => {}
+    }
+    Ok(())
+}
