@@ -388,6 +388,26 @@ fn a_value_is_taken_from_a_flag_before_the_environment_and_from_that_before_the_
     assert!(checked(&["--name", "flag"]).contains("flag, in region file"));
 }
 
+#[test]
+fn a_variable_that_is_mistyped_is_an_error_before_anything_starts() {
+    let folder = Folder::new("typo");
+    let config = folder.file("relay.toml");
+    std::fs::write(&config, "admission = \"open\"\n").unwrap();
+    // An address that no machine has, so that a relay that does not look ends as well.
+    let open = ["serve", "--open", "--listen", "192.0.2.77:0"];
+    for args in [&open[1..], &open, &["check-config", &config]] {
+        let mut command = command(args);
+        let output = command.env("BYWAY_RELAY_REGOIN", "fra").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains("BYWAY_RELAY_REGOIN") && text.contains("BYWAY_RELAY_REGION?"),
+            "{text}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
 /// A relay with a control socket, and what it logs.
 fn controlled(dir: &std::path::Path, drain: &str) -> (Child, String, String) {
     let socket = dir.join("control.sock").display().to_string();

@@ -1,13 +1,14 @@
 //! The command line: raw arguments become one resolved configuration, and that becomes a server.
 //!
 //! Every option reads its default from `BYWAY_RELAY_<NAME>`: not from `BYWAY_<NAME>` as the `byway` command's do, because both
-//! have a `--name` and a `--key` that mean different things.
+//! have a `--name` and a `--key` that mean different things. One that is not known is an error where it would have counted.
 //!
 //! Standard output carries what a script waits for: the relay's URL when it is ready, a token. Everything else is the log
 //! on standard error. Exit codes: 0 done, 1 failed, 2 bad usage.
 
 mod check;
 mod drain;
+mod environment;
 mod log;
 mod serve;
 mod status;
@@ -17,7 +18,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use log::Log;
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
@@ -46,7 +47,7 @@ enum Command {
     Token(tokens::Token),
 }
 
-/// Bad usage, found after the arguments were parsed.
+/// Bad usage, found after the arguments were parsed: nothing but another configuration helps, so nobody need try again.
 const USAGE: u8 = 2;
 /// How long the log's last lines may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -55,7 +56,9 @@ pub(crate) fn main() -> ExitCode {
     let Cli { command, serve } = Cli::parse();
     let result = match command.unwrap_or(Command::Serve(serve)) {
         Command::Serve(args) => return serve_with_log(args),
-        Command::CheckConfig(args) => args.run().map_err(|e| (e, USAGE)),
+        Command::CheckConfig(args) => known_environment()
+            .and_then(|()| args.run())
+            .map_err(|e| (e, USAGE)),
         Command::Status(args) => args.run().map_err(|e| (e, 1)),
         Command::Drain(args) => args.run().map_err(|e| (e, 1)),
         Command::Keygen(args) => args.run().map_err(|e| (e, 1)),
@@ -79,7 +82,7 @@ fn serve_with_log(args: serve::Serve) -> ExitCode {
         }
     };
     log_to(log.clone());
-    let result = match args.resolve() {
+    let result = match known_environment().and_then(|()| args.resolve()) {
         Ok(config) => serve::run(config, &log).map_err(|e| (e, 1)),
         Err(e) => Err((e, USAGE)),
     };
@@ -93,6 +96,10 @@ fn serve_with_log(args: serve::Serve) -> ExitCode {
     };
     log.flush(LAST_WORDS);
     code
+}
+
+fn known_environment() -> anyhow::Result<()> {
+    environment::check(&Cli::command(), std::env::vars_os())
 }
 
 fn log_to(log: Log) {
