@@ -408,6 +408,25 @@ fn a_variable_that_is_mistyped_is_an_error_before_anything_starts() {
     }
 }
 
+/// It has no certificate files, so nobody else listens for the signal.
+#[test]
+fn sighup_does_not_end_a_relay() {
+    let mut child = command(&["--dev"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(log.any(|line| line.contains("ready")));
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+    assert!(sent.success());
+    assert!(log.any(|line| line.contains("SIGHUP")), "it has ended");
+    assert_eq!(terminate(&mut child).0, Some(0));
+}
+
 /// A relay with a control socket, and what it logs.
 fn controlled(dir: &std::path::Path, drain: &str) -> (Child, String, String) {
     let socket = dir.join("control.sock").display().to_string();

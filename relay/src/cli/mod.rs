@@ -9,6 +9,7 @@
 mod check;
 mod drain;
 mod environment;
+mod hangup;
 mod log;
 mod serve;
 mod status;

@@ -127,6 +127,7 @@ pub(super) fn run(config: ServerConfig, log: &Log) -> anyhow::Result<()> {
 
 async fn serve(config: ServerConfig, inherited: Inherited, log: &Log) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
+    super::hangup::listen()?;
     let drain_for = config.drain_for;
     // On a thread of its own, for it reads files, and one of them may hang.
     let started = tokio::spawn(Server::start_on(config, inherited));
