@@ -59,6 +59,8 @@ impl Prefix {
     pub(crate) const NETWORK: Prefix = Prefix { v4: 24, v6: 56 };
     /// One host.
     pub(crate) const HOST: Prefix = Prefix { v4: 32, v6: 64 };
+    /// All that one customer is given: of IPv6 65,536 networks.
+    pub(crate) const SITE: Prefix = Prefix { v4: 32, v6: 48 };
 
     /// The prefix of an address, and its family.
     pub(crate) fn of(self, ip: IpAddr) -> (bool, u128) {

@@ -4,7 +4,8 @@
 //! Two things keep one stranger from shutting the others out. An address that may be forged spends a budget of its own:
 //! otherwise a few hundred forged datagrams a second would use up a victim's right to connect, over TCP as well. When
 //! that budget is spent, the sender must prove its address (QUIC's Retry, which costs us no memory and is shorter than
-//! what asked for it), and then spends the same budget as TCP does. And no host may fill the room where handshakes wait.
+//! what asked for it), and then spends the same budget as TCP does. And neither a host nor all the hosts of one customer may
+//! fill the room where handshakes wait.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ const PROVE_ABOVE: usize = 128;
 const MAX_UNDER_WAY: usize = 1_024;
 /// Of these, one host's: enough for an office that comes back behind its NAT after an outage, an eighth of the room.
 const MAX_OF_HOST: usize = 128;
+/// And one customer's, who has as many hosts as he likes (IPv6).
+const MAX_OF_SITE: usize = 256;
 
 /// The budgets; shared by all listeners.
 #[derive(Debug)]
@@ -88,7 +91,29 @@ pub(crate) struct Crowd(Mutex<Present>);
 #[derive(Debug, Default)]
 struct Present {
     all: usize,
-    hosts: HashMap<(bool, u128), usize>,
+    hosts: Counts,
+    sites: Counts,
+}
+
+/// Handshakes by prefix; none where there is none.
+#[derive(Debug, Default)]
+struct Counts(HashMap<(bool, u128), usize>);
+
+impl Counts {
+    fn of(&self, prefix: (bool, u128)) -> usize {
+        self.0.get(&prefix).copied().unwrap_or(0)
+    }
+    fn add(&mut self, prefix: (bool, u128)) {
+        *self.0.entry(prefix).or_default() += 1;
+    }
+    fn remove(&mut self, prefix: (bool, u128)) {
+        if let Some(count) = self.0.get_mut(&prefix) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&prefix);
+            }
+        }
+    }
 }
 
 impl Crowd {
@@ -96,17 +121,17 @@ impl Crowd {
         self.lock().all
     }
     fn enter(self: &Arc<Self>, host: Option<IpAddr>) -> Option<Place> {
-        let host = host.map(|ip| Prefix::HOST.of(ip));
         let mut present = self.lock();
         if present.all >= MAX_UNDER_WAY {
             return None;
         }
-        if let Some(host) = host {
-            let count = present.hosts.entry(host).or_default();
-            if *count >= MAX_OF_HOST {
+        if let Some(ip) = host {
+            let (host, site) = (Prefix::HOST.of(ip), Prefix::SITE.of(ip));
+            if present.hosts.of(host) >= MAX_OF_HOST || present.sites.of(site) >= MAX_OF_SITE {
                 return None;
             }
-            *count += 1;
+            present.hosts.add(host);
+            present.sites.add(site);
         }
         present.all += 1;
         Some(Place {
@@ -123,20 +148,16 @@ impl Crowd {
 #[derive(Debug)]
 pub(crate) struct Place {
     crowd: Arc<Crowd>,
-    host: Option<(bool, u128)>,
+    host: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut present = self.crowd.lock();
         present.all -= 1;
-        if let Some(host) = self.host
-            && let Some(count) = present.hosts.get_mut(&host)
-        {
-            *count -= 1;
-            if *count == 0 {
-                present.hosts.remove(&host);
-            }
+        if let Some(ip) = self.host {
+            present.hosts.remove(Prefix::HOST.of(ip));
+            present.sites.remove(Prefix::SITE.of(ip));
         }
     }
 }
@@ -213,7 +234,37 @@ mod tests {
         assert!(serve(2).is_some());
         drop(slow);
         assert!(serve(1).is_some());
-        assert!(crowd.lock().hosts.is_empty() && crowd.len() == 0);
+        assert!(crowd.lock().hosts.0.is_empty() && crowd.len() == 0);
+    }
+
+    /// A customer's /48 has 65,536 hosts, eight of which would fill the room.
+    #[test]
+    fn one_customer_s_many_hosts_leave_room_for_others() {
+        let now = Instant::now();
+        let strangers = Strangers::new(now, 100, Proxies::default());
+        let crowd = Arc::new(Crowd::default());
+        let serve = |site: u128, host: u128| {
+            let ip = IpAddr::V6(((0x2001_0db8_u128 << 96) | site << 80 | host << 64 | 1).into());
+            match strangers.judge(now, ip, true, &crowd) {
+                Verdict::Serve(place) => Some(place),
+                _ => None,
+            }
+        };
+        let slow: Vec<Place> = (0..2_000).filter_map(|n| serve(1, n % 40)).collect();
+        assert_eq!(slow.len(), MAX_OF_SITE);
+        assert!(serve(1, 50).is_none());
+        assert!(serve(2, 0).is_some());
+        drop(slow);
+        assert!(serve(1, 50).is_some());
+        assert!(crowd.lock().sites.0.is_empty() && crowd.len() == 0);
+        // An IPv4 address is a host and a customer.
+        let four: Vec<_> = (0..300)
+            .filter_map(|n| match strangers.judge(now, host(n % 3), true, &crowd) {
+                Verdict::Serve(place) => Some(place),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(four.len(), 300);
     }
 
     #[test]
