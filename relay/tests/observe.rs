@@ -227,3 +227,26 @@ async fn silent_connections_end() {
     let (status, _) = get(addr, "/healthz").await;
     assert_eq!(status, "HTTP/1.1 200 OK");
 }
+
+/// The newest of one address are answered, at once, and what says nothing is soon gone.
+#[tokio::test]
+async fn silence_neither_lasts_nor_takes_more_than_its_share() {
+    let (_server, addr) = observed().await;
+    let ended = async |mut silent: TcpStream| {
+        let within = std::time::Duration::from_secs(3);
+        let read = tokio::time::timeout(within, silent.read_u8()).await;
+        assert!(read.expect("it is still open").is_err());
+    };
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(addr).await.unwrap());
+    }
+    let begun = std::time::Instant::now();
+    ended(silent.remove(0)).await;
+    let first = begun.elapsed();
+    for stream in silent {
+        ended(stream).await;
+    }
+    // The fifth connection ended the first, and time the others.
+    assert!(first < begun.elapsed() / 2, "{first:?}");
+}

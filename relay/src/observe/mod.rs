@@ -11,15 +11,16 @@
 mod metrics;
 pub(crate) mod process;
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::admission::Age;
 use crate::delays::Delays;
@@ -30,6 +31,10 @@ use crate::tls::http::{self, Route};
 
 /// Requests answered at once. A scrape takes milliseconds; whoever opens more waits.
 const AT_ONCE: usize = 32;
+/// Of one address. Who opens more ends its oldest: whoever is silent must not keep those out who share its address.
+const OF_ADDRESS: usize = 4;
+/// For the head of a request, which is one packet.
+const HEAD: Duration = Duration::from_secs(1);
 /// For a request and its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Upper bounds of handshakes' durations, in seconds: from a round trip nearby to the deadline.
@@ -110,6 +115,7 @@ impl Observed {
 /// Answers for ever. Dropping the future ends it.
 pub(crate) async fn serve(listener: TcpListener, observed: Arc<Observed>) {
     let mut answering = JoinSet::new();
+    let mut of_address: HashMap<IpAddr, VecDeque<AbortHandle>> = HashMap::new();
     loop {
         while answering.len() >= AT_ONCE {
             answering.join_next().await;
@@ -123,18 +129,28 @@ pub(crate) async fn serve(listener: TcpListener, observed: Arc<Observed>) {
             }
         };
         let observed = Arc::clone(&observed);
-        answering.spawn(async move {
+        of_address.retain(|_, own| {
+            own.retain(|one| !one.is_finished());
+            !own.is_empty()
+        });
+        let own = of_address.entry(from.ip()).or_default();
+        if own.len() >= OF_ADDRESS
+            && let Some(oldest) = own.pop_front()
+        {
+            oldest.abort();
+        }
+        own.push_back(answering.spawn(async move {
             let answered = tokio::time::timeout(DEADLINE, answer(stream, &observed)).await;
             if let Ok(Err(e)) = answered {
                 tracing::debug!(%from, %e, "request failed");
             }
-        });
+        }));
         while answering.try_join_next().is_some() {}
     }
 }
 
 async fn answer(mut stream: TcpStream, observed: &Observed) -> io::Result<()> {
-    let (route, head) = http::read_head(&mut stream).await?;
+    let (route, head) = tokio::time::timeout(HEAD, http::read_head(&mut stream)).await??;
     let route = match route {
         Route::Metrics => {
             let text = metrics::render(observed);
