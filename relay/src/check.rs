@@ -11,9 +11,14 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use byway_relay_core::Admission;
+use ipnet::IpNet;
 
 use crate::ServerConfig;
 use crate::certificate::source;
+
+/// Networks of proxies with shorter prefixes hold others than proxies: all of a company's machines, say.
+const NARROW_V4: u8 = 16;
+const NARROW_V6: u8 = 48;
 
 /// What [`ServerConfig::check_files`] found.
 #[derive(Clone, Debug)]
@@ -59,6 +64,23 @@ impl ServerConfig {
     }
 }
 
+impl ServerConfig {
+    /// What is allowed, and most likely not meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let wide = self.trusted_proxies.iter().filter(|network| match network {
+            IpNet::V4(network) => network.prefix_len() < NARROW_V4,
+            IpNet::V6(network) => network.prefix_len() < NARROW_V6,
+        });
+        wide.map(|network| {
+            format!(
+                "trusted_proxies: everybody in {network} may say to be anybody, and connects without a limit; name the \
+                 proxies' own addresses"
+            )
+        })
+        .collect()
+    }
+}
+
 /// An error unless there is a folder for the file.
 pub(crate) fn folder_of(path: &Path) -> anyhow::Result<()> {
     let folder = path
@@ -98,4 +120,30 @@ fn bindable(path: &Path) -> anyhow::Result<()> {
         Err(_) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_too_wide_for_proxies_alone_are_warned_about() {
+        let mut config = ServerConfig::dev();
+        let networks = [
+            ("10.0.0.0/8", true),
+            ("10.0.0.0/15", true),
+            ("10.1.0.0/16", false),
+            ("10.1.2.3/32", false),
+            ("2001:db8::/47", true),
+            ("2001:db8::/48", false),
+        ];
+        config.trusted_proxies = networks.iter().map(|(n, _)| n.parse().unwrap()).collect();
+        let warnings = config.warnings();
+        for (network, wide) in networks {
+            let warned = warnings
+                .iter()
+                .any(|w| w.contains(&format!("in {network} ")));
+            assert_eq!(warned, wide, "{network}");
+        }
+    }
 }

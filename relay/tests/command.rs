@@ -76,13 +76,34 @@ fn open_and_dev_exclude_each_other() {
 
 #[test]
 fn dev_does_not_listen_where_others_can_reach_it() {
-    let output = output(&["--dev", "--listen", "0.0.0.0:0"]);
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        text.contains("0.0.0.0:0") && text.contains("--open"),
-        "{text}"
-    );
+    // 192.0.2.77 is no machine's, so that a relay that does not look ends as well.
+    for (flag, addr) in [
+        ("--listen", "0.0.0.0:0"),
+        ("--listen", "192.0.2.77:0"),
+        ("--observe", "192.0.2.77:0"),
+        ("--plain-http", "192.0.2.77:0"),
+    ] {
+        let output = output(&["--dev", "--public-host", "localhost", flag, addr]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(addr) && text.contains("--open"), "{text}");
+    }
+}
+
+#[test]
+fn a_wide_network_of_proxies_is_warned_about() {
+    let folder = Folder::new("wide");
+    let config = folder.file("relay.toml");
+    let text =
+        "admission = \"open\"\nlisten = [\"192.0.2.77:0\"]\ntrusted_proxies = [\"10.0.0.0/8\"]\n";
+    std::fs::write(&config, text).unwrap();
+    let checked = output(&["check-config", &config]);
+    let started = output(&["--config", &config]);
+    assert!(checked.status.success());
+    for said in [checked.stdout, started.stderr] {
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("everybody in 10.0.0.0/8"), "{said}");
+    }
 }
 
 #[test]

@@ -25,11 +25,14 @@ impl CheckConfig {
         let config = file.resolve(self.settings.clone()).with_context(about)?;
         // What the files it names hold is part of it.
         let found = config.check_files().with_context(about)?;
-        let text = format!(
+        let mut text = format!(
             "{}: good\n{}",
             self.file.display(),
             describe(&config, &found)
         );
+        for warning in config.warnings() {
+            text.push_str(&format!("  warning      {warning}\n"));
+        }
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(())
     }

@@ -59,11 +59,17 @@ impl Serve {
             ),
         };
         if !dev {
-            let resolved = file.resolve(settings);
-            return match &config {
-                Some(path) => resolved.with_context(|| format!("in {}", path.display())),
-                None => resolved,
+            let resolved = match &config {
+                Some(path) => file
+                    .resolve(settings)
+                    .with_context(|| format!("in {}", path.display())),
+                None => file.resolve(settings),
             };
+            return resolved.inspect(|config| {
+                for warning in config.warnings() {
+                    tracing::warn!("{warning}");
+                }
+            });
         }
         let defaults = ServerConfig::dev();
         settings.listen.get_or_insert(defaults.listen);
@@ -73,7 +79,9 @@ impl Serve {
         settings.limits.node_mbit.get_or_insert(0);
         settings.limits.node_kpps.get_or_insert(0);
         let resolved = file.resolve(settings)?;
-        if let Some(public) = resolved.listen.iter().find(|a| !a.ip().is_loopback()) {
+        let everywhere = resolved.listen.iter().chain(&resolved.plain_http);
+        let mut everywhere = everywhere.chain(&resolved.observe);
+        if let Some(public) = everywhere.find(|a| !a.ip().is_loopback()) {
             anyhow::bail!(
                 "--dev is for this machine only, and {public} can be reached from others.\n\
                  Say --open instead for a relay that anyone can use."
