@@ -5,7 +5,7 @@
 //! public key (RFC 7250). On the TLS link it proves it above TLS, because something between may end TLS.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     shown: ArcSwap<Shown>,
     /// Answers to an authority, where one may ask.
     challenges: Option<Arc<Challenges>>,
+    /// Whether what is shown only keeps the place of one that is still to come.
+    stand_in: AtomicBool,
     renewed: AtomicU64,
     refused: AtomicU64,
 }
@@ -56,6 +58,9 @@ pub struct CertificateStatus {
     pub pin: Pin,
     /// When it expires.
     pub expires: SystemTime,
+    /// It is signed by the relay itself until the authority makes out the first: nodes that know the relay by name cannot come
+    /// yet.
+    pub stand_in: bool,
     /// Times that another certificate took its predecessor's place since the start.
     pub renewed: u64,
     /// Times that another certificate was refused (files that do not fit together, are not whole, or have expired) or could
@@ -89,11 +94,18 @@ impl Identity {
         Ok(Self {
             shown: ArcSwap::from_pointee(Shown::new(certificate, challenges.as_ref())?),
             challenges,
+            stand_in: AtomicBool::new(false),
             renewed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
     }
 
+    /// What is shown now is no certificate that nodes would know by name; the next one is.
+    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "for orders"))]
+    pub(crate) fn stands_in(self) -> Self {
+        self.stand_in.store(true, Ordering::Relaxed);
+        self
+    }
     /// What a handshake that begins now shows.
     pub(crate) fn shown(&self) -> Arc<Shown> {
         self.shown.load_full()
@@ -107,6 +119,7 @@ impl Identity {
         }
         let shown = Arc::new(Shown::new(certificate, self.challenges.as_ref())?);
         self.shown.store(Arc::clone(&shown));
+        self.stand_in.store(false, Ordering::Relaxed);
         self.renewed.fetch_add(1, Ordering::Relaxed);
         Ok(shown)
     }
@@ -119,6 +132,7 @@ impl Identity {
         CertificateStatus {
             pin: shown.certificate.pin(),
             expires: shown.certificate.not_after(),
+            stand_in: self.stand_in.load(Ordering::Relaxed),
             renewed: self.renewed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }

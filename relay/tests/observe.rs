@@ -83,6 +83,8 @@ async fn metrics_say_what_passed_and_what_was_dropped_and_why() {
     assert_eq!((links("udp", "none"), links("tls", "none")), (0.0, 0.0));
     assert_eq!(is("byway_relay_channels"), 1.0);
     assert_eq!(is("byway_relay_ready"), 1.0);
+    assert_eq!(is("byway_relay_certificate_renewals_total"), 0.0);
+    assert_eq!(is("byway_relay_certificate_failures_total"), 0.0);
     assert_eq!(is("byway_relay_dropped_total{reason=\"unbound\"}"), 1.0);
     assert_eq!(
         is("byway_relay_handshake_seconds_count{carrier=\"udp\"}"),
@@ -157,6 +159,12 @@ async fn status_is_one_object_and_nothing_else_is_answered() {
     assert_eq!(said["links"]["udp"], 1);
     assert_eq!(said["counts"]["welcomed"], 1);
     assert_eq!(said["ready"], true);
+    assert_eq!(
+        said["certificate"]["pin"],
+        server.certificate().pin.to_string()
+    );
+    assert_eq!(said["certificate"]["stand_in"], false);
+    assert!(said["certificate"]["expires"].as_str().unwrap() > "2026");
     for (request, expected) in [
         ("GET /", "200"),
         ("GET /byway/v1", "404"),

@@ -118,6 +118,7 @@ impl Keeper {
             }
         };
         let now = SystemTime::now();
+        let stands_in = kept.is_none();
         let (certificate, due) = match kept {
             Some(Kept { certificate, .. }) => {
                 let due = renewal(&certificate, Part::random());
@@ -130,7 +131,10 @@ impl Keeper {
             .pause(now + LONGEST_PAUSE)
             .map_or(due, |pause| due.max(pause));
         let challenges = Arc::new(Challenges::default());
-        let identity = Identity::with_challenges(certificate, Some(Arc::clone(&challenges)))?;
+        let mut identity = Identity::with_challenges(certificate, Some(Arc::clone(&challenges)))?;
+        if stands_in {
+            identity = identity.stands_in();
+        }
         Ok(Self {
             settings,
             cache,
@@ -181,13 +185,15 @@ impl Keeper {
 
     fn say_failed(&self, error: &AcmeError, failures: u32, pause: Duration) {
         self.identity.note_refused();
-        let expires = self.identity.status().expires;
-        let left = expires.duration_since(SystemTime::now());
+        let status = self.identity.status();
+        let left = status.expires.duration_since(SystemTime::now());
+        // A stand-in has no end that matters: there is no time left.
+        let left = left.ok().filter(|_| !status.stand_in).unwrap_or_default();
         tracing::warn!(
             %error,
             failures,
             again_in_s = pause.as_secs(),
-            hours_left = left.unwrap_or_default().as_secs() / 3_600,
+            hours_left = left.as_secs() / 3_600,
             "no certificate could be had; what there is stays"
         );
     }

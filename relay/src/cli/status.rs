@@ -62,6 +62,19 @@ fn fetch(from: SocketAddr) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
+fn certificate(said: &Value) -> String {
+    let failed = said["failed"].as_u64().unwrap_or(0);
+    let state = match (said["stand_in"].as_bool(), said["expires"].as_str()) {
+        (Some(true), _) => {
+            "NONE YET from the authority: nodes that know the relay by name cannot come".to_owned()
+        }
+        (_, Some(at)) => format!("expires {at}"),
+        _ => "unknown".to_owned(),
+    };
+    let renewed = said["renewed"].as_u64().unwrap_or(0);
+    format!("{state}; renewed {renewed} times, refused or not to be had {failed} times")
+}
+
 fn describe(said: &Value) -> String {
     let text = |name: &str| said[name].as_str().unwrap_or("unknown").to_owned();
     let number = |value: &Value| {
@@ -108,6 +121,7 @@ fn describe(said: &Value) -> String {
                 number(&said["sessions"])
             ),
         ),
+        ("certificate", certificate(&said["certificate"])),
         ("memory", memory.unwrap_or("unknown".to_owned())),
         (
             "open files",
@@ -142,4 +156,29 @@ fn describe(said: &Value) -> String {
         out.push_str(&format!("  {name:<28} {n:>14}\n"));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_did_not_come_is_told() {
+        let line = certificate(&json!({ "stand_in": true, "expires": null, "failed": 3 }));
+        assert!(
+            line.starts_with("NONE YET") && line.contains("not to be had 3 times"),
+            "{line}"
+        );
+        let line = certificate(
+            &json!({ "stand_in": false, "expires": "2031-02-03T00:00:00Z", "renewed": 2 }),
+        );
+        assert!(
+            line.starts_with("expires 2031-02-03") && line.contains("renewed 2 times"),
+            "{line}"
+        );
+        // Of an older relay.
+        assert!(certificate(&Value::Null).starts_with("unknown"));
+    }
 }

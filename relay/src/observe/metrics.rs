@@ -15,6 +15,7 @@ use super::Observed;
 use super::process::Process;
 use crate::delays::Reading;
 use crate::hub::Links;
+use crate::identity::CertificateStatus;
 
 /// OpenMetrics 1.0, which Prometheus asks for and everybody reads.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,8 +31,9 @@ pub(super) fn render(observed: &Observed) -> String {
     }
 }
 
-fn expires(observed: &Observed) -> Option<u64> {
-    let at = observed.identity.shown().certificate().not_after();
+/// None of a stand-in: its far end would hide that nodes cannot come.
+fn expires(certificate: &CertificateStatus) -> Option<u64> {
+    let at = Some(certificate.expires).filter(|_| !certificate.stand_in)?;
     Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
@@ -92,7 +94,7 @@ struct Snapshot {
     ready: bool,
     info: [(&'static str, String); 3],
     started: f64,
-    certificate_expires: Option<u64>,
+    certificate: CertificateStatus,
     admission_age: u64,
     process: Process,
     handshakes: [(
@@ -128,7 +130,7 @@ impl Snapshot {
                 .1
                 .duration_since(UNIX_EPOCH)
                 .map_or(0.0, |d| d.as_secs_f64()),
-            certificate_expires: expires(observed),
+            certificate: observed.identity.status(),
             admission_age: observed
                 .admission
                 .at(Instant::now())
@@ -192,6 +194,11 @@ fn gauge(
     let value = i64::try_from(value).unwrap_or(i64::MAX);
     let mut out = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     out.encode_gauge(&value)
+}
+
+fn count(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let mut out = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    out.encode_counter::<NoLabelSet, u64, u64>(&value, None)
 }
 
 fn delays(
@@ -288,12 +295,23 @@ impl Collector for Snapshot {
             "From a batch of datagrams read to all of it sent, one batch in 1,024",
             &self.forwarded,
         )?;
-        let expires = self.certificate_expires;
         gauge(
             e,
             "byway_relay_certificate_not_after_seconds",
             "When the certificate expires, Unix time",
-            expires,
+            expires(&self.certificate),
+        )?;
+        count(
+            e,
+            "byway_relay_certificate_renewals",
+            "Times that another certificate took its predecessor's place",
+            self.certificate.renewed,
+        )?;
+        count(
+            e,
+            "byway_relay_certificate_failures",
+            "Times that another certificate was refused or could not be had",
+            self.certificate.refused,
         )?;
         gauge(
             e,
@@ -332,6 +350,20 @@ impl Collector for Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stand_in_does_not_say_when_it_expires() {
+        let mut status = CertificateStatus {
+            pin: byway_wire::relay::Pin([0; 32]),
+            expires: UNIX_EPOCH + std::time::Duration::from_secs(7),
+            stand_in: false,
+            renewed: 0,
+            refused: 0,
+        };
+        assert_eq!(expires(&status), Some(7));
+        status.stand_in = true;
+        assert_eq!(expires(&status), None);
+    }
 
     #[test]
     fn a_counter_is_known_by_its_name() {

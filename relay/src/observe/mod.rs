@@ -93,6 +93,8 @@ impl Observed {
             .map(|(name, n)| (name.to_owned(), n.into()))
             .collect();
         let process = process::Process::read();
+        let certificate = self.identity.status();
+        let expires = humantime::format_rfc3339_seconds(certificate.expires).to_string();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "name": self.name,
@@ -105,6 +107,13 @@ impl Observed {
             "open_fds": process.open_fds,
             "max_fds": process.max_fds,
             "resident_bytes": process.resident_bytes,
+            "certificate": {
+                "pin": certificate.pin.to_string(),
+                "stand_in": certificate.stand_in,
+                "expires": (!certificate.stand_in).then_some(expires),
+                "renewed": certificate.renewed,
+                "failed": certificate.refused,
+            },
             "admission_age_s": self.admission.at(Instant::now()).map(|age| age.as_secs()),
             "counts": counts,
         });
