@@ -28,7 +28,7 @@ pub(super) struct Kept {
 }
 
 impl Cache {
-    /// Makes the folder if there is none, so that a place where nothing can be kept is found at the start.
+    /// Makes the folder if there is none, and writes there, so that a place where nothing can be kept is found at the start.
     pub(super) fn open(root: &Path, directory_url: &str) -> Result<Self, AcmeError> {
         let dir = folder(root, directory_url);
         DirBuilder::new()
@@ -39,6 +39,13 @@ impl Cache {
                 path: dir.clone(),
                 source,
             })?;
+        // A folder that is there may be another user's, or on a file system that is read only.
+        let probe = dir.join("probe");
+        replace(&probe, b"")?;
+        std::fs::remove_file(&probe).map_err(|source| CertificateError::Write {
+            path: probe.clone(),
+            source,
+        })?;
         Ok(Self(dir))
     }
 
@@ -59,7 +66,7 @@ impl Cache {
     fn account_file(&self) -> PathBuf {
         self.0.join("account.json")
     }
-    fn certificate_file(&self) -> PathBuf {
+    pub(super) fn certificate_file(&self) -> PathBuf {
         self.0.join("certificate.pem")
     }
 
@@ -195,7 +202,13 @@ mod tests {
             let error = open(Path::new("/dev/null/cache"), "https://ca.example/a").unwrap_err();
             assert!(error.to_string().contains("/dev/null/cache"), "{error}");
         }
+        // A folder in which nothing can be written, also not by root: the name of what would be is taken by a folder.
         let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), "https://ca.example/a").unwrap();
+        assert_eq!(std::fs::read_dir(&cache.0).unwrap().count(), 0, "no trace");
+        std::fs::create_dir(cache.0.join("probe")).unwrap();
+        let error = Cache::open(dir.path(), "https://ca.example/a").unwrap_err();
+        assert!(error.to_string().contains("cannot write"), "{error}");
         let root = dir.path().join("a/b");
         Cache::look(&root, "https://ca.example/a").unwrap();
         assert!(!dir.path().join("a").exists(), "looking makes nothing");

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::Acme;
 use crate::certificate::{Certificate, CertificateError, can_be_ordered, is_directory};
@@ -93,7 +94,6 @@ pub(crate) enum AcmeError {
 }
 
 /// Keeps the relay's certificate fresh.
-#[derive(Debug)]
 pub(crate) struct Keeper {
     settings: Acme,
     cache: Cache,
@@ -102,6 +102,20 @@ pub(crate) struct Keeper {
     challenges: Arc<Challenges>,
     /// When the next order is due.
     due: SystemTime,
+    /// The account, while it could not be kept.
+    account: Option<instant_acme::Account>,
+    /// Key and chain of the certificate that is shown, while they could not be kept.
+    unkept: Option<(Zeroizing<String>, String)>,
+}
+
+/// Without keys.
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("Keeper");
+        out.field("settings", &self.settings)
+            .field("due", &self.due);
+        out.finish_non_exhaustive()
+    }
 }
 
 impl Keeper {
@@ -142,6 +156,8 @@ impl Keeper {
             identity: Arc::new(identity),
             challenges,
             due,
+            account: None,
+            unkept: None,
         })
     }
     pub(crate) fn identity(&self) -> Arc<Identity> {
@@ -158,7 +174,9 @@ impl Keeper {
                 .duration_since(SystemTime::now())
                 .unwrap_or_default();
             if !wait.is_zero() {
-                tokio::time::sleep(wait.min(LOOK)).await;
+                let look = if self.unkept.is_some() { first } else { LOOK };
+                tokio::time::sleep(wait.min(look)).await;
+                self.keep().await;
                 continue;
             }
             let ordered = tokio::time::timeout(ORDER, self.renew()).await;
@@ -200,12 +218,24 @@ impl Keeper {
 
     /// Orders, shows and keeps a certificate. Returns when it is to be renewed.
     async fn renew(&mut self) -> Result<SystemTime, AcmeError> {
-        let account = order::account(&self.settings, &self.cache, &self.http).await?;
-        let key = self.cache.key().map_or_else(rcgen::KeyPair::generate, Ok);
+        let account = match &self.account {
+            Some(account) => account.clone(),
+            None => {
+                let (account, kept) =
+                    order::account(&self.settings, &self.cache, &self.http).await?;
+                // Authorities count new accounts, so one that cannot be kept is used on.
+                self.account = (!kept).then(|| account.clone());
+                account
+            }
+        };
+        let unkept = self.unkept.as_ref();
+        let unkept = unkept.and_then(|(key, _)| rcgen::KeyPair::from_pem(key).ok());
+        let key = unkept.or_else(|| self.cache.key());
+        let key = key.map_or_else(rcgen::KeyPair::generate, Ok);
         let key = key.map_err(CertificateError::from)?;
         let domains = &self.settings.domains;
         let chain = order::order(&account, domains, &self.challenges, &key).await?;
-        let key = zeroize::Zeroizing::new(key.serialize_pem());
+        let key = Zeroizing::new(key.serialize_pem());
         let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes())?;
         if !certificate.is_for(domains) {
             return Err(AcmeError::OtherNames);
@@ -213,13 +243,28 @@ impl Keeper {
         let due = renewal(&certificate, Part::random());
         let shown = self.identity.renew(certificate)?;
         tracing::info!(?domains, pin = %shown.certificate().pin(), "a new certificate is shown from now on");
-        let cache = self.cache.clone();
         // It is shown already: one that cannot be kept is ordered again after a restart, and no sooner.
-        let kept = tokio::task::spawn_blocking(move || cache.keep(&key, &chain)).await;
-        if let Ok(Err(e)) = kept {
-            tracing::warn!(%e, "the certificate cannot be kept; after a restart another is ordered");
-        }
+        self.unkept = Some((key, chain));
+        self.keep().await;
         Ok(due)
+    }
+
+    /// Tries to keep what could not be kept so far.
+    async fn keep(&mut self) {
+        let Some((key, chain)) = self.unkept.clone() else {
+            return;
+        };
+        let cache = self.cache.clone();
+        let kept = tokio::task::spawn_blocking(move || cache.keep(&key, &chain)).await;
+        match kept {
+            Ok(Ok(())) => self.unkept = None,
+            Ok(Err(e)) => tracing::warn!(
+                %e,
+                "the certificate cannot be kept yet; after a restart another would be ordered"
+            ),
+            // It panicked, and said so then.
+            Err(_) => {}
+        }
     }
 }
 
@@ -257,6 +302,36 @@ fn checked(settings: &Acme) -> Result<Acme, AcmeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With a root of its own, for a machine that has none.
+    fn with_cache(dir: &std::path::Path) -> Keeper {
+        let root = dir.join("root.pem");
+        std::fs::write(&root, crate::certificate::tests::made().0).unwrap();
+        let mut settings = Acme::new(vec!["r.example".into()], dir.join("cache"));
+        settings.extra_roots = vec![root];
+        Keeper::start(&settings, vec!["r.example".into()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_kept_is_kept_later_and_then_is_no_stand_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = with_cache(dir.path());
+        assert!(keeper.identity.status().stand_in);
+        // In the way, also for root.
+        let in_the_way = keeper.cache.certificate_file();
+        std::fs::create_dir(&in_the_way).unwrap();
+        let (chain, key) = crate::certificate::tests::made();
+        keeper.unkept = Some((Zeroizing::new(key), chain));
+        keeper.keep().await;
+        assert!(keeper.unkept.is_some());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        keeper.keep().await;
+        assert!(keeper.unkept.is_none());
+        let kept = keeper.cache.certificate().unwrap().unwrap();
+        keeper.identity.renew(kept.certificate).unwrap();
+        assert!(!keeper.identity.status().stand_in);
+        assert!(!with_cache(dir.path()).identity.status().stand_in);
+    }
 
     #[test]
     fn settings_that_no_certificate_can_come_of_are_refused() {

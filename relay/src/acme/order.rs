@@ -19,15 +19,15 @@ use crate::challenge::{Answering, Challenges};
 /// How long the authority may take to come here, and then to sign: half a minute on a bad day.
 const PATIENCE: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(90));
 
-/// The account that was kept, or a new one.
+/// The account that was kept, or a new one; and whether it will be there the next time.
 pub(super) async fn account(
     settings: &Acme,
     cache: &Cache,
     http: &Https,
-) -> Result<Account, AcmeError> {
+) -> Result<(Account, bool), AcmeError> {
     let builder = Account::builder_with_http(Box::new(http.clone()));
     if let Some(kept) = cache.account()? {
-        return Ok(builder.from_credentials(kept).await?);
+        return Ok((builder.from_credentials(kept).await?, true));
     }
     let contact: Vec<String> = settings.contact.iter().map(|c| mailto(c)).collect();
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
@@ -38,8 +38,11 @@ pub(super) async fn account(
     };
     let directory = settings.directory_url.clone();
     let (account, credentials) = builder.create(&new, directory, None).await?;
-    cache.keep_account(&credentials)?;
-    Ok(account)
+    let kept = cache.keep_account(&credentials);
+    if let Err(error) = &kept {
+        tracing::warn!(%error, "the account cannot be kept; after a restart another is made");
+    }
+    Ok((account, kept.is_ok()))
 }
 
 fn mailto(contact: &str) -> String {
