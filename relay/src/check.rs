@@ -111,13 +111,12 @@ fn appendable(path: &Path) -> anyhow::Result<()> {
 
 fn bindable(path: &Path) -> anyhow::Result<()> {
     folder_of(path)?;
-    match std::fs::symlink_metadata(path) {
-        // A relay that runs has it; one that was killed left it.
-        Ok(found) => anyhow::ensure!(
+    // A relay that runs has it; one that was killed left it.
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        anyhow::ensure!(
             found.file_type().is_socket(),
             "there is a file of that name"
-        ),
-        Err(_) => {}
+        );
     }
     Ok(())
 }
