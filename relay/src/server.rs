@@ -510,10 +510,10 @@ mod tests {
         let mut config = ServerConfig::dev();
         config.shards = 2;
         let server = Server::start(config).await.unwrap();
-        // Two shards, QUIC, TLS, timers, quotas; admission is fixed and has ended. And the hub's own.
+        // Two shards, QUIC, TLS, timers, quotas, pressure; admission is fixed and has ended. And the hub's own.
         let watched = || Arc::strong_count(&server.hub.vitals);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while watched() != 7 {
+        while watched() != 8 {
             assert!(Instant::now() < deadline, "{}", watched());
             tokio::task::yield_now().await;
         }
