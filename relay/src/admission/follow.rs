@@ -217,7 +217,7 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::super::issue::SigningKey;
     use super::*;
@@ -292,7 +292,7 @@ mod tests {
         let desk = Desk::new("a\n");
         let started = desk.tokens.load().unwrap().rules;
         desk.write("a\nb\n");
-        let mut follower = Follower::new(desk.tokens.clone(), started);
+        let mut follower = Follower::new(desk.tokens, started);
         assert!(follower.look().rules.is_some());
         assert_eq!(revoked(&follower), ["a", "b"]);
     }
@@ -344,8 +344,7 @@ mod tests {
         let fixed = Age::new(now, &AdmissionSource::Fixed(Admission::Open));
         assert_eq!(fixed.at(later), None);
         let desk = Desk::new("");
-        assert!(Path::exists(&desk.list()));
-        let age = Age::new(now, &AdmissionSource::Tokens(desk.tokens.clone()));
+        let age = Age::new(now, &AdmissionSource::Tokens(desk.tokens));
         assert_eq!(age.at(later), Some(Duration::from_secs(90)));
         age.known(later);
         assert_eq!(age.at(later), Some(Duration::ZERO));
