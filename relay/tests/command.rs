@@ -120,6 +120,27 @@ fn dev_prints_one_line_when_it_is_ready_and_ends_on_sigterm() {
 }
 
 #[test]
+fn the_log_is_a_json_object_a_line_for_who_wants_that() {
+    let mut child = command(&["--dev", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    for line in log.lines().map(Result::unwrap) {
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(
+            said["timestamp"].is_string() && said["level"].is_string(),
+            "{line}"
+        );
+        if said["message"] == "ready" {
+            break;
+        }
+    }
+    terminate(&mut child);
+}
+
+#[test]
 fn logs_in_a_file_have_no_colours() {
     let mut child = command(&["--dev"])
         .stdout(Stdio::piped())

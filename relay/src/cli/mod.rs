@@ -82,7 +82,7 @@ fn serve_with_log(args: serve::Serve) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    log_to(log.clone());
+    log_to(log.clone(), args.log_format);
     let result = match known_environment().and_then(|()| args.resolve()) {
         Ok(config) => serve::run(config, &log).map_err(|e| (e, 1)),
         Err(e) => Err((e, USAGE)),
@@ -103,17 +103,19 @@ fn known_environment() -> anyhow::Result<()> {
     environment::check(&Cli::command(), std::env::vars_os())
 }
 
-fn log_to(log: Log) {
+fn log_to(log: Log, format: serve::LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_RELAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
     // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = std::io::stderr().is_terminal() && !unwanted;
-    tracing_subscriber::fmt()
+    let logged = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(log.clone())
-        .with_ansi(colours)
-        .init();
+        .with_writer(log.clone());
+    match format {
+        serve::LogFormat::Text => logged.with_ansi(colours).init(),
+        serve::LogFormat::Json => logged.json().flatten_event(true).init(),
+    }
     // The usual one writes to standard error itself, and would wait for it.
     std::panic::set_hook(Box::new(move |panic| {
         let trace = std::backtrace::Backtrace::capture();

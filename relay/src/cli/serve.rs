@@ -9,7 +9,7 @@ use super::log::Log;
 use anyhow::Context;
 use byway_relay::config::{AdmissionKind, File, Settings};
 use byway_relay::{Inherited, Server, ServerConfig};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,8 +24,25 @@ pub(super) struct Serve {
     /// Open to anyone who can reach it: the same as --admission open.
     #[arg(long, env = "BYWAY_RELAY_OPEN")]
     open: bool,
+    /// How the log on standard error is written: text for people, or a JSON object a line.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "BYWAY_RELAY_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub(super) log_format: LogFormat,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Serve {
@@ -34,6 +51,7 @@ impl Serve {
             config,
             dev,
             open,
+            log_format: _,
             mut settings,
         } = self;
         if (dev || open)
