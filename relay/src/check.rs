@@ -112,12 +112,9 @@ fn appendable(path: &Path) -> anyhow::Result<()> {
 fn bindable(path: &Path) -> anyhow::Result<()> {
     folder_of(path)?;
     // A relay that runs has it; one that was killed left it.
-    if let Ok(found) = std::fs::symlink_metadata(path) {
-        anyhow::ensure!(
-            found.file_type().is_socket(),
-            "there is a file of that name"
-        );
-    }
+    let there = std::fs::symlink_metadata(path);
+    let another = there.is_ok_and(|found| !found.file_type().is_socket());
+    anyhow::ensure!(!another, "there is a file of that name");
     Ok(())
 }
 
