@@ -265,3 +265,48 @@ fn the_socket_unit_has_the_ports_of_the_default_configuration() {
         assert_eq!(named, config.listen.iter().copied().collect(), "{kind}");
     }
 }
+
+/// Containers are given configurations and flags that a relay knows.
+#[test]
+fn what_containers_are_given_is_known() {
+    let config = document("../../packaging/compose/etc/relay.toml");
+    let file = byway_relay::config::File::load(&config).unwrap();
+    file.resolve(Default::default()).unwrap();
+    let help = Command::new(env!("CARGO_BIN_EXE_byway-relay"))
+        .args(["serve", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let given = |name: &str| {
+        let text = std::fs::read_to_string(document(name)).unwrap();
+        let words = text.split(|c: char| c.is_whitespace() || "\"=[],".contains(c));
+        let flags = words.filter(|word| word.starts_with("--") && word.len() > 2);
+        let flags: Vec<String> = flags.map(str::to_owned).collect();
+        (text, flags)
+    };
+    let (set, flags) = given("../../packaging/helm/byway-relay/templates/daemonset.yaml");
+    assert!(flags.len() >= 5);
+    for flag in flags {
+        assert!(help.contains(&format!("{flag} ")), "{flag}");
+    }
+    let variables = set
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- name: BYWAY_RELAY_"));
+    for name in variables {
+        assert!(
+            help.contains(&format!("[env: BYWAY_RELAY_{name}")),
+            "{name}"
+        );
+    }
+    // Longer than nodes are given, or they would be cut off.
+    let (values, _) = given("../../packaging/helm/byway-relay/values.yaml");
+    let seconds = |key: &str| -> u64 {
+        let line = values.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap()
+            .trim_start_matches(':')
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    assert!(seconds("drainSeconds") + 10 <= seconds("terminationGracePeriodSeconds"));
+}
