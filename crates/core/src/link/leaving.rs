@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use byway_wire::RelayUrl;
 
 use super::relay::Phase;
-use super::{Links, Output};
+use super::{Links, Output, backoff};
 use crate::cx::Cx;
 use crate::io::{LinkError, LinkId, RelayId};
 
@@ -43,25 +43,28 @@ pub(super) enum Leaving {
         at: Instant,
         alternates: Vec<RelayUrl>,
     },
-    /// Whoever can goes elsewhere.
-    Now,
+    /// Whoever can goes elsewhere, to these for one.
+    Now { alternates: Vec<RelayUrl> },
     /// There is no link any more; nobody is to come back before that.
-    Left { until: Instant },
+    Left {
+        until: Instant,
+        alternates: Vec<RelayUrl>,
+    },
 }
 
 impl Leaving {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Announced { at, .. } => Some(*at),
-            Self::Left { until } => Some(*until),
-            Self::No | Self::Now => None,
+            Self::Left { until, .. } => Some(*until),
+            Self::No | Self::Now { .. } => None,
         }
     }
     pub(super) fn is_now(&self) -> bool {
-        matches!(self, Self::Now)
+        matches!(self, Self::Now { .. })
     }
     fn is_under_way(&self) -> bool {
-        matches!(self, Self::Now | Self::Left { .. })
+        matches!(self, Self::Now { .. } | Self::Left { .. })
     }
 }
 
@@ -105,11 +108,18 @@ impl Links {
         }
         match std::mem::take(&mut r.leaving) {
             Leaving::Announced { alternates, .. } => {
-                r.leaving = Leaving::Now;
-                self.out.push_back(Output::Leave { relay, alternates });
+                let lasted = r.lasted(now);
+                r.leaving = Leaving::Now {
+                    alternates: alternates.clone(),
+                };
+                self.out.push_back(Output::Leave {
+                    relay,
+                    alternates,
+                    lasted,
+                });
             }
             Leaving::Left { .. } => self.out.push_back(Output::MayReturn { relay }),
-            Leaving::No | Leaving::Now => {}
+            Leaving::No | Leaving::Now { .. } => {}
         }
     }
 
@@ -119,10 +129,14 @@ impl Links {
             return;
         }
         let leaving = self.relays.get_mut(&relay).map(|r| &mut r.leaving);
-        if let Some(leaving @ (Leaving::Announced { .. } | Leaving::Now)) = leaving
+        if let Some(leaving @ (Leaving::Announced { .. } | Leaving::Now { .. })) = leaving
             && let Leaving::Announced { alternates, .. } = std::mem::take(leaving)
         {
-            self.out.push_back(Output::Leave { relay, alternates });
+            self.out.push_back(Output::Leave {
+                relay,
+                alternates,
+                lasted: false,
+            });
         }
     }
 
@@ -150,8 +164,19 @@ impl Links {
         let Some(r) = r.filter(|r| r.leaving.is_now()) else {
             return false;
         };
-        let until = cx.now + cx.rng.between(AWAY.0, AWAY.1);
-        r.leaving = Leaving::Left { until };
+        // One that welcomes everybody and sends them away at once is dialled ever more seldom, as one that breaks at once is.
+        r.failures = if r.lasted(cx.now) {
+            0
+        } else {
+            r.failures.saturating_add(1)
+        };
+        let pause = backoff::delay(cx.rng, r.failures, &LinkError::HungUp);
+        let until = cx.now + cx.rng.between(AWAY.0, AWAY.1).max(pause);
+        let alternates = match std::mem::take(&mut r.leaving) {
+            Leaving::Now { alternates } => alternates,
+            _ => Vec::new(),
+        };
+        r.leaving = Leaving::Left { until, alternates };
         r.welcomed = None;
         r.phase = if r.kept {
             Phase::Resting { until }
@@ -192,6 +217,25 @@ impl Links {
     pub(crate) fn leads_to_end(&self, link: LinkId) -> bool {
         let link = self.links.get(&link);
         link.is_some_and(|l| self.will_stop(l.relay))
+    }
+    /// Where to look for peers instead that are looked for at this relay.
+    pub(crate) fn alternates_of(&self, relay: RelayId) -> Vec<RelayUrl> {
+        match self.relays.get(&relay).map(|r| &r.leaving) {
+            Some(
+                Leaving::Announced { alternates, .. }
+                | Leaving::Now { alternates }
+                | Leaving::Left { alternates, .. },
+            ) => alternates.clone(),
+            Some(Leaving::No) | None => Vec::new(),
+        }
+    }
+    /// A relay that stopped is back: those that it had named are kept for it no more.
+    pub(super) fn give_back(&mut self, relay: RelayId) {
+        for other in self.relays.values_mut() {
+            if other.named == Some(relay) {
+                other.kept = false;
+            }
+        }
     }
     /// True while any relay is being left.
     pub(crate) fn is_any_leaving(&self) -> bool {

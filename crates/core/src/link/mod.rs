@@ -121,6 +121,8 @@ pub(crate) enum Output {
     Leave {
         relay: RelayId,
         alternates: Vec<RelayUrl>,
+        /// Its link was one that lasted.
+        lasted: bool,
     },
     /// A relay that was left may be dialled again.
     MayReturn { relay: RelayId },
@@ -263,15 +265,26 @@ impl Links {
     }
 
     /// Knows a relay that another one named. None when relays have named enough that are in use.
-    pub(crate) fn add_alternate(&mut self, url: RelayUrl, kept: bool) -> Option<RelayId> {
+    pub(crate) fn add_alternate(
+        &mut self,
+        by: RelayId,
+        url: RelayUrl,
+        kept: bool,
+    ) -> Option<RelayId> {
         let known = self.relays.values().any(|r| r.url == url);
-        let named = self.relays.values().filter(|r| r.named).count();
-        if !known && named >= MAX_ALTERNATES && !self.forget_one_idle_if(|r| r.named) {
+        let named = self.relays.values().filter(|r| r.named.is_some());
+        let full = !known && named.count() >= MAX_ALTERNATES;
+        if full && !self.forget_one_idle_if(|r| r.named.is_some()) {
             return None;
         }
-        let id = self.add(url, Vec::new(), kept)?;
-        if !known && let Some(r) = self.relays.get_mut(&id) {
-            r.named = true;
+        // What was known before is what it was: no other relay makes it one that is kept.
+        let id = self.add(url, Vec::new(), kept && !known)?;
+        if let Some(r) = self.relays.get_mut(&id) {
+            if !known {
+                r.named = Some(by);
+            } else if r.named.is_some() {
+                r.kept |= kept;
+            }
         }
         Some(id)
     }
@@ -391,6 +404,7 @@ impl Links {
             self.out.push_back(Output::HeardAgain { relay });
         }
         self.admitted_for(cx, id, welcome.admitted_for);
+        self.give_back(relay);
         self.on_welcomed(cx, relay, id);
         self.run_echo(cx, id);
     }

@@ -20,7 +20,7 @@ const UPGRADE_MAX: Duration = Duration::from_secs(60);
 /// How long a replaced link stays: attaching takes a round trip, and what was under way arrives meanwhile.
 const RETIRE: Duration = Duration::from_secs(3);
 /// A relay whose link lasted this long works; one that welcomes everybody and breaks at once is dialled ever more seldom.
-const STEADY: Duration = Duration::from_secs(10);
+pub(super) const STEADY: Duration = Duration::from_secs(10);
 /// Rounds in a row that a relay may fail which another one named: about two minutes.
 const NAMED_ROUNDS: u32 = 16;
 
@@ -130,7 +130,7 @@ impl Links {
             return;
         };
         r.welcomed = Some(cx.now);
-        // Who stops welcomes nobody: this is its successor.
+        // Who stops welcomes no newcomer: this is its successor, or it says again that it stops.
         r.leaving = Leaving::No;
         r.last_carrier = Some(carrier);
         r.last_error = None;
@@ -364,7 +364,7 @@ impl Links {
         let until = r.left_out.first_free(mode, cx.now).max(cx.now + delay);
         r.phase = Phase::Resting { until };
         // What a relay named is not called for ever: nobody here asked for it.
-        if r.named && r.failures > NAMED_ROUNDS {
+        if r.named.is_some() && r.failures > NAMED_ROUNDS {
             r.kept = false;
             r.linger_until.get_or_insert(cx.now);
         }
@@ -378,10 +378,10 @@ impl Links {
         };
         if r.linger_until.is_some_and(|t| t <= cx.now) {
             r.linger_until = None;
-            r.failures = 0;
             r.left_out = LeftOut::default();
             if !self.leave(cx, relay) {
                 if let Some(r) = self.relays.get_mut(&relay) {
+                    r.failures = 0;
                     r.phase = Phase::Idle;
                 }
                 self.hang_up_all(relay);

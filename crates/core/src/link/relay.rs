@@ -8,7 +8,7 @@ use byway_wire::RelayUrl;
 use super::leaving::Leaving;
 use super::wake::Woken;
 use crate::cx::{Wake, earliest};
-use crate::io::{Carrier, LinkError, LinkId, LinkMode};
+use crate::io::{Carrier, LinkError, LinkId, LinkMode, RelayId};
 
 /// Most addresses remembered for one name.
 const MAX_ADDRS: usize = 8;
@@ -35,8 +35,8 @@ pub(super) struct Relay {
     pub(super) leaving: Leaving,
     /// How many tokens we had been given when it was last dialled anew at once, because it had refused an older one.
     pub(super) anew_for: u64,
-    /// Another relay named it; nobody here asked for it.
-    pub(super) named: bool,
+    /// This relay named it; nobody here asked for it.
+    pub(super) named: Option<RelayId>,
     pub(super) phase: Phase,
 }
 
@@ -211,7 +211,7 @@ impl Relay {
             silent: false,
             leaving: Leaving::No,
             anew_for: 0,
-            named: false,
+            named: None,
             phase: Phase::Idle,
         };
         relay.learn(addrs);
@@ -224,6 +224,11 @@ impl Relay {
             self.addrs.insert(0, addr);
         }
         self.addrs.truncate(MAX_ADDRS);
+    }
+    /// True if its link was welcomed long enough ago that it works.
+    pub(super) fn lasted(&self, now: Instant) -> bool {
+        self.welcomed
+            .is_some_and(|at| at + super::race::STEADY <= now)
     }
     pub(super) fn deadline(&self) -> Option<Wake> {
         let leaving = self.leaving.deadline().map(|t| (t, "relay that leaves"));

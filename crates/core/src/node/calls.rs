@@ -51,6 +51,7 @@ impl Node {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let mut relays = self.add_relays(now, target.relays);
+        self.add_alternates(&mut relays);
         // A relay that is linked already costs no handshake: it goes first. One that stops goes last.
         relays.sort_by_key(|&relay| {
             let linked = self.links.usable(relay).is_some();

@@ -86,7 +86,11 @@ impl Node {
                 self.events.push_back(Event::LinkFailed { relay, error });
             }
             link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
-            link::Output::Leave { relay, alternates } => self.on_leave(now, relay, alternates),
+            link::Output::Leave {
+                relay,
+                alternates,
+                lasted,
+            } => self.on_leave(now, relay, alternates, lasted),
             link::Output::WillStop { relay } | link::Output::MayReturn { relay } => {
                 self.touch_users(relay);
             }

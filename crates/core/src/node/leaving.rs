@@ -34,10 +34,16 @@ impl Node {
     }
 
     /// A relay is left from now on. What it named may take its place.
-    pub(super) fn on_leave(&mut self, now: Instant, relay: RelayId, alternates: Vec<RelayUrl>) {
+    pub(super) fn on_leave(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        alternates: Vec<RelayUrl>,
+        lasted: bool,
+    ) {
         let kept = self.links.is_kept(relay);
         for url in alternates {
-            let Some(other) = self.links.add_alternate(url, kept) else {
+            let Some(other) = self.links.add_alternate(relay, url, kept) else {
                 self.counters.control_unexpected += 1;
                 continue;
             };
@@ -51,15 +57,34 @@ impl Node {
                 }
             }
         }
-        // Whatever made a second channel wait has nothing to do with this.
+        // Whatever made a second channel wait has nothing to do with this; but a relay that sends everybody away at once must not have us
+        // try all the others.
         for peer in self.peers.values_mut() {
             if let Some(dial) = &mut peer.dial
+                && lasted
                 && dial.relays.contains(&relay)
             {
                 (dial.standby_at, dial.standby_failures) = (now, 0);
             }
         }
         self.touch_users(relay);
+    }
+
+    /// Where else a peer is looked for that is looked for at a relay which stops: it may have gone there before it was called.
+    pub(super) fn add_alternates(&mut self, relays: &mut Vec<RelayId>) {
+        let named = |relay: RelayId| {
+            let urls = self.links.alternates_of(relay).into_iter();
+            urls.map(move |url| (relay, url))
+        };
+        let named: Vec<(RelayId, RelayUrl)> = relays.iter().copied().flat_map(named).collect();
+        for (by, url) in named {
+            if relays.len() < super::calls::MAX_RELAYS
+                && let Some(other) = self.links.add_alternate(by, url, false)
+                && !relays.contains(&other)
+            {
+                relays.push(other);
+            }
+        }
     }
 
     /// Has the peers looked at that are, or may be, reached through a relay.

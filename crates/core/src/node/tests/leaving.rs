@@ -207,3 +207,39 @@ fn a_relay_before_its_welcome_has_nothing_to_say_of_going_away() {
         unexpected + 1
     );
 }
+
+/// It may be hostile, or one of two behind a name.
+#[test]
+fn a_relay_that_sends_everybody_away_at_once_is_dialled_ever_more_seldom() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.pass(ms(2_000));
+    let dials = world.hosts[AGENT].dials.len();
+    for _ in 0..600 {
+        if world.relays[0].has_link(AGENT, Carrier::Udp) {
+            world.announce_end(0, ms(0), &[]);
+            world.relays[0].drains = false;
+        }
+        world.pass(ms(1_000));
+    }
+    let more = world.hosts[AGENT].dials.len() - dials;
+    // Every ten seconds in the end; without a back-off each four or five.
+    assert!(more < 90, "{more} dials in ten minutes");
+}
+
+#[test]
+fn a_call_that_comes_later_goes_where_the_relay_that_stops_sent_the_agent() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
+    world.direct_open = false;
+    let only_the_first = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
+    world.connect_to(only_the_first.clone());
+    world.pass(ms(3_000));
+    world.announce_end(0, ms(8_000), &[1]);
+    // The agent has gone, and the client is still here for a moment.
+    assert!(world.run_for(ms(12_000), |w| in_use(w) == 1));
+    world.connect_to(only_the_first);
+    assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+    assert_eq!(in_use(&world), 1);
+}
