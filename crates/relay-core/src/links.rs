@@ -102,8 +102,10 @@ impl Relay {
             let detail = format!("this relay speaks version {VERSION}");
             return self.refuse(now, id, RefuseReason::Version, &detail);
         }
-        // Only now, for a node that has said nothing yet may have nowhere to hear it.
-        if self.going_away {
+        // Only now, for a node that has said nothing yet may have nowhere to hear it. Who is here and lost its link is no newcomer: its
+        // channels wait for it.
+        let me = hello.record.record().id;
+        if self.going_away && !self.sessions.contains_key(&me) {
             self.counters.refused_shutdown += 1;
             return self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
         }
@@ -125,7 +127,6 @@ impl Relay {
                 return self.refuse(now, id, RefuseReason::NotAdmitted, &error.to_string());
             }
         };
-        let me = hello.record.record().id;
         if self.sessions.get(&me).is_some_and(|s| s.role != hello.role) {
             return self.violation(now, id, "another role than on the first link");
         }
@@ -137,6 +138,7 @@ impl Relay {
         self.make_room(now, me);
         self.welcome(unix_time, id, info, me, (hello.role, &hello.record, &grant));
         self.grant(now, unix_time, me, grant);
+        self.say_farewell(now, id);
         self.record(now, me, hello.record);
         if hello.role == Role::Agent {
             self.serve_awaited(now, me.node);

@@ -87,6 +87,8 @@ pub struct Relay {
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
     pub(crate) going_away: bool,
+    /// Until when, and where nodes may go instead, if they were told.
+    pub(crate) farewell: Option<(Instant, Vec<RelayUrl>)>,
 }
 
 /// Keeps the key out of `Debug` output.
@@ -120,6 +122,7 @@ impl Relay {
             events: VecDeque::new(),
             counters: Counters::default(),
             going_away: false,
+            farewell: None,
         }
     }
 
@@ -184,22 +187,31 @@ impl Relay {
         self.now = now;
         self.going_away = true;
         self.give_up_awaited();
-        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+        self.farewell = Some((now + deadline, alternates));
         let welcomed: Vec<LinkId> = self
             .links
             .iter()
             .filter_map(|(id, link)| link.session.map(|_| *id))
             .collect();
         for link in welcomed {
-            let alternates = alternates.clone();
-            self.send(
-                link,
-                Control::GoingAway {
-                    deadline_ms,
-                    alternates,
-                },
-            );
+            self.say_farewell(now, link);
         }
+    }
+
+    /// Tells a node for how long the relay is here, if it is to stop.
+    pub(crate) fn say_farewell(&mut self, now: Instant, link: LinkId) {
+        let Some((until, alternates)) = self.farewell.clone() else {
+            return;
+        };
+        let left = until.saturating_duration_since(now).as_millis();
+        let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+        self.send(
+            link,
+            Control::GoingAway {
+                deadline_ms,
+                alternates,
+            },
+        );
     }
 
     /// The deadline has come: every link is ended.

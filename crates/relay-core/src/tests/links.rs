@@ -287,9 +287,14 @@ fn going_away_tells_everyone_and_welcomes_nobody_new() {
         Some(RefuseReason::Shutdown)
     );
     assert_eq!(bench.table.entries.len(), 1, "what is established goes on");
+    // Who is here and lost its link has a place to come back to, and hears that it will not be for long.
+    bench.link_down(1);
+    bench.now += Duration::from_secs(5);
+    let events = bench.come(4, 1, 10, Role::Client);
+    assert!(has(&events, 4, "Welcome") && has(&events, 4, "GoingAway"));
     bench.relay.handle_shutdown(bench.now);
     let events = bench.drain();
-    assert_eq!(refused(&events, 1), Some(RefuseReason::Shutdown));
+    assert_eq!(refused(&events, 4), Some(RefuseReason::Shutdown));
     assert_eq!(bench.relay.load().links, 0);
 }
 
