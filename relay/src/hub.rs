@@ -4,7 +4,7 @@
 //! are put into outboxes (which never block), the forwarding table is changed. So the order of effects is the order in
 //! which the state machine decided them. One task sleeps until the state machine's next deadline.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,7 +136,7 @@ impl Held {
 struct Limited {
     quota: Arc<Quota>,
     /// Its links.
-    links: usize,
+    links: BTreeSet<LinkId>,
     /// When it was last told that it sends more.
     told: Option<Instant>,
 }
@@ -195,10 +195,10 @@ impl Hub {
         self.with(|core| {
             let limited = core.quotas.entry(new.node).or_insert_with(|| Limited {
                 quota: Arc::new(Quota::new(Instant::now())),
-                links: 0,
+                links: BTreeSet::new(),
                 told: None,
             });
-            limited.links += 1;
+            limited.links.insert(id);
             let held = Held {
                 node: new.node,
                 quota: Arc::clone(&limited.quota),
@@ -219,7 +219,12 @@ impl Hub {
 
     /// Who may use the relay from now on.
     pub(crate) fn set_admission(&self, admission: Admission) {
-        self.with(|core| core.relay.set_admission(Instant::now(), admission));
+        self.with(|core| {
+            core.relay.set_admission(Instant::now(), admission);
+            for (link, held) in &core.links {
+                held.quota.set(core.relay.node_rate(*link));
+            }
+        });
     }
     /// Everything is in place: nodes may come.
     pub(crate) fn set_ready(&self) {
@@ -344,7 +349,11 @@ impl Hub {
             tick.tick().await;
             let now = Instant::now();
             self.tell_left_out();
-            let exceeding = self.lock().exceeding(now);
+            let exceeding = {
+                let mut core = self.lock();
+                core.forget_quotas();
+                core.exceeding(now)
+            };
             for link in exceeding {
                 self.with(|core| core.relay.handle_exceeded(now, link));
             }
@@ -474,7 +483,7 @@ impl Hub {
                 (Egress::Tls(_), Some((Carrier::Tls, outbox))) => Way::Tls(Arc::clone(outbox)),
                 _ => Way::Gone,
             };
-            // An end without a link sends nothing.
+            // Nothing comes from an end that never had a link.
             let quota = held.map_or_else(
                 || Arc::new(Quota::new(Instant::now())),
                 |held| Arc::clone(&held.quota),
@@ -516,11 +525,18 @@ impl Core {
             return;
         };
         if let Some(limited) = self.quotas.get_mut(&held.node) {
-            limited.links -= 1;
-            if limited.links == 0 {
-                self.quotas.remove(&held.node);
-            }
+            limited.links.remove(&link);
         }
+    }
+
+    /// Forgets what nodes may send that have gone, once they owe nothing and no end of a channel counts with it any more: or whoever
+    /// hangs up and links again would begin anew.
+    fn forget_quotas(&mut self) {
+        self.quotas.retain(|_, limited| {
+            !limited.links.is_empty()
+                || Arc::strong_count(&limited.quota) > 1
+                || !limited.quota.is_paid()
+        });
     }
 
     /// Nodes that send more than they may, and were not told lately: a link of each.
@@ -528,16 +544,14 @@ impl Core {
         let due = |limited: &&mut Limited| {
             limited.told.is_none_or(|at| at + TELL_EVERY <= now) && limited.quota.was_exceeded()
         };
-        let exceeding = self.quotas.iter_mut().filter(|(_, l)| due(l));
-        let nodes: Vec<NodeId> = exceeding
-            .map(|(node, limited)| {
-                limited.told = Some(now);
-                *node
-            })
-            .collect();
-        let link_of = |node| self.links.iter().rev().find(|(_, held)| held.node == node);
-        let links = nodes.into_iter().filter_map(|node| Some(*link_of(node)?.0));
-        links.collect()
+        let exceeding = self.quotas.values_mut().filter(|l| due(l));
+        let welcomed = |link: &&LinkId| self.links.get(link).is_some_and(|h| h.role.is_some());
+        let told = exceeding.filter_map(|limited| {
+            let link = *limited.links.iter().rev().find(welcomed)?;
+            limited.told = Some(now);
+            Some(link)
+        });
+        told.collect()
     }
 }
 

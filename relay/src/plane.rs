@@ -49,6 +49,8 @@ pub(crate) struct Budgets {
     pub(crate) stun: PrefixLimiter,
     /// Rebind cookies: a node whose NAT moved needs one, and repeats its data until it has it.
     pub(crate) cookies: PrefixLimiter,
+    /// Runs of echoes on channel 0, by which nodes see that a link carries data: a few at a link's beginning, and when it is in doubt.
+    pub(crate) echoes: PrefixLimiter,
 }
 
 impl Budgets {
@@ -59,9 +61,15 @@ impl Budgets {
             Rate::per_second(1_000, 1_000),
         );
         let cookies = (Rate::per_second(20, 20), Rate::per_second(5_000, 5_000));
+        // An office that comes back behind one address after an outage.
+        let echoes = (
+            Rate::per_second(200, 1_000),
+            Rate::per_second(50_000, 50_000),
+        );
         Self {
             stun: PrefixLimiter::new(now, Prefix::NETWORK, stun.0, stun.1),
             cookies: PrefixLimiter::new(now, Prefix::NETWORK, cookies.0, cookies.1),
+            echoes: PrefixLimiter::new(now, Prefix::HOST, echoes.0, echoes.1),
         }
     }
 }
@@ -93,7 +101,10 @@ impl Plane {
             return add(&counters.dropped_oversize, run.count());
         }
         if channel == ChannelId::ECHO {
-            if self.table.is_source(from.addr) {
+            if !self.budgets.echoes.take(Instant::now(), from.addr.ip()) {
+                // A proof takes a few; beyond that this would be a way round what a node may send.
+                add(&counters.dropped_rate, run.count());
+            } else if self.table.is_source(from.addr) {
                 add(&counters.echoed, run.count());
                 self.reply(from, run.bytes, run.segment, counters);
             } else {
@@ -164,6 +175,10 @@ impl Plane {
         let routed = self
             .table
             .route(channel, Source::Tls(link), (count, bytes), |way, quota| {
+                let Some(wait) = quota.charge(count, bytes) else {
+                    add(&counters.dropped_rate, count);
+                    return Duration::ZERO;
+                };
                 match way {
                     Way::Udp {
                         addr,
@@ -183,7 +198,7 @@ impl Plane {
                     Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
                     Way::Gone => add(&counters.dropped_gone, count),
                 }
-                quota.charge(count, bytes)
+                wait
             });
         if routed.is_none() {
             add(&counters.dropped_unbound, count);

@@ -44,7 +44,8 @@ impl Bucket {
         self.rate.store(rate, Ordering::Relaxed);
     }
     fn nanos(amount: u64, rate: u64) -> u64 {
-        (u128::from(amount) * 1_000_000_000 / u128::from(rate)) as u64
+        let nanos = u128::from(amount) * 1_000_000_000 / u128::from(rate);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
     /// Pays for `amount`, if that is not too much; else says no and takes nothing.
     fn take(&self, now: u64, amount: u64) -> bool {
@@ -52,37 +53,50 @@ impl Bucket {
         if rate == 0 {
             return true;
         }
-        let limit = now + Self::nanos(self.burst.load(Ordering::Relaxed), rate);
+        let limit = now.saturating_add(Self::nanos(self.burst.load(Ordering::Relaxed), rate));
         let cost = Self::nanos(amount, rate);
         let paid = self
             .whole_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |whole| {
-                let next = whole.max(now) + cost;
+                let next = whole.max(now).saturating_add(cost);
                 (next <= limit).then_some(next)
             });
         paid.is_ok()
     }
-    /// Pays for `amount` whatever it costs; how long until the burst is not exceeded any more.
+    /// How long until the burst is not exceeded any more.
+    fn debt(&self, now: u64) -> Duration {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return Duration::ZERO;
+        }
+        let limit = now.saturating_add(Self::nanos(self.burst.load(Ordering::Relaxed), rate));
+        let whole = self.whole_at.load(Ordering::Relaxed);
+        Duration::from_nanos(whole.saturating_sub(limit))
+    }
+    /// Pays for `amount` whatever it costs; what it owes then.
     fn charge(&self, now: u64, amount: u64) -> Duration {
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == 0 {
             return Duration::ZERO;
         }
-        let limit = now + Self::nanos(self.burst.load(Ordering::Relaxed), rate);
         let cost = Self::nanos(amount, rate);
-        let before = self
+        // The closure always gives something.
+        let _ = self
             .whole_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |whole| {
-                Some(whole.max(now) + cost)
+                Some(whole.max(now).saturating_add(cost))
             });
-        let whole = before.unwrap_or_else(|w| w).max(now) + cost;
-        Duration::from_nanos(whole.saturating_sub(limit))
+        self.debt(now)
     }
     fn refund(&self, amount: u64) {
         let rate = self.rate.load(Ordering::Relaxed);
         if rate > 0 {
-            self.whole_at
-                .fetch_sub(Self::nanos(amount, rate), Ordering::Relaxed);
+            let cost = Self::nanos(amount, rate);
+            let _ = self
+                .whole_at
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |whole| {
+                    Some(whole.saturating_sub(cost))
+                });
         }
     }
 }
@@ -125,18 +139,29 @@ impl Quota {
         self.exceeded.store(true, Ordering::Relaxed);
         false
     }
-    /// So much was passed on; for how long nothing more of the node's is to be read.
-    pub(crate) fn charge(&self, datagrams: u64, bytes: u64) -> Duration {
+    /// So much of the node's is to be passed on: for how long nothing more is to be read then. None if it owes so much already that this is not to be
+    /// passed on: otherwise a node with many links would be passed a frame of each after every pause.
+    pub(crate) fn charge(&self, datagrams: u64, bytes: u64) -> Option<Duration> {
         if !self.is_limited() {
-            return Duration::ZERO;
+            return Some(Duration::ZERO);
         }
         let now = self.now();
+        if self.datagrams.debt(now).max(self.bytes.debt(now)) > LONGEST_PAUSE {
+            self.exceeded.store(true, Ordering::Relaxed);
+            return None;
+        }
         let wait = self.datagrams.charge(now, datagrams);
         let wait = wait.max(self.bytes.charge(now, bytes));
         if !wait.is_zero() {
             self.exceeded.store(true, Ordering::Relaxed);
         }
-        wait.min(LONGEST_PAUSE)
+        Some(wait.min(LONGEST_PAUSE))
+    }
+    /// True if it owes nothing: forgetting it forgives nothing.
+    pub(crate) fn is_paid(&self) -> bool {
+        let now = self.now();
+        let paid = |bucket: &Bucket| bucket.whole_at.load(Ordering::Relaxed) <= now;
+        paid(&self.bytes) && paid(&self.datagrams)
     }
     /// True if it was exceeded since the last call.
     pub(crate) fn was_exceeded(&self) -> bool {
@@ -178,10 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn who_owes_more_than_a_pause_is_passed_nothing_on_whatever_its_rate() {
+        let quota = Quota::new(Instant::now());
+        quota.set(NodeRate {
+            bytes: Some(1),
+            datagrams: None,
+        });
+        assert_eq!(quota.charge(1, LEAST_BYTES + 100), Some(LONGEST_PAUSE));
+        assert!((0..1_000).all(|_| quota.charge(1, u64::MAX).is_none()));
+        assert!(!quota.is_paid() && quota.was_exceeded());
+        quota.bytes.refund(u64::MAX);
+        assert!(quota.is_paid());
+    }
+
+    #[test]
     fn without_a_rate_nothing_is_limited() {
         let quota = Quota::new(Instant::now());
         assert!((0..100).all(|_| quota.take(u64::MAX / 2, u64::MAX / 2)));
-        assert_eq!(quota.charge(u64::MAX, u64::MAX), Duration::ZERO);
+        assert_eq!(quota.charge(u64::MAX, u64::MAX), Some(Duration::ZERO));
+        assert!(quota.is_paid());
         assert!(!quota.was_exceeded());
     }
 

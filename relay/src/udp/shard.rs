@@ -25,7 +25,7 @@ use crate::vital::Sentinel;
 /// A GRO buffer never holds more than an IP packet can say of itself.
 const BUFFER: usize = 65_535;
 
-/// Whoever asks by STUN, where a shard that is behind deals out shares.
+/// Whoever is not linked, where a shard that is behind deals out shares.
 const STRANGERS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
@@ -154,25 +154,39 @@ impl Shard {
             add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
             match run.what {
                 What::Relay(channel) => {
-                    let granted = shares.take(from.addr, run.count());
-                    add(&self.counters.dropped_share, run.count() - granted);
-                    if let Some(run) = run.first(granted) {
+                    if let Some(run) = self.share(&run, &from, shares) {
                         self.plane.forward_udp(channel, &run, &from, &self.counters);
                     }
                 }
-                What::Other(Kind::Quic) => self.quic(&run, &from),
+                What::Other(Kind::Quic) => {
+                    if let Some(run) = self.share(&run, &from, shares) {
+                        self.quic(&run, &from);
+                    }
+                }
                 What::Other(Kind::Stun) => {
-                    // Strangers are one source together: addresses cost them nothing.
-                    let granted = shares.take(STRANGERS, run.count());
-                    add(&self.counters.dropped_share, run.count() - granted);
-                    for datagram in run.datagrams().take(granted as usize) {
-                        self.stun(datagram, &from);
+                    if let Some(run) = self.share(&run, &from, shares) {
+                        for datagram in run.datagrams() {
+                            self.stun(datagram, &from);
+                        }
                     }
                 }
                 // Probes, cookies and fragments are between nodes, or from us: nothing a relay answers.
                 What::Other(_) => add(&self.counters.dropped_unknown, run.count()),
             }
         }
+    }
+
+    /// What of a run is within its source's share. Whoever is not linked is one source together with all others of whom that is true:
+    /// addresses cost them nothing.
+    fn share<'a>(&self, run: &Run<'a>, from: &Origin, shares: &mut Shares) -> Option<Run<'a>> {
+        if !shares.is_shedding() {
+            return Some(*run);
+        }
+        let linked = self.plane.table.is_source(from.addr);
+        let source = if linked { from.addr } else { STRANGERS };
+        let granted = shares.take(source, run.count());
+        add(&self.counters.dropped_share, run.count() - granted);
+        run.first(granted)
     }
 
     fn quic(&self, run: &Run<'_>, from: &Origin) {

@@ -93,8 +93,8 @@ impl Shares {
             }
         }
     }
-    #[cfg(test)]
-    fn is_shedding(&self) -> bool {
+    /// True while shares are dealt out.
+    pub(crate) fn is_shedding(&self) -> bool {
         self.shedding.is_some()
     }
 }
@@ -145,8 +145,12 @@ impl Shedding {
 mod tests {
     use super::*;
 
-    fn addr(n: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], n))
+    /// So many sources that do not share a place, which some of a few hundred would.
+    fn sources_of(shares: &Shares, count: usize) -> Vec<SocketAddr> {
+        let mut taken = std::collections::HashSet::new();
+        let all = (1..).map(|n| SocketAddr::from(([192, 0, 2, 1], n)));
+        let apart = all.filter(|a| taken.insert(shares.hasher.hash_one(a) as usize % PLACES));
+        apart.take(count).collect()
     }
 
     /// A shard that can send so many datagrams in a round, and gets so many from each source; what each got through, of how many, in the
@@ -160,6 +164,7 @@ mod tests {
         let began = shares.shedding.as_ref().map(|s| s.round_began);
         let mut now = began.unwrap_or_else(Instant::now);
         let mut last = Vec::new();
+        let addrs = sources_of(shares, sources.len());
         for _ in 0..rounds {
             let began = now;
             let mut sent = vec![0; sources.len()];
@@ -169,7 +174,7 @@ mod tests {
                 for (source, count) in sources.iter().enumerate() {
                     // Evenly over the round.
                     if n * count / most != (n + 1) * count / most {
-                        sent[source] += shares.take(addr(source as u16), 1);
+                        sent[source] += shares.take(addrs[source], 1);
                     }
                 }
             }
