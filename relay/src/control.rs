@@ -114,15 +114,18 @@ fn remove_dead(path: &Path) -> io::Result<()> {
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(io::Error::other("a relay that runs listens there")),
-        Err(_) => std::fs::remove_file(path),
+        // Any other error may be a relay that is busy, or another user's.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) => Err(error),
     }
 }
 
 async fn answer(mut stream: UnixStream, hub: &Hub, told: &Told, usual: Duration) -> io::Result<()> {
     // The file's mode says the same, but not for the moment before it was set.
     let caller = stream.peer_cred()?.uid();
-    let own =
-        std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta))?;
+    let own = rustix::process::geteuid().as_raw();
     if caller != 0 && caller != own {
         return stream
             .write_all(b"refused: for the user the relay runs as, and for root\n")
@@ -142,8 +145,14 @@ async fn answer(mut stream: UnixStream, hub: &Hub, told: &Told, usual: Duration)
         }
     };
     // Who is told twice keeps to the first.
-    told.0
+    let first = told
+        .0
         .send_if_modified(|told| told.is_none().then(|| *told = Some(within)).is_some());
+    if !first {
+        write
+            .write_all(b"it was told before, and keeps to the time that it was given then\n")
+            .await?;
+    }
     loop {
         let left = format!("{} links left\n", hub.welcomed());
         write.write_all(left.as_bytes()).await?;
