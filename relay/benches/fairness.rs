@@ -38,30 +38,30 @@ fn main() {
     let mut config = ServerConfig::dev();
     config.shards = 1;
     let server = runtime.block_on(Server::start(config)).unwrap();
-    // Stands still afterwards: the sockets are ours then.
-    let nodes = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let (typist, echo, flooder, _sink) = nodes.block_on(async {
-        let mut echo = UdpNode::welcome(&server, 2, Role::Agent).await;
-        let mut sink = UdpNode::welcome(&server, 4, Role::Agent).await;
-        let mut typist = UdpNode::welcome(&server, 1, Role::Client).await;
-        let mut flooder = UdpNode::welcome(&server, 3, Role::Client).await;
-        join(&mut typist, &mut echo, TYPIST).await;
-        join(&mut flooder, &mut sink, FLOOD).await;
-        (typist, echo, flooder, sink)
-    });
-    let stop = Arc::new(AtomicBool::new(false));
-    let echoes = {
-        let (socket, relay, stop) = (echo.raw(), echo.relay, Arc::clone(&stop));
-        thread::spawn(move || send_back(&socket, relay, &stop))
-    };
     println!(
         "| | keystrokes lost | p50 ms | p99 ms | flood sent /s | flood forwarded /s | shed /s |"
     );
     println!("|---|---|---|---|---|---|---|");
     for flooded in [false, true] {
+        // Stands still afterwards: the sockets are ours then. Links outlive half a minute of that, which is longer than a phase.
+        let nodes = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (typist, echo, flooder, _sink) = nodes.block_on(async {
+            let mut echo = UdpNode::welcome(&server, 2, Role::Agent).await;
+            let mut sink = UdpNode::welcome(&server, 4, Role::Agent).await;
+            let mut typist = UdpNode::welcome(&server, 1, Role::Client).await;
+            let mut flooder = UdpNode::welcome(&server, 3, Role::Client).await;
+            join(&mut typist, &mut echo, TYPIST).await;
+            join(&mut flooder, &mut sink, FLOOD).await;
+            (typist, echo, flooder, sink)
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let echoes = {
+            let (socket, relay, stop) = (echo.raw(), echo.relay, Arc::clone(&stop));
+            thread::spawn(move || send_back(&socket, relay, &stop))
+        };
         let over = Arc::new(AtomicBool::new(!flooded));
         let sent = Arc::new(AtomicU64::new(0));
         let flood = {
@@ -81,6 +81,8 @@ fn main() {
         let (after, time) = (server.stats().data, began.elapsed().as_secs_f64());
         over.store(true, Ordering::Relaxed);
         flood.join().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        echoes.join().unwrap();
         let mut took: Vec<f64> = back.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         took.sort_by(f64::total_cmp);
         let at = |share: usize| {
@@ -100,8 +102,6 @@ fn main() {
             rate(after.dropped_share - before.dropped_share),
         );
     }
-    stop.store(true, Ordering::Relaxed);
-    echoes.join().unwrap();
     runtime.block_on(server.stop());
 }
 
@@ -125,9 +125,8 @@ fn type_on(socket: &UdpSocket, relay: SocketAddr) -> Vec<Duration> {
         match socket.recv(&mut buffer) {
             Ok(n) if n >= 12 && buffer[0] & 0x40 == 0 => {
                 let number = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
-                if let Some(sent) = under_way.remove(&number) {
-                    back.push(sent.elapsed());
-                }
+                let sent: Option<Instant> = under_way.remove(&number);
+                back.extend(sent.map(|at| at.elapsed()).filter(|took| *took <= LOST));
             }
             Ok(_) => {}
             Err(_) => thread::sleep(LOOK),

@@ -112,7 +112,7 @@ async fn main() {
 }
 
 /// Makes links and holds them.
-async fn hold<L: Send + 'static, F: Future<Output = Option<L>> + Send + 'static>(
+async fn hold<L: Held, F: Future<Output = Option<L>> + Send + 'static>(
     kind: &str,
     count: u32,
     link: impl Fn(Made, u32) -> F,
@@ -140,8 +140,8 @@ async fn hold<L: Send + 'static, F: Future<Output = Option<L>> + Send + 'static>
                 None => failed += 1,
             }
         }
-        if held.len() == 1_000 && at_thousand.is_none() {
-            at_thousand = Some(relay.resident());
+        if held.len() >= 1_000 && at_thousand.is_none() {
+            at_thousand = Some((relay.resident(), held.len()));
         }
     }
     while let Some(done) = under_way.join_next().await {
@@ -154,8 +154,14 @@ async fn hold<L: Send + 'static, F: Future<Output = Option<L>> + Send + 'static>
     tokio::time::sleep(Duration::from_secs(5)).await;
     let per = |bytes: u64, links: usize| bytes as f64 / 1024.0 / links.max(1) as f64;
     let now = relay.resident();
-    let slope = at_thousand.map_or(f64::NAN, |at| {
-        per(now.saturating_sub(at), held.len() - 1_000)
+    let alive = held.iter().filter(|link| link.is_alive()).count();
+    assert_eq!(
+        alive,
+        held.len(),
+        "{kind} links ended while others were made"
+    );
+    let slope = at_thousand.map_or(f64::NAN, |(at, links)| {
+        per(now.saturating_sub(at), held.len() - links)
     });
     println!(
         "| {kind} | {} | {failed} | {:.1} | {slope:.1} | {:.2} |",
@@ -166,6 +172,29 @@ async fn hold<L: Send + 'static, F: Future<Output = Option<L>> + Send + 'static>
     drop((first, held));
 }
 
+/// A link that may end.
+trait Held: Send + 'static {
+    fn is_alive(&self) -> bool;
+}
+
+/// A UDP link, and what must not be dropped of it.
+struct UdpLink(quinn::Connection, quinn::SendStream, quinn::RecvStream);
+
+impl Held for UdpLink {
+    fn is_alive(&self) -> bool {
+        self.0.close_reason().is_none()
+    }
+}
+
+/// A TLS link, read so that pings are answered.
+struct TlsLink(tokio::task::JoinHandle<()>);
+
+impl Held for TlsLink {
+    fn is_alive(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
 #[derive(Clone)]
 struct Made {
     addr: SocketAddr,
@@ -173,11 +202,12 @@ struct Made {
     endpoint: quinn::Endpoint,
 }
 
-async fn udp_link(
-    made: Made,
-    n: u32,
-) -> Option<(quinn::Connection, quinn::SendStream, quinn::RecvStream)> {
-    let config = udp::client_config_for(made.url.pin()?, Some(&key_of(n)));
+async fn udp_link(made: Made, n: u32) -> Option<UdpLink> {
+    let mut config = udp::client_config_for(made.url.pin()?, Some(&key_of(n)));
+    // As nodes do: a link that is silent for half a minute ends.
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_secs(20)));
+    config.transport_config(std::sync::Arc::new(transport));
     let connecting = made
         .endpoint
         .connect_with(config, made.addr, "relay.invalid")
@@ -190,18 +220,23 @@ async fn udp_link(
     let mut decoder = StreamDecoder::default();
     loop {
         match decoder.next().ok()? {
-            Some(Control::Welcome(_)) => return Some((connection, send, recv)),
+            Some(Control::Welcome(_)) => return Some(UdpLink(connection, send, recv)),
             Some(_) => return None,
             None => decoder.push(&recv.read_chunk(65_536, true).await.ok()??.bytes),
         }
     }
 }
 
-async fn tls_link(made: Made, n: u32) -> Option<tls::TlsNode> {
+async fn tls_link(made: Made, n: u32) -> Option<TlsLink> {
     let mut node =
         tls::TlsNode::connect_to(made.addr, made.url.pin()?, &made.url.authority()).await;
     let key = key_of(n);
     node.prove_by(key.node_id(), &key).await;
     node.say(hello_of(n, Role::Client)).await;
-    matches!(node.hear().await, Control::Welcome(_)).then_some(node)
+    if !matches!(node.hear().await, Control::Welcome(_)) {
+        return None;
+    }
+    Some(TlsLink(tokio::spawn(async move {
+        while let Some(Ok(_)) = futures_util::StreamExt::next(&mut node.ws).await {}
+    })))
 }
