@@ -177,12 +177,15 @@ trait Held: Send + 'static {
     fn is_alive(&self) -> bool;
 }
 
-/// A UDP link, and what must not be dropped of it.
-struct UdpLink(quinn::Connection, quinn::SendStream, quinn::RecvStream);
+/// A UDP link, and the stream that must not be dropped.
+struct UdpLink {
+    connection: quinn::Connection,
+    _stream: (quinn::SendStream, quinn::RecvStream),
+}
 
 impl Held for UdpLink {
     fn is_alive(&self) -> bool {
-        self.0.close_reason().is_none()
+        self.connection.close_reason().is_none()
     }
 }
 
@@ -220,7 +223,12 @@ async fn udp_link(made: Made, n: u32) -> Option<UdpLink> {
     let mut decoder = StreamDecoder::default();
     loop {
         match decoder.next().ok()? {
-            Some(Control::Welcome(_)) => return Some(UdpLink(connection, send, recv)),
+            Some(Control::Welcome(_)) => {
+                return Some(UdpLink {
+                    connection,
+                    _stream: (send, recv),
+                });
+            }
             Some(_) => return None,
             None => decoder.push(&recv.read_chunk(65_536, true).await.ok()??.bytes),
         }

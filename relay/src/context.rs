@@ -16,7 +16,7 @@ pub(crate) struct Context {
     /// Of everything outside the UDP shards.
     pub(crate) counters: Arc<Counters>,
     pub(crate) strangers: Strangers,
-    pub(crate) pressure: Arc<Pressure>,
+    pub(crate) pressure: Pressure,
     /// The relay's name and region, for the challenge.
     pub(crate) name: String,
     pub(crate) region: String,

@@ -69,6 +69,9 @@ pub(crate) struct Hub {
     next_link: AtomicU64,
     /// Rung when the next deadline may have changed.
     bell: Notify,
+    /// Rung when there is something to do that has a second's time: a node sends more than it may, a link has gone whose node may have to
+    /// be forgotten, refusals were left out of the log.
+    chores: Arc<Notify>,
     /// Rung when a link has gone.
     left: Notify,
     /// New nodes are taken.
@@ -168,6 +171,7 @@ impl Hub {
             counters,
             next_link: AtomicU64::new(1),
             bell: Notify::new(),
+            chores: Arc::default(),
             left: Notify::new(),
             ready: AtomicBool::new(false),
             handshakes: Handshakes::default(),
@@ -194,7 +198,7 @@ impl Hub {
         };
         self.with(|core| {
             let limited = core.quotas.entry(new.node).or_insert_with(|| Limited {
-                quota: Arc::new(Quota::new(Instant::now())),
+                quota: Arc::new(Quota::new(Instant::now(), Arc::clone(&self.chores))),
                 links: BTreeSet::new(),
                 told: None,
             });
@@ -342,16 +346,20 @@ impl Hub {
         }
     }
 
-    /// Tells nodes that send more than they may, and the log what was left out of it, for ever.
+    /// Tells nodes that send more than they may, and the log what was left out of it, and forgets what nodes may send that have gone; for
+    /// ever, and only when there is something to do.
     pub(crate) async fn watch_quotas(&self) {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut leavers = false;
         loop {
-            tick.tick().await;
+            if !leavers {
+                self.chores.notified().await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
             let now = Instant::now();
             self.tell_left_out();
             let exceeding = {
                 let mut core = self.lock();
-                core.forget_quotas();
+                leavers = core.forget_quotas();
                 core.exceeding(now)
             };
             for link in exceeding {
@@ -401,6 +409,7 @@ impl Hub {
         // Without the lock: whoever reads the log slowly must not hold up every node.
         for (audit, totals, stranger) in &audits {
             if *stranger && !self.refusals.write(Instant::now()) {
+                self.chores.notify_one();
                 continue;
             }
             log(audit);
@@ -485,7 +494,7 @@ impl Hub {
             };
             // Nothing comes from an end that never had a link.
             let quota = held.map_or_else(
-                || Arc::new(Quota::new(Instant::now())),
+                || Arc::new(Quota::new(Instant::now(), Arc::default())),
                 |held| Arc::clone(&held.quota),
             );
             End { egress, way, quota }
@@ -530,13 +539,14 @@ impl Core {
     }
 
     /// Forgets what nodes may send that have gone, once they owe nothing and no end of a channel counts with it any more: or whoever
-    /// hangs up and links again would begin anew.
-    fn forget_quotas(&mut self) {
+    /// hangs up and links again would begin anew. True if some are left whose node has gone.
+    fn forget_quotas(&mut self) -> bool {
         self.quotas.retain(|_, limited| {
             !limited.links.is_empty()
                 || Arc::strong_count(&limited.quota) > 1
                 || !limited.quota.is_paid()
         });
+        self.quotas.values().any(|limited| limited.links.is_empty())
     }
 
     /// Nodes that send more than they may, and were not told lately: a link of each.
@@ -587,6 +597,7 @@ impl Drop for LinkHandle {
         });
         // After the events, which still name the link.
         self.hub.lock().forget(self.id);
+        self.hub.chores.notify_one();
         self.hub.left.notify_waiters();
     }
 }

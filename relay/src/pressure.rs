@@ -1,11 +1,12 @@
 //! Shedding new work before there is no room left for the work there is (design section 12).
 //!
-//! Once a second the relay looks at how much of its memory and of its file descriptors it uses. Above the share that its operator allows
+//! When somebody comes, and not more often than once a second, the relay looks at how much of its memory and of its file descriptors it uses. Above the share that its operator allows
 //! nobody new may begin a handshake; what is established goes on, and so does what it opens. Below a little less than that share newcomers
 //! are welcome again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::observe::process::Process;
 
@@ -15,42 +16,60 @@ const EVERY: Duration = Duration::from_secs(1);
 const BACK: u64 = 5;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub(crate) struct Pressure(AtomicBool);
+#[derive(Debug)]
+pub(crate) struct Pressure {
+    /// How much may be used, in percent.
+    share: u32,
+    memory: Option<u64>,
+    high: AtomicBool,
+    looked: Mutex<Option<Instant>>,
+}
 
 impl Pressure {
-    /// True while nobody new is let in.
-    pub(crate) fn is_high(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn new(share: u32) -> Self {
+        Self {
+            share,
+            memory: memory_limit(),
+            high: AtomicBool::new(false),
+            looked: Mutex::new(None),
+        }
     }
 
-    /// Looks, for ever. `share`: how much may be used, in percent.
-    pub(crate) async fn watch(&self, share: u32) {
-        let memory = memory_limit();
-        let mut tick = tokio::time::interval(EVERY);
-        loop {
-            tick.tick().await;
+    /// True while nobody new is let in.
+    pub(crate) async fn is_high(&self) -> bool {
+        if self.is_due(Instant::now()) {
             // A directory of a hundred thousand descriptors takes its time.
-            let Ok(process) = tokio::task::spawn_blocking(Process::read).await else {
-                continue;
-            };
-            let was = self.is_high();
-            let high = judge(&process, memory, u64::from(share), was);
-            self.0.store(high, Ordering::Relaxed);
-            if high != was {
-                let (files, resident) = (process.open_fds, process.resident_bytes);
-                if high {
-                    tracing::warn!(
-                        files,
-                        limit = process.max_fds,
-                        resident,
-                        memory,
-                        "most of what there is is in use: no new nodes are let in"
-                    );
-                } else {
-                    tracing::info!(files, resident, "there is room again: new nodes are let in");
-                }
-            }
+            let process = tokio::task::spawn_blocking(Process::read).await;
+            self.look(&process.unwrap_or_default());
+        }
+        self.high.load(Ordering::Relaxed)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.is_none_or(|at| now.saturating_duration_since(at) >= EVERY);
+        if due {
+            *looked = Some(now);
+        }
+        due
+    }
+
+    fn look(&self, process: &Process) {
+        let was = self.high.load(Ordering::Relaxed);
+        let high = judge(process, self.memory, u64::from(self.share), was);
+        self.high.store(high, Ordering::Relaxed);
+        let (files, resident) = (process.open_fds, process.resident_bytes);
+        if high && !was {
+            let (limit, memory) = (process.max_fds, self.memory);
+            tracing::warn!(
+                files,
+                limit,
+                resident,
+                memory,
+                "most of what there is is in use: no new nodes are let in"
+            );
+        } else if was && !high {
+            tracing::info!(files, resident, "there is room again: new nodes are let in");
         }
     }
 }

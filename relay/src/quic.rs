@@ -125,7 +125,7 @@ pub(crate) async fn accept(endpoint: Endpoint, listener: usize, context: Arc<Con
             while links.join_next().await.is_some() {}
             return;
         };
-        if context.pressure.is_high() {
+        if context.pressure.is_high().await {
             bump(&context.counters.refused_pressure);
             incoming.refuse();
             continue;

@@ -4,10 +4,12 @@
 //! fit is dropped; a frame that came by TLS is passed on, and its link is not read for as long as the node is in debt, so that TCP holds
 //! the node back. Once in a while the node is told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use byway_relay_core::io::NodeRate;
+use tokio::sync::Notify;
 
 /// What may be sent at once beyond the rate: this much of a second of it...
 const BURST: Duration = Duration::from_millis(100);
@@ -25,6 +27,8 @@ pub(crate) struct Quota {
     datagrams: Bucket,
     /// It was exceeded since that was last asked.
     exceeded: AtomicBool,
+    /// Rung when it is exceeded.
+    bell: Arc<Notify>,
 }
 
 /// One budget: nothing is limited while its rate is 0.
@@ -102,12 +106,13 @@ impl Bucket {
 }
 
 impl Quota {
-    pub(crate) fn new(started: Instant) -> Self {
+    pub(crate) fn new(started: Instant, bell: Arc<Notify>) -> Self {
         Self {
             started,
             bytes: Bucket::default(),
             datagrams: Bucket::default(),
             exceeded: AtomicBool::new(false),
+            bell,
         }
     }
     /// What the node may send from now on.
@@ -136,7 +141,7 @@ impl Quota {
             }
             self.datagrams.refund(datagrams);
         }
-        self.exceeded.store(true, Ordering::Relaxed);
+        self.note();
         false
     }
     /// So much of the node's is to be passed on: for how long nothing more is to be read then. None if it owes so much already that this is not to be
@@ -147,13 +152,13 @@ impl Quota {
         }
         let now = self.now();
         if self.datagrams.debt(now).max(self.bytes.debt(now)) > LONGEST_PAUSE {
-            self.exceeded.store(true, Ordering::Relaxed);
+            self.note();
             return None;
         }
         let wait = self.datagrams.charge(now, datagrams);
         let wait = wait.max(self.bytes.charge(now, bytes));
         if !wait.is_zero() {
-            self.exceeded.store(true, Ordering::Relaxed);
+            self.note();
         }
         Some(wait.min(LONGEST_PAUSE))
     }
@@ -162,6 +167,11 @@ impl Quota {
         let now = self.now();
         let paid = |bucket: &Bucket| bucket.whole_at.load(Ordering::Relaxed) <= now;
         paid(&self.bytes) && paid(&self.datagrams)
+    }
+    fn note(&self) {
+        if !self.exceeded.swap(true, Ordering::Relaxed) {
+            self.bell.notify_one();
+        }
     }
     /// True if it was exceeded since the last call.
     pub(crate) fn was_exceeded(&self) -> bool {
@@ -204,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_owes_more_than_a_pause_is_passed_nothing_on_whatever_its_rate() {
-        let quota = Quota::new(Instant::now());
+        let quota = Quota::new(Instant::now(), Arc::default());
         quota.set(NodeRate {
             bytes: Some(1),
             datagrams: None,
@@ -218,7 +228,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_is_limited() {
-        let quota = Quota::new(Instant::now());
+        let quota = Quota::new(Instant::now(), Arc::default());
         assert!((0..100).all(|_| quota.take(u64::MAX / 2, u64::MAX / 2)));
         assert_eq!(quota.charge(u64::MAX, u64::MAX), Some(Duration::ZERO));
         assert!(quota.is_paid());
@@ -227,7 +237,7 @@ mod tests {
 
     #[test]
     fn either_limit_holds_and_what_one_refuses_is_not_taken_from_the_other() {
-        let quota = Quota::new(Instant::now());
+        let quota = Quota::new(Instant::now(), Arc::default());
         quota.set(NodeRate {
             bytes: Some(1),
             datagrams: Some(1),

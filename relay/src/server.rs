@@ -25,6 +25,7 @@ use crate::inherited::Inherited;
 use crate::listen::{self, Bound};
 use crate::observe::{self, Observed};
 use crate::plane::{Budgets, Plane};
+use crate::pressure::Pressure;
 use crate::proxies::Proxies;
 use crate::stats::{Counters, DataStats};
 use crate::strangers::Strangers;
@@ -139,7 +140,7 @@ impl Server {
             hub: Arc::clone(&hub),
             plane,
             counters: Arc::clone(&counters),
-            pressure: Arc::default(),
+            pressure: Pressure::new(config.limits.shed_above),
             strangers: Strangers::new(
                 now,
                 config.limits.connections,
@@ -185,8 +186,6 @@ impl Server {
         server.run("timers", async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
         server.run("quotas", async move { hub.watch_quotas().await });
-        let (pressure, share) = (Arc::clone(&context.pressure), config.limits.shed_above);
-        server.run("pressure", async move { pressure.watch(share).await });
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);
             let observed = Arc::new(Observed {
@@ -510,10 +509,10 @@ mod tests {
         let mut config = ServerConfig::dev();
         config.shards = 2;
         let server = Server::start(config).await.unwrap();
-        // Two shards, QUIC, TLS, timers, quotas, pressure; admission is fixed and has ended. And the hub's own.
+        // Two shards, QUIC, TLS, timers, quotas; admission is fixed and has ended. And the hub's own.
         let watched = || Arc::strong_count(&server.hub.vitals);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while watched() != 8 {
+        while watched() != 7 {
             assert!(Instant::now() < deadline, "{}", watched());
             tokio::task::yield_now().await;
         }

@@ -189,7 +189,7 @@ mod tests {
                 listener: 0,
                 local_ip: None,
             },
-            quota: Arc::new(Quota::new(Instant::now())),
+            quota: Arc::new(Quota::new(Instant::now(), Arc::default())),
         }
     }
     fn route(table: &Table, port: u16) -> Option<u16> {

@@ -56,7 +56,7 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, context: Arc<Conte
                 continue;
             }
         };
-        if context.pressure.is_high() {
+        if context.pressure.is_high().await {
             bump(&context.counters.refused_pressure);
             continue;
         }
