@@ -35,13 +35,14 @@
 mod admission;
 mod backoff;
 mod echo;
+mod known;
 mod leaving;
 mod question;
 mod race;
 mod relay;
 pub(crate) mod wake;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -57,18 +58,10 @@ use echo::EchoTest;
 use question::Question;
 use relay::{Phase, Relay};
 
-/// How long a client keeps a link nobody needs: the next command or tunnel often goes to the same place.
-const LINGER: Duration = Duration::from_secs(30);
 /// A connect attempt the shell never answered is given up: longer than any handshake limit (design section 12).
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
 /// From a connected carrier to `Welcome` (design section 12).
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
-/// Most relays a node knows: far more than any directory of regions, and a bound on what `GoingAway` can add.
-const MAX_RELAYS: usize = 256;
-/// Most relays that `GoingAway` may introduce: a region's neighbours. Without a bound one relay could have every node
-/// dial any host there is.
-const MAX_ALTERNATES: usize = 8;
-
 /// What happened, for the node to carry on.
 #[derive(Debug)]
 #[expect(
@@ -241,79 +234,6 @@ impl Links {
             }
         }
         self.record = record;
-    }
-
-    /// Knows a relay from now on; the same URL is the same relay. None when there are too many.
-    pub(crate) fn add(
-        &mut self,
-        url: RelayUrl,
-        addrs: Vec<SocketAddr>,
-        kept: bool,
-    ) -> Option<RelayId> {
-        if let Some((&id, relay)) = self.relays.iter_mut().find(|(_, r)| r.url == url) {
-            relay.learn(addrs);
-            relay.kept |= kept;
-            return Some(id);
-        }
-        if self.relays.len() >= MAX_RELAYS && !self.forget_one_idle() {
-            return None;
-        }
-        let id = RelayId(self.next_relay);
-        self.next_relay += 1;
-        self.relays.insert(id, Relay::new(url, addrs, kept));
-        Some(id)
-    }
-
-    /// Knows a relay that another one named. None when relays have named enough that are in use.
-    pub(crate) fn add_alternate(
-        &mut self,
-        by: RelayId,
-        url: RelayUrl,
-        kept: bool,
-    ) -> Option<RelayId> {
-        let known = self.relays.values().any(|r| r.url == url);
-        let named = self.relays.values().filter(|r| r.named.is_some());
-        let full = !known && named.count() >= MAX_ALTERNATES;
-        if full && !self.forget_one_idle_if(|r| r.named.is_some()) {
-            return None;
-        }
-        // What was known before is what it was: no other relay makes it one that is kept.
-        let id = self.add(url, Vec::new(), kept && !known)?;
-        if let Some(r) = self.relays.get_mut(&id) {
-            if !known {
-                r.named = Some(by);
-            } else if r.named.is_some() {
-                r.kept |= kept;
-            }
-        }
-        Some(id)
-    }
-
-    /// Which relays peers need now, beside those that are kept. Starts races and lets links linger out.
-    /// True if that changed anything.
-    pub(crate) fn set_needed(&mut self, cx: &mut Cx<'_>, needed: &BTreeSet<RelayId>) -> bool {
-        self.plan_leaving(cx.now, needed);
-        let mut changed = false;
-        let ids: Vec<RelayId> = self.relays.keys().copied().collect();
-        for id in ids {
-            let Some(relay) = self.relays.get_mut(&id) else {
-                continue;
-            };
-            if relay.leaving.is_now() && !matches!(relay.phase, Phase::Idle) {
-                continue;
-            }
-            let wanted = relay.kept || needed.contains(&id);
-            if wanted {
-                relay.linger_until = None;
-                if matches!(relay.phase, Phase::Idle) {
-                    self.start_race(cx, id);
-                    changed = true;
-                }
-            } else if !matches!(relay.phase, Phase::Idle) && relay.linger_until.is_none() {
-                relay.linger_until = Some(cx.now + LINGER);
-            }
-        }
-        changed
     }
 
     pub(crate) fn handle_dialed(
@@ -662,19 +582,6 @@ impl Links {
     /// Removes a link we end ourselves; nothing is reported for it but the hang-up.
     fn hang_up(&mut self, id: LinkId) {
         self.out.push_back(Output::HangUp { link: id });
-    }
-
-    /// Drops one relay that nobody keeps or needs.
-    fn forget_one_idle(&mut self) -> bool {
-        self.forget_one_idle_if(|_| true)
-    }
-    fn forget_one_idle_if(&mut self, which: impl Fn(&Relay) -> bool) -> bool {
-        let idle = self
-            .relays
-            .iter()
-            .find(|(_, r)| which(r) && !r.kept && matches!(r.phase, Phase::Idle))
-            .map(|(&id, _)| id);
-        idle.is_some_and(|id| self.relays.remove(&id).is_some())
     }
 }
 

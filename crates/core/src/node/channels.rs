@@ -11,7 +11,6 @@ use super::Node;
 use super::peer::{Channel, ChannelState, Peer, Stage};
 use crate::cx::cx;
 use crate::io::{Event, LinkId, PeerError, PeerId, RelayId, Route, RouteReason, Transmit, Way};
-use crate::link;
 use crate::path;
 
 /// A channel whose link is gone is given up after this long: the relay keeps our side for 10 s of its own clock, and a
@@ -19,106 +18,8 @@ use crate::path;
 const DETACHED_LIMIT: Duration = Duration::from_secs(15);
 
 impl Node {
-    /// What happened to links.
-    pub(super) fn on_link_output(&mut self, now: Instant, output: link::Output) {
-        match output {
-            link::Output::Dial {
-                link,
-                relay,
-                carrier,
-            } => {
-                let Some(url) = self.links.url(relay).cloned() else {
-                    return;
-                };
-                let addrs = self.links.addrs(relay).to_vec();
-                self.events.push_back(Event::Dial {
-                    link,
-                    relay,
-                    url,
-                    addrs,
-                    carrier,
-                });
-            }
-            link::Output::HangUp { link } => self.events.push_back(Event::HangUp { link }),
-            link::Output::Send { link, message } => {
-                self.events.push_back(Event::Control { link, message });
-            }
-            link::Output::Echo { link, payload } => {
-                if let Some(way) = self.channel_way(link, ChannelId::ECHO) {
-                    self.transmits.push_back(Transmit { way, data: payload });
-                }
-            }
-            link::Output::Usable { link } => self.on_usable(link),
-            link::Output::Ready {
-                link,
-                relay,
-                carrier,
-                observed,
-                intercepted,
-            } => {
-                self.events.push_back(Event::LinkReady {
-                    link,
-                    relay,
-                    carrier,
-                    observed,
-                    intercepted,
-                });
-                self.observed_changed(now);
-                // Calls may wait on the other lane of the race.
-                self.on_usable(link);
-            }
-            link::Output::HeardAgain { relay } => self.on_heard_again(now, relay),
-            link::Output::Replace { old, new } => self.move_channels(now, old, new),
-            link::Output::Lost {
-                link,
-                relay,
-                error,
-                welcomed,
-            } => {
-                if welcomed {
-                    self.events
-                        .push_back(Event::LinkLost { link, relay, error });
-                }
-                self.detach_channels(now, link);
-                self.observed_changed(now);
-            }
-            link::Output::Failed { relay, error } => {
-                self.events.push_back(Event::LinkFailed { relay, error });
-            }
-            link::Output::RoundFailed { relay, error } => self.on_round_failed(now, relay, &error),
-            link::Output::Leave {
-                relay,
-                alternates,
-                lasted,
-            } => self.on_leave(now, relay, alternates, lasted),
-            link::Output::WillStop { relay } | link::Output::MayReturn { relay } => {
-                self.touch_users(relay);
-            }
-            link::Output::Replaced => self.events.push_back(Event::Replaced),
-            link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),
-        }
-    }
-
-    /// A relay was silent, and is heard again. Only for peers that it carries: whoever owns a relay can have it fall silent, and
-    /// must not have us ask for others by that.
-    fn on_heard_again(&mut self, now: Instant, relay: RelayId) {
-        let carried = |peer: &Peer| peer.channels.iter().any(|c| c.relay == relay);
-        let carried = self.peers.iter().filter(|(_, peer)| carried(peer));
-        for id in carried.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.with_paths(now, id, path::Paths::handle_outage_over);
-        }
-    }
-
-    /// A link connected: opens and attachments go out behind `Hello`.
-    fn on_usable(&mut self, link: LinkId) {
-        let Some(relay) = self.links.get(link).map(|l| l.relay) else {
-            return;
-        };
-        self.touch_users(relay);
-    }
-
     /// A better link is ready: every channel of the old one is attached to it, and carries on meanwhile.
-    fn move_channels(&mut self, now: Instant, old: LinkId, new: LinkId) {
+    pub(super) fn move_channels(&mut self, now: Instant, old: LinkId, new: LinkId) {
         for (id, channel) in self.channels_on(old) {
             let Some(c) = self
                 .peers
@@ -203,7 +104,7 @@ impl Node {
     }
 
     /// A link is gone: its channels wait for another one.
-    fn detach_channels(&mut self, now: Instant, gone: LinkId) {
+    pub(super) fn detach_channels(&mut self, now: Instant, gone: LinkId) {
         for (id, channel) in self.channels_on(gone) {
             self.channels.remove(&(gone, channel));
             self.touched.insert(id);

@@ -29,6 +29,7 @@ mod channels;
 mod control;
 mod discover;
 mod leaving;
+mod links;
 mod peer;
 mod predict;
 mod sprays;

@@ -243,3 +243,31 @@ fn a_call_that_comes_later_goes_where_the_relay_that_stops_sent_the_agent() {
     assert!(world.run_for(ms(2_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
     assert_eq!(in_use(&world), 1);
 }
+
+/// What a relay named is given back once its successor is there; what is configured here is not.
+#[test]
+fn a_relay_that_was_named_and_then_configured_here_is_kept_for_good() {
+    for configured in [false, true] {
+        let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+        world.relays.push(Relay::new());
+        world.pass(ms(2_000));
+        world.announce_end(0, ms(8_000), &[1]);
+        assert!(world.run_for(ms(10_000), |w| w.relays[0].links.is_empty()));
+        let is_kept = |world: &World| {
+            let links = &world.hosts[AGENT].node.links;
+            let mut named = links
+                .relays()
+                .filter(|r| links.url(*r) == Some(&relay_url(1)));
+            named.any(|relay| links.is_kept(relay))
+        };
+        assert!(is_kept(&world));
+        if configured {
+            let now = world.now;
+            world.hosts[AGENT].node.add_relay(now, relay_url(1), vec![]);
+        }
+        world.succeed(0);
+        assert!(world.run_for(ms(60_000), |w| w.relays[0].has_link(AGENT, Carrier::Udp)));
+        world.pass(ms(1_000));
+        assert_eq!(is_kept(&world), configured);
+    }
+}

@@ -118,6 +118,23 @@ pub(super) struct Relay {
 }
 
 impl Relay {
+    pub(super) fn new() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            alive: true,
+            echo: true,
+            shows: None,
+            udp_mute: false,
+            fickle: false,
+            waits: Vec::new(),
+            mute: false,
+            drains: false,
+            admits: None,
+            log: Vec::new(),
+        }
+    }
     /// A host is here by a link of this kind.
     pub(super) fn has_link(&self, host: usize, carrier: Carrier) -> bool {
         let mut links = self.links.iter();
@@ -186,26 +203,11 @@ impl World {
     }
     pub(super) fn with(client: Config, agent: Config, relays: usize) -> Self {
         let start = some_instant();
-        let relay = || Relay {
-            links: BTreeMap::new(),
-            agents: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            alive: true,
-            echo: true,
-            shows: None,
-            udp_mute: false,
-            fickle: false,
-            waits: Vec::new(),
-            mute: false,
-            drains: false,
-            admits: None,
-            log: Vec::new(),
-        };
         let mut world = Self {
             start,
             now: start,
             hosts: Vec::new(),
-            relays: (0..relays).map(|_| relay()).collect(),
+            relays: (0..relays).map(|_| Relay::new()).collect(),
             links: BTreeMap::new(),
             queue: BTreeMap::new(),
             next: 0,
