@@ -129,7 +129,7 @@ impl Relay {
         let many_short = own.short >= MAX_AWAITING || all.short as usize >= MAX_AWAITED;
         let many = wait == Wait::Short && many_short || self.awaited.len_for(node) >= MAX_FOR_ONE;
         // Nobody comes to a relay that leaves.
-        if many || self.going_away {
+        if many || self.ending.has_begun() {
             return self.give_up(id, CloseReason::Offline);
         }
         let turn = self.awaited.add(node, id);

@@ -22,7 +22,7 @@ use crate::admission::Grant;
 use crate::awaited::Waits;
 use crate::channels::{LINGER, Target};
 use crate::io::*;
-use crate::relay::Relay;
+use crate::relay::{Ending, Relay};
 use crate::timers::Timer;
 
 /// From a connection's first packet to `Welcome`, handshake and proof included (design section 12).
@@ -105,7 +105,12 @@ impl Relay {
         // Only now, for a node that has said nothing yet may have nowhere to hear it. Who is here and lost its link is no newcomer: its
         // channels wait for it.
         let me = hello.record.record().id;
-        if self.going_away && !self.sessions.contains_key(&me) {
+        let may_come = match self.ending {
+            Ending::No => true,
+            Ending::At(..) => self.sessions.contains_key(&me),
+            Ending::Now => false,
+        };
+        if !may_come {
             self.counters.refused_shutdown += 1;
             return self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
         }

@@ -86,9 +86,24 @@ pub struct Relay {
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
-    pub(crate) going_away: bool,
-    /// Until when, and where nodes may go instead, if they were told.
-    pub(crate) farewell: Option<(Instant, Vec<RelayUrl>)>,
+    pub(crate) ending: Ending,
+}
+
+/// Whether the relay is to stop.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    No,
+    /// Then, and where nodes may go instead. Who is here may come back until it stops.
+    At(Instant, Vec<RelayUrl>),
+    /// Nobody may.
+    Now,
+}
+
+impl Ending {
+    /// True from the time that the nodes are told: nobody new is welcomed.
+    pub(crate) fn has_begun(&self) -> bool {
+        !matches!(self, Self::No)
+    }
 }
 
 /// Keeps the key out of `Debug` output.
@@ -121,8 +136,7 @@ impl Relay {
             timers: Timers::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
-            going_away: false,
-            farewell: None,
+            ending: Ending::No,
         }
     }
 
@@ -185,9 +199,8 @@ impl Relay {
         alternates: Vec<RelayUrl>,
     ) {
         self.now = now;
-        self.going_away = true;
+        self.ending = Ending::At(now + deadline, alternates);
         self.give_up_awaited();
-        self.farewell = Some((now + deadline, alternates));
         let welcomed: Vec<LinkId> = self
             .links
             .iter()
@@ -200,24 +213,22 @@ impl Relay {
 
     /// Tells a node for how long the relay is here, if it is to stop.
     pub(crate) fn say_farewell(&mut self, now: Instant, link: LinkId) {
-        let Some((until, alternates)) = self.farewell.clone() else {
+        let Ending::At(until, alternates) = &self.ending else {
             return;
         };
         let left = until.saturating_duration_since(now).as_millis();
-        let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
-        self.send(
-            link,
-            Control::GoingAway {
-                deadline_ms,
-                alternates,
-            },
-        );
+        let message = Control::GoingAway {
+            deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+            alternates: alternates.clone(),
+        };
+        self.send(link, message);
     }
 
-    /// The deadline has come: every link is ended.
+    /// The deadline has come: every link is ended, and no node welcomed any more.
     pub fn handle_shutdown(&mut self, now: Instant) {
         self.now = now;
-        self.going_away = true;
+        self.ending = Ending::Now;
+        self.give_up_awaited();
         // Their ends linger beyond the last event.
         let joined = |c: &&Channel| matches!(c.target, Target::Here { .. });
         let channels = self.channels.iter().filter(|(_, c)| joined(c));

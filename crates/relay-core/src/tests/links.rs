@@ -296,6 +296,10 @@ fn going_away_tells_everyone_and_welcomes_nobody_new() {
     let events = bench.drain();
     assert_eq!(refused(&events, 4), Some(RefuseReason::Shutdown));
     assert_eq!(bench.relay.load().links, 0);
+    // Their channels linger for them, but not to come back to a relay that is closing.
+    let events = bench.come(5, 1, 10, Role::Client);
+    assert_eq!(refused(&events, 5), Some(RefuseReason::Shutdown));
+    assert!(!has(&events, 5, "Welcome"));
 }
 
 #[test]

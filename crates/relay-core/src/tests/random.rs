@@ -249,7 +249,7 @@ impl Random {
                     Vec::new(),
                 );
                 self.bench.drain();
-                self.bench.relay.going_away = false;
+                self.bench.relay.ending = crate::relay::Ending::No;
             }
         }
     }
