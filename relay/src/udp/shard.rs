@@ -152,6 +152,7 @@ impl Shard {
         for run in runs(buffer, meta.stride) {
             add(&self.counters.udp_in, run.count());
             add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
+            shares.see(run.count());
             match run.what {
                 What::Relay(channel) => {
                     if let Some(run) = self.share(&run, &from, shares) {

@@ -7,6 +7,9 @@
 //! it settles where all shares together are what the shard can do: the busiest lose, and as much as each other, and who stays below loses
 //! nothing (max-min fairness). When nobody loses anything any more, nothing is counted any more either.
 //!
+//! A shard that sends next to nothing of what it sees (junk that is dropped on sight, or what is beyond the shares already) is behind with
+//! receiving. To send less would not help it, so that the share stays as it is.
+//!
 //! A source is an address. Tables are of a fixed size and found by a keyed hash: sources that share a place share a share, and nobody
 //! can choose with whom.
 
@@ -24,6 +27,8 @@ const PLACES: usize = 4_096;
 /// part of itself once it does not.
 const SHRINK: u64 = 80;
 const GROW: u64 = 125;
+/// A shard that sends less than one datagram in so many that it sees spends its time on receiving.
+const SENT_OF_SEEN: u64 = 8;
 /// Datagrams of one source that a round sends however bad it is, 3,200 a second: people who type, talk or are seen stay below it.
 const LEAST: u64 = 16;
 
@@ -46,6 +51,9 @@ struct Shedding {
     round: u32,
     /// What the busiest source sent in this round.
     most: u64,
+    /// What was received in this round, and what all sources sent.
+    seen: u64,
+    sent: u64,
     dropped: bool,
     /// A receive of this round was not full: the socket was empty.
     caught_up: bool,
@@ -83,6 +91,13 @@ impl Shares {
         }
     }
 
+    /// So many datagrams were received, of whatever kind.
+    pub(crate) fn see(&mut self, count: u64) {
+        if let Some(shedding) = &mut self.shedding {
+            shedding.seen += count;
+        }
+    }
+
     /// How many of `count` datagrams of a source may be sent: all of them, unless the shard is behind.
     pub(crate) fn take(&mut self, source: SocketAddr, count: u64) -> u64 {
         match &mut self.shedding {
@@ -93,6 +108,7 @@ impl Shares {
             }
         }
     }
+
     /// True while shares are dealt out.
     pub(crate) fn is_shedding(&self) -> bool {
         self.shedding.is_some()
@@ -108,6 +124,8 @@ impl Shedding {
             places: vec![(0, 0); PLACES].into(),
             round: 1,
             most: 0,
+            seen: 0,
+            sent: 0,
             dropped: false,
             caught_up: false,
         }
@@ -121,22 +139,25 @@ impl Shedding {
         let granted = count.min(self.share.saturating_sub(u64::from(*sent)));
         *sent = sent.saturating_add(u32::try_from(granted).unwrap_or(u32::MAX));
         self.most = self.most.max(u64::from(*sent));
+        self.sent += granted;
         self.dropped |= granted < count;
         granted
     }
 
     /// A round is over. False if no more are needed.
     fn next(&mut self, now: Instant) -> bool {
-        if !self.caught_up {
-            self.share = (self.share.min(self.most) * SHRINK / 100).max(LEAST);
-        } else if self.dropped {
+        if self.caught_up {
+            if !self.dropped {
+                return false;
+            }
             self.share = self.share.saturating_mul(GROW) / 100;
-        } else {
-            return false;
+        } else if self.sent >= self.seen / SENT_OF_SEEN {
+            self.share = (self.share.min(self.most) * SHRINK / 100).max(LEAST);
         }
         self.round_began = now;
         self.round = self.round.wrapping_add(1).max(1);
-        (self.most, self.dropped, self.caught_up) = (0, false, false);
+        (self.most, self.seen, self.sent) = (0, 0, 0);
+        (self.dropped, self.caught_up) = (false, false);
         true
     }
 }
@@ -174,6 +195,7 @@ mod tests {
                 for (source, count) in sources.iter().enumerate() {
                     // Evenly over the round.
                     if n * count / most != (n + 1) * count / most {
+                        shares.see(1);
                         sent[source] += shares.take(addrs[source], 1);
                     }
                 }
@@ -232,6 +254,20 @@ mod tests {
         let sent = rounds(&mut shares, 1_000, &[300, 10], 50);
         assert_eq!(sent, [(300, 300), (10, 10)]);
         assert!(!shares.is_shedding());
+    }
+
+    #[test]
+    fn junk_that_is_never_sent_costs_nobody_anything() {
+        let mut shares = Shares::new();
+        let [busy, other] = [5_001, 5_002].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            shares.see(10_000);
+            assert_eq!((shares.take(busy, 500), shares.take(other, 20)), (500, 20));
+            now += ROUND;
+            shares.received(true, || now);
+        }
+        assert!(shares.is_shedding());
     }
 
     #[test]
