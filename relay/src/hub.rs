@@ -4,7 +4,7 @@
 //! are put into outboxes (which never block), the forwarding table is changed. So the order of effects is the order in
 //! which the state machine decided them. One task sleeps until the state machine's next deadline.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,17 +21,18 @@ use byway_wire::{ChannelId, NodeId, RelayUrl};
 use tokio::sync::Notify;
 
 use crate::audit::AuditLog;
+use crate::journal::Journal;
 use crate::observe::Handshakes;
 use crate::outbox::Outbox;
 use crate::quota::Quota;
-use crate::refusals::Refusals;
+use crate::quotas::Quotas;
 use crate::stats::{Counters, bump};
 use crate::table::{End, Table, Totals, Way};
+use crate::udp::socket::Destination;
 use crate::vital::Vitals;
 
-/// How often nodes are looked for that send more than they may, and how often one of them is told.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How long a chore waits for others.
+const CHORES_EVERY: Duration = Duration::from_secs(1);
 
 /// A link as its task brings it.
 #[derive(Clone, Debug)]
@@ -78,8 +79,7 @@ pub(crate) struct Hub {
     ready: AtomicBool,
     handshakes: Handshakes,
     pub(crate) vitals: Arc<Vitals>,
-    refusals: Refusals,
-    audit: Option<AuditLog>,
+    journal: Journal,
 }
 
 /// How a relay is, as whoever balances or watches from outside wants to know it.
@@ -97,8 +97,7 @@ pub(crate) enum Health {
 struct Core {
     relay: Relay,
     links: BTreeMap<LinkId, Held>,
-    /// What the nodes that are here may send, all links of each together.
-    quotas: HashMap<NodeId, Limited>,
+    quotas: Quotas,
     /// What channels carried that ended in this turn.
     ended: BTreeMap<ChannelId, Totals>,
 }
@@ -134,16 +133,6 @@ impl Held {
     }
 }
 
-/// What one node may send.
-#[derive(Debug)]
-struct Limited {
-    quota: Arc<Quota>,
-    /// Its links.
-    links: BTreeSet<LinkId>,
-    /// When it was last told that it sends more.
-    told: Option<Instant>,
-}
-
 /// How many links there are of one kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Links {
@@ -160,24 +149,24 @@ impl Hub {
         counters: Arc<Counters>,
         audit: Option<AuditLog>,
     ) -> Arc<Self> {
+        let chores = Arc::<Notify>::default();
         Arc::new(Self {
             core: Mutex::new(Core {
                 relay: Relay::new(now, config, seed),
                 links: BTreeMap::new(),
-                quotas: HashMap::new(),
+                quotas: Quotas::new(Arc::clone(&chores)),
                 ended: BTreeMap::new(),
             }),
             table: Arc::default(),
             counters,
             next_link: AtomicU64::new(1),
             bell: Notify::new(),
-            chores: Arc::default(),
+            chores,
             left: Notify::new(),
             ready: AtomicBool::new(false),
             handshakes: Handshakes::default(),
             vitals: Arc::default(),
-            refusals: Refusals::new(now),
-            audit,
+            journal: Journal::new(now, audit),
         })
     }
 
@@ -197,15 +186,9 @@ impl Hub {
             intercepted: new.intercepted,
         };
         self.with(|core| {
-            let limited = core.quotas.entry(new.node).or_insert_with(|| Limited {
-                quota: Arc::new(Quota::new(Instant::now(), Arc::clone(&self.chores))),
-                links: BTreeSet::new(),
-                told: None,
-            });
-            limited.links.insert(id);
             let held = Held {
                 node: new.node,
-                quota: Arc::clone(&limited.quota),
+                quota: core.quotas.add(Instant::now(), new.node, id),
                 carrier: new.carrier,
                 outbox: new.outbox,
                 source: None,
@@ -295,7 +278,7 @@ impl Hub {
     /// Ends every link.
     pub(crate) fn shutdown(&self) {
         self.with(|core| core.relay.handle_shutdown(Instant::now()));
-        self.tell_left_out();
+        self.journal.tell_left_out(Instant::now());
     }
     /// Waits until no task holds a link.
     pub(crate) async fn empty(&self) {
@@ -335,36 +318,25 @@ impl Hub {
         }
     }
 
-    /// Writes how many refusals were not.
-    fn tell_left_out(&self) {
-        let Some(count) = self.refusals.left_out(Instant::now()) else {
-            return;
-        };
-        tracing::info!(count, "refused as well: so many of nobody's nodes");
-        if let Some(file) = &self.audit {
-            file.write_suppressed(count);
-        }
-    }
-
-    /// Tells nodes that send more than they may, and the log what was left out of it, and forgets what nodes may send that have gone; for
+    /// Tells nodes that send more than they may, tells the log what was left out of it, and forgets what nodes may send that have gone; for
     /// ever, and only when there is something to do.
-    pub(crate) async fn watch_quotas(&self) {
+    pub(crate) async fn run_chores(&self) {
         let mut leavers = false;
         loop {
             if !leavers {
                 self.chores.notified().await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHORES_EVERY).await;
             let now = Instant::now();
-            self.tell_left_out();
-            let exceeding = {
-                let mut core = self.lock();
-                leavers = core.forget_quotas();
-                core.exceeding(now)
-            };
-            for link in exceeding {
-                self.with(|core| core.relay.handle_exceeded(now, link));
-            }
+            self.journal.tell_left_out(now);
+            self.with(|core| {
+                leavers = core.quotas.forget_paid();
+                let links = &core.links;
+                let welcomed = |link| links.get(&link).is_some_and(|h| h.role.is_some());
+                for link in core.quotas.exceeding(now, welcomed) {
+                    core.relay.handle_exceeded(now, link);
+                }
+            });
         }
     }
 
@@ -408,13 +380,8 @@ impl Hub {
         drop(core);
         // Without the lock: whoever reads the log slowly must not hold up every node.
         for (audit, totals, stranger) in &audits {
-            if *stranger && !self.refusals.write(Instant::now()) {
+            if !self.journal.write(audit, totals.as_ref(), *stranger) {
                 self.chores.notify_one();
-                continue;
-            }
-            log(audit);
-            if let Some(file) = &self.audit {
-                file.write(audit, totals.as_ref());
             }
         }
     }
@@ -485,14 +452,13 @@ impl Hub {
                 .and_then(|link| core.links.get(&link));
             let way = match (egress, held.map(|h| (h.carrier, &h.outbox))) {
                 (Egress::Udp(addr), Some((Carrier::Udp { listener, local_ip }, _))) => Way::Udp {
-                    addr,
+                    to: Destination { addr, local_ip },
                     listener,
-                    local_ip,
                 },
                 (Egress::Tls(_), Some((Carrier::Tls, outbox))) => Way::Tls(Arc::clone(outbox)),
                 _ => Way::Gone,
             };
-            // Nothing comes from an end that never had a link.
+            // Nothing that counts comes from an end that has no link.
             let quota = held.map_or_else(
                 || Arc::new(Quota::new(Instant::now(), Arc::default())),
                 |held| Arc::clone(&held.quota),
@@ -533,35 +499,7 @@ impl Core {
         let Some(held) = self.links.remove(&link) else {
             return;
         };
-        if let Some(limited) = self.quotas.get_mut(&held.node) {
-            limited.links.remove(&link);
-        }
-    }
-
-    /// Forgets what nodes may send that have gone, once they owe nothing and no end of a channel counts with it any more: or whoever
-    /// hangs up and links again would begin anew. True if some are left whose node has gone.
-    fn forget_quotas(&mut self) -> bool {
-        self.quotas.retain(|_, limited| {
-            !limited.links.is_empty()
-                || Arc::strong_count(&limited.quota) > 1
-                || !limited.quota.is_paid()
-        });
-        self.quotas.values().any(|limited| limited.links.is_empty())
-    }
-
-    /// Nodes that send more than they may, and were not told lately: a link of each.
-    fn exceeding(&mut self, now: Instant) -> Vec<LinkId> {
-        let due = |limited: &&mut Limited| {
-            limited.told.is_none_or(|at| at + TELL_EVERY <= now) && limited.quota.was_exceeded()
-        };
-        let exceeding = self.quotas.values_mut().filter(|l| due(l));
-        let welcomed = |link: &&LinkId| self.links.get(link).is_some_and(|h| h.role.is_some());
-        let told = exceeding.filter_map(|limited| {
-            let link = *limited.links.iter().rev().find(welcomed)?;
-            limited.told = Some(now);
-            Some(link)
-        });
-        told.collect()
+        self.quotas.remove(held.node, link);
     }
 }
 
@@ -606,42 +544,4 @@ fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())
-}
-
-fn log(audit: &Audit) {
-    match audit {
-        Audit::Linked { link, node, .. } => {
-            tracing::info!(link = link.0, node = %node.short(), "linked");
-        }
-        Audit::Unlinked { link, node, why } => {
-            tracing::info!(link = link.0, node = %node.short(), ?why, "unlinked");
-        }
-        Audit::Refused {
-            link,
-            node,
-            reason,
-            detail,
-            ..
-        } => {
-            tracing::info!(link = link.0, node = %node.short(), ?reason, detail, "refused");
-        }
-        Audit::Opened {
-            channel,
-            opener,
-            target,
-        } => tracing::info!(
-            channel = format_args!("{:014x}", channel.as_u64()),
-            opener = %opener.short(),
-            target = %target.short(),
-            "channel opened"
-        ),
-        Audit::Ended { channel, why, .. } => {
-            tracing::info!(
-                channel = format_args!("{:014x}", channel.as_u64()),
-                why = why.name(),
-                "channel ended"
-            );
-        }
-        other => tracing::info!(?other, "audit"),
-    }
 }

@@ -101,14 +101,14 @@ impl Plane {
             return add(&counters.dropped_oversize, run.count());
         }
         if channel == ChannelId::ECHO {
-            if !self.budgets.echoes.take(Instant::now(), from.addr.ip()) {
-                // A proof takes a few; beyond that this would be a way round what a node may send.
-                add(&counters.dropped_rate, run.count());
-            } else if self.table.is_source(from.addr) {
+            if !self.table.is_source(from.addr) {
+                self.unbound(channel, run, from, counters);
+            } else if self.budgets.echoes.take(Instant::now(), from.addr.ip()) {
                 add(&counters.echoed, run.count());
                 self.reply(from, run.bytes, run.segment, counters);
             } else {
-                self.unbound(channel, run, from, counters);
+                // A proof takes a few; beyond that this would be a way round what a node may send.
+                add(&counters.dropped_rate, run.count());
             }
             return;
         }
@@ -119,17 +119,9 @@ impl Plane {
             (run.count(), payload),
             |way, quota| match way {
                 _ if !quota.take(run.count(), payload) => add(&counters.dropped_rate, run.count()),
-                Way::Udp {
-                    addr,
-                    listener,
-                    local_ip,
-                } => {
-                    let to = Destination {
-                        addr: *addr,
-                        local_ip: *local_ip,
-                    };
+                Way::Udp { to, listener } => {
                     if let Some(socket) = self.socket(*listener, from.shard) {
-                        socket.send(to, from.ecn, run.bytes, run.segment, counters);
+                        socket.send(*to, from.ecn, run.bytes, run.segment, counters);
                     }
                 }
                 Way::Tls(outbox) => {
@@ -175,30 +167,20 @@ impl Plane {
         let routed = self
             .table
             .route(channel, Source::Tls(link), (count, bytes), |way, quota| {
-                let Some(wait) = quota.charge(count, bytes) else {
-                    add(&counters.dropped_rate, count);
-                    return Duration::ZERO;
-                };
+                let verdict = quota.charge(count, bytes);
                 match way {
-                    Way::Udp {
-                        addr,
-                        listener,
-                        local_ip,
-                    } => {
-                        let to = Destination {
-                            addr: *addr,
-                            local_ip: *local_ip,
-                        };
+                    _ if !verdict.passes => add(&counters.dropped_rate, count),
+                    Way::Udp { to, listener } => {
                         // Any shard's socket will do; spread by link so that one does not carry all.
                         if let Some(socket) = self.socket(*listener, link.0 as usize) {
                             let datagrams = to_datagrams(channel, segment, &payload);
-                            socket.send(to, None, &datagrams, segment + HEADER_LEN, counters);
+                            socket.send(*to, None, &datagrams, segment + HEADER_LEN, counters);
                         }
                     }
                     Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
                     Way::Gone => add(&counters.dropped_gone, count),
                 }
-                wait
+                verdict.pause
             });
         if routed.is_none() {
             add(&counters.dropped_unbound, count);

@@ -185,7 +185,7 @@ impl Server {
         let hub = Arc::clone(&server.hub);
         server.run("timers", async move { hub.run_timers().await });
         let hub = Arc::clone(&server.hub);
-        server.run("quotas", async move { hub.watch_quotas().await });
+        server.run("chores", async move { hub.run_chores().await });
         if let Some((addr, listener)) = observing {
             server.observe = Some(addr);
             let observed = Arc::new(Observed {

@@ -1,6 +1,6 @@
 //! The forwarding table: written on control events, read once per run of datagrams by every shard without a lock.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,16 +12,13 @@ use byway_wire::ChannelId;
 use crate::outbox::Outbox;
 use crate::quota::Quota;
 use crate::stats::add;
+use crate::udp::socket::Destination;
 
 /// How to reach one end of a channel.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
     /// A datagram out of this listener, from this of its addresses.
-    Udp {
-        addr: SocketAddr,
-        listener: usize,
-        local_ip: Option<IpAddr>,
-    },
+    Udp { to: Destination, listener: usize },
     /// A frame on a TLS link.
     Tls(Arc<Outbox>),
     /// Its link is gone and nothing is known of it any more.
@@ -185,9 +182,11 @@ mod tests {
         End {
             egress: Egress::Udp(addr(port)),
             way: Way::Udp {
-                addr: addr(port),
+                to: Destination {
+                    addr: addr(port),
+                    local_ip: None,
+                },
                 listener: 0,
-                local_ip: None,
             },
             quota: Arc::new(Quota::new(Instant::now(), Arc::default())),
         }
@@ -199,7 +198,7 @@ mod tests {
             Source::Udp(addr(port)),
             (2, 100),
             |way, _| match way {
-                Way::Udp { addr, .. } => addr.port(),
+                Way::Udp { to, .. } => to.addr.port(),
                 _ => 0,
             },
         )

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 
 use clap::Command;
+use strsim::levenshtein;
 
 /// What all of ours begin with.
 const PREFIX: &str = "BYWAY_RELAY_";
@@ -35,7 +36,7 @@ pub(super) fn check(
 }
 
 fn problem(name: &str, known: &[String]) -> String {
-    let nearest = known.iter().min_by_key(|other| distance(name, other));
+    let nearest = known.iter().min_by_key(|other| levenshtein(name, other));
     match nearest {
         Some(nearest) => format!(
             "the environment sets {name}, which means nothing here; did you mean {nearest}? Rename or unset it"
@@ -66,20 +67,6 @@ fn is_service_link(rest: &str, value: &str) -> bool {
         .iter()
         .any(|scheme| value.starts_with(scheme));
     service || port || (words.last() == Some(&"PORT") && url)
-}
-
-/// Levenshtein's: how many characters are to be put in, taken out or replaced.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut above_left = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = above_left + usize::from(a != b);
-            above_left = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(above_left + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -134,19 +121,5 @@ mod tests {
         }
         let two = checked(&[("BYWAY_RELAY_A", ""), ("BYWAY_RELAY_B", "")]);
         assert_eq!(two.unwrap_err().to_string().lines().count(), 2);
-    }
-
-    #[test]
-    fn distances_are_levenshtein_s() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-            ("flaw", "lawn", 2),
-            ("abc", "abc", 0),
-        ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-        }
     }
 }
