@@ -63,14 +63,16 @@ async fn end_in_turn(turns: usize, drain: bool) {
         .await;
         assert_eq!(relays[0].url().pin(), urls[1 - turn % 2].pin(), "{other}");
         // A socket that was killed is free a moment later.
+        let deadline = Instant::now() + PATIENCE;
         relays.push(loop {
             let mut config = ServerConfig::new(vec![addr], Admission::Open);
             config.name = name.into();
             config.identity = Some(dir.path().join(name));
             match Server::start(config).await {
                 Ok(relay) => break relay,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => assert!(Instant::now() < deadline, "{error:#}"),
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         });
         until("all are warm again", || warm(&relays[1])).await;
     }

@@ -8,6 +8,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod shared;
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
@@ -20,13 +21,12 @@ use byway_relay::{Server, ServerConfig};
 use byway_wire::relay::control::Role;
 use common::udp::{UdpNode, join};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use shared::cpu_seconds;
 
 /// How long each case is measured.
 const TIME: Duration = Duration::from_secs(3);
 /// Rounds, in turn, of which the median counts.
 const ROUNDS: usize = 3;
-/// Clock ticks a second in `/proc` (proc(5)).
-const TICKS: f64 = 100.0;
 const BUFFER: usize = 65_535;
 
 /// What the sender sends.
@@ -133,22 +133,12 @@ fn median(mut all: Vec<f64>) -> f64 {
 /// CPU seconds of this process's threads of that name.
 fn cpu_of(name: &str) -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let mut ticks = 0.0;
-    for task in tasks.map(Result::unwrap) {
-        let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if comm.trim() != name {
-            continue;
-        }
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        ticks += fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    }
-    ticks / TICKS
+    let tasks = tasks.map(|task| task.unwrap().path());
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .filter(|task| read(task.join("comm")).trim() == name)
+        .map(|task| cpu_seconds(&read(task.join("stat"))))
+        .sum()
 }
 
 /// Keeps whoever is at `to` busy until told to stop.

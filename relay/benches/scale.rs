@@ -7,16 +7,16 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod shared;
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use byway_wire::RelayUrl;
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::frame::{StreamDecoder, encode_stream};
+use common::process::Running;
 use common::{hello_of, key_of, tls, udp};
 use tokio::task::JoinSet;
 
@@ -26,26 +26,15 @@ const UDP_LINKS: u32 = 10_000;
 const TLS_LINKS: u32 = 5_000;
 
 struct Relay {
-    child: Child,
+    process: Running,
     url: RelayUrl,
 }
 
 impl Relay {
     fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_byway-relay"))
-            .args(["--dev", "--shards", "1"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        Self {
-            child,
-            url: line.trim().parse().unwrap(),
-        }
+        let process = Running::start(&["--dev", "--shards", "1"]);
+        let url = process.url();
+        Self { process, url }
     }
     fn addr(&self) -> SocketAddr {
         (
@@ -55,7 +44,7 @@ impl Relay {
             .into()
     }
     fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap()
     }
     /// Bytes of memory.
     fn resident(&self) -> u64 {
@@ -67,21 +56,7 @@ impl Relay {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
     fn cpu(&self) -> f64 {
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        shared::cpu_seconds(&self.proc("stat"))
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use byway_relay::admission::issue::{Order, SigningKey};
@@ -12,22 +11,20 @@ use byway_wire::relay::control::{AdmissionToken, CloseReason, Control, Hello, Re
 use common::tls::TlsNode;
 use common::udp::UdpNode;
 use common::*;
+use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A folder with an operator's files; gone with it.
 struct Office {
-    folder: PathBuf,
+    folder: TempDir,
     key: SigningKey,
 }
 
 impl Office {
-    fn new(name: &str) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("byway-admission-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+    fn new() -> Self {
         let office = Self {
-            folder,
+            folder: tempfile::tempdir().unwrap(),
             key: SigningKey::generate().unwrap(),
         };
         office.write("keys", &office.key.public_pem());
@@ -36,16 +33,16 @@ impl Office {
     }
     /// As an operator's tools do: all or nothing.
     fn write(&self, name: &str, text: &str) {
-        let new = self.folder.join("new");
+        let new = self.folder.path().join("new");
         std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.folder.join(name)).unwrap();
+        std::fs::rename(new, self.folder.path().join(name)).unwrap();
     }
     async fn relay(&self) -> Server {
         let files = TokenFiles {
-            keys: vec![self.folder.join("keys")],
+            keys: vec![self.folder.path().join("keys")],
             audiences: vec!["byway-relay".into()],
             issuer: None,
-            revoked: Some(self.folder.join("revoked")),
+            revoked: Some(self.folder.path().join("revoked")),
         };
         start_with(|config| {
             config.admission = byway_relay::AdmissionSource::Tokens(files);
@@ -73,12 +70,6 @@ impl Office {
     }
     fn sign(&self, order: Order) -> AdmissionToken {
         AdmissionToken::new(self.key.sign(order).unwrap()).unwrap()
-    }
-}
-
-impl Drop for Office {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -130,7 +121,7 @@ fn reason(answer: &Control) -> Option<RefuseReason> {
 
 #[tokio::test]
 async fn only_who_shows_a_token_of_their_own_comes_in() {
-    let office = Office::new("own");
+    let office = Office::new();
     let server = office.relay().await;
     for token in [None, Some(office.token(2))] {
         let (_, answer) = come(&server, 1, Role::Client, token).await;
@@ -156,7 +147,7 @@ async fn only_who_shows_a_token_of_their_own_comes_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_and_a_key_that_is_gone_cut_who_is_here() {
-    let office = Office::new("revoked");
+    let office = Office::new();
     let server = office.relay().await;
     let mut first = welcomed(&server, 1, Role::Client, office.token(1)).await;
     let mut second = welcomed(&server, 2, Role::Agent, office.token(2)).await;
@@ -180,13 +171,16 @@ async fn a_revocation_and_a_key_that_is_gone_cut_who_is_here() {
     );
     let by_other = other.sign(Office::order(3)).unwrap();
     let by_other = AdmissionToken::new(by_other).unwrap();
-    loop {
-        let (_, answer) = come(&server, 3, Role::Client, Some(by_other.clone())).await;
-        if matches!(answer, Control::Welcome(_)) {
-            break;
+    let admitted = async {
+        loop {
+            let (_, answer) = come(&server, 3, Role::Client, Some(by_other.clone())).await;
+            if matches!(answer, Control::Welcome(_)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    soon("the other key admits", admitted).await;
     second.say(&Control::Ping { token: 5 }).await;
     assert!(matches!(second.hear().await, Control::Pong { token: 5 }));
     office.write("keys", &other.public_pem());
@@ -196,7 +190,7 @@ async fn a_revocation_and_a_key_that_is_gone_cut_who_is_here() {
 
 #[tokio::test]
 async fn a_token_is_renewed_in_band_and_who_lets_it_run_out_is_cut_with_its_channels() {
-    let office = Office::new("expiry");
+    let office = Office::new();
     let server = office.relay().await;
     let soon_over = |n| {
         // The leeway is 55 s, and no test waits for it.
@@ -248,7 +242,7 @@ async fn a_token_is_renewed_in_band_and_who_lets_it_run_out_is_cut_with_its_chan
 
 #[tokio::test]
 async fn a_channel_to_whom_the_token_does_not_name_is_refused() {
-    let office = Office::new("peers");
+    let office = Office::new();
     let server = office.relay().await;
     let _agent = welcomed(&server, 2, Role::Agent, office.token(2)).await;
     let order = Order {
@@ -273,11 +267,11 @@ async fn a_channel_to_whom_the_token_does_not_name_is_refused() {
 
 #[tokio::test]
 async fn a_relay_without_its_keys_does_not_start() {
-    let office = Office::new("none");
+    let office = Office::new();
     office.write("keys", &office.key.private_pem());
     let mut config = byway_relay::ServerConfig::dev();
     config.admission = byway_relay::AdmissionSource::Tokens(TokenFiles {
-        keys: vec![office.folder.join("keys")],
+        keys: vec![office.folder.path().join("keys")],
         audiences: vec!["byway-relay".into()],
         issuer: None,
         revoked: None,

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
+pub(crate) mod process;
 pub(crate) mod tls;
 pub(crate) mod udp;
 

@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub(super) fn run(args: &[String]) -> Result<()> {
@@ -49,52 +46,13 @@ pub(super) fn run(args: &[String]) -> Result<()> {
 
 fn client_config() -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Nobody))
+        .with_custom_certificate_verifier(Arc::new(super::tls::Anybody(provider)))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"byway-relay/1".to_vec()];
     Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(
         tls,
     )?)))
-}
-
-/// No handshake gets as far as a certificate.
-#[derive(Debug)]
-struct Nobody;
-
-impl ServerCertVerifier for Nobody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Err(rustls::Error::General("nobody is expected".into()))
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("nobody is expected".into()))
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("nobody is expected".into()))
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![
-            SignatureScheme::ED25519,
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-        ]
-    }
 }

@@ -7,9 +7,9 @@ use byway_sim::scene::Scene;
 use byway_sim::shell::app::Task;
 use byway_sim::world::{Fault, World};
 
-use super::second::{AMOUNT, in_use, two_relays};
+use super::second::{longest_silence, silence, two_relays};
+use crate::MIB;
 use crate::common::{ms, percentile, secs};
-use crate::{MIB, RELAYED};
 
 /// What `byway-relay` gives its nodes by default.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -27,41 +27,12 @@ fn upgrade(s: &mut Scene, relay: HostId) {
     s.world.inflict(Fault::StartRelay(relay));
 }
 
-/// The longest silence of a transfer, in either direction.
-fn longest_silence(s: &mut Scene, upload: bool) -> Duration {
-    let served = s.world.node(s.agent).0.app.served.last().cloned();
-    let report = s.reports().last().map(|r| r.longest_silence);
-    if upload {
-        served.unwrap_or_default().longest_silence
-    } else {
-        report.unwrap_or(Duration::MAX)
-    }
-}
-
-/// The relay in use is upgraded in the middle of a transfer.
-fn silence(seed: u64, upload: bool) -> Duration {
-    let (mut s, peer, mut rng) = two_relays(seed);
-    let task = if upload {
-        Task::Upload(AMOUNT)
-    } else {
-        Task::Download(AMOUNT)
-    };
-    s.begin(peer, task);
-    s.world.run_for(ms(100));
-    let stops = in_use(&mut s);
-    s.world.run_for(rng.up_to(ms(250)));
-    assert!(s.world.node(s.client).0.busy(), "seed {seed}: over before");
-    upgrade(&mut s, stops);
-    assert!(s.finish(secs(30)), "seed {seed}\n{}", s.story());
-    s.assert_fine();
-    assert_eq!(s.paths(peer), (RELAYED, RELAYED), "seed {seed}");
-    longest_silence(&mut s, upload)
-}
-
 #[test]
 fn the_upgrade_of_the_relay_in_use_does_not_hold_up_a_transfer() {
     for upload in [false, true] {
-        let mut silences: Vec<Duration> = (1..=50).map(|seed| silence(seed, upload)).collect();
+        let mut silences: Vec<Duration> = (1..=50)
+            .map(|seed| silence(seed, upload, upgrade))
+            .collect();
         silences.sort();
         let [p50, p99] = [50, 99].map(|share| percentile(&silences, share));
         println!("relay upgraded, upload {upload}: p50 {p50:?}, p99 {p99:?}");
