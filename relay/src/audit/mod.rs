@@ -4,22 +4,25 @@
 //! line once there is room again: whoever reads the log knows that it is not whole. A file that was renamed or removed is opened anew, as rotation wants
 //! it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+mod appender;
+mod event;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use byway_relay_core::io::{Audit, Egress};
-use byway_wire::ChannelId;
-use byway_wire::relay::control::{RefuseReason, Role};
+use byway_relay_core::io::Audit;
 use serde_json::{Value, json};
 
+use self::appender::Appender;
+use self::event::{dated, describe, lost_line};
 use crate::stats::{Counters, bump};
 use crate::table::Totals;
 
@@ -215,193 +218,14 @@ impl Target {
     }
 }
 
-/// Whole lines, each in one write: two programs that append to one file do not tear them. A disk that fills up may take part of one;
-/// then the next begins on a line of its own, so that what cannot be parsed is that one alone.
-struct Appender<W> {
-    to: W,
-    torn: bool,
-}
-
-impl Appender<File> {
-    fn open(path: &Path) -> io::Result<Self> {
-        let to = append(path)?;
-        Ok(Self {
-            torn: is_torn(path, &to),
-            to,
-        })
-    }
-}
-
-/// True if the file's last line has no end: the relay, or the machine, ended while it was written.
-fn is_torn(path: &Path, appended: &File) -> bool {
-    // A file that may be written and not read is one of whose end nothing is known. Nor is a pipe opened twice.
-    let last = || -> io::Result<Option<u8>> {
-        let len = appended.metadata()?;
-        if !len.is_file() || len.len() == 0 {
-            return Ok(None);
-        }
-        let mut last = [0];
-        File::open(path)?.read_exact_at(&mut last, len.len() - 1)?;
-        Ok(Some(last[0]))
-    };
-    matches!(last(), Ok(Some(byte)) if byte != b'\n')
-}
-
-impl<W: Write> Appender<W> {
-    fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.torn {
-            self.to.write_all(b"\n")?;
-            self.torn = false;
-        }
-        let taken = loop {
-            match self.to.write(line) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                taken => break taken?,
-            }
-        };
-        if taken < line.len() {
-            self.torn = taken > 0;
-            return Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                "it took part of a line",
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn lost_line(count: u64) -> Value {
-    json!({ "event": "lost", "count": count })
-}
-
-/// A line with its time.
-fn dated(mut line: Value) -> String {
-    line["time"] = humantime::format_rfc3339_millis(SystemTime::now())
-        .to_string()
-        .into();
-    format!("{line}\n")
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-}
-
-fn describe(audit: &Audit, totals: Option<&Totals>) -> Value {
-    let channel = |id: &ChannelId| format!("{:014x}", id.as_u64());
-    match audit {
-        Audit::Linked {
-            link,
-            node,
-            role,
-            observed,
-            egress,
-            workspace,
-            owner,
-        } => {
-            let role = match role {
-                Role::Agent => "agent",
-                Role::Client => "client",
-            };
-            let carrier = match egress {
-                Egress::Udp(_) => "udp",
-                Egress::Tls(_) => "tls",
-            };
-            let mut line = json!({
-                "event": "linked", "link": link.0, "node": node.to_string(), "role": role,
-                "address": observed.to_string(), "carrier": carrier,
-            });
-            for (name, value) in [("workspace", workspace), ("owner", owner)] {
-                if let Some(value) = value {
-                    line[name] = value.as_str().into();
-                }
-            }
-            line
-        }
-        Audit::Unlinked { link, node, why } => json!({
-            "event": "unlinked", "link": link.0, "node": node.to_string(),
-            "reason": why.map_or("connection_ended", refusal),
-        }),
-        Audit::Refused {
-            link,
-            node,
-            observed,
-            reason,
-            detail,
-        } => json!({
-            "event": "refused", "link": link.0, "node": node.to_string(), "address": observed.to_string(),
-            "reason": refusal(*reason), "detail": detail,
-        }),
-        Audit::Opened {
-            channel: id,
-            opener,
-            target,
-        } => json!({
-            "event": "opened", "channel": channel(id), "opener": opener.to_string(), "target": target.to_string(),
-        }),
-        Audit::Ended {
-            channel: id,
-            opener,
-            target,
-            why,
-        } => {
-            let mut line = json!({
-                "event": "ended", "channel": channel(id), "opener": opener.to_string(),
-                "target": target.to_string(), "reason": why.name(),
-            });
-            if let Some(totals) = totals {
-                line["duration_ms"] = (totals.since.elapsed().as_millis() as u64).into();
-                line["opener_datagrams"] = totals.opener.0.into();
-                line["opener_bytes"] = totals.opener.1.into();
-                line["target_datagrams"] = totals.target.0.into();
-                line["target_bytes"] = totals.target.1.into();
-            }
-            line
-        }
-        // Of a later relay-core.
-        other => json!({ "event": "other", "detail": format!("{other:?}") }),
-    }
-}
-
-/// The name that logs have: written like the reasons for which channels end.
-fn refusal(reason: RefuseReason) -> &'static str {
-    match reason {
-        RefuseReason::Version => "version",
-        RefuseReason::Identity => "identity",
-        RefuseReason::NotAdmitted => "not_admitted",
-        RefuseReason::Limit => "limit",
-        RefuseReason::Protocol => "protocol",
-        RefuseReason::Replaced => "replaced",
-        RefuseReason::Shutdown => "shutdown",
-        // Of a later relay-core.
-        _ => "other",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use byway_wire::ChannelId;
+
     use super::*;
-
-    /// Takes so many bytes, and then none for one write.
-    struct Filling {
-        taken: Vec<u8>,
-        room: usize,
-    }
-
-    impl Write for Filling {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let n = bytes.len().min(self.room);
-            self.taken.extend_from_slice(&bytes[..n]);
-            self.room -= n;
-            Ok(n)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn opened() -> Audit {
         Audit::Opened {
@@ -504,24 +328,5 @@ mod tests {
         drop(log);
         let took = began.elapsed();
         assert!(took >= LAST_WORDS && took < LAST_WORDS * 4, "{took:?}");
-    }
-
-    #[test]
-    fn a_line_after_a_torn_one_is_whole() {
-        let mut log = Appender {
-            to: Filling {
-                taken: Vec::new(),
-                room: 10,
-            },
-            torn: false,
-        };
-        log.line(b"{\"n\":1}\n").unwrap();
-        log.line(b"{\"n\":2}\n").unwrap_err();
-        log.line(b"{\"n\":3}\n").unwrap_err();
-        log.to.room = 100;
-        log.line(b"{\"n\":4}\n").unwrap();
-        log.line(b"{\"n\":5}\n").unwrap();
-        let text = String::from_utf8(log.to.taken).unwrap();
-        assert_eq!(text, "{\"n\":1}\n{\"\n{\"n\":4}\n{\"n\":5}\n");
     }
 }
