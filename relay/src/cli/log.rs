@@ -1,15 +1,21 @@
 //! The log on standard error, which holds up nobody.
 //!
 //! Whoever reads it may be slow, or stopped: a terminal that is held, a journal whose disk hangs. Lines are written by a thread of their
-//! own and wait in a bounded queue; what that cannot take is dropped and counted, and a line says so once there is room again.
+//! own and wait in a bounded queue; what that cannot take is dropped and counted, and a line says so once there is room again. Of lines of one kind
+//! no more than some a second are written ([`super::sample`]).
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::Context;
+
+use super::sample::{Sampler, Verdict, WINDOW, message_of, tell};
 
 /// Lines that may wait: some seconds of a busy relay.
 const WAITING: usize = 4_096;
@@ -21,25 +27,41 @@ const TRY_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Log {
     messages: SyncSender<Message>,
     lost: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+    /// Lines were left out: their second will be over soon, and then it is to be said.
+    left_out: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 enum Message {
     Line(Vec<u8>),
+    /// Nothing but a reason to look at what was left out.
+    Look,
     /// All that came before was written once this is gone.
     Mark(#[allow(dead_code, reason = "it is dropped, and that is what it says")] SyncSender<()>),
 }
 
 impl Log {
-    /// Starts the thread.
-    pub(super) fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread. Of lines of one kind `most` a second are written; 0 for all.
+    pub(super) fn to(out: impl Write + Send + 'static, most: u32) -> io::Result<Self> {
         let (messages, received) = sync_channel(WAITING);
         let lost = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&lost);
+        let sampler = Arc::new(Sampler::new(most));
+        let left_out = Arc::<AtomicBool>::default();
+        let writer = Writer {
+            lost: Arc::clone(&lost),
+            sampler: Arc::clone(&sampler),
+            left_out: Arc::clone(&left_out),
+        };
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_all(out, &received, &counted))?;
-        Ok(Self { messages, lost })
+            .spawn(move || writer.run(out, &received))?;
+        Ok(Self {
+            messages,
+            lost,
+            sampler,
+            left_out,
+        })
     }
 
     /// Never waits.
@@ -55,7 +77,10 @@ impl Log {
 
     /// Waits until all is written that was said so far, but no longer than this.
     pub(super) fn flush(&self, within: Duration) {
-        let deadline = Instant::now() + within;
+        let now = Instant::now();
+        let deadline = now + within;
+        // There may be no later second.
+        tell(self.sampler.left_out(now + WINDOW).0);
         let (mark, gone) = sync_channel(0);
         let mut message = Message::Mark(mark);
         while let Err(TrySendError::Full(back)) = self.messages.try_send(message) {
@@ -70,20 +95,63 @@ impl Log {
     }
 }
 
-fn write_all(mut out: impl Write, received: &Receiver<Message>, lost: &AtomicU64) {
-    while let Ok(message) = received.recv() {
-        let missing = lost.swap(0, Ordering::Relaxed);
-        // Whoever closed standard error does not want to read.
-        if let Message::Line(line) = &message {
-            let _ = out.write_all(line);
+/// What the thread needs to know.
+struct Writer {
+    lost: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+    left_out: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn run(&self, mut out: impl Write, received: &Receiver<Message>) {
+        // While lines are left out, a second at a time; else for ever.
+        let mut look = None;
+        loop {
+            let message = match look {
+                None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => received.recv_timeout(WINDOW),
+            };
+            let now = Instant::now();
+            if let Err(RecvTimeoutError::Disconnected) = message {
+                return;
+            }
+            if self.left_out.swap(false, Ordering::Relaxed) {
+                look = look.or(Some(now));
+            }
+            let missing = self.lost.swap(0, Ordering::Relaxed);
+            // Whoever closed standard error does not want to read.
+            if let Ok(Message::Line(line)) = &message {
+                let _ = out.write_all(line);
+            }
+            // At the end as well, when no line follows.
+            if missing > 0 {
+                let _ = writeln!(
+                    out,
+                    "byway-relay: {missing} lines of the log are missing about here: whoever reads it did not keep up"
+                );
+            }
+            if look.is_some_and(|since| now.duration_since(since) >= WINDOW) {
+                let (left_out, more) = self.sampler.left_out(now);
+                look = more.then_some(now);
+                // By way of this thread's own queue.
+                tell(left_out);
+            }
         }
-        // At the end as well, when no line follows.
-        if missing > 0 {
-            let _ = writeln!(
-                out,
-                "byway-relay: {missing} lines of the log are missing about here: whoever reads it did not keep up"
-            );
+    }
+}
+
+/// Which lines are written at all.
+impl<S: Subscriber> Layer<S> for Log {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let judged = self
+            .sampler
+            .judge(Instant::now(), event.metadata(), || message_of(event));
+        if judged == Verdict::LeaveOutAndTell {
+            self.left_out.store(true, Ordering::Relaxed);
+            // Where there is no room the thread has enough to do, and sees it by itself.
+            let _ = self.messages.try_send(Message::Look);
         }
+        judged == Verdict::Write
     }
 }
 
@@ -110,6 +178,8 @@ impl MakeWriter<'_> for Log {
 mod tests {
     use std::io::{PipeReader, PipeWriter, Read};
 
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
 
     /// A pipe that takes nothing until it is read.
@@ -122,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_said_to_nobody_is_dropped_and_counted_and_said_later() {
         let (mut reader, writer) = full();
-        let log = Log::to(writer).unwrap();
+        let log = Log::to(writer, 0).unwrap();
         let said = WAITING as u64 + 50;
         for n in 0..said {
             log.line(format!("line {n}\n").as_bytes());
@@ -147,9 +217,33 @@ mod tests {
     }
 
     #[test]
+    fn of_lines_of_one_kind_a_few_are_written_and_the_others_counted() {
+        let (reader, writer) = io::pipe().unwrap();
+        let log = Log::to(writer, 5).unwrap();
+        let formatted = tracing_subscriber::fmt::layer().with_writer(log.clone());
+        let subscriber = tracing_subscriber::registry()
+            .with(log.clone())
+            .with(formatted.with_ansi(false));
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..40 {
+                tracing::warn!(n, "the disk is slow");
+            }
+            tracing::info!("something else");
+            // It is said here, for only this thread has the subscriber.
+            log.flush(Duration::from_secs(60));
+        });
+        drop(log);
+        let text = io::read_to_string(reader).unwrap();
+        let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+        assert_eq!(count("the disk is slow n="), 5, "{text}");
+        assert_eq!(count("something else"), 1, "{text}");
+        assert_eq!(count("count=35 like=\"the disk is slow\""), 1, "{text}");
+    }
+
+    #[test]
     fn a_flush_waits_for_what_was_said() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer).unwrap();
+        let log = Log::to(writer, 0).unwrap();
         log.line(b"last words\n");
         log.flush(Duration::from_secs(60));
         let mut text = [0; 11];

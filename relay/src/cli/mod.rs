@@ -11,6 +11,7 @@ mod drain;
 mod environment;
 mod hangup;
 mod log;
+mod sample;
 mod serve;
 mod status;
 mod tokens;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use log::Log;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
 #[derive(Debug, Parser)]
@@ -75,7 +79,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve_with_log(args: serve::Serve) -> ExitCode {
-    let log = match Log::to(std::io::stderr()) {
+    let log = match Log::to(std::io::stderr(), args.log_sample) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("byway-relay: no thread for the log: {error}");
@@ -109,13 +113,16 @@ fn log_to(log: Log, format: serve::LogFormat) {
     // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = std::io::stderr().is_terminal() && !unwanted;
-    let logged = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(log.clone());
-    match format {
-        serve::LogFormat::Text => logged.with_ansi(colours).init(),
-        serve::LogFormat::Json => logged.json().flatten_event(true).init(),
-    }
+    let logged = fmt::layer().with_writer(log.clone());
+    let written = match format {
+        serve::LogFormat::Text => logged.with_ansi(colours).boxed(),
+        serve::LogFormat::Json => logged.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(log.clone())
+        .with(written)
+        .init();
     // The usual one writes to standard error itself, and would wait for it.
     std::panic::set_hook(Box::new(move |panic| {
         let trace = std::backtrace::Backtrace::capture();

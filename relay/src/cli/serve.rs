@@ -32,6 +32,14 @@ pub(super) struct Serve {
         default_value = "text"
     )]
     pub(super) log_format: LogFormat,
+    /// Lines of one kind that the log takes in a second; what is left out is counted and said. 0 for all.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "BYWAY_RELAY_LOG_SAMPLE",
+        default_value_t = 50
+    )]
+    pub(super) log_sample: u32,
     #[command(flatten)]
     settings: Settings,
 }
@@ -52,6 +60,7 @@ impl Serve {
             dev,
             open,
             log_format: _,
+            log_sample: _,
             mut settings,
         } = self;
         if (dev || open)
