@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::hub::Hub;
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::plane::Plane;
 use crate::pressure::Pressure;
 use crate::stats::Counters;
@@ -17,6 +18,7 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) strangers: Strangers,
     pub(crate) pressure: Pressure,
+    pub(crate) limits: Limits,
     /// The relay's name and region, for the challenge.
     pub(crate) name: String,
     pub(crate) region: String,

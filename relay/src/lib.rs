@@ -93,7 +93,7 @@ pub use check::{Found, FoundCertificate};
 pub use identity::CertificateStatus;
 pub use inherited::Inherited;
 pub use ipnet::IpNet;
-pub use limits::{Limits, kpps, mbit};
+pub use limits::{EgressLimits, HandshakeLimits, Limits, kpps, mbit};
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 

@@ -1,6 +1,8 @@
 //! Limits that an operator may set; the defaults are design section 12's. Each is enforced where its subject lives, counted, and its
 //! refusal is told to whoever met it.
 
+use std::time::Duration;
+
 use byway_relay_core::io::NodeRate;
 
 /// Bytes in a second, of megabits.
@@ -36,6 +38,63 @@ pub struct Limits {
     /// Answers in a second to bare STUN requests, which are shorter than their answer, of one /24 or /56, 1-10,000. Beyond it there is
     /// none.
     pub stun: u32,
+    /// The same of all networks together, 1-1,000,000.
+    pub stun_in_all: u32,
+    /// What is spent on those who have not proved a key yet.
+    pub handshakes: HandshakeLimits,
+    /// What waits for one node's TLS link.
+    pub egress: EgressLimits,
+}
+
+/// What is spent on handshakes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct HandshakeLimits {
+    /// How long TLS or QUIC may take, 1-60 s. Beyond it the connection is closed.
+    pub within: Duration,
+    /// How long everything may take until the node is welcomed, 1-120 s and not less than `within`. Beyond it the connection is closed.
+    pub welcome_within: Duration,
+    /// QUIC handshakes under way beyond which whoever begins another must prove its address first (Retry), 0-65,536; 0: always.
+    pub prove_above: u32,
+    /// Handshakes under way, of QUIC and at each listener of TLS, 8-65,536. Beyond it nobody may begin another. One host may have an eighth of
+    /// them, and one IPv6 /48 a quarter.
+    pub under_way: u32,
+    /// Bytes buffered for a QUIC handshake that waits to be judged, 2 KiB to 1 MiB. Beyond it what comes is dropped.
+    pub buffered: u32,
+}
+
+/// What waits for one node's TLS link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EgressLimits {
+    /// Bytes of data, 16 KiB to 16 MiB. Beyond it the oldest of the longest lane is dropped.
+    pub bytes: u32,
+    /// How long data waits, 1 ms to 10 s. What is older is dropped.
+    pub age: Duration,
+    /// How long a node may take no byte of what is written to it, 1-60 s. Beyond it the link is closed.
+    pub stall: Duration,
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> Self {
+        Self {
+            within: Duration::from_secs(5),
+            welcome_within: Duration::from_secs(10),
+            prove_above: 128,
+            under_way: 1_024,
+            buffered: 128 * 1024,
+        }
+    }
+}
+
+impl Default for EgressLimits {
+    fn default() -> Self {
+        Self {
+            bytes: 256 * 1024,
+            age: Duration::from_millis(50),
+            stall: Duration::from_secs(2),
+        }
+    }
 }
 
 impl Limits {
@@ -65,6 +124,9 @@ impl Default for Limits {
             // An office behind one address that comes back after an outage.
             connections: 100,
             stun: 10,
+            stun_in_all: 1_000,
+            handshakes: HandshakeLimits::default(),
+            egress: EgressLimits::default(),
         }
     }
 }

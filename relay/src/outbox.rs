@@ -10,6 +10,7 @@ use byway_wire::ChannelId;
 use tokio::sync::Notify;
 
 use crate::delays::Delays;
+use crate::limits::EgressLimits;
 use crate::queue::{Dropped, Queue};
 
 /// Most bytes between two flushes. Few enough that control, and the age of data, are looked at again soon.
@@ -52,8 +53,13 @@ pub(crate) enum Queued {
 
 impl Outbox {
     /// For a link that carries data.
-    pub(crate) fn measured(delays: &Arc<Delays>) -> Self {
+    pub(crate) fn measured(limits: EgressLimits, delays: &Arc<Delays>) -> Self {
+        let state = State {
+            queue: Queue::new(limits),
+            phase: Phase::default(),
+        };
         Self {
+            state: Mutex::new(state),
             delays: Some(Arc::clone(delays)),
             ..Self::default()
         }
@@ -84,6 +90,10 @@ impl Outbox {
         drop(state);
         self.bell.notify_one();
         Queued::Yes(dropped)
+    }
+    /// Drops what has waited for too long: for a writer that cannot take it.
+    pub(crate) fn expire(&self) -> Dropped {
+        self.lock().queue.expire(Instant::now())
     }
     /// Nothing more will be queued; the writer ends when it has written what is.
     pub(crate) fn finish(&self) {

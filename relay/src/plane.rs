@@ -54,12 +54,10 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
-    /// `stun`: answers in a second to one network's bare requests.
-    pub(crate) fn new(now: Instant, stun: u32) -> Self {
-        let stun = (
-            Rate::per_second(stun.into(), stun.into()),
-            Rate::per_second(1_000, 1_000),
-        );
+    /// `stun`: answers in a second to one network's bare requests; `stun_in_all`: to everybody's. Neither is 0.
+    pub(crate) fn new(now: Instant, stun: u32, stun_in_all: u32) -> Self {
+        let same = |n: u32| Rate::per_second(n.into(), n.into());
+        let stun = (same(stun), same(stun_in_all));
         let cookies = (Rate::per_second(20, 20), Rate::per_second(5_000, 5_000));
         // An office that comes back behind one address after an outage.
         let echoes = (
@@ -136,11 +134,11 @@ impl Plane {
         }
     }
 
-    /// A data frame of a TLS link. `message` is the frame as it came, for passing on unchanged. Gives how long nothing more is to be
+    /// A data frame of a TLS link, whose node is at `ip`. `message` is the frame as it came, for passing on unchanged. Gives how long nothing more is to be
     /// read of the link, for its node sent more than it may.
     pub(crate) fn forward_tls(
         &self,
-        link: LinkId,
+        (link, ip): (LinkId, IpAddr),
         own: &Outbox,
         data: DataFrame,
         counters: &Counters,
@@ -159,8 +157,12 @@ impl Plane {
             return Duration::ZERO;
         }
         if channel == ChannelId::ECHO {
-            add(&counters.echoed, count);
-            queue(own, channel, message, count, counters);
+            if self.budgets.echoes.take(Instant::now(), ip) {
+                add(&counters.echoed, count);
+                queue(own, channel, to_keep(&message), count, counters);
+            } else {
+                add(&counters.dropped_rate, count);
+            }
             return Duration::ZERO;
         }
         let bytes = payload.len() as u64;

@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use byway_wire::ChannelId;
 
-/// Most data that waits, in bytes (design section 12). The kernel holds at most as much again in flight.
-pub(crate) const MAX_DATA: usize = 256 * 1024;
-/// Longest wait of data.
-pub(crate) const MAX_AGE: Duration = Duration::from_millis(50);
+use crate::limits::EgressLimits;
+
 /// Most control that waits, in bytes: an agent's thousand channels all ending at once take 20 KiB, a thousand openers'
 /// records 1 MiB.
 pub(crate) const MAX_CONTROL: usize = 2 * 1024 * 1024;
@@ -25,6 +23,7 @@ const QUANTUM: usize = 16 * 1024;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    limits: EgressLimits,
     control: VecDeque<Bytes>,
     control_bytes: usize,
     lanes: HashMap<ChannelId, Lane>,
@@ -52,6 +51,13 @@ pub(crate) struct Dropped {
 }
 
 impl Queue {
+    /// For a link that carries data.
+    pub(crate) fn new(limits: EgressLimits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
     pub(crate) fn push_control(&mut self, frame: Bytes) -> Result<(), ControlOverflow> {
         if self.control_bytes + frame.len() > MAX_CONTROL {
             return Err(ControlOverflow);
@@ -63,15 +69,19 @@ impl Queue {
 
     pub(crate) fn push_data(&mut self, now: Instant, channel: ChannelId, frame: Bytes) -> Dropped {
         let mut dropped = Dropped::default();
-        while self.data_bytes + frame.len() > MAX_DATA && self.data_bytes > 0 {
+        // A writer that is stuck takes nothing out, so what it finds too old must be found here, or a node that does not read costs all that it
+        // may for as long as somebody sends to it.
+        self.expire_lane(channel, now, &mut dropped);
+        let most = self.limits.bytes as usize;
+        while self.data_bytes + frame.len() > most && self.data_bytes > 0 {
             self.drop_from_longest();
             dropped.full += 1;
         }
         self.data_bytes += frame.len();
-        let lane = self.lanes.entry(channel).or_default();
-        if lane.frames.is_empty() {
+        let lane = self.lanes.entry(channel).or_insert_with(|| {
             self.round.push_back(channel);
-        }
+            Lane::default()
+        });
         lane.bytes += frame.len();
         lane.frames.push_back((now, frame));
         dropped
@@ -109,19 +119,11 @@ impl Queue {
         }
         loop {
             let channel = *self.round.front()?;
+            self.expire_lane(channel, now, dropped);
             let Some(lane) = self.lanes.get_mut(&channel) else {
                 self.round.pop_front();
                 continue;
             };
-            while let Some((since, frame)) = lane.frames.front() {
-                if now.saturating_duration_since(*since) <= MAX_AGE {
-                    break;
-                }
-                lane.bytes -= frame.len();
-                self.data_bytes -= frame.len();
-                lane.frames.pop_front();
-                dropped.old += 1;
-            }
             match lane.frames.front() {
                 None => {
                     // An empty lane keeps no deficit: having been silent buys nothing.
@@ -148,6 +150,33 @@ impl Queue {
         }
     }
 
+    /// Drops what has waited for too long in all lanes.
+    pub(crate) fn expire(&mut self, now: Instant) -> Dropped {
+        let mut dropped = Dropped::default();
+        let waiting: Vec<ChannelId> = self.round.iter().copied().collect();
+        for channel in waiting {
+            self.expire_lane(channel, now, &mut dropped);
+        }
+        self.forget_empty();
+        dropped
+    }
+
+    /// The same in one. It stays, even if it is empty.
+    fn expire_lane(&mut self, channel: ChannelId, now: Instant, dropped: &mut Dropped) {
+        let Some(lane) = self.lanes.get_mut(&channel) else {
+            return;
+        };
+        while let Some((since, frame)) = lane.frames.front() {
+            if now.saturating_duration_since(*since) <= self.limits.age {
+                break;
+            }
+            lane.bytes -= frame.len();
+            self.data_bytes -= frame.len();
+            lane.frames.pop_front();
+            dropped.old += 1;
+        }
+    }
+
     fn drop_from_longest(&mut self) {
         let Some(lane) = self.lanes.values_mut().max_by_key(|lane| lane.bytes) else {
             return;
@@ -157,23 +186,26 @@ impl Queue {
             self.data_bytes -= frame.len();
         }
         if lane.frames.is_empty() {
-            self.round.retain(|channel| {
-                self.lanes
-                    .get(channel)
-                    .is_some_and(|l| !l.frames.is_empty())
-            });
-            self.lanes.retain(|_, lane| !lane.frames.is_empty());
+            self.forget_empty();
         }
     }
 
+    fn forget_empty(&mut self) {
+        self.lanes.retain(|_, lane| !lane.frames.is_empty());
+        let lanes = &self.lanes;
+        self.round.retain(|channel| lanes.contains_key(channel));
+    }
+
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.limits);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX: usize = 256 * 1024;
 
     fn channel(n: u64) -> ChannelId {
         ChannelId::from_u64(n)
@@ -216,6 +248,43 @@ mod tests {
         assert_eq!(dropped, Dropped { full: 0, old: 1 });
     }
 
+    /// Its writer is stuck and asks for nothing.
+    #[test]
+    fn what_nobody_takes_is_dropped_all_the_same() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut dropped = Dropped::default();
+        for n in 0..100 {
+            let now = queue.push_data(at(n * 10), channel(1), frame(1, 10_000));
+            dropped.old += now.old;
+            dropped.full += now.full;
+            assert!(queue.data_bytes <= 60_000);
+        }
+        assert_eq!(dropped, Dropped { full: 0, old: 94 });
+        queue.push_data(at(1_000), channel(2), frame(2, 10));
+        assert_eq!(queue.expire(at(1_041)), Dropped { full: 0, old: 6 });
+        assert_eq!(drain(&mut queue, at(1_041)).0, [2]);
+        queue.push_data(at(1_100), channel(1), frame(3, 10));
+        assert_eq!(drain(&mut queue, at(1_100)).0, [3], "it has its turn again");
+    }
+
+    #[test]
+    fn limits_may_be_others() {
+        let limits = EgressLimits {
+            bytes: 1_000,
+            age: Duration::from_millis(5),
+            ..EgressLimits::default()
+        };
+        let mut queue = Queue::new(limits);
+        let now = Instant::now();
+        queue.push_data(now, channel(1), frame(1, 600));
+        let dropped = queue.push_data(now, channel(1), frame(2, 600));
+        assert_eq!(dropped, Dropped { full: 1, old: 0 });
+        let (out, dropped) = drain(&mut queue, now + Duration::from_millis(6));
+        assert!(out.is_empty() && dropped == Dropped { full: 0, old: 1 });
+    }
+
     #[test]
     fn how_long_data_waited_is_told_frame_by_frame() {
         let mut queue = Queue::default();
@@ -240,11 +309,9 @@ mod tests {
         queue.push_data(now, channel(1), frame(100, 50));
         let mut dropped = 0;
         for n in 0..20 {
-            dropped += queue
-                .push_data(now, channel(2), frame(n, MAX_DATA / 8))
-                .full;
+            dropped += queue.push_data(now, channel(2), frame(n, MAX / 8)).full;
         }
-        assert!(queue.data_bytes <= MAX_DATA);
+        assert!(queue.data_bytes <= MAX);
         let (out, _) = drain(&mut queue, now);
         assert_eq!(dropped as usize + out.len(), 21);
         assert!(out.contains(&100), "the quiet channel lost nothing");

@@ -26,20 +26,15 @@ use crate::both_ways::{ReadEnd, both_ways};
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::identity::proved_node;
+use crate::limits::HandshakeLimits;
 use crate::outbox::{CloseOnDrop, Outbox};
 use crate::pace::{self, Pace};
 use crate::plane::Origin;
 use crate::stats::bump;
 use crate::strangers::{Crowd, Place, Verdict};
 
-/// Handshakes that may wait to be judged; they are judged as they come.
-const MAX_INCOMING: usize = 1_024;
-/// Bytes buffered for a handshake that waits to be accepted.
-const INCOMING_BUFFER: u64 = 128 * 1024;
-/// All of them together.
+/// Bytes buffered for all handshakes together that wait to be judged.
 const INCOMING_BUFFER_TOTAL: u64 = 32 * 1024 * 1024;
-/// A handshake that takes longer is not going to end.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A node keeps its link alive every 20 s; one lost keep-alive is sent again well before this.
 const IDLE: Duration = Duration::from_secs(30);
 /// How often a link is looked at for having moved: a part of the 20 s that QUIC takes to notice.
@@ -48,7 +43,10 @@ const LOOK: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// The QUIC configuration of a relay's endpoint.
-pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<quinn::ServerConfig> {
+pub(crate) fn server_config(
+    tls: rustls::ServerConfig,
+    limits: &HandshakeLimits,
+) -> anyhow::Result<quinn::ServerConfig> {
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls)?;
     let mut transport = TransportConfig::default();
     transport
@@ -65,8 +63,9 @@ pub(crate) fn server_config(tls: rustls::ServerConfig) -> anyhow::Result<quinn::
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
         .transport_config(Arc::new(transport))
-        .max_incoming(MAX_INCOMING)
-        .incoming_buffer_size(INCOMING_BUFFER)
+        // They are judged as they come.
+        .max_incoming(limits.under_way as usize)
+        .incoming_buffer_size(limits.buffered.into())
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
     Ok(config)
 }
@@ -155,7 +154,7 @@ async fn serve(incoming: Incoming, place: Place, listener: usize, context: &Cont
     let local_ip = incoming.local_ip();
     let began = Instant::now();
     let connection = match incoming.accept() {
-        Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
+        Ok(connecting) => tokio::time::timeout(context.limits.handshakes.within, connecting).await,
         Err(e) => Ok(Err(e)),
     };
     drop(place);

@@ -13,25 +13,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::limit::{Prefix, PrefixLimiter, Rate};
+use crate::limits::Limits;
 use crate::proxies::Proxies;
 
 /// New connections of all hosts together.
 const ALL: Rate = Rate::per_second(10_000, 10_000);
-/// Handshakes under way beyond which an address must be proved first.
-const PROVE_ABOVE: usize = 128;
-/// Handshakes under way beyond which nobody may begin another.
-const MAX_UNDER_WAY: usize = 1_024;
-/// Of these, one host's: enough for an office that comes back behind its NAT after an outage, an eighth of the room.
-const MAX_OF_HOST: usize = 128;
-/// And one customer's, who has as many hosts as he likes (IPv6).
-const MAX_OF_SITE: usize = 256;
-
 /// The budgets; shared by all listeners.
 #[derive(Debug)]
 pub(crate) struct Strangers {
     proved: PrefixLimiter,
     claimed: PrefixLimiter,
     proxies: Proxies,
+    /// Handshakes under way beyond which an address must be proved first.
+    prove_above: usize,
+    room: Room,
+}
+
+/// How many handshakes may be under way.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    all: usize,
+    /// One host's: of a thousand enough for an office that comes back behind its NAT after an outage.
+    of_host: usize,
+    /// One customer's, who has as many hosts as he likes (IPv6).
+    of_site: usize,
 }
 
 /// What to do with somebody who wants to connect.
@@ -46,10 +51,18 @@ pub(crate) enum Verdict {
 }
 
 impl Strangers {
-    /// `each`: new connections of one host in a second; twice as many at once.
-    pub(crate) fn new(now: Instant, each: u32, proxies: Proxies) -> Self {
-        let each = Rate::per_second(each.into(), u64::from(each) * 2);
+    /// Of the limits `connections` must not be 0.
+    pub(crate) fn new(now: Instant, limits: &Limits, proxies: Proxies) -> Self {
+        let each = u64::from(limits.connections);
+        let each = Rate::per_second(each, each * 2);
+        let all = limits.handshakes.under_way as usize;
         Self {
+            prove_above: limits.handshakes.prove_above as usize,
+            room: Room {
+                all,
+                of_host: all / 8,
+                of_site: all / 4,
+            },
             proved: PrefixLimiter::new(now, Prefix::HOST, each, ALL),
             claimed: PrefixLimiter::new(now, Prefix::HOST, each, ALL),
             proxies,
@@ -69,13 +82,15 @@ impl Strangers {
         crowd: &Arc<Crowd>,
     ) -> Verdict {
         let budget = if proved { &self.proved } else { &self.claimed };
-        let crowded = !proved && crowd.len() >= PROVE_ABOVE;
+        let crowded = !proved && crowd.len() >= self.prove_above;
         // Nobody can forge our loopback, but a proxy's address anybody.
         let exempt = ip.is_loopback() || (proved && self.proxies.trusts(ip));
         if !crowded && (exempt || budget.take(now, ip)) {
             // A forged address must not take its owner's places.
             let host = (proved && !exempt).then_some(ip);
-            crowd.enter(host).map_or(Verdict::Refuse, Verdict::Serve)
+            crowd
+                .enter(host, self.room)
+                .map_or(Verdict::Refuse, Verdict::Serve)
         } else if proved {
             Verdict::Refuse
         } else {
@@ -120,14 +135,14 @@ impl Crowd {
     fn len(&self) -> usize {
         self.lock().all
     }
-    fn enter(self: &Arc<Self>, host: Option<IpAddr>) -> Option<Place> {
+    fn enter(self: &Arc<Self>, host: Option<IpAddr>, room: Room) -> Option<Place> {
         let mut present = self.lock();
-        if present.all >= MAX_UNDER_WAY {
+        if present.all >= room.all {
             return None;
         }
         if let Some(ip) = host {
             let (host, site) = (Prefix::HOST.of(ip), Prefix::SITE.of(ip));
-            if present.hosts.of(host) >= MAX_OF_HOST || present.sites.of(site) >= MAX_OF_SITE {
+            if present.hosts.of(host) >= room.of_host || present.sites.of(site) >= room.of_site {
                 return None;
             }
             present.hosts.add(host);
@@ -166,6 +181,9 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn usual(now: Instant) -> Strangers {
+        Strangers::new(now, &Limits::default(), Proxies::default())
+    }
     fn host(n: u32) -> IpAddr {
         IpAddr::V4((0xc000_0200 + n).into())
     }
@@ -173,7 +191,7 @@ mod tests {
     #[test]
     fn forged_addresses_do_not_spend_their_owners_budget_or_places() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, 100, Proxies::default());
+        let strangers = usual(now);
         let crowd = Arc::new(Crowd::default());
         for _ in 0..1_000 {
             // Each ends at once, so the room stays empty and only the budget counts.
@@ -188,7 +206,7 @@ mod tests {
     #[test]
     fn a_host_beyond_its_rate_is_refused() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, 100, Proxies::default());
+        let strangers = usual(now);
         let crowd = Arc::new(Crowd::default());
         let served = (0..1_000)
             .filter(|_| {
@@ -203,7 +221,7 @@ mod tests {
     fn a_trusted_proxy_has_no_budget_unless_its_address_may_be_forged() {
         let now = Instant::now();
         let proxies = Proxies::new(vec!["192.0.2.0/28".parse().unwrap()]);
-        let strangers = Strangers::new(now, 100, proxies);
+        let strangers = Strangers::new(now, &Limits::default(), proxies);
         let crowd = Arc::new(Crowd::default());
         let serve = |n, proved| match strangers.judge(now, host(n), proved, &crowd) {
             Verdict::Serve(place) => Some(place),
@@ -222,14 +240,14 @@ mod tests {
     #[test]
     fn a_host_that_never_ends_its_handshakes_leaves_room_for_others() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, 100, Proxies::default());
+        let strangers = usual(now);
         let crowd = Arc::new(Crowd::default());
         let serve = |n| match strangers.judge(now, host(n), true, &crowd) {
             Verdict::Serve(place) => Some(place),
             _ => None,
         };
         let slow: Vec<Place> = (0..150).filter_map(|_| serve(1)).collect();
-        assert_eq!(slow.len(), MAX_OF_HOST);
+        assert_eq!(slow.len(), 128);
         assert!(serve(1).is_none());
         assert!(serve(2).is_some());
         drop(slow);
@@ -241,7 +259,7 @@ mod tests {
     #[test]
     fn one_customer_s_many_hosts_leave_room_for_others() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, 100, Proxies::default());
+        let strangers = usual(now);
         let crowd = Arc::new(Crowd::default());
         let serve = |site: u128, host: u128| {
             let ip = IpAddr::V6(((0x2001_0db8_u128 << 96) | site << 80 | host << 64 | 1).into());
@@ -251,7 +269,7 @@ mod tests {
             }
         };
         let slow: Vec<Place> = (0..2_000).filter_map(|n| serve(1, n % 40)).collect();
-        assert_eq!(slow.len(), MAX_OF_SITE);
+        assert_eq!(slow.len(), 256);
         assert!(serve(1, 50).is_none());
         assert!(serve(2, 0).is_some());
         drop(slow);
@@ -268,9 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_may_make_the_room_another() {
+        let now = Instant::now();
+        let mut limits = Limits::default();
+        limits.handshakes.prove_above = 0;
+        limits.handshakes.under_way = 16;
+        let strangers = Strangers::new(now, &limits, Proxies::default());
+        let crowd = Arc::new(Crowd::default());
+        let verdict = strangers.judge(now, host(1), false, &crowd);
+        assert!(matches!(verdict, Verdict::Prove), "always");
+        let serve = |n| match strangers.judge(now, host(n), true, &crowd) {
+            Verdict::Serve(place) => Some(place),
+            _ => None,
+        };
+        let places: Vec<Place> = (0..30).filter_map(|n| serve(n / 3)).collect();
+        assert_eq!(places.len(), 16, "two of each host, until it is full");
+        assert!(serve(20).is_none());
+    }
+
+    #[test]
     fn a_full_room_asks_for_proof_and_then_takes_nobody() {
         let now = Instant::now();
-        let strangers = Strangers::new(now, 100, Proxies::default());
+        let strangers = usual(now);
         let crowd = Arc::new(Crowd::default());
         let mut places = Vec::new();
         for n in 0..2_000 {
@@ -278,13 +315,13 @@ mod tests {
                 places.push(place);
             }
         }
-        assert_eq!(places.len(), PROVE_ABOVE);
+        assert_eq!(places.len(), 128);
         for n in 0..2_000 {
             if let Verdict::Serve(place) = strangers.judge(now, host(n), true, &crowd) {
                 places.push(place);
             }
         }
-        assert_eq!(places.len(), MAX_UNDER_WAY);
+        assert_eq!(places.len(), 1_024);
         let verdict = strangers.judge(now, host(3_000), true, &crowd);
         assert!(matches!(verdict, Verdict::Refuse));
     }

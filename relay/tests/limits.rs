@@ -3,12 +3,17 @@
 
 mod common;
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
+use byway_wire::relay::frame::Frame;
 use byway_wire::stun::{self, TransactionId};
+use common::tls::TlsNode;
 use common::udp::UdpNode;
 use common::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 
 #[tokio::test]
 async fn channels_end_at_the_limit_that_was_set() {
@@ -98,6 +103,153 @@ async fn bare_stun_requests_are_answered_as_often_as_was_set() {
     assert!((2..=10).contains(&stats.data.stun_answered), "{stats:?}");
 }
 
+#[tokio::test]
+async fn bare_stun_requests_of_everybody_are_answered_as_often_as_was_set() {
+    let server = start_with(|config| config.limits.stun_in_all = 3).await;
+    let request = stun::encode_request(TransactionId([7; 12]), false, None);
+    for host in 1..=20 {
+        // Each a network of its own.
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, host, 1], 0)))
+            .await
+            .unwrap();
+        socket.send_to(&request, addr(&server)).await.unwrap();
+    }
+    let stats = until(&server, "all are decided", |s| {
+        s.data.stun_answered + s.data.stun_limited == 20
+    })
+    .await;
+    assert!((3..=15).contains(&stats.data.stun_answered), "{stats:?}");
+}
+
+/// Until whoever is at the other end has had enough.
+async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = Vec::new();
+    // A reset is an end as well.
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn handshakes_end_at_the_times_that_were_set() {
+    // Neither is to be had from the defaults within a test's patience.
+    let server = start_with(|config| {
+        config.limits.handshakes.within = Duration::from_millis(300);
+        config.limits.handshakes.welcome_within = Duration::from_secs(60);
+    })
+    .await;
+    let began = Instant::now();
+    let mut mute = TlsNode::connect(&server).await;
+    let mut silent = TcpStream::connect(addr(&server)).await.unwrap();
+    ends(&mut silent).await;
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    until(&server, "it is counted", |s| s.data.handshakes_failed == 1).await;
+    // Who has TLS has more time.
+    mute.prove(1, 1).await;
+    mute.say(hello(1, Role::Client)).await;
+    assert!(matches!(mute.hear().await, Control::Welcome(_)));
+
+    let server = start_with(|config| {
+        config.limits.handshakes.welcome_within = Duration::from_millis(600);
+    })
+    .await;
+    let mut half = tls::tls(&server).await;
+    let mut slow = TlsNode::connect(&server).await;
+    slow.prove(1, 1).await;
+    let quic = UdpNode::connect(&server, 2).await;
+    ends(&mut half).await;
+    let Control::Refused { detail, .. } = slow.hear().await else {
+        panic!("not refused");
+    };
+    assert!(detail.contains("Hello"), "{detail}");
+    // Without a stream there is nothing on which it could be said.
+    soon("the link's end", quic.connection.closed()).await;
+}
+
+#[tokio::test]
+async fn an_address_is_proved_from_the_first_handshake_on_if_that_was_set() {
+    let server = start_with(|config| config.limits.handshakes.prove_above = 0).await;
+    let _node = UdpNode::welcome(&server, 1, Role::Client).await;
+    until(&server, "it was asked for", |s| s.data.retried == 1).await;
+}
+
+#[tokio::test]
+async fn a_host_beyond_its_part_of_the_handshakes_that_were_set_is_refused() {
+    let server = start_with(|config| {
+        config.limits.handshakes.under_way = 8;
+        config.trusted_proxies.clear();
+    })
+    .await;
+    // This machine's own have no part, but there is no more room than for eight.
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(TcpStream::connect(addr(&server)).await.unwrap());
+    }
+    let mut ninth = TcpStream::connect(addr(&server)).await.unwrap();
+    ends(&mut ninth).await;
+    until(&server, "it is counted", |s| {
+        s.data.connections_limited == 1
+    })
+    .await;
+    drop(held);
+}
+
+/// Somebody who does not read: what waits for it is what was set, it is dropped as soon, and the link ends as soon.
+#[tokio::test]
+async fn what_waits_for_a_tls_link_ends_at_the_limits_that_were_set() {
+    let server = start_with(|config| {
+        config.limits.egress.age = Duration::from_secs(10);
+        config.limits.egress.bytes = 64 * 1024;
+        config.limits.egress.stall = Duration::from_millis(500);
+    })
+    .await;
+    let mut agent = UdpNode::welcome(&server, 2, Role::Agent).await;
+    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
+    client.say(open(9, 2)).await;
+    assert!(matches!(client.hear().await, Control::Opened(_)));
+    assert!(matches!(agent.hear().await, Control::Incoming(_)));
+    agent
+        .say(&Control::Accept {
+            channel: channel(9),
+        })
+        .await;
+    let batch: Vec<u8> = (0..40).flat_map(|n| data(9, n, 1_452)).collect();
+    let flood = async {
+        loop {
+            agent.send_batch(&batch, 1_452);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let stats = tokio::select! {
+        () = flood => unreachable!("it has no end"),
+        stats = until(&server, "the cut", |s| s.data.stalled == 1) => stats,
+    };
+    assert!(
+        stats.data.tls_dropped_full > 0 && stats.data.tls_dropped_old == 0,
+        "{stats:?}"
+    );
+}
+
+#[tokio::test]
+async fn echoes_of_a_tls_link_have_a_budget() {
+    let server = start().await;
+    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
+    let echo = Frame::Data {
+        channel: channel(0),
+        segment: 10,
+        payload: vec![1; 10].into(),
+    };
+    for _ in 0..1_300 {
+        client.send(echo.encode()).await;
+    }
+    let stats = until(&server, "all are decided", |s| {
+        s.data.echoed + s.data.dropped_rate == 1_300
+    })
+    .await;
+    assert!(
+        stats.data.echoed >= 1_000 && stats.data.dropped_rate > 0,
+        "{stats:?}"
+    );
+}
+
 /// 8 Mbit/s: a megabyte a second.
 fn megabyte(config: &mut byway_relay::ServerConfig) {
     config.limits.node_rate.bytes = Some(1_000_000);
@@ -146,11 +298,11 @@ async fn all_links_of_a_node_share_its_rate() {
 async fn a_tls_link_is_read_no_faster_than_its_node_may_send_and_loses_nothing() {
     let server = start_with(megabyte).await;
     let mut agent = UdpNode::welcome(&server, 2, Role::Agent).await;
-    let mut client = tls::TlsNode::welcome(&server, 1, Role::Client).await;
+    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
     client.say(open(9, 2)).await;
     assert!(matches!(agent.hear().await, Control::Incoming(_)));
-    let began = std::time::Instant::now();
-    let batch = byway_wire::relay::frame::Frame::Data {
+    let began = Instant::now();
+    let batch = Frame::Data {
         channel: channel(9),
         segment: 1_000,
         payload: vec![7; 20_000].into(),
@@ -160,14 +312,14 @@ async fn a_tls_link_is_read_no_faster_than_its_node_may_send_and_loses_nothing()
     }
     let stats = until(&server, "all came", |s| s.data.tls_in == 800).await;
     // 800 KB, of which 256 KiB may come at once.
-    assert!(began.elapsed() >= std::time::Duration::from_millis(400));
+    assert!(began.elapsed() >= Duration::from_millis(400));
     assert_eq!(stats.data.dropped_rate, 0);
     assert!(stats.data.tls_held_back > 0);
 }
 
 /// True if a connection is let in as far as TLS, which answers nonsense with an alert.
-async fn is_let_in(to: std::net::SocketAddr) -> bool {
-    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+async fn is_let_in(to: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(to).await.unwrap();
     let mut alert = [0; 16];
     if stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.is_err() {
         return false;

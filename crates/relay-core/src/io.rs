@@ -17,7 +17,7 @@ pub struct LinkInfo {
     pub node: NodeId,
     /// The role that was proved with it (on a TLS link); `Hello` must say the same.
     pub role: Option<Role>,
-    /// When its connection began: the time to `Welcome` counts from there ([`crate::WELCOME_DEADLINE`]).
+    /// When its connection began: the time to `Welcome` counts from there ([`crate::Config::welcome_within`]).
     pub began: Instant,
     /// Where data for it goes.
     pub egress: Egress,

@@ -53,5 +53,4 @@ pub use admission::{
     Admission, AdmissionError, Claims, Grant, KeyError, OneOrMany, TokenKey, TokenRules,
 };
 pub use counters::Counters;
-pub use links::WELCOME_DEADLINE;
 pub use relay::{Config, Relay};

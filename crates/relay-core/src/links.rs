@@ -11,7 +11,7 @@
 //! yet. A node beyond its limit over all processes is refused, or two processes could push each other out for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use byway_wire::relay::control::{
     CloseReason, Control, Hello, RefuseReason, Role, VERSION, Welcome,
@@ -24,9 +24,6 @@ use crate::channels::{LINGER, Target};
 use crate::io::*;
 use crate::relay::{Ending, Relay};
 use crate::timers::Timer;
-
-/// From a connection's first packet to `Welcome`, handshake and proof included (design section 12).
-pub const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A link whose node proved its key.
 #[derive(Debug)]
@@ -85,8 +82,8 @@ impl Relay {
                 addr: Some(addr),
             });
         }
-        self.timers
-            .arm(Timer::Hello(id), info.began + WELCOME_DEADLINE);
+        let deadline = info.began + self.config.welcome_within;
+        self.timers.arm(Timer::Hello(id), deadline);
         if too_many {
             self.counters.refused_links += 1;
             self.refuse(now, id, RefuseReason::Limit, "too many links of this node");

@@ -39,6 +39,8 @@ pub struct Config {
     pub max_unanswered: u32,
     /// What a node may send in a second whose token says nothing else.
     pub node_rate: NodeRate,
+    /// How long a connection may take until its node is welcomed, from [`crate::io::LinkInfo::began`] on.
+    pub welcome_within: Duration,
 }
 
 impl Default for Config {
@@ -59,6 +61,7 @@ impl Default for Config {
             max_unanswered: 8,
             // For the program that starts a relay to decide: a public one has to share.
             node_rate: NodeRate::default(),
+            welcome_within: Duration::from_secs(10),
         }
     }
 }

@@ -6,10 +6,13 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `settings` | everything that can be set |
+//! | `settings`, `limits` | everything that can be set |
+//! | `layers` | one source of settings over another |
 //! | `resolve` | from settings to a configuration, or to what is wrong with them |
 //! | `place` | where in the file a value stands |
 
+mod layers;
+mod limits;
 mod place;
 mod resolve;
 mod settings;
@@ -18,9 +21,11 @@ use std::path::Path;
 
 use anyhow::Context;
 
+pub use limits::LimitSettings;
 pub use resolve::Fault;
-pub use settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings, TokenSettings};
+pub use settings::{AcmeSettings, AdmissionKind, Settings, TokenSettings};
 
+use self::layers::Layer;
 use crate::ServerConfig;
 
 /// A configuration file, read.
@@ -53,7 +58,7 @@ impl File {
         resolve::resolve(settings).map_err(|fault| {
             let place = place::line_of(&self.text, fault.key)
                 // A flag hides what the file says.
-                .filter(|_| !flags.says(fault.key));
+                .filter(|_| !flags.says(Some(fault.key)));
             match place {
                 Some(line) => anyhow::anyhow!("line {line}: '{}' {fault}", fault.key),
                 None => {

@@ -10,11 +10,10 @@ use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 use ipnet::IpNet;
 
-use super::settings::{AcmeSettings, AdmissionKind, LimitSettings, Settings};
+use super::layers::Layer;
+use super::settings::{AcmeSettings, AdmissionKind, Settings};
 use crate::certificate::{can_be_ordered, is_directory};
-use crate::{
-    Acme, AdmissionSource, CertFiles, Limits, NodeRate, ServerConfig, TokenFiles, kpps, mbit,
-};
+use crate::{Acme, AdmissionSource, CertFiles, ServerConfig, TokenFiles};
 
 /// What a token must be for where nothing else is said; what `byway-relay token` makes.
 pub(super) const AUDIENCE: &str = "byway-relay";
@@ -24,8 +23,6 @@ const MAX_SHARDS: usize = 256;
 const MAX_DRAIN: u32 = 3_600;
 /// Most relays that nodes take of one that stops.
 const MAX_NAMED: usize = 4;
-/// Highest rate of a node, in megabits or in thousands of datagrams: beyond it a limit limits nothing.
-const MAX_RATE: u32 = 100_000;
 /// From QUIC's smallest to a jumbo frame's.
 const DATAGRAMS: std::ops::RangeInclusive<u32> = 1_200..=9_000;
 
@@ -46,7 +43,7 @@ impl fmt::Display for Fault {
     }
 }
 
-fn fault<T>(
+pub(super) fn fault<T>(
     key: &'static str,
     problem: impl Into<String>,
     mend: impl Into<String>,
@@ -137,9 +134,8 @@ pub(super) fn resolve(settings: Settings) -> Result<ServerConfig, Fault> {
             "name it in [acme] domains as well",
         );
     }
-    config.limits = limits(&settings.limits)?;
     let open = config.admission == AdmissionSource::Fixed(Admission::Open);
-    config.limits.node_rate = node_rate(&settings.limits, open)?;
+    config.limits = settings.limits.resolve(open)?;
     config.audit = settings.audit;
     config.control = settings.control;
     if let Some(seconds) = settings.drain_seconds {
@@ -230,96 +226,8 @@ fn same_host(one: &str, other: &str) -> bool {
     bare(one) == bare(other)
 }
 
-fn limits(settings: &LimitSettings) -> Result<Limits, Fault> {
-    let mut limits = Limits::default();
-    for (key, value, range, to) in [
-        (
-            "limits.channels",
-            settings.channels,
-            1..=65_536,
-            &mut limits.channels,
-        ),
-        (
-            "limits.links_per_node",
-            settings.links_per_node,
-            1..=1_024,
-            &mut limits.links_per_node,
-        ),
-        (
-            "limits.links_per_process",
-            settings.links_per_process,
-            2..=64,
-            &mut limits.links_per_process,
-        ),
-        (
-            "limits.unanswered_opens",
-            settings.unanswered_opens,
-            1..=1_024,
-            &mut limits.unanswered_opens,
-        ),
-        (
-            "limits.connections",
-            settings.connections,
-            1..=100_000,
-            &mut limits.connections,
-        ),
-        ("limits.stun", settings.stun, 1..=10_000, &mut limits.stun),
-        (
-            "limits.shed_above",
-            settings.shed_above,
-            10..=100,
-            &mut limits.shed_above,
-        ),
-    ] {
-        let Some(value) = value else { continue };
-        if !range.contains(&value) {
-            let mend = format!("give {} to {}", range.start(), range.end());
-            return fault(key, format!("is {value}"), mend);
-        }
-        *to = value;
-    }
-    if limits.links_per_node < limits.links_per_process {
-        return fault(
-            "limits.links_per_node",
-            format!(
-                "is less than a single process may have ({})",
-                limits.links_per_process
-            ),
-            "raise it, or lower 'links_per_process'",
-        );
-    }
-    Ok(limits)
-}
-
-/// Of an open relay nobody knows who comes: there each has a share unless its operator says otherwise.
-fn node_rate(settings: &LimitSettings, open: bool) -> Result<NodeRate, Fault> {
-    for (key, value) in [
-        ("limits.node_mbit", settings.node_mbit),
-        ("limits.node_kpps", settings.node_kpps),
-    ] {
-        if let Some(value) = value.filter(|n| *n > MAX_RATE) {
-            let mend = format!("give 1 to {MAX_RATE}, or 0 for no limit");
-            return fault(key, format!("is {value}"), mend);
-        }
-    }
-    let usual = if open {
-        Limits::public_rate()
-    } else {
-        NodeRate::default()
-    };
-    let chosen = |said: Option<u32>, unit: fn(u32) -> u64, usual| match said {
-        None => usual,
-        Some(0) => None,
-        Some(n) => Some(unit(n)),
-    };
-    Ok(NodeRate {
-        bytes: chosen(settings.node_mbit, mbit, usual.bytes),
-        datagrams: chosen(settings.node_kpps, kpps, usual.datagrams),
-    })
-}
-
 fn acme(settings: &AcmeSettings) -> Result<Option<Acme>, Fault> {
-    if settings.is_empty() {
+    if !settings.says(None) {
         return Ok(None);
     }
     let Some(domains) = settings.domains.clone().filter(|d| !d.is_empty()) else {
@@ -369,7 +277,7 @@ fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {
         );
     };
     // Keys beside an open door: one of the two is not what the operator means.
-    if kind != AdmissionKind::Tokens && !tokens.is_empty() {
+    if kind != AdmissionKind::Tokens && tokens.says(None) {
         return fault(
             "tokens",
             "does nothing unless admission is by token",

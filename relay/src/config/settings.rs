@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use super::layers::layers;
+use super::limits::LimitSettings;
+
 /// Settings of `byway-relay serve`. The names in the file are those of the fields.
 #[derive(Clone, PartialEq, Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,68 +118,6 @@ pub struct Settings {
     pub acme: AcmeSettings,
 }
 
-/// What a node, or an address that nobody knows yet, may take of the relay: the table `limits`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Args, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct LimitSettings {
-    /// Channels of one node process, 1-65536. Default: 1024.
-    #[arg(
-        long = "max-channels",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_CHANNELS"
-    )]
-    pub channels: Option<u32>,
-    /// Links of one node, all its processes together, 1-1024. Default: 16.
-    #[arg(
-        long = "max-links-per-node",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_LINKS_PER_NODE"
-    )]
-    pub links_per_node: Option<u32>,
-    /// Links of one process, 2-64. Default: 4.
-    #[arg(
-        long = "max-links-per-process",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_LINKS_PER_PROCESS"
-    )]
-    pub links_per_process: Option<u32>,
-    /// Opens to one node that it has not answered, 1-1024. Default: 8.
-    #[arg(
-        long = "max-unanswered-opens",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_UNANSWERED_OPENS"
-    )]
-    pub unanswered_opens: Option<u32>,
-    /// What one node may send, in megabits a second, all its links together; 0 for no limit. Default: 100 on an open relay, else none.
-    #[arg(
-        long = "max-node-mbit",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_NODE_MBIT"
-    )]
-    pub node_mbit: Option<u32>,
-    /// The same in thousands of datagrams a second. Default: 20 on an open relay, else none.
-    #[arg(
-        long = "max-node-kpps",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_NODE_KPPS"
-    )]
-    pub node_kpps: Option<u32>,
-    /// Let nobody new in while the relay uses more of its memory or its file descriptors than this, in percent, 10-100. Default: 80.
-    #[arg(long = "max-use", value_name = "PERCENT", env = "BYWAY_RELAY_MAX_USE")]
-    pub shed_above: Option<u32>,
-    /// New connections of one address in a second, 1-100000; twice as many at once. Default: 100.
-    #[arg(
-        long = "max-connections",
-        value_name = "N",
-        env = "BYWAY_RELAY_MAX_CONNECTIONS"
-    )]
-    pub connections: Option<u32>,
-    /// Answers in a second to one network's bare STUN requests, 1-10000. Default: 10.
-    #[arg(long = "max-stun", value_name = "N", env = "BYWAY_RELAY_MAX_STUN")]
-    pub stun: Option<u32>,
-}
-
 /// A certificate that the relay orders from an authority and renews by itself (RFC 8555): the table `acme`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -264,127 +205,45 @@ pub enum AdmissionKind {
     Tokens,
 }
 
-impl Settings {
-    /// These, and where they say nothing, what `below` says.
-    #[must_use]
-    pub fn over(self, below: Self) -> Self {
-        Self {
-            listen: self.listen.or(below.listen),
-            name: self.name.or(below.name),
-            region: self.region.or(below.region),
-            public_host: self.public_host.or(below.public_host),
-            cert: self.cert.or(below.cert),
-            key: self.key.or(below.key),
-            shards: self.shards.or(below.shards),
-            max_datagram: self.max_datagram.or(below.max_datagram),
-            require_channel_binding: self
-                .require_channel_binding
-                .or(below.require_channel_binding),
-            admission: self.admission.or(below.admission),
-            nodes: self.nodes.or(below.nodes),
-            identity: self.identity.or(below.identity),
-            observe: self.observe.or(below.observe),
-            audit: self.audit.or(below.audit),
-            drain_seconds: self.drain_seconds.or(below.drain_seconds),
-            alternates: self.alternates.or(below.alternates),
-            control: self.control.or(below.control),
-            plain_http: self.plain_http.or(below.plain_http),
-            trusted_proxies: self.trusted_proxies.or(below.trusted_proxies),
-            tokens: self.tokens.over(below.tokens),
-            limits: self.limits.over(below.limits),
-            acme: self.acme.over(below.acme),
-        }
-    }
+layers!(Settings {
+    listen,
+    name,
+    region,
+    public_host,
+    cert,
+    key,
+    identity,
+    plain_http,
+    trusted_proxies,
+    observe,
+    audit,
+    drain_seconds,
+    alternates,
+    control,
+    shards,
+    max_datagram,
+    require_channel_binding,
+    admission,
+    nodes,
+    tokens,
+    limits,
+    acme,
+});
 
-    /// True if they say anything of this key.
-    pub(super) fn says(&self, key: &str) -> bool {
-        match key {
-            "listen" => self.listen.is_some(),
-            "name" => self.name.is_some(),
-            "region" => self.region.is_some(),
-            "public_host" => self.public_host.is_some(),
-            "cert" => self.cert.is_some(),
-            "key" => self.key.is_some(),
-            "shards" => self.shards.is_some(),
-            "max_datagram" => self.max_datagram.is_some(),
-            "require_channel_binding" => self.require_channel_binding.is_some(),
-            "admission" => self.admission.is_some(),
-            "nodes" => self.nodes.is_some(),
-            "identity" => self.identity.is_some(),
-            "audit" => self.audit.is_some(),
-            "drain_seconds" => self.drain_seconds.is_some(),
-            "alternates" => self.alternates.is_some(),
-            "control" => self.control.is_some(),
-            "observe" => self.observe.is_some(),
-            "plain_http" => self.plain_http.is_some(),
-            "trusted_proxies" => self.trusted_proxies.is_some(),
-            "limits.channels" => self.limits.channels.is_some(),
-            "limits.links_per_node" => self.limits.links_per_node.is_some(),
-            "limits.links_per_process" => self.limits.links_per_process.is_some(),
-            "limits.unanswered_opens" => self.limits.unanswered_opens.is_some(),
-            "limits.node_mbit" => self.limits.node_mbit.is_some(),
-            "limits.node_kpps" => self.limits.node_kpps.is_some(),
-            "limits.shed_above" => self.limits.shed_above.is_some(),
-            "limits.connections" => self.limits.connections.is_some(),
-            "limits.stun" => self.limits.stun.is_some(),
-            "acme.domains" => self.acme.domains.is_some(),
-            "acme.contact" => self.acme.contact.is_some(),
-            "acme.cache" => self.acme.cache.is_some(),
-            "acme.directory" => self.acme.directory.is_some(),
-            "acme.roots" => self.acme.roots.is_some(),
-            "tokens.keys" => self.tokens.keys.is_some(),
-            "tokens.audiences" => self.tokens.audiences.is_some(),
-            "tokens.issuer" => self.tokens.issuer.is_some(),
-            "tokens.revoked" => self.tokens.revoked.is_some(),
-            _ => false,
-        }
-    }
-}
+layers!(TokenSettings {
+    keys,
+    audiences,
+    issuer,
+    revoked,
+});
 
-impl TokenSettings {
-    fn over(self, below: Self) -> Self {
-        Self {
-            keys: self.keys.or(below.keys),
-            audiences: self.audiences.or(below.audiences),
-            issuer: self.issuer.or(below.issuer),
-            revoked: self.revoked.or(below.revoked),
-        }
-    }
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl LimitSettings {
-    fn over(self, below: Self) -> Self {
-        Self {
-            channels: self.channels.or(below.channels),
-            links_per_node: self.links_per_node.or(below.links_per_node),
-            links_per_process: self.links_per_process.or(below.links_per_process),
-            unanswered_opens: self.unanswered_opens.or(below.unanswered_opens),
-            node_mbit: self.node_mbit.or(below.node_mbit),
-            node_kpps: self.node_kpps.or(below.node_kpps),
-            shed_above: self.shed_above.or(below.shed_above),
-            connections: self.connections.or(below.connections),
-            stun: self.stun.or(below.stun),
-        }
-    }
-}
-
-impl AcmeSettings {
-    fn over(self, below: Self) -> Self {
-        Self {
-            domains: self.domains.or(below.domains),
-            contact: self.contact.or(below.contact),
-            cache: self.cache.or(below.cache),
-            directory: self.directory.or(below.directory),
-            roots: self.roots.or(below.roots),
-        }
-    }
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
+layers!(AcmeSettings {
+    domains,
+    contact,
+    cache,
+    directory,
+    roots,
+});
 
 /// The flag for a key of the file.
 pub(super) fn flag(key: &str) -> String {

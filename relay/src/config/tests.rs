@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use byway_relay_core::Admission;
 
 use super::*;
@@ -47,6 +49,37 @@ fn nodes_of_an_open_relay_have_a_rate_and_others_only_one_that_was_said() {
         error.contains("line 3") && error.contains("0 for no limit"),
         "{error}"
     );
+}
+
+#[test]
+fn handshakes_and_egress_are_as_they_were_said() {
+    let text = "admission = \"open\"\n[limits]\nhandshake_seconds = 3\nwelcome_seconds = 4\nhandshakes = 64\n\
+                unproved = 0\nhandshake_kib = 16\negress_kib = 64\negress_ms = 20\nstall_seconds = 9\nstun_in_all = 5";
+    let limits = resolve(text).unwrap().limits;
+    let seconds = Duration::from_secs;
+    let handshakes = limits.handshakes;
+    assert_eq!(
+        (handshakes.within, handshakes.welcome_within),
+        (seconds(3), seconds(4))
+    );
+    assert_eq!((handshakes.under_way, handshakes.prove_above), (64, 0));
+    assert_eq!(handshakes.buffered, 16 * 1024);
+    assert_eq!(
+        (limits.egress.bytes, limits.egress.age),
+        (64 * 1024, Duration::from_millis(20))
+    );
+    assert_eq!((limits.egress.stall, limits.stun_in_all), (seconds(9), 5));
+    for (wrong, said) in [
+        ("handshake_seconds = 0", "1 to 60"),
+        ("handshakes = 7", "8 to 65536"),
+        ("egress_kib = 15", "16 to 16384"),
+        ("egress_ms = 10001", "1 to 10000"),
+        ("stall_seconds = 61", "1 to 60"),
+        ("handshake_seconds = 20", "'handshake_seconds'"),
+    ] {
+        let error = error(&format!("admission = \"open\"\n[limits]\n{wrong}"));
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]
@@ -296,6 +329,15 @@ fn the_example_is_whole_and_good() {
         "limits.shed_above",
         "limits.connections",
         "limits.stun",
+        "limits.stun_in_all",
+        "limits.handshake_seconds",
+        "limits.welcome_seconds",
+        "limits.handshakes",
+        "limits.unproved",
+        "limits.handshake_kib",
+        "limits.egress_kib",
+        "limits.egress_ms",
+        "limits.stall_seconds",
         "acme.domains",
         "acme.contact",
         "acme.cache",
@@ -306,7 +348,7 @@ fn the_example_is_whole_and_good() {
         "tokens.issuer",
         "tokens.revoked",
     ] {
-        assert!(said.says(key), "{key}");
+        assert!(said.says(Some(key)), "{key}");
         assert!(
             example.contains(&format!("--{}", settings::flag(key))),
             "--{}",

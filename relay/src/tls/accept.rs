@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use byway_relay_core::WELCOME_DEADLINE;
 use byway_wire::canonical;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
@@ -22,8 +21,6 @@ use crate::tls::link::{self, Binding};
 use crate::tls::plain;
 use crate::tls::stream::{Ahead, Watched};
 
-/// For TLS (design section 12).
-const TLS_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes in the kernel that are sent but not acknowledged: 100 Mbit/s at 10 ms.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Bytes in the kernel that are not even sent (design section 7): what waits longer waits in our queue, where it ages.
@@ -95,10 +92,11 @@ async fn serve(
     let (stream, written) = Watched::new(stream);
     let shown = context.identity.shown();
     let accept = TlsAcceptor::from(shown.tls()).accept(stream);
-    let mut stream = tokio::time::timeout(TLS_DEADLINE, accept).await??;
+    let within = context.limits.handshakes.within;
+    let mut stream = tokio::time::timeout(within, accept).await??;
     if stream.get_ref().1.alpn_protocol() == Some(challenge::ALPN) {
         // An authority has seen what it wanted to.
-        return tokio::time::timeout(TLS_DEADLINE, stream.shutdown()).await?;
+        return tokio::time::timeout(within, stream.shutdown()).await?;
     }
     let exporter = stream
         .get_ref()
@@ -106,7 +104,7 @@ async fn serve(
         .export_keying_material([0; 32], b"EXPORTER-byway-link", None)
         .map_err(io::Error::other)?;
     // TLS is part of it, and so is `Hello`, for which relay-core waits.
-    let deadline = (began + WELCOME_DEADLINE).into();
+    let deadline = (began + context.limits.handshakes.welcome_within).into();
     let (route, head) = tokio::time::timeout_at(deadline, http::read_head(&mut stream)).await??;
     if route != Route::Link {
         return tokio::time::timeout_at(

@@ -1,7 +1,7 @@
 //! One TLS link: proof of the node's key, then frames both ways.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
 use crate::both_ways::{LAST_WORDS, ReadEnd, both_ways};
 use crate::context::Context;
 use crate::hub::{Carrier, LinkHandle, NewLink};
+use crate::limits::EgressLimits;
 use crate::outbox::{CloseOnDrop, Outbox};
 use crate::pace::{self, Pace};
 use crate::plane::DataFrame;
@@ -28,8 +29,6 @@ use crate::stats::{add, bump};
 const PING: Duration = Duration::from_secs(20);
 /// Two pings without an answer, and a bit.
 const SILENCE: Duration = Duration::from_secs(50);
-/// A node that takes no byte for so long is gone (design section 12).
-const STALL: Duration = Duration::from_secs(2);
 
 /// A WebSocket whose node proved its key.
 #[derive(Debug)]
@@ -128,7 +127,10 @@ pub(crate) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Ready { ws, proved } = ready;
-    let outbox = Arc::new(Outbox::measured(&context.plane.delays));
+    let outbox = Arc::new(Outbox::measured(
+        context.limits.egress,
+        &context.plane.delays,
+    ));
     let _closes = CloseOnDrop(Arc::clone(&outbox));
     let link = context.hub.link_up(NewLink {
         node: proved.node,
@@ -145,14 +147,14 @@ pub(crate) async fn run<S>(
         "TLS link up"
     );
     let (sink, stream) = ws.split();
-    let read = read(stream, &link, &outbox, context);
+    let read = read(stream, (&link, from.ip()), &outbox, context);
     let write = write(sink, &outbox, &written, context);
     both_ways(read, write, &outbox).await;
 }
 
 async fn read<S>(
     mut stream: SplitStream<WebSocketStream<S>>,
-    link: &LinkHandle,
+    (link, ip): (&LinkHandle, IpAddr),
     outbox: &Outbox,
     context: &Context,
 ) -> ReadEnd
@@ -195,7 +197,7 @@ where
                     message: whole,
                 };
                 let plane = &context.plane;
-                let wait = plane.forward_tls(link.id(), outbox, data, &context.counters);
+                let wait = plane.forward_tls((link.id(), ip), outbox, data, &context.counters);
                 if !wait.is_zero() {
                     bump(&context.counters.tls_held_back);
                     tokio::time::sleep(wait).await;
@@ -237,7 +239,7 @@ async fn write<S>(
                 }
             }
         }
-        if !flushed(&mut sink, written, context).await {
+        if !flushed(&mut sink, written, outbox, context).await {
             return;
         }
     }
@@ -249,22 +251,32 @@ async fn write<S>(
 async fn flushed<S>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     written: &AtomicU64,
+    outbox: &Outbox,
     context: &Context,
 ) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let EgressLimits { age, stall, .. } = context.limits.egress;
     let flush = sink.flush();
     tokio::pin!(flush);
+    let (mut before, mut moved) = (written.load(Ordering::Relaxed), Instant::now());
     loop {
-        let before = written.load(Ordering::Relaxed);
-        match tokio::time::timeout(STALL, &mut flush).await {
+        let dead = moved + stall;
+        let look = Instant::now() + age;
+        match tokio::time::timeout_at(look.min(dead).into(), &mut flush).await {
             Ok(result) => return result.is_ok(),
-            Err(_) if written.load(Ordering::Relaxed) != before => {}
             Err(_) => {
-                bump(&context.counters.stalled);
-                return false;
+                let dropped = outbox.expire();
+                add(&context.counters.tls_dropped_old, dropped.old);
             }
+        }
+        let now = written.load(Ordering::Relaxed);
+        if now != before {
+            (before, moved) = (now, Instant::now());
+        } else if Instant::now() >= dead {
+            bump(&context.counters.stalled);
+            return false;
         }
     }
 }

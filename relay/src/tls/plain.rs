@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use byway_relay_core::WELCOME_DEADLINE;
 use tokio::net::TcpStream;
 
 use crate::context::Context;
@@ -29,7 +28,7 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let began = Instant::now();
     let (mut stream, written) = Watched::new(stream);
-    let deadline = (began + WELCOME_DEADLINE).into();
+    let deadline = (began + context.limits.handshakes.welcome_within).into();
     let (mut route, head) =
         tokio::time::timeout_at(deadline, http::read_head(&mut stream)).await??;
     let proxies = context.strangers.proxies();

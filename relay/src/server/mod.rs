@@ -1,6 +1,8 @@
 //! Starting and stopping a relay.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+mod names;
+
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -34,6 +36,7 @@ use crate::udp::control::{ControlSocket as QuicSocket, QUEUE};
 use crate::udp::shard::{Prepared, Shard};
 use crate::udp::socket::{BUFFER, Socket};
 use crate::{admission, quic, tls};
+use names::{own_hosts, public_host, url};
 
 /// UDP buffers below this lose datagrams whenever a shard is kept from its core for 2 ms at 1 GiB/s, in bytes: worth a warning.
 const ENOUGH: usize = 2 * 1024 * 1024;
@@ -133,7 +136,7 @@ impl Server {
             max_datagram: config.max_datagram as usize,
             cookie_key: hub.cookie_key(),
             started: now,
-            budgets: Budgets::new(now, config.limits.stun),
+            budgets: Budgets::new(now, config.limits.stun, config.limits.stun_in_all),
             delays: Arc::default(),
         });
         let context = Arc::new(Context {
@@ -143,12 +146,13 @@ impl Server {
             pressure: Pressure::new(config.limits.shed_above),
             strangers: Strangers::new(
                 now,
-                config.limits.connections,
+                &config.limits,
                 Proxies::new(config.trusted_proxies.clone()),
             ),
             name: config.name.clone(),
             region: config.region.clone(),
             identity: Arc::clone(&identity),
+            limits: config.limits,
             hosts: own_hosts(&config, &url, &addrs),
             require_channel_binding: config.require_channel_binding,
         });
@@ -233,7 +237,10 @@ impl Server {
         let socket = &group[0].socket;
         let endpoint = Endpoint::new_with_abstract_socket(
             quic::endpoint_config(&secret),
-            Some(quic::server_config(identity.quic()?)?),
+            Some(quic::server_config(
+                identity.quic()?,
+                &context.limits.handshakes,
+            )?),
             QuicSocket::new(queue, socket, Arc::clone(&self.dead)),
             Arc::new(TokioRuntime),
         )?;
@@ -395,6 +402,7 @@ fn core_config(config: &ServerConfig, admission: Admission) -> Config {
     core.max_links_per_instance = config.limits.links_per_process;
     core.max_unanswered = config.limits.unanswered_opens;
     core.node_rate = config.limits.node_rate;
+    core.welcome_within = config.limits.handshakes.welcome_within;
     core
 }
 
@@ -408,66 +416,6 @@ fn plain_http(config: &ServerConfig) -> anyhow::Result<Vec<(SocketAddr, TcpListe
         .iter()
         .map(|addr| listen::bind_tcp(*addr, "plain HTTP"))
         .collect()
-}
-
-/// A certificate that others signed is known by the public host's name; every other by its pin.
-fn url(
-    config: &ServerConfig,
-    identity: &Identity,
-    host: &str,
-    port: u16,
-) -> anyhow::Result<RelayUrl> {
-    let signed = config.cert.is_some() || config.acme.is_some();
-    let named = config.public_host.is_some() || config.acme.is_some();
-    let by_name = signed && named && host.parse::<IpAddr>().is_err();
-    let pin = (!by_name).then(|| identity.status().pin);
-    RelayUrl::new(host, port, pin).with_context(|| format!("'{host}' is not a host name"))
-}
-
-/// The hosts that a node may have dialled to come here, for links whose TLS ends before the relay. Every name that is not
-/// ours is one that another relay may have; so if the operator gave the name, only that one.
-fn own_hosts(config: &ServerConfig, url: &RelayUrl, addrs: &[SocketAddr]) -> Vec<String> {
-    let mut hosts = vec![url.host().to_owned()];
-    if config.public_host.is_none() {
-        let ips = addrs.iter().map(|addr| addr.ip().to_canonical());
-        hosts.extend(
-            ips.filter(|ip| !ip.is_unspecified())
-                .map(|ip| ip.to_string()),
-        );
-    }
-    hosts
-}
-
-fn public_host(config: &ServerConfig, first: SocketAddr) -> String {
-    let by_certificate = config.acme.as_ref().and_then(|acme| acme.domains.first());
-    if let Some(host) = config.public_host.as_ref().or(by_certificate) {
-        return host.clone();
-    }
-    let ip = first.ip();
-    if !ip.is_unspecified() {
-        return ip.to_string();
-    }
-    outgoing(ip).unwrap_or(ip).to_string()
-}
-
-/// The address this machine would send from to the internet. Connecting a UDP socket sends nothing.
-fn outgoing(any: IpAddr) -> Option<IpAddr> {
-    // Addresses for documentation: routed like any other, reachable nowhere (RFC 5737, RFC 3849).
-    let (far, loopback): (IpAddr, IpAddr) = match any {
-        IpAddr::V4(_) => (
-            Ipv4Addr::new(192, 0, 2, 1).into(),
-            Ipv4Addr::LOCALHOST.into(),
-        ),
-        IpAddr::V6(_) => (
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-            Ipv6Addr::LOCALHOST.into(),
-        ),
-    };
-    let probe = UdpSocket::bind((any, 0)).ok()?;
-    match probe.connect((far, 9)) {
-        Ok(()) => probe.local_addr().ok().map(|a| a.ip()),
-        Err(_) => Some(loopback),
-    }
 }
 
 #[cfg(test)]
