@@ -16,49 +16,14 @@ use bytes::BytesMut;
 use byway_wire::RelayUrl;
 use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::frame::{StreamDecoder, encode_stream};
-use common::process::Running;
 use common::{hello_of, key_of, tls, udp};
+use shared::Relay;
 use tokio::task::JoinSet;
 
 /// New links in a second.
 const RATE: u32 = 100;
 const UDP_LINKS: u32 = 10_000;
 const TLS_LINKS: u32 = 5_000;
-
-struct Relay {
-    process: Running,
-    url: RelayUrl,
-}
-
-impl Relay {
-    fn start() -> Self {
-        let process = Running::start(&["--dev", "--shards", "1"]);
-        let url = process.url();
-        Self { process, url }
-    }
-    fn addr(&self) -> SocketAddr {
-        (
-            self.url.host().parse::<std::net::IpAddr>().unwrap(),
-            self.url.port(),
-        )
-            .into()
-    }
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap()
-    }
-    /// Bytes of memory.
-    fn resident(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    }
-    fn cpu(&self) -> f64 {
-        shared::cpu_seconds(&self.proc("stat"))
-    }
-}
 
 #[tokio::main]
 async fn main() {
@@ -69,15 +34,7 @@ async fn main() {
         numbers.first().copied().unwrap_or(UDP_LINKS),
         numbers.get(1).copied().unwrap_or(TLS_LINKS),
     ];
-    // Both ends of every TLS link are descriptors; the relay inherits the limit.
-    let most = rustix::process::Rlimit {
-        current: Some(65_536),
-        maximum: Some(65_536),
-    };
-    let raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, most);
-    if raised.is_err() {
-        println!("descriptors stay as limited as they are; root may raise the limit");
-    }
+    shared::raise_descriptors();
     println!(
         "| links | held | failed | KiB a link | since 1,000, KiB a link | relay CPU, ms a link |"
     );
@@ -92,7 +49,7 @@ async fn hold<L: Held, F: Future<Output = Option<L>> + Send + 'static>(
     count: u32,
     link: impl Fn(Made, u32) -> F,
 ) {
-    let relay = Relay::start();
+    let relay = Relay::start(&[]);
     let made = Made {
         addr: relay.addr(),
         url: relay.url.clone(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod process;
 pub(crate) mod tls;
+pub(crate) mod typist;
 pub(crate) mod udp;
 
 use std::future::Future;
@@ -113,9 +114,12 @@ pub(crate) fn channel(n: u64) -> ChannelId {
     ChannelId::from_u64(n)
 }
 pub(crate) fn open(id: u64, peer: u8) -> Control {
+    open_to(id, peer.into())
+}
+pub(crate) fn open_to(id: u64, peer: u32) -> Control {
     Control::Open(Open {
         channel: channel(id),
-        peer: node(peer),
+        peer: key_of(peer).node_id(),
         proof: None,
         first: Vec::new(),
         wait_ms: 0,

@@ -22,8 +22,11 @@ use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::{PinVerifier, addr, hello, key, provider, soon};
 
+/// What a node speaks by.
+pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
 pub(crate) struct TlsNode {
-    pub(crate) ws: WebSocketStream<TlsStream<TcpStream>>,
+    pub(crate) ws: Socket,
     pub(crate) challenge: Challenge,
     /// What it will say of the way here; a test may change it.
     pub(crate) claim: LinkClaim,
@@ -131,13 +134,22 @@ impl TlsNode {
     }
 }
 
-async fn hear_on(ws: &mut WebSocketStream<TlsStream<TcpStream>>) -> Option<Frame> {
+async fn hear_on(ws: &mut Socket) -> Option<Frame> {
     loop {
         let message = soon("a frame", ws.next()).await?.ok()?;
         if message.is_binary() {
             return Some(Frame::decode(message.into_payload().into()).unwrap());
         }
     }
+}
+
+/// A channel from one node to another, who is number `n`.
+pub(crate) async fn join(opener: &mut TlsNode, target: &mut TlsNode, n: u32, id: u64) {
+    opener.say(super::open_to(id, n)).await;
+    assert!(matches!(opener.hear().await, Control::Opened(_)));
+    assert!(matches!(target.hear().await, Control::Incoming(_)));
+    let channel = super::channel(id);
+    target.say(Control::Accept { channel }).await;
 }
 
 /// Ends TLS with a certificate of its own and hands every byte on to the relay: a proxy that inspects, an ingress, or
