@@ -20,7 +20,8 @@ mod typed;
 mod udp;
 
 use byway_relay::{Server, ServerConfig};
-use typed::Table;
+use tls::Flood;
+use typed::{Row, Table};
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -28,20 +29,24 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let mut config = ServerConfig::dev();
-    config.shards = 1;
-    let server = runtime.block_on(Server::start(config)).unwrap();
+    // A relay of its own for each, so that nobody of before is in the way.
+    let measured = |measure: &dyn Fn(&Server) -> Row| {
+        let mut config = ServerConfig::dev();
+        config.shards = 1;
+        let server = runtime.block_on(Server::start(config)).unwrap();
+        let row = measure(&server);
+        runtime.block_on(server.stop());
+        row
+    };
     let mut table = Table::begin();
-    table.alone("UDP, alone", udp::measure(&server, false));
-    table.beside("UDP, beside a flood", udp::measure(&server, true));
-    table.alone("TLS, alone", tls::measure(&server, tls::Flood::None));
+    table.alone("UDP, alone", measured(&|s| udp::measure(s, 0)));
+    table.beside("UDP, beside a flood", measured(&|s| udp::measure(s, 1)));
     table.beside(
-        "TLS, beside a flood to somebody else",
-        tls::measure(&server, tls::Flood::ToAnother),
+        "UDP, beside two threads of it",
+        measured(&|s| udp::measure(s, 2)),
     );
-    table.beside(
-        "TLS, beside a flood to the same node",
-        tls::measure(&server, tls::Flood::ToTheSame),
-    );
-    runtime.block_on(server.stop());
+    let tls = |flood| measured(&|s| tls::measure(s, flood));
+    table.alone("TLS, alone", tls(Flood::None));
+    table.beside("TLS, beside a flood to another", tls(Flood::ToAnother));
+    table.beside("TLS, beside a flood to the same", tls(Flood::ToTheSame));
 }

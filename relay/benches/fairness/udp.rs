@@ -1,5 +1,5 @@
-//! Over UDP, through one shard. The flooder sends small datagrams one by one by two threads, as fast as they can: more than twice what a shard forwards
-//! that has the rest of two processors.
+//! Over UDP, through one shard. The flooder sends small datagrams one by one, as fast as one thread can, which is half as much again as a shard forwards;
+//! or as two can, which leave the shard less than a processor.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -17,9 +17,9 @@ use crate::typed::{EVERY, FLOOD, KEYSTROKES, LOST, Row, TYPIST};
 
 /// How often a socket is looked at that does not block.
 const LOOK: Duration = Duration::from_micros(100);
-const FLOODERS: usize = 2;
 
-pub(crate) fn measure(server: &Server, flooded: bool) -> Row {
+/// Beside a flood by so many threads.
+pub(crate) fn measure(server: &Server, flooders: usize) -> Row {
     // Stands still afterwards: the sockets are ours then. Links outlive half a minute of that, which is longer than a phase.
     let nodes = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -39,9 +39,9 @@ pub(crate) fn measure(server: &Server, flooded: bool) -> Row {
         let (socket, relay, stop) = (echo.raw(), echo.relay, Arc::clone(&stop));
         thread::spawn(move || send_back(&socket, relay, &stop))
     };
-    let over = Arc::new(AtomicBool::new(!flooded));
+    let over = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicU64::new(0));
-    let floods: Vec<_> = (0..FLOODERS)
+    let floods: Vec<_> = (0..flooders)
         .map(|_| {
             let (socket, relay) = (flooder.raw(), flooder.relay);
             let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));

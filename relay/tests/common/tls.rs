@@ -47,6 +47,8 @@ pub(crate) async fn tls_to(to: SocketAddr, pin: Pin) -> TlsStream<TcpStream> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tcp = TcpStream::connect(to).await.unwrap();
+    // As nodes do: otherwise half of what they say waits for an acknowledgement.
+    tcp.set_nodelay(true).unwrap();
     let name = ServerName::try_from("relay.invalid").unwrap();
     let connect = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     soon("TLS handshake", connect).await.unwrap()
@@ -146,10 +148,14 @@ async fn hear_on(ws: &mut Socket) -> Option<Frame> {
 /// A channel from one node to another, who is number `n`.
 pub(crate) async fn join(opener: &mut TlsNode, target: &mut TlsNode, n: u32, id: u64) {
     opener.say(super::open_to(id, n)).await;
-    assert!(matches!(opener.hear().await, Control::Opened(_)));
+    let opened = opener.hear().await;
+    assert!(matches!(opened, Control::Opened(_)), "{opened:?}");
     assert!(matches!(target.hear().await, Control::Incoming(_)));
     let channel = super::channel(id);
     target.say(Control::Accept { channel }).await;
+    // It was let in, and hears where the other side is.
+    let told = opener.hear().await;
+    assert!(matches!(told, Control::PeerMoved { .. }), "{told:?}");
 }
 
 /// Ends TLS with a certificate of its own and hands every byte on to the relay: a proxy that inspects, an ingress, or
