@@ -13,8 +13,8 @@ use anyhow::Context;
 use byway_relay_core::Admission;
 use ipnet::IpNet;
 
-use crate::ServerConfig;
 use crate::certificate::source;
+use crate::{AdmissionSource, JwksUrl, ServerConfig, admission};
 
 /// Networks of proxies with shorter prefixes hold others than proxies: all of a company's machines, say.
 const NARROW_V4: u8 = 16;
@@ -24,10 +24,22 @@ const NARROW_V6: u8 = 48;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Found {
-    /// Who is admitted now.
+    /// Who is admitted now, keys at URLs left out.
     pub admission: Admission,
     /// The certificate that the relay would show, if it need not make or order one.
     pub certificate: Option<FoundCertificate>,
+}
+
+/// What [`ServerConfig::check_urls`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FoundKeys {
+    /// Who is admitted now.
+    pub admission: Admission,
+    /// How many keys each URL has.
+    pub urls: Vec<(JwksUrl, usize)>,
+    /// What a relay would start without, for a person.
+    pub warnings: Vec<String>,
 }
 
 /// A certificate that fits its key and the public host, whatever the time.
@@ -46,6 +58,7 @@ impl ServerConfig {
     /// Reads what the configuration names. An error says why a relay would not start with it.
     pub fn check_files(&self) -> anyhow::Result<Found> {
         let admission = self.admission.load()?;
+        admission::check_settings(&self.admission)?;
         let certificate = source::existing(self)?.map(|certificate| FoundCertificate {
             names: certificate.names().to_vec(),
             not_before: certificate.not_before(),
@@ -61,6 +74,39 @@ impl ServerConfig {
             admission,
             certificate,
         })
+    }
+
+    /// Asks every URL that the configuration names for its keys, once, all at the same time, and for ten seconds at the most. A relay starts
+    /// also if none answers, so that is a warning. `found` is what the files hold.
+    pub async fn check_urls(&self, found: &Found) -> anyhow::Result<FoundKeys> {
+        let mut keys = FoundKeys {
+            admission: found.admission.clone(),
+            urls: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let (AdmissionSource::Tokens(tokens), Admission::Tokens(rules)) =
+            (&self.admission, &mut keys.admission)
+        else {
+            return Ok(keys);
+        };
+        let (sources, all) = admission::check_urls(tokens, rules).await?;
+        for source in sources {
+            match (source.keys, source.error) {
+                (Some(keys_there), _) => keys.urls.push((source.url, keys_there.len())),
+                (None, why) => keys.warnings.push(format!(
+                    "{}: {}; until its keys can be fetched nobody is admitted by them",
+                    source.url,
+                    why.unwrap_or_default()
+                )),
+            }
+        }
+        match all {
+            Ok(all) => *rules = all,
+            Err(error) => keys.warnings.push(format!(
+                "files and URLs together: {error}; those of the files alone count"
+            )),
+        }
+        Ok(keys)
     }
 }
 

@@ -18,7 +18,7 @@ use byway_wire::relay::control::{Control, Role};
 use byway_wire::relay::cookie::CookieKey;
 use byway_wire::relay::frame::{self, Frame};
 use byway_wire::{ChannelId, NodeId, RelayUrl};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditLog;
 use crate::journal::Journal;
@@ -77,6 +77,10 @@ pub(crate) struct Hub {
     left: Notify,
     /// New nodes are taken.
     ready: AtomicBool,
+    /// Nobody can be admitted: there is no key yet to check tokens with.
+    no_keys: AtomicBool,
+    /// How many tokens named keys that nobody knows.
+    unknown_keys: watch::Sender<u64>,
     handshakes: Handshakes,
     pub(crate) vitals: Arc<Vitals>,
     journal: Journal,
@@ -87,6 +91,8 @@ pub(crate) struct Hub {
 pub(crate) enum Health {
     /// New nodes are taken.
     Ready,
+    /// It has no keys yet to check tokens with.
+    NoKeys,
     /// It works for those who are here.
     Leaving,
     /// A part of it has failed.
@@ -150,6 +156,7 @@ impl Hub {
         audit: Option<AuditLog>,
     ) -> Arc<Self> {
         let chores = Arc::<Notify>::default();
+        let no_keys = AtomicBool::new(has_no_keys(&config.admission));
         Arc::new(Self {
             core: Mutex::new(Core {
                 relay: Relay::new(now, config, seed),
@@ -164,6 +171,8 @@ impl Hub {
             chores,
             left: Notify::new(),
             ready: AtomicBool::new(false),
+            no_keys,
+            unknown_keys: watch::Sender::new(0),
             handshakes: Handshakes::default(),
             vitals: Arc::default(),
             journal: Journal::new(now, audit),
@@ -206,12 +215,14 @@ impl Hub {
 
     /// Who may use the relay from now on.
     pub(crate) fn set_admission(&self, admission: Admission) {
+        let no_keys = has_no_keys(&admission);
         self.with(|core| {
             core.relay.set_admission(Instant::now(), admission);
             for (link, held) in &core.links {
                 held.quota.set(core.relay.node_rate(*link));
             }
         });
+        self.no_keys.store(no_keys, Ordering::Relaxed);
     }
     /// Everything is in place: nodes may come.
     pub(crate) fn set_ready(&self) {
@@ -220,9 +231,14 @@ impl Hub {
     pub(crate) fn health(&self) -> Health {
         match self.ready.load(Ordering::Relaxed) {
             _ if self.vitals.have_failed() => Health::Failed,
-            true => Health::Ready,
             false => Health::Leaving,
+            true if self.no_keys.load(Ordering::Relaxed) => Health::NoKeys,
+            true => Health::Ready,
         }
+    }
+    /// Rings when a token names a key that nobody knows.
+    pub(crate) fn unknown_keys(&self) -> watch::Receiver<u64> {
+        self.unknown_keys.subscribe()
     }
     pub(crate) fn is_ready(&self) -> bool {
         self.health() == Health::Ready
@@ -425,6 +441,7 @@ impl Hub {
                 }
             }
             Event::Table(update) => self.update_table(core, update),
+            Event::UnknownKey => self.unknown_keys.send_modify(|n| *n = n.wrapping_add(1)),
             // An event of a later relay-core that this shell does not know yet.
             other => tracing::error!(?other, "unhandled event"),
         }
@@ -538,6 +555,10 @@ impl Drop for LinkHandle {
         self.hub.chores.notify_one();
         self.hub.left.notify_waiters();
     }
+}
+
+fn has_no_keys(admission: &Admission) -> bool {
+    matches!(admission, Admission::Tokens(rules) if rules.keys.is_empty())
 }
 
 fn unix_time() -> u64 {

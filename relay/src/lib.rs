@@ -33,7 +33,8 @@
 //! | `audit` | who linked, and who had a channel with whom, for a SIEM |
 //! | `refusals` | how much of strangers who were refused |
 //! | `observe/`, `delays` | metrics, status, health; how long data waits here |
-//! | `admission/` | who may use it, as files say that may change |
+//! | `admission/` | who may use it, as files and URLs say that may change |
+//! | `https`, `pause` | asking others' servers, and how often |
 //! | `config`, `check` | the configuration file; what the files that it names hold |
 
 #![cfg_attr(
@@ -53,6 +54,8 @@ pub mod config;
 mod context;
 mod control;
 mod delays;
+#[cfg(any(feature = "acme", feature = "jwks"))]
+mod https;
 mod hub;
 mod identity;
 mod inherited;
@@ -63,6 +66,8 @@ mod listen;
 mod observe;
 mod outbox;
 mod pace;
+#[cfg(any(feature = "acme", feature = "jwks"))]
+mod pause;
 mod plane;
 mod pressure;
 mod proxies;
@@ -85,11 +90,11 @@ use std::time::Duration;
 
 use byway_wire::RelayUrl;
 
-pub use admission::{AdmissionSource, TokenFiles};
+pub use admission::{AdmissionSource, Jwks, JwksUrl, JwksUrlError, TokenSources};
 pub use byway_relay_core::io::NodeRate;
 pub use byway_relay_core::relay::Load;
 pub use byway_relay_core::{Admission, Counters as ControlStats};
-pub use check::{Found, FoundCertificate};
+pub use check::{Found, FoundCertificate, FoundKeys};
 pub use identity::CertificateStatus;
 pub use inherited::Inherited;
 pub use ipnet::IpNet;

@@ -108,6 +108,8 @@ counters! {
     audit_dropped,
     /// Times that the files that say who comes in had changed, and could not be loaded: once at every look, until they can.
     admission_reloads_failed,
+    /// Times that keys could not be fetched from a URL.
+    admission_fetches_failed,
     /// Links cut: they took nothing for too long, or their control queue overflowed.
     stalled,
     /// Links whose TLS ends somewhere between the node and here.

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use byway_relay::admission::issue::{Order, SigningKey};
-use byway_relay::{Server, TokenFiles};
+use byway_relay::{Jwks, Server, TokenSources};
 use byway_wire::relay::control::{AdmissionToken, CloseReason, Control, Hello, RefuseReason, Role};
 use common::tls::TlsNode;
 use common::udp::UdpNode;
@@ -38,8 +38,9 @@ impl Office {
         std::fs::rename(new, self.folder.path().join(name)).unwrap();
     }
     async fn relay(&self) -> Server {
-        let files = TokenFiles {
+        let files = TokenSources {
             keys: vec![self.folder.path().join("keys")],
+            jwks: Jwks::default(),
             audiences: vec!["byway-relay".into()],
             issuer: None,
             revoked: Some(self.folder.path().join("revoked")),
@@ -270,8 +271,9 @@ async fn a_relay_without_its_keys_does_not_start() {
     let office = Office::new();
     office.write("keys", &office.key.private_pem());
     let mut config = byway_relay::ServerConfig::dev();
-    config.admission = byway_relay::AdmissionSource::Tokens(TokenFiles {
+    config.admission = byway_relay::AdmissionSource::Tokens(TokenSources {
         keys: vec![office.folder.path().join("keys")],
+        jwks: Jwks::default(),
         audiences: vec!["byway-relay".into()],
         issuer: None,
         revoked: None,
@@ -281,4 +283,23 @@ async fn a_relay_without_its_keys_does_not_start() {
         error.contains("admission") && error.contains("private key"),
         "{error}"
     );
+}
+
+#[cfg(not(feature = "jwks"))]
+#[tokio::test]
+async fn a_relay_that_was_built_without_fetching_keys_says_so() {
+    let mut config = byway_relay::ServerConfig::dev();
+    config.admission = byway_relay::AdmissionSource::Tokens(TokenSources {
+        keys: Vec::new(),
+        jwks: Jwks::new(vec!["https://idp.example/keys".parse().unwrap()]),
+        audiences: vec!["byway-relay".into()],
+        issuer: None,
+        revoked: None,
+    });
+    let checked = config.check_files().unwrap_err();
+    let started = Server::start(config).await.unwrap_err();
+    for error in [checked, started] {
+        let error = format!("{error:#}");
+        assert!(error.contains("this build has no JWKS by URL"), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use byway_relay::admission::issue::{Order, Role, SigningKey};
-use byway_relay::{AdmissionSource, ServerConfig, TokenFiles};
+use byway_relay::{AdmissionSource, Jwks, ServerConfig, TokenSources};
 use common::{Home, Relay};
 
 /// A relay by tokens, and who signs them.
@@ -15,8 +15,9 @@ fn relay(home: &Home) -> (Relay, SigningKey) {
     let issuer = SigningKey::generate().unwrap();
     fs::write(home.file("issuer.pub"), issuer.public_pem()).unwrap();
     let mut config = ServerConfig::dev();
-    config.admission = AdmissionSource::Tokens(TokenFiles {
+    config.admission = AdmissionSource::Tokens(TokenSources {
         keys: vec![home.file("issuer.pub")],
+        jwks: Jwks::default(),
         audiences: vec!["byway-relay".into()],
         issuer: None,
         revoked: None,

@@ -14,7 +14,7 @@ use byway_wire::{ChannelId, NodeInstance};
 
 use crate::admission::{Admission, AdmissionError, Grant};
 use crate::channels::Target;
-use crate::io::{EndReason, LinkId, Side};
+use crate::io::{EndReason, Event, LinkId, Side};
 use crate::relay::Relay;
 use crate::timers::Timer;
 
@@ -70,9 +70,17 @@ impl Relay {
             }
             Err(error) => {
                 self.counters.tokens_refused += 1;
+                self.tell_if_unknown_key(error);
                 let detail = error.to_string();
                 self.send(link, Control::TokenRefused { detail });
             }
+        }
+    }
+
+    /// Whoever fetches keys wants to know.
+    pub(crate) fn tell_if_unknown_key(&mut self, error: AdmissionError) {
+        if error == AdmissionError::UnknownKey {
+            self.events.push_back(Event::UnknownKey);
         }
     }
 

@@ -124,6 +124,9 @@ pub enum Event {
     },
     /// For the log: one line about something that happened (a node came or left, a channel opened or ended).
     Audit(Audit),
+    /// A token names a key that the relay has none of. Who fetches keys may look whether there is a newer one; anybody can cause
+    /// this as often as they like.
+    UnknownKey,
 }
 
 /// What an operator wants to know afterwards.

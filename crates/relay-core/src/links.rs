@@ -126,6 +126,7 @@ impl Relay {
             Ok(grant) => grant,
             Err(error) => {
                 self.counters.refused_admission += 1;
+                self.tell_if_unknown_key(error);
                 return self.refuse(now, id, RefuseReason::NotAdmitted, &error.to_string());
             }
         };

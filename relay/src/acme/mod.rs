@@ -29,10 +29,12 @@ use zeroize::Zeroizing;
 use crate::Acme;
 use crate::certificate::{Certificate, CertificateError, can_be_ordered, is_directory};
 use crate::challenge::Challenges;
+use crate::https::HttpsError;
 use crate::identity::Identity;
+use crate::pause::Part;
 use cache::{Cache, Kept};
 use http::Https;
-use schedule::{Part, back_off, renewal};
+use schedule::{back_off, renewal};
 
 /// One order takes seconds; an authority that takes longer than this has lost it.
 const ORDER: Duration = Duration::from_secs(5 * 60);
@@ -57,9 +59,6 @@ pub(crate) enum AcmeError {
     /// The account's key would travel in the clear.
     #[error("the directory '{0}' is not an https URL")]
     Directory(String),
-    /// A root to trust cannot be read.
-    #[error("the authority's root in {0}: {1}")]
-    Root(std::path::PathBuf, CertificateError),
     /// The file is not what this wrote.
     #[error("{0} is not an account: {1}; remove it to make another")]
     Account(std::path::PathBuf, serde_json::Error),
@@ -67,8 +66,8 @@ pub(crate) enum AcmeError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// No connection to the authority can be made at all.
-    #[error("TLS to the authority: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     /// The authority refuses, or cannot be reached.
     #[error("the authority: {0}")]
     Authority(#[from] instant_acme::Error),

@@ -1,19 +1,23 @@
-//! Following the files while the relay runs.
+//! What files and URLs say, also when they say something else while the relay runs.
 //!
 //! What cannot be read, or holds no key, changes nothing, and is tried again at every look until it can: neither may a half-written
 //! list let those in again whom it shuts out, nor an empty file send everybody away, nor may a disk that was away for a moment keep a
 //! revocation from counting for ever. Files are read on a thread of their own: one that hangs, on a network's disk, holds up nobody.
+//!
+//! Keys that were fetched from URLs count at once, and without a look at the files: a list of revocations counts as settled by two looks that
+//! are two seconds apart. Where all keys together are too many, those of the files count and those that were fetched before, so that
+//! nobody else's mistake holds up a revocation.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use byway_relay_core::{Admission, TokenRules};
 
 use super::files::{Files, Marks};
+use super::jwks::{Board, Sets};
+use super::keys::together;
 use super::list::Change;
-use super::{AdmissionSource, Loaded, TokenFiles};
+use super::{Age, Loaded, TokenSources};
 use crate::hub::Hub;
 use crate::stats::{Counters, bump};
 
@@ -22,67 +26,34 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How often it is said again that they cannot be read, and that reading them takes long.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// When what is in force was last known to be what the files say.
-#[derive(Debug)]
-pub(crate) struct Age {
-    began: Instant,
-    /// In milliseconds since then.
-    known: AtomicU64,
-    /// There are files.
-    files: bool,
-}
-
-impl Age {
-    pub(crate) fn new(now: Instant, source: &AdmissionSource) -> Self {
-        Self {
-            began: now,
-            known: AtomicU64::new(0),
-            files: matches!(source, AdmissionSource::Tokens(_)),
-        }
-    }
-    fn known(&self, now: Instant) {
-        let since = now.duration_since(self.began).as_millis();
-        self.known
-            .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-    /// None where no files say who comes in.
-    pub(crate) fn at(&self, now: Instant) -> Option<Duration> {
-        let known = Duration::from_millis(self.known.load(Ordering::Relaxed));
-        self.files
-            .then(|| now.duration_since(self.began).saturating_sub(known))
-    }
-}
-
-/// Follows the files for ever. `started`: what the relay was started with, which may be older than what they say by now.
-pub(crate) async fn follow(
-    source: AdmissionSource,
-    started: Admission,
-    hub: Arc<Hub>,
-    counters: Arc<Counters>,
-    age: Arc<Age>,
+/// Follows files and URLs for ever.
+pub(super) async fn follow(
+    mut follower: Follower,
+    board: &Board,
+    hub: &Hub,
+    counters: &Counters,
+    age: &Age,
 ) {
-    let (AdmissionSource::Tokens(tokens), Admission::Tokens(started)) = (source, started) else {
-        return;
-    };
-    let mut follower = Follower::new(tokens, started);
-    let mut said: Option<(Instant, String)> = None;
+    let mut changes = board.changes();
+    put_in_force(hub, follower.offer(board.sets()).rules);
+    let mut said = Said::default();
+    let mut next = Instant::now() + LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        // The board is here, so that it does not end.
+        if let Ok(Ok(())) = tokio::time::timeout_at(next.into(), changes.changed()).await {
+            // What is wrong with them is told at the next look.
+            put_in_force(hub, follower.offer(board.sets()).rules);
+            continue;
+        }
         let looked = Instant::now();
         let Some((back, found)) = look(follower).await else {
             return;
         };
         follower = back;
-        if let Some(rules) = found.rules {
-            tracing::info!(
-                keys = rules.keys.len(),
-                revoked = rules.revoked.len(),
-                "admission reloaded"
-            );
-            hub.set_admission(Admission::Tokens(rules));
-        }
+        next = Instant::now() + LOOK;
+        put_in_force(hub, found.rules);
         let Some(error) = found.error else {
-            said = None;
+            said.nothing();
             if found.unsure {
                 tracing::info!(
                     "the list of revocations lost entries or does not end: what is gone from it counts if it is the same at the next look"
@@ -93,13 +64,38 @@ pub(crate) async fn follow(
             continue;
         };
         bump(&counters.admission_reloads_failed);
+        said.error(&error);
+    }
+}
+
+fn put_in_force(hub: &Hub, rules: Option<TokenRules>) {
+    if let Some(rules) = rules {
+        tracing::info!(
+            keys = rules.keys.len(),
+            revoked = rules.revoked.len(),
+            "admission reloaded"
+        );
+        hub.set_admission(Admission::Tokens(rules));
+    }
+}
+
+/// What was said last, and when: no more often than somebody wants to read it.
+#[derive(Debug, Default)]
+struct Said(Option<(Instant, String)>);
+
+impl Said {
+    fn nothing(&mut self) {
+        self.0 = None;
+    }
+    fn error(&mut self, error: &anyhow::Error) {
         let error = format!("{error:#}");
-        let due = said
+        let due = self
+            .0
             .as_ref()
             .is_none_or(|(at, before)| at.elapsed() >= SAY_AGAIN || *before != error);
         if due {
             tracing::error!("admission stays as it was, for it cannot be reloaded: {error}");
-            said = Some((Instant::now(), error));
+            self.0 = Some((Instant::now(), error));
         }
     }
 }
@@ -126,43 +122,58 @@ async fn look(mut follower: Follower) -> Option<(Follower, Found)> {
 
 /// What a look found.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     /// Rules that are in force from now on, if they are others.
-    rules: Option<TokenRules>,
+    pub(super) rules: Option<TokenRules>,
     /// The list of revocations may be half-written: it is looked at once more before all of it counts.
     unsure: bool,
-    /// Why what is in force is not what the files say.
+    /// Why what is in force is not what files and URLs say.
     error: Option<anyhow::Error>,
 }
 
 #[derive(Debug)]
-struct Follower {
-    tokens: TokenFiles,
+pub(super) struct Follower {
+    tokens: TokenSources,
     files: Files,
     /// What the files were when they were loaded. Not what they were when the relay started: they may have changed since they were
     /// read, and then would never be read again.
     loaded: Option<Marks>,
     /// What they were when the last look ended.
     seen: Option<Marks>,
+    /// What they said then, as far as it counts.
+    read: TokenRules,
+    /// The keys that were fetched last, and those of them that are in force.
+    offered: Sets,
+    taken: Sets,
     in_force: TokenRules,
 }
 
 impl Follower {
-    fn new(tokens: TokenFiles, started: TokenRules) -> Self {
+    /// `started`: what the files said, which may be older than what they say by now.
+    pub(super) fn new(tokens: TokenSources, started: TokenRules) -> Self {
         let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
         Self {
             files: Files::new(paths.collect()),
             tokens,
             loaded: None,
             seen: None,
+            read: started.clone(),
+            offered: Sets::new(),
+            taken: Sets::new(),
             in_force: started,
         }
+    }
+
+    /// Keys were fetched.
+    pub(super) fn offer(&mut self, sets: Sets) -> Found {
+        self.offered = sets;
+        self.settle()
     }
 
     fn look(&mut self) -> Found {
         let marks = self.files.marks();
         if self.loaded.as_ref() == Some(&marks) {
-            return Found::default();
+            return self.settle();
         }
         let read = self.tokens.load();
         // Before they were read and after: what is written meanwhile is read again at the next look.
@@ -175,10 +186,10 @@ impl Follower {
                     self.loaded = Some(marks);
                     loaded.tell();
                 }
+                self.read = loaded.rules;
                 Found {
-                    rules: self.take(loaded.rules),
                     unsure,
-                    error: None,
+                    ..self.settle()
                 }
             }
             Err(error) => Found {
@@ -195,14 +206,32 @@ impl Follower {
             path.map_or_else(String::new, |path| path.display().to_string())
         };
         let change = std::mem::take(&mut loaded.list)
-            .after(&self.in_force.revoked, settled)
+            .after(&self.read.revoked, settled)
             .with_context(about)?;
         let (revoked, unsure) = match change {
             Change::Holds(revoked) => (revoked, false),
             Change::Unsure(revoked) => (revoked, true),
         };
         loaded.rules.revoked = revoked;
+        together(&loaded.rules, &self.taken).context("with the keys that were fetched")?;
         Ok((loaded, unsure))
+    }
+
+    /// What follows from files and URLs together.
+    fn settle(&mut self) -> Found {
+        let (all, error) = match together(&self.read, &self.offered) {
+            Ok(all) => {
+                self.taken.clone_from(&self.offered);
+                (Some(all), None)
+            }
+            // Of those that were taken there are not too many: that was seen when they were, and when files were read.
+            Err(error) => (together(&self.read, &self.taken).ok(), Some(error)),
+        };
+        Found {
+            rules: all.and_then(|all| self.take(all)),
+            unsure: false,
+            error: error.map(|error| anyhow::Error::new(error).context("keys that were fetched")),
+        }
     }
 
     /// Gives the rules back if they are others than those in force.
@@ -219,13 +248,16 @@ impl Follower {
 mod tests {
     use std::path::PathBuf;
 
+    use super::super::Jwks;
     use super::super::issue::SigningKey;
+    use super::super::keys::MAX_KEYS;
+    use super::super::tests::key;
     use super::*;
 
     /// A folder with a key and a list, and who follows them.
     struct Desk {
         folder: tempfile::TempDir,
-        tokens: TokenFiles,
+        tokens: TokenSources,
     }
 
     impl Desk {
@@ -234,8 +266,9 @@ mod tests {
             let path = |name: &str| folder.path().join(name);
             std::fs::write(path("keys"), SigningKey::generate().unwrap().public_pem()).unwrap();
             std::fs::write(path("revoked"), list).unwrap();
-            let tokens = TokenFiles {
+            let tokens = TokenSources {
                 keys: vec![path("keys")],
+                jwks: Jwks::default(),
                 audiences: vec!["relay".into()],
                 issuer: None,
                 revoked: Some(path("revoked")),
@@ -337,16 +370,79 @@ mod tests {
         assert!(revoked(&follower).is_empty());
     }
 
+    /// Key numbers as sets.
+    fn sets(numbers: &[&[u8]]) -> Sets {
+        let set = |set: &&[u8]| set.iter().map(|n| key(*n)).collect();
+        numbers.iter().map(set).collect()
+    }
+
     #[test]
-    fn the_age_is_of_files_only_and_grows_until_they_are_known() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(90);
-        let fixed = Age::new(now, &AdmissionSource::Fixed(Admission::Open));
-        assert_eq!(fixed.at(later), None);
-        let desk = Desk::new("");
-        let age = Age::new(now, &AdmissionSource::Tokens(desk.tokens));
-        assert_eq!(age.at(later), Some(Duration::from_secs(90)));
-        age.known(later);
-        assert_eq!(age.at(later), Some(Duration::ZERO));
+    fn keys_that_were_fetched_count_beside_those_of_files_until_they_are_gone() {
+        let desk = Desk::new("a\n");
+        let mut follower = desk.follower();
+        follower.look();
+        let of_file = follower.in_force.keys.clone();
+        let counted = |follower: &Follower| follower.in_force.keys.len();
+        let found = follower.offer(sets(&[&[1, 2], &[2, 3]]));
+        assert_eq!(found.rules.unwrap().keys.len(), 4, "one is in both");
+        assert!(follower.offer(sets(&[&[1, 2], &[2, 3]])).rules.is_none());
+        // A look at the files keeps them, also when the files say something else.
+        assert!(follower.look().rules.is_none());
+        desk.write("a\nb\n");
+        assert!(follower.look().rules.is_some());
+        assert_eq!(
+            (counted(&follower), revoked(&follower)),
+            (4, vec!["a", "b"])
+        );
+        follower.offer(sets(&[&[1]]));
+        assert_eq!(follower.in_force.keys, [&of_file[..], &[key(1)]].concat());
+    }
+
+    /// Two looks at a list say that nobody is writing it any more; a provider's answer between them does not.
+    #[test]
+    fn keys_that_come_are_no_look_at_the_files() {
+        let desk = Desk::new("a\nb\n");
+        let mut follower = desk.follower();
+        follower.look();
+        desk.write("a\n");
+        assert!(follower.look().unsure);
+        follower.offer(sets(&[&[1]]));
+        assert_eq!(revoked(&follower), ["a", "b"]);
+        assert_eq!(follower.in_force.keys.len(), 2);
+        assert!(follower.look().rules.is_some());
+        assert_eq!(revoked(&follower), ["a"]);
+    }
+
+    #[test]
+    fn too_many_keys_together_leave_the_former_ones_and_hold_up_no_revocation() {
+        let desk = Desk::new("a\n");
+        let mut follower = desk.follower();
+        follower.look();
+        follower.offer(sets(&[&[1]]));
+        let most: Vec<u8> = (1..=MAX_KEYS as u8).collect();
+        let found = follower.offer(sets(&[&most]));
+        let error = format!("{:#}", found.error.unwrap());
+        assert!(
+            error.contains("17 keys") && error.contains("fetched"),
+            "{error}"
+        );
+        assert_eq!(follower.in_force.keys.len(), 2);
+        for _ in 0..2 {
+            assert!(follower.look().error.is_some(), "it is not forgotten");
+        }
+        desk.write("a\nb\n");
+        let found = follower.look();
+        assert!(found.rules.is_some() && found.error.is_some());
+        assert_eq!(revoked(&follower), ["a", "b"]);
+        // Fewer are taken again, by whichever side.
+        let found = follower.offer(sets(&[&most[1..]]));
+        assert!(found.error.is_none());
+        assert_eq!(follower.in_force.keys.len(), MAX_KEYS);
+        // And a file may not add to the most either.
+        let [one, other] = [(); 2].map(|()| SigningKey::generate().unwrap().public_pem());
+        let path = desk.folder.path().join("keys");
+        std::fs::write(&path, one + &other).unwrap();
+        assert!(follower.look().error.is_some());
+        assert_eq!(follower.in_force.keys.len(), MAX_KEYS);
     }
 }

@@ -1,17 +1,52 @@
-//! Issuers' public keys: PEM as `byway-relay keygen` and OpenSSL write it, a JWK, or a JWKS (RFC 7517) as control planes publish it.
+//! Issuers' public keys: PEM as `byway-relay keygen` and OpenSSL write it, a JWK, or a JWKS (RFC 7517) as control planes publish it; from
+//! files and from elsewhere, all of them together.
 
 use anyhow::Context;
-use byway_relay_core::{KeyError, TokenKey};
+use byway_relay_core::{KeyError, TokenKey, TokenRules};
 use byway_wire::NodeId;
 use data_encoding::BASE64URL_NOPAD;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
-/// Most keys: a token that names none is checked against each in turn while every other node waits, and a rotation needs two.
+use super::jwks::Sets;
+
+/// Most keys, those of all files and URLs together: a token that names none is checked against each in turn while every other node waits, and
+/// a rotation needs two.
 pub(super) const MAX_KEYS: usize = 16;
 
-/// The keys of a file. Entries of a JWKS that are none of ours (RSA, for encryption), or are no keys, are left out; everything else that is wrong is an error.
+/// More keys than a relay takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} keys, and every token may be checked against each: {MAX_KEYS} at the most")]
+pub(super) struct TooManyKeys(usize);
+
+pub(super) fn not_too_many(keys: &[TokenKey]) -> Result<(), TooManyKeys> {
+    if keys.len() > MAX_KEYS {
+        return Err(TooManyKeys(keys.len()));
+    }
+    Ok(())
+}
+
+/// Adds keys to others. One that is listed twice is one, and tried once.
+pub(super) fn add(keys: &mut Vec<TokenKey>, more: impl IntoIterator<Item = TokenKey>) {
+    for key in more {
+        if !keys.iter_mut().any(|known| known.merge(&key)) {
+            keys.push(key);
+        }
+    }
+}
+
+/// The rules that follow from what files say and from keys that were fetched.
+pub(super) fn together(files: &TokenRules, sets: &Sets) -> Result<TokenRules, TooManyKeys> {
+    let mut rules = files.clone();
+    for set in sets {
+        add(&mut rules.keys, set.iter().cloned());
+    }
+    not_too_many(&rules.keys)?;
+    Ok(rules)
+}
+
+/// The keys of a file, or of a URL. Entries of a JWKS that are none of ours (RSA, for encryption), or are no keys, are left out; everything else that is wrong is an error.
 ///
 /// Says in `notes` what was left out though it seems to be meant for us.
 pub(super) fn parse(text: &str, notes: &mut Vec<String>) -> anyhow::Result<Vec<TokenKey>> {

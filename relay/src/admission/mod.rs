@@ -1,16 +1,22 @@
-//! Admission as an operator sets it up: which files say who comes in, read at the start and whenever they change.
+//! Admission as an operator sets it up: which files and URLs say who comes in, read at the start and whenever they change.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `keys` | issuers' public keys, from PEM, JWK and JWKS files |
 //! | `files` | whether files changed |
-//! | `follow` | reading them again when they did |
+//! | `jwks/` | keys that are published at URLs |
+//! | `follow` | what files and URLs say, also when they say something else |
+//! | `keeper` | all of it together, from the start of a relay on |
+//! | `age` | for how long what is in force may not be what they say |
 //! | `list` | the list of revocations, whole or half-written |
 //! | `issue` | the embedded control plane: making keys and tokens |
 
+mod age;
 mod files;
 mod follow;
 pub mod issue;
+mod jwks;
+mod keeper;
 mod keys;
 mod list;
 
@@ -22,7 +28,9 @@ use byway_relay_core::{Admission, TokenKey, TokenRules};
 
 use list::List;
 
-pub(crate) use follow::{Age, follow};
+pub(crate) use age::Age;
+pub use jwks::{Jwks, JwksUrl, JwksUrlError};
+pub(crate) use keeper::{Keeper, check_settings, check_urls};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
@@ -33,8 +41,8 @@ const MAX_FILE: u64 = 32 * 1024 * 1024;
 pub enum AdmissionSource {
     /// This, for as long as the relay runs.
     Fixed(Admission),
-    /// Who shows a token by these files' rules.
-    Tokens(TokenFiles),
+    /// Who shows a token by these rules.
+    Tokens(TokenSources),
 }
 
 impl From<Admission> for AdmissionSource {
@@ -43,11 +51,13 @@ impl From<Admission> for AdmissionSource {
     }
 }
 
-/// Which tokens admit (design section 8), as files that may change while the relay runs.
+/// Which tokens admit (design section 8), as files and URLs say, which may change while the relay runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TokenFiles {
-    /// Issuers' public keys: PEM (`PUBLIC KEY`), JWK or JWKS; Ed25519 only. At least one.
+pub struct TokenSources {
+    /// Files with issuers' public keys: PEM (`PUBLIC KEY`), JWK or JWKS; Ed25519 only. At least one, or a URL.
     pub keys: Vec<PathBuf>,
+    /// The same at URLs.
+    pub jwks: Jwks,
     /// A token's `aud` must name one of these. At least one.
     pub audiences: Vec<String>,
     /// If given, a token's `iss` must be this.
@@ -57,12 +67,12 @@ pub struct TokenFiles {
 }
 
 impl AdmissionSource {
-    /// What holds now. An error names the file, and what is wrong with it.
+    /// What the files say now; what is at URLs comes later. An error names the file, and what is wrong with it.
     pub fn load(&self) -> anyhow::Result<Admission> {
         match self {
             Self::Fixed(admission) => Ok(admission.clone()),
-            Self::Tokens(files) => {
-                let loaded = files.load()?;
+            Self::Tokens(tokens) => {
+                let loaded = tokens.load()?;
                 loaded.tell();
                 Ok(Admission::Tokens(loaded.rules))
             }
@@ -88,7 +98,7 @@ impl Loaded {
     }
 }
 
-impl TokenFiles {
+impl TokenSources {
     fn load(&self) -> anyhow::Result<Loaded> {
         anyhow::ensure!(
             !self.audiences.is_empty(),
@@ -102,23 +112,13 @@ impl TokenFiles {
                 .with_context(|| path.display().to_string())?;
             let about = |note| format!("{}: {note}", path.display());
             notes.extend(left_out.into_iter().map(about));
-            for key in found {
-                // One that is listed twice is one, and tried once.
-                if !keys.iter_mut().any(|known| known.merge(&key)) {
-                    keys.push(key);
-                }
-            }
+            keys::add(&mut keys, found);
         }
         anyhow::ensure!(
-            !keys.is_empty(),
-            "no key: name at least one file with a public key ('byway-relay keygen' makes one)"
+            !keys.is_empty() || !self.jwks.urls.is_empty(),
+            "no key: name at least one file with a public key ('byway-relay keygen' makes one), or a URL"
         );
-        anyhow::ensure!(
-            keys.len() <= keys::MAX_KEYS,
-            "{} keys, and every token may be checked against each: {} at the most",
-            keys.len(),
-            keys::MAX_KEYS
-        );
+        keys::not_too_many(&keys)?;
         let list = match &self.revoked {
             Some(path) => List::parse(&read(path)?).with_context(|| path.display().to_string())?,
             None => List::default(),
@@ -157,6 +157,12 @@ fn read(path: &Path) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
+    /// Key number `n`.
+    pub(super) fn key(n: u8) -> TokenKey {
+        let id = byway_wire::SecretKey::from_bytes(&[n; 32]).node_id();
+        TokenKey::new(None, *id.as_bytes()).unwrap()
+    }
+
     #[test]
     fn a_key_that_several_files_hold_is_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -165,8 +171,9 @@ mod tests {
         std::fs::write(path("pem"), one.public_pem()).unwrap();
         std::fs::write(path("jwks"), format!("{{\"keys\": [{}]}}", one.jwk())).unwrap();
         std::fs::write(path("other"), other.public_pem()).unwrap();
-        let named = |names: &[&str]| TokenFiles {
+        let named = |names: &[&str]| TokenSources {
             keys: names.iter().map(|name| path(name)).collect(),
+            jwks: Jwks::default(),
             audiences: vec!["relay".into()],
             issuer: None,
             revoked: None,
@@ -185,8 +192,9 @@ mod tests {
         let jwk = issue::SigningKey::generate().unwrap().jwk();
         std::fs::write(path("keys"), format!("\u{feff}{jwk}")).unwrap();
         std::fs::write(path("revoked"), "\u{feff}a\n").unwrap();
-        let files = TokenFiles {
+        let files = TokenSources {
             keys: vec![path("keys")],
+            jwks: Jwks::default(),
             audiences: vec!["relay".into()],
             issuer: None,
             revoked: Some(path("revoked")),
@@ -197,16 +205,21 @@ mod tests {
 
     #[test]
     fn rules_without_keys_or_audiences_are_refused() {
-        let mut files = TokenFiles {
+        let mut files = TokenSources {
             keys: Vec::new(),
+            jwks: Jwks::default(),
             audiences: Vec::new(),
             issuer: None,
             revoked: None,
         };
-        let error = |files: &TokenFiles| format!("{:#}", files.load().unwrap_err());
+        let error = |files: &TokenSources| format!("{:#}", files.load().unwrap_err());
         assert!(error(&files).contains("audience"));
         files.audiences.push("relay".into());
         assert!(error(&files).contains("keygen"));
+        // What is at a URL comes later, or not.
+        let mut published = files.clone();
+        published.jwks = Jwks::new(vec!["https://idp.example/".parse().unwrap()]);
+        assert!(published.load().unwrap().rules.keys.is_empty());
         files.keys.push("/nonexistent/key.pub".into());
         assert!(error(&files).contains("/nonexistent/key.pub"));
     }

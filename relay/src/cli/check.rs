@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use byway_relay::config::{File, Settings};
-use byway_relay::{Admission, AdmissionSource, Found, FoundCertificate, ServerConfig};
+use byway_relay::{Admission, AdmissionSource, Found, FoundCertificate, FoundKeys, ServerConfig};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -25,12 +25,19 @@ impl CheckConfig {
         let config = file.resolve(self.settings.clone()).with_context(about)?;
         // What the files it names hold is part of it.
         let found = config.check_files().with_context(about)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let keys = runtime.block_on(config.check_urls(&found));
+        // Dropping it would wait for a name server, however long.
+        runtime.shutdown_background();
+        let keys = keys.with_context(about)?;
         let mut text = format!(
             "{}: good\n{}",
             self.file.display(),
-            describe(&config, &found)
+            describe(&config, &found, &keys)
         );
-        for warning in config.warnings() {
+        for warning in config.warnings().into_iter().chain(keys.warnings) {
             text.push_str(&format!("  warning      {warning}\n"));
         }
         std::io::stdout().write_all(text.as_bytes())?;
@@ -38,13 +45,13 @@ impl CheckConfig {
     }
 }
 
-fn describe(config: &ServerConfig, found: &Found) -> String {
+fn describe(config: &ServerConfig, found: &Found, keys: &FoundKeys) -> String {
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    let who = match (&config.admission, &found.admission) {
-        (AdmissionSource::Tokens(files), Admission::Tokens(rules)) => format!(
+    let who = match (&config.admission, &keys.admission) {
+        (AdmissionSource::Tokens(tokens), Admission::Tokens(rules)) => format!(
             "by token: {} for {}, {} revoked",
             count(rules.keys.len(), "key"),
-            files.audiences.join(", "),
+            tokens.audiences.join(", "),
             rules.revoked.len()
         ),
         (_, Admission::Nodes(nodes)) => format!("by list: {}", count(nodes.len(), "node")),
@@ -60,7 +67,7 @@ fn describe(config: &ServerConfig, found: &Found) -> String {
         Some(found) => format!("{certificate}; {}", dates(found, SystemTime::now())),
         None => certificate,
     };
-    let lines = [
+    let mut lines = vec![
         (
             "name",
             format!("{}, in region {}", config.name, config.region),
@@ -76,6 +83,9 @@ fn describe(config: &ServerConfig, found: &Found) -> String {
         ("admission", who),
         ("certificate", certificate),
     ];
+    for (url, keys) in &keys.urls {
+        lines.push(("keys", format!("{} at {url}", count(*keys, "key"))));
+    }
     lines
         .iter()
         .map(|(what, is)| format!("  {what:<12} {is}\n"))

@@ -75,6 +75,22 @@ fn certificate(said: &Value) -> String {
     format!("{state}; renewed {renewed} times, refused or not to be had {failed} times")
 }
 
+/// What came from a URL.
+fn keys(said: &Value) -> String {
+    let url = said["url"].as_str().unwrap_or("unknown");
+    let error = said["error"].as_str();
+    let error = error.map_or_else(String::new, |error| format!("; the last try: {error}"));
+    match said["fetched_s"].as_u64() {
+        Some(ago) => {
+            let ago = humantime::format_duration(Duration::from_secs(ago));
+            let keys = said["keys"].as_u64().unwrap_or(0);
+            let s = if keys == 1 { "" } else { "s" };
+            format!("{keys} key{s} fetched {ago} ago from {url}{error}")
+        }
+        None => format!("NONE YET from {url}{error}"),
+    }
+}
+
 fn describe(said: &Value) -> String {
     let text = |name: &str| said[name].as_str().unwrap_or("unknown").to_owned();
     let number = |value: &Value| {
@@ -82,10 +98,14 @@ fn describe(said: &Value) -> String {
             .as_u64()
             .map_or("unknown".to_owned(), |n| n.to_string())
     };
-    let ready = match said["ready"].as_bool() {
-        Some(true) => "takes new nodes",
-        Some(false) => "takes no new nodes: it is about to stop",
-        None => "unknown",
+    let ready = match (said["ready"].as_bool(), said["health"].as_str()) {
+        (Some(true), _) => "takes new nodes",
+        (Some(false), Some("no_keys")) => {
+            "takes no new nodes: NO KEYS YET to check their tokens with"
+        }
+        (Some(false), Some("failed")) => "takes no new nodes: a part of it has failed",
+        (Some(false), _) => "takes no new nodes: it is about to stop",
+        (None, _) => "unknown",
     };
     let uptime = Duration::from_secs(said["uptime_s"].as_u64().unwrap_or(0));
     let memory = said["resident_bytes"]
@@ -136,6 +156,8 @@ fn describe(said: &Value) -> String {
         let age = humantime::format_duration(Duration::from_secs(age));
         lines.push(("admission", format!("as its files said {age} ago")));
     }
+    let urls = said["jwks"].as_array().into_iter().flatten();
+    lines.extend(urls.map(|url| ("keys", keys(url))));
     let counts = said["counts"].as_object().into_iter().flatten();
     let counts: Vec<(String, String)> = counts
         .map(|(name, n)| (name.replace('_', " "), number(n)))

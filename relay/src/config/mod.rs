@@ -9,8 +9,10 @@
 //! | `settings`, `limits` | everything that can be set |
 //! | `layers` | one source of settings over another |
 //! | `resolve` | from settings to a configuration, or to what is wrong with them |
+//! | `jwks` | from which URLs keys may be fetched |
 //! | `place` | where in the file a value stands |
 
+mod jwks;
 mod layers;
 mod limits;
 mod place;

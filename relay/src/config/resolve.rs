@@ -10,10 +10,11 @@ use byway_wire::relay::control::MAX_NAME;
 use byway_wire::relay::{HTTPS_PORT, STUN_PORT};
 use ipnet::IpNet;
 
+use super::jwks;
 use super::layers::Layer;
 use super::settings::{AcmeSettings, AdmissionKind, Settings};
 use crate::certificate::{can_be_ordered, is_directory};
-use crate::{Acme, AdmissionSource, CertFiles, ServerConfig, TokenFiles};
+use crate::{Acme, AdmissionSource, CertFiles, ServerConfig, TokenSources};
 
 /// What a token must be for where nothing else is said; what `byway-relay token` makes.
 pub(super) const AUDIENCE: &str = "byway-relay";
@@ -313,8 +314,9 @@ fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {
             }
         }
         AdmissionKind::Tokens => {
-            let files = TokenFiles {
+            let files = TokenSources {
                 keys: tokens.keys.clone().unwrap_or_default(),
+                jwks: jwks::jwks(tokens)?,
                 audiences: match &tokens.audiences {
                     Some(audiences) => audiences.clone(),
                     None => vec![AUDIENCE.to_owned()],
@@ -322,11 +324,11 @@ fn admission(settings: &Settings) -> Result<AdmissionSource, Fault> {
                 issuer: tokens.issuer.clone(),
                 revoked: tokens.revoked.clone(),
             };
-            if files.keys.is_empty() {
+            if files.keys.is_empty() && files.jwks.urls.is_empty() {
                 return fault(
                     "tokens.keys",
                     "names no file",
-                    "make a key by 'byway-relay keygen', or name your control plane's JWKS file",
+                    "make a key by 'byway-relay keygen', or name your control plane's JWKS file, or its URL by 'jwks'",
                 );
             }
             if files.audiences.is_empty() {

@@ -177,6 +177,23 @@ pub struct TokenSettings {
         value_delimiter = ','
     )]
     pub keys: Option<Vec<PathBuf>>,
+    /// With admission by token: an https URL of such keys (JWKS), fetched at the start and again while the relay runs. May be given
+    /// several times.
+    #[arg(
+        long = "token-jwks",
+        value_name = "URL",
+        env = "BYWAY_RELAY_TOKEN_JWKS",
+        value_delimiter = ','
+    )]
+    pub jwks: Option<Vec<String>>,
+    /// Certificates in PEM to trust beside the system's when keys are fetched: for an authority of your own. May be given several times.
+    #[arg(
+        long = "token-jwks-root",
+        value_name = "FILE",
+        env = "BYWAY_RELAY_TOKEN_JWKS_ROOT",
+        value_delimiter = ','
+    )]
+    pub jwks_roots: Option<Vec<PathBuf>>,
     /// What a token's 'aud' must name; may be given several times. Default: byway-relay.
     #[arg(
         long = "audience",
@@ -232,6 +249,8 @@ layers!(Settings {
 
 layers!(TokenSettings {
     keys,
+    jwks,
+    jwks_roots,
     audiences,
     issuer,
     revoked,
@@ -250,6 +269,8 @@ pub(super) fn flag(key: &str) -> String {
     match key {
         "nodes" => "allow-node".to_owned(),
         "tokens" | "tokens.keys" => "token-key".to_owned(),
+        "tokens.jwks" => "token-jwks".to_owned(),
+        "tokens.jwks_roots" => "token-jwks-root".to_owned(),
         "tokens.audiences" => "audience".to_owned(),
         "tokens.issuer" => "issuer".to_owned(),
         "tokens.revoked" => "revoked".to_owned(),

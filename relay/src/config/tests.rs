@@ -246,6 +246,43 @@ fn what_is_wrong_is_told_with_its_line_and_the_mend() {
     }
 }
 
+#[test]
+fn keys_are_fetched_by_https_without_secrets_in_the_url_alone() {
+    let with =
+        |jwks: &str, more: &str| format!("admission = \"tokens\"\n[tokens]\njwks = {jwks}\n{more}");
+    let url = "https://idp.example/keys?tenant=1";
+    let config = resolve(&with(&format!("[\"{url}\"]"), "jwks_roots = [\"r.pem\"]")).unwrap();
+    let AdmissionSource::Tokens(tokens) = config.admission else {
+        panic!();
+    };
+    assert!(tokens.keys.is_empty());
+    assert_eq!(tokens.jwks.urls, [url.parse().unwrap()]);
+    assert_eq!(tokens.jwks.extra_roots, [std::path::PathBuf::from("r.pem")]);
+    let many: Vec<String> = (0..9).map(|n| format!("https://{n}.example/")).collect();
+    for (jwks, mend) in [
+        ("[\"http://idp.example/k\"]".to_owned(), "https://"),
+        ("[\"http://127.0.0.1/k\"]".to_owned(), "into a file"),
+        (
+            "[\"https://u:hunter2@idp.example/k\"]".to_owned(),
+            "remove them",
+        ),
+        ("[\"https://a.example\", \"hunter2\"]".to_owned(), "entry 2"),
+        (
+            "[\"https://a.example\", \"https://a.example/\"]".to_owned(),
+            "twice",
+        ),
+        (format!("{many:?}"), "at most 8"),
+    ] {
+        let error = error(&with(&jwks, ""));
+        assert!(error.contains("line 3") && error.contains(mend), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let alone = "admission = \"tokens\"\n[tokens]\nkeys = [\"k\"]\njwks_roots = [\"r.pem\"]";
+    assert!(error(alone).contains("line 4: 'tokens.jwks_roots' does nothing"));
+    // None of either is no key at all.
+    assert!(error(&with("[]", "")).contains("keygen"));
+}
+
 /// The border of what is refused above.
 #[test]
 fn what_is_just_right_is_taken() {
@@ -344,6 +381,8 @@ fn the_example_is_whole_and_good() {
         "acme.directory",
         "acme.roots",
         "tokens.keys",
+        "tokens.jwks",
+        "tokens.jwks_roots",
         "tokens.audiences",
         "tokens.issuer",
         "tokens.revoked",

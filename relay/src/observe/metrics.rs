@@ -316,7 +316,7 @@ impl Collector for Snapshot {
         gauge(
             e,
             "byway_relay_admission_age_seconds",
-            "For how long what is in force may not be what the admission files say",
+            "For how long what is in force may not be what the admission files and URLs say",
             Some(self.admission_age),
         )?;
         gauge(

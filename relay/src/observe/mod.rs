@@ -24,7 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::admission::Age;
 use crate::delays::Delays;
-use crate::hub::Hub;
+use crate::hub::{Health, Hub};
 use crate::identity::Identity;
 use crate::stats::{Counters, DataStats};
 use crate::tls::http::{self, Route};
@@ -78,6 +78,20 @@ impl Observed {
         data
     }
 
+    /// How it stands with the keys at URLs.
+    fn jwks(&self) -> Vec<serde_json::Value> {
+        let sources = self.admission.urls().into_iter();
+        let source = sources.map(|source| {
+            json!({
+                "url": source.url.to_string(),
+                "keys": source.keys.map_or(0, |keys| keys.len()),
+                "fetched_s": source.fetched.map(|at| at.elapsed().as_secs()),
+                "error": source.error,
+            })
+        });
+        source.collect()
+    }
+
     /// One JSON object for `byway-relay status`, and for whoever has no Prometheus.
     fn status(&self) -> String {
         let (control, load) = self.hub.snapshot();
@@ -100,6 +114,12 @@ impl Observed {
             "name": self.name,
             "region": self.region,
             "ready": self.hub.is_ready(),
+            "health": match self.hub.health() {
+                Health::Ready => "ready",
+                Health::NoKeys => "no_keys",
+                Health::Leaving => "leaving",
+                Health::Failed => "failed",
+            },
             "uptime_s": self.began.0.elapsed().as_secs(),
             "links": { "udp": links_by("udp"), "tls": links_by("tls") },
             "sessions": load.sessions,
@@ -115,6 +135,7 @@ impl Observed {
                 "failed": certificate.refused,
             },
             "admission_age_s": self.admission.at(Instant::now()).map(|age| age.as_secs()),
+            "jwks": self.jwks(),
             "counts": counts,
         });
         format!("{status:#}\n")

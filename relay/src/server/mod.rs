@@ -118,11 +118,12 @@ impl Server {
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("no randomness")?;
-        let admission = config.admission.load().context("admission")?;
-        let age = Arc::new(admission::Age::new(Instant::now(), &config.admission));
+        // What can be wrong with the machine is, before others are asked.
+        let admission = admission::Keeper::start(config.admission.clone(), &counters).await;
+        let admission = admission.context("admission")?;
         let hub = Hub::new(
             now,
-            core_config(&config, admission.clone()),
+            core_config(&config, admission.started().clone()),
             seed,
             Arc::clone(&counters),
             audit,
@@ -197,7 +198,7 @@ impl Server {
                 counters: server.counters.clone(),
                 identity: Arc::clone(&context.identity),
                 delays: Arc::clone(&context.plane.delays),
-                admission: Arc::clone(&age),
+                admission: admission.age(),
                 name: config.name.clone(),
                 region: config.region.clone(),
                 began: (now, SystemTime::now()),
@@ -210,14 +211,8 @@ impl Server {
             server.run("control", socket.serve(hub, told, config.drain_for));
         }
         server.hub.set_ready();
-        let follow = admission::follow(
-            config.admission,
-            admission,
-            Arc::clone(&server.hub),
-            Arc::clone(&context.counters),
-            age,
-        );
-        server.run("admission", follow);
+        let hub = Arc::clone(&server.hub);
+        server.run("admission", admission.run(hub));
         Ok(server)
     }
 

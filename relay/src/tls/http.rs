@@ -144,6 +144,11 @@ pub(crate) async fn answer<S: AsyncWrite + Unpin>(
         ),
         Route::Healthz => ("200 OK", "", "ok\n"),
         Route::Readyz if health == Health::Ready => ("200 OK", "", "ready\n"),
+        Route::Readyz if health == Health::NoKeys => (
+            "503 Service Unavailable",
+            "",
+            "This relay has no keys yet to check tokens with: they could not be fetched.\n",
+        ),
         Route::Readyz => (
             "503 Service Unavailable",
             "",

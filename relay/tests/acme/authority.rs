@@ -9,21 +9,17 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa,
-    KeyPair, SanType,
-};
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use rcgen::{CertificateSigningRequestParams, SanType};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::challenge;
-use crate::common::provider;
+use crate::common::root::Root;
 
 /// What becomes of an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,13 +39,12 @@ pub(crate) struct Authority {
     pub(crate) root: CertificateDer<'static>,
     state: Arc<State>,
     leads_to: watch::Sender<Option<SocketAddr>>,
-    _dir: tempfile::TempDir,
     _task: JoinSet<()>,
 }
 
 struct State {
     base: String,
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    own: Root,
     relay: watch::Receiver<Option<SocketAddr>>,
     books: Mutex<Books>,
 }
@@ -94,32 +89,15 @@ pub(crate) struct Report {
 impl Authority {
     /// Orders are served by these plans, one each, and the last for all that come after.
     pub(crate) async fn start(plans: &[Plan]) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let root_file = dir.path().join("root.pem");
-        std::fs::write(&root_file, issuer.pem()).unwrap();
-        let root = issuer.der().clone();
-
-        let mut own = CertificateParams::default();
-        own.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
-        let key = KeyPair::generate().unwrap();
-        let own = own.signed_by(&key, &issuer).unwrap();
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.der().clone()], key.into())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let own = Root::new();
+        let (root_file, root) = (own.file.clone(), own.issuer.der().clone());
+        let acceptor = own.acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("https://{}", listener.local_addr().unwrap());
         let (leads_to, relay) = watch::channel(None);
         let state = Arc::new(State {
             base: base.clone(),
-            issuer,
+            own,
             relay,
             books: Mutex::new(Books {
                 plans: plans.iter().copied().collect(),
@@ -147,7 +125,6 @@ impl Authority {
             root,
             state,
             leads_to,
-            _dir: dir,
             _task: task,
         }
     }
@@ -518,8 +495,8 @@ impl State {
             let days = |n: i64| day * u32::try_from(n).unwrap();
             csr.params.not_before = (now - days(age)).into();
             csr.params.not_after = (now + days(left)).into();
-            let certificate = csr.signed_by(&self.issuer).unwrap();
-            order.chain = Some(format!("{}{}", certificate.pem(), self.issuer.pem()));
+            let certificate = csr.signed_by(&self.own.issuer).unwrap();
+            order.chain = Some(format!("{}{}", certificate.pem(), self.own.issuer.pem()));
         }
         self.order(id)
     }

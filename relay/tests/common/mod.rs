@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 pub(crate) mod process;
+pub(crate) mod root;
 pub(crate) mod tls;
 pub(crate) mod typist;
 pub(crate) mod udp;

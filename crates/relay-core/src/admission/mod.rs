@@ -43,6 +43,14 @@ pub enum AdmissionError {
     /// None of the relay's keys signed it.
     #[error("the token is not signed by a key this relay trusts")]
     Signature,
+    /// The same, and it names a key that the relay has none of: perhaps one so new that the relay has not heard of it.
+    #[error(
+        "the token is not signed by a key this relay trusts (its 'kid' names none of the relay's)"
+    )]
+    UnknownKey,
+    /// The relay has no key yet.
+    #[error("this relay has not been able to fetch the keys that tokens are signed with yet")]
+    NoKeys,
     /// Another issuer than the relay trusts.
     #[error("the token is of another issuer than this relay trusts")]
     Issuer,

@@ -107,6 +107,10 @@ impl TokenKey {
             _ => true,
         }
     }
+    /// True if it is called so.
+    fn is_called(&self, named: &str) -> bool {
+        self.id.as_deref() == Some(named)
+    }
     /// Makes one of two entries for the same key. If they call it differently, it takes either name, as both did. False if it is another
     /// key.
     pub fn merge(&mut self, other: &Self) -> bool {
@@ -233,6 +237,9 @@ impl TokenRules {
         if header.alg != Algorithm::EdDSA {
             return Err(AdmissionError::Algorithm);
         }
+        if self.keys.is_empty() {
+            return Err(AdmissionError::NoKeys);
+        }
         if header.crit.is_some() {
             return Err(AdmissionError::Malformed(
                 "it asks for what this relay does not know (crit)",
@@ -244,9 +251,15 @@ impl TokenRules {
         // The library would read the system's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let mut error = AdmissionError::Signature;
+        let named = header.kid.as_deref();
+        let unknown = named.is_some_and(|id| !self.keys.iter().any(|key| key.is_called(id)));
+        let mut error = if unknown {
+            AdmissionError::UnknownKey
+        } else {
+            AdmissionError::Signature
+        };
         for key in &self.keys {
-            if !key.answers_to(header.kid.as_deref()) {
+            if !key.answers_to(named) {
                 continue;
             }
             let decoding = DecodingKey::from_ed_der(&key.public);

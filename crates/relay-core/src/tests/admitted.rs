@@ -25,6 +25,10 @@ fn rules(issuer: u8) -> TokenRules {
 
 /// A token of issuer 100 for node `n` until then, with these claims besides.
 fn token(n: u8, exp: u64, more: Value) -> AdmissionToken {
+    signed(n, exp, more, &Header::new(Algorithm::EdDSA))
+}
+
+fn signed(n: u8, exp: u64, more: Value, header: &Header) -> AdmissionToken {
     const PREFIX: [u8; 16] = [
         0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
         0x20,
@@ -37,7 +41,7 @@ fn token(n: u8, exp: u64, more: Value) -> AdmissionToken {
         claims[name] = value.clone();
     }
     let key = EncodingKey::from_ed_der(&[&PREFIX[..], &[100; 32]].concat());
-    let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap();
+    let token = jsonwebtoken::encode(header, &claims, &key).unwrap();
     AdmissionToken::new(token).unwrap()
 }
 
@@ -120,6 +124,39 @@ fn nobody_comes_in_without_a_token_or_with_another_nodes() {
         _ => None,
     });
     assert_eq!(welcome.unwrap().admitted_for, Some(HOUR as u32));
+}
+
+/// Also from who is here already; and only of keys that are unknown.
+#[test]
+fn a_token_that_names_an_unknown_key_is_told_to_who_fetches_keys() {
+    let told = |events: &[Event]| events.iter().any(|e| matches!(e, Event::UnknownKey));
+    let mut bench = bench();
+    let mut rules = rules(100);
+    let public = *node(101).as_bytes();
+    rules.keys = vec![TokenKey::new(Some("old".into()), public).unwrap()];
+    let admission = Admission::Tokens(rules);
+    bench.relay.set_admission(bench.now, admission);
+    let named = |kid: &str| {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(kid.into());
+        signed(1, 1_000 + HOUR, json!({}), &header)
+    };
+    for (link, kid, expected) in [(1, "old", false), (2, "new", true)] {
+        let events = come(&mut bench, link, 1, Role::Client, Some(named(kid)));
+        assert_eq!(refused(&events, link), Some(RefuseReason::NotAdmitted));
+        assert_eq!(told(&events), expected, "{kid}");
+    }
+    let mut bench = joined(json!({}), json!({}));
+    let fresh = |bench: &mut Bench, token| bench.say(1, Control::Token(token));
+    assert!(!told(&fresh(&mut bench, named("new"))), "it is good");
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.kid = Some("new".into());
+    let mut bad = signed(1, 1_000 + HOUR, json!({}), &header)
+        .as_str()
+        .to_owned();
+    bad.truncate(bad.rfind('.').unwrap() + 1);
+    let bad = AdmissionToken::new(bad).unwrap();
+    assert!(told(&fresh(&mut bench, bad)));
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn rules_without_keys_or_audiences_admit_nobody() {
     keyless.keys.clear();
     assert_eq!(
         keyless.judge(NOW, node(1), Role::Client, &token),
-        Err(AdmissionError::Signature)
+        Err(AdmissionError::NoKeys)
     );
     let mut deaf = rules();
     deaf.audiences.clear();
@@ -252,11 +252,35 @@ fn a_kid_chooses_among_keys_and_a_wrong_one_refuses() {
     let judge = |token: &str| rules.judge(NOW, node(1), Role::Client, token);
     assert!(judge(&with_id("new")).is_ok());
     assert_eq!(judge(&with_id("old")), Err(AdmissionError::Signature));
-    assert_eq!(judge(&with_id("other")), Err(AdmissionError::Signature));
+    assert_eq!(judge(&with_id("other")), Err(AdmissionError::UnknownKey));
     assert!(
         judge(&signed(&good())).is_ok(),
         "without one every key is tried"
     );
+}
+
+/// A key without a name may have signed it, and if it did not, there may be a newer one of that name.
+#[test]
+fn a_kid_that_no_key_has_is_told_apart_from_a_bad_signature() {
+    let mut header = Header::new(Algorithm::EdDSA);
+    let mut judge = |keys: &[TokenKey], kid: Option<&str>| {
+        header.kid = kid.map(str::to_owned);
+        let keys = keys.to_vec();
+        let rules = TokenRules { keys, ..rules() };
+        let token = signed_as(&good(), &header, 100);
+        let judged = rules.judge(NOW, node(1), Role::Client, &token);
+        judged.map(|_| ())
+    };
+    let nameless = [key(101, None)];
+    assert_eq!(
+        judge(&nameless, Some("new")),
+        Err(AdmissionError::UnknownKey)
+    );
+    assert_eq!(judge(&nameless, None), Err(AdmissionError::Signature));
+    assert_eq!(judge(&[key(100, None)], Some("new")), Ok(()));
+    for kid in [None, Some("new")] {
+        assert_eq!(judge(&[], kid), Err(AdmissionError::NoKeys));
+    }
 }
 
 /// A key that is renamed, or listed in another file as well, is the same key: nobody is cut for it.

@@ -260,6 +260,8 @@ impl RelayShell {
             Event::Audit(what) => {
                 net.trace.say(net.now(), "relay", format!("{what:?}"));
             }
+            // Nobody fetches keys here.
+            Event::UnknownKey => {}
             _ => self.count("unknown event"),
         }
     }
