@@ -81,6 +81,8 @@ async fn main() {
         "\n{} MiB sent",
         (sent.load(Ordering::Relaxed) * FRAME as u64) >> 20
     );
+    // Before the relay ends, for which they are not made.
+    tasks.shutdown().await;
     drop(held);
 }
 
