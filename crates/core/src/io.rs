@@ -473,6 +473,11 @@ pub enum Event {
     /// Close sockets that were opened so. A number is not to be used for another socket soon: datagrams that it names may
     /// still be queued.
     CloseSockets(Vec<SocketId>),
+    /// The relay map names this relay no more, and the node has left it, or never used it. Its links end without another word.
+    RelayDropped {
+        /// Which.
+        relay: RelayId,
+    },
     /// This agent instance was replaced by a newer one.
     Replaced,
     /// The admission token will soon hold no more, or a relay refused it: [`crate::node::Node::set_token`] with a fresh one, if there
@@ -494,6 +499,17 @@ pub enum Event {
         /// The relay's words.
         detail: String,
     },
+}
+
+/// One relay of a relay map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapRelay {
+    /// Where it is, and its pin.
+    pub url: RelayUrl,
+    /// Addresses that its name has, to be tried when the name does not resolve.
+    pub addrs: Vec<SocketAddr>,
+    /// The region that it is in: what fails together.
+    pub region: String,
 }
 
 /// A peer to dial.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use byway_core::discovery::Prefix;
-use byway_core::io::{Admission, Config, LinkMode, PathKind, PeerId, Way};
+use byway_core::io::{Admission, Config, LinkMode, MapRelay, PathKind, PeerId, Way};
 use byway_relay_core::Config as RelayConfig;
 use byway_wire::relay::control::Role;
 use byway_wire::{NodeId, RelayUrl, TicketSecret};
@@ -51,6 +51,8 @@ pub struct Setup {
     pub stun: Vec<Manner>,
     /// The agent keeps a link to a second relay too, behind this access link.
     pub second_relay: Option<LinkConfig>,
+    /// The agent has its relays by a relay map, which may change.
+    pub mapped: bool,
     /// The client and the agent are in one site.
     pub together: bool,
     /// Lines of trace kept.
@@ -74,6 +76,7 @@ impl Default for Setup {
             direct: true,
             stun: vec![Manner::Honest, Manner::Honest],
             second_relay: None,
+            mapped: false,
             together: false,
             trace: 400,
         }
@@ -139,6 +142,7 @@ const CLIENT_KEY: [u8; 32] = [0xc1; 32];
 const AGENT_KEY: [u8; 32] = [0xa1; 32];
 const RELAY_KEY: [u8; 32] = [0x4e; 32];
 const SECOND_RELAY_KEY: [u8; 32] = [0x4f; 32];
+const THIRD_RELAY_KEY: [u8; 32] = [0x50; 32];
 const SECRET: [u8; 32] = [0x5e; 32];
 
 /// The relay's address.
@@ -150,6 +154,12 @@ pub const RELAY_ADDR: SocketAddr = SocketAddr::new(
 /// The second relay's address.
 pub const SECOND_RELAY_ADDR: SocketAddr = SocketAddr::new(
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 101, 1)),
+    RELAY_PORT,
+);
+
+/// The address of a relay that comes later.
+pub const THIRD_RELAY_ADDR: SocketAddr = SocketAddr::new(
+    IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 102, 1)),
     RELAY_PORT,
 );
 
@@ -274,6 +284,7 @@ impl Scene {
             (url, addrs)
         });
         let relays: Vec<(RelayUrl, Vec<SocketAddr>)> = relays.collect();
+        let mapped = setup.mapped;
         for (host, key, role, place) in [
             (client, CLIENT_KEY, Role::Client, client_place),
             (agent, AGENT_KEY, Role::Agent, agent_place),
@@ -306,7 +317,9 @@ impl Scene {
                 }
                 node.node().add_stun_server(now, label, *addr);
             }
-            if role == Role::Agent {
+            if role == Role::Agent && mapped {
+                node.node().set_relay_map(now, map(&relays));
+            } else if role == Role::Agent {
                 for (url, addrs) in &relays {
                     node.node().add_relay(now, url.clone(), addrs.clone());
                 }
@@ -331,6 +344,28 @@ impl Scene {
             stun_hosts,
             dialled: Duration::ZERO,
         }
+    }
+
+    /// Starts a relay that nobody knows of, behind this access link, on IPv4 alone. Its host, site and URL.
+    pub fn third_relay(&mut self, link: LinkConfig) -> (HostId, SiteId, RelayUrl) {
+        let place = site("third relay", Access::Open, None, link);
+        let place = self.world.net.add_site(place);
+        let ip = THIRD_RELAY_ADDR.ip();
+        let host = self
+            .world
+            .net
+            .add_host(place, vec![ip], &[RELAY_PORT, STUN_PORT]);
+        start_relay(&mut self.world, host, THIRD_RELAY_KEY);
+        let url = RelayShell::url(&ip.to_string(), THIRD_RELAY_KEY);
+        let url = url.unwrap_or_else(|| unreachable!("an address makes a URL"));
+        (host, place, url)
+    }
+    /// The agent is given another relay map.
+    pub fn set_map(&mut self, relays: &[RelayUrl]) {
+        let relays: Vec<_> = relays.iter().map(|url| (url.clone(), Vec::new())).collect();
+        let (agent, net) = self.world.node(self.agent);
+        agent.node().set_relay_map(net.instant(), map(&relays));
+        agent.turn(net);
     }
 
     /// Waits until the agent is linked and both have looked at their networks, then opens a tunnel with these tasks.
@@ -454,6 +489,16 @@ impl Scene {
             }
         }
     }
+}
+
+/// A map of these relays, each in a region of its own.
+fn map(relays: &[(RelayUrl, Vec<SocketAddr>)]) -> Vec<MapRelay> {
+    let relay = |(url, addrs): &(RelayUrl, Vec<SocketAddr>)| MapRelay {
+        url: url.clone(),
+        addrs: addrs.clone(),
+        region: url.authority(),
+    };
+    relays.iter().map(relay).collect()
 }
 
 fn start_relay(world: &mut World, host: HostId, key: [u8; 32]) {

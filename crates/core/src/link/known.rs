@@ -77,7 +77,7 @@ impl Links {
         let idle = self
             .relays
             .iter()
-            .find(|(_, r)| which(r) && !r.kept && matches!(r.phase, Phase::Idle))
+            .find(|(_, r)| which(r) && !r.is_kept() && matches!(r.phase, Phase::Idle))
             .map(|(&id, _)| id);
         idle.is_some_and(|id| self.relays.remove(&id).is_some())
     }
@@ -85,17 +85,17 @@ impl Links {
     /// Which relays peers need now, beside those that are kept. Starts races and lets links linger out.
     /// True if that changed anything.
     pub(crate) fn set_needed(&mut self, cx: &mut Cx<'_>, needed: &BTreeSet<RelayId>) -> bool {
+        let mut changed = self.part();
         self.plan_leaving(cx.now, needed);
-        let mut changed = false;
         let ids: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in ids {
             let Some(relay) = self.relays.get_mut(&id) else {
                 continue;
             };
-            if relay.leaving.is_now() && !matches!(relay.phase, Phase::Idle) {
+            if relay.is_left() && !matches!(relay.phase, Phase::Idle) {
                 continue;
             }
-            let wanted = relay.kept || needed.contains(&id);
+            let wanted = relay.is_kept() || needed.contains(&id);
             if wanted {
                 relay.linger_until = None;
                 if matches!(relay.phase, Phase::Idle) {

@@ -140,14 +140,14 @@ impl Links {
         }
     }
 
-    /// Of the relays that stop, plans to hang up on those that nothing needs any more.
+    /// Of the relays that are left, plans to hang up on those that nothing needs any more.
     pub(super) fn plan_leaving(&mut self, now: Instant, needed: &BTreeSet<RelayId>) {
         let elsewhere = self.is_kept_elsewhere();
         for (id, r) in &mut self.relays {
-            if !r.leaving.is_now() {
+            if !r.is_left() {
                 continue;
             }
-            if needed.contains(id) || (r.kept && !elsewhere) {
+            if needed.contains(id) || (r.is_kept() && !elsewhere) {
                 r.linger_until = None;
             } else {
                 let at = now + FAREWELL;
@@ -178,7 +178,7 @@ impl Links {
         };
         r.leaving = Leaving::Left { until, alternates };
         r.welcomed = None;
-        r.phase = if r.kept {
+        r.phase = if r.is_kept() {
             Phase::Resting { until }
         } else {
             Phase::Idle
@@ -188,8 +188,8 @@ impl Links {
     }
 
     /// True if a relay that does not stop has us, as an agent's relays are to.
-    fn is_kept_elsewhere(&self) -> bool {
-        let mut kept = self.relays.values().filter(|r| r.kept);
+    pub(super) fn is_kept_elsewhere(&self) -> bool {
+        let mut kept = self.relays.values().filter(|r| r.is_to_stay());
         kept.any(|r| {
             !r.leaving.is_under_way()
                 && matches!(r.phase, Phase::Up { link, .. } if self.links.get(&link).is_some_and(super::Link::is_proven))
@@ -213,11 +213,6 @@ impl Links {
         let relay = self.relays.get(&relay);
         relay.is_some_and(|r| !matches!(r.leaving, Leaving::No))
     }
-    /// True if this link is one to such a relay.
-    pub(crate) fn leads_to_end(&self, link: LinkId) -> bool {
-        let link = self.links.get(&link);
-        link.is_some_and(|l| self.will_stop(l.relay))
-    }
     /// Where to look for peers instead that are looked for at this relay.
     pub(crate) fn alternates_of(&self, relay: RelayId) -> Vec<RelayUrl> {
         match self.relays.get(&relay).map(|r| &r.leaving) {
@@ -240,7 +235,7 @@ impl Links {
     /// True while any relay is being left.
     pub(crate) fn is_any_leaving(&self) -> bool {
         let mut all = self.relays.values();
-        all.any(|r| r.leaving.is_now())
+        all.any(super::Relay::is_left)
     }
 }
 

@@ -27,7 +27,8 @@
 //! the way of one carrier alone (a proxy that refuses, somebody with another certificate) has that carrier left out for half a
 //! minute to a minute, or until the network is another one; the other carrier is tried meanwhile as if it were the only one.
 //!
-//! A relay that is about to stop is left make before break, too (see `leaving`).
+//! A relay that is about to stop is left make before break, too (see `leaving`), and one that the relay map names no more
+//! (see `in_map`).
 //!
 //! This module knows relays and links; it knows neither peers nor channels. The node reads what happened from
 //! `Links::poll` and moves its channels.
@@ -35,6 +36,7 @@
 mod admission;
 mod backoff;
 mod echo;
+mod in_map;
 mod known;
 mod leaving;
 mod question;
@@ -119,6 +121,10 @@ pub(crate) enum Output {
     },
     /// A relay that was left may be dialled again.
     MayReturn { relay: RelayId },
+    /// The map names it no more and another one has us: whoever can goes elsewhere.
+    Parting { relay: RelayId },
+    /// It was left, or never used: nobody here keeps it any more.
+    Dropped { relay: RelayId },
     /// The admission token will not hold for much longer, or does not admit.
     TokenWanted,
 }
@@ -505,7 +511,7 @@ impl Links {
     }
     /// True if the relay is linked for as long as the node lives.
     pub(crate) fn is_kept(&self, relay: RelayId) -> bool {
-        self.relays.get(&relay).is_some_and(|r| r.kept)
+        self.relays.get(&relay).is_some_and(Relay::is_kept)
     }
     /// True if the link's relay runs on this host, by the address we reach it at (what a relay says of itself, or sees of
     /// us through a proxy beside it, is no evidence).

@@ -379,6 +379,8 @@ impl Links {
         if r.linger_until.is_some_and(|t| t <= cx.now) {
             r.linger_until = None;
             r.left_out = LeftOut::default();
+            // Before its links are told of: that they end is no loss then.
+            self.note_parted(relay);
             if !self.leave(cx, relay) {
                 if let Some(r) = self.relays.get_mut(&relay) {
                     r.failures = 0;

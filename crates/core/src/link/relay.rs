@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use byway_wire::RelayUrl;
 
+use super::in_map::InMap;
 use super::leaving::Leaving;
 use super::wake::Woken;
 use crate::cx::{Wake, earliest};
@@ -17,8 +18,10 @@ const MAX_ADDRS: usize = 8;
 pub(super) struct Relay {
     pub(super) url: RelayUrl,
     pub(super) addrs: Vec<SocketAddr>,
-    /// Linked for as long as the node lives.
+    /// Linked for as long as the node lives, whatever the map says.
     pub(super) kept: bool,
+    /// What the map says.
+    pub(super) in_map: InMap,
     /// Set when nobody needs it: when it goes idle.
     pub(super) linger_until: Option<Instant>,
     /// When the last link was welcomed.
@@ -201,6 +204,7 @@ impl Relay {
             url,
             addrs: Vec::new(),
             kept,
+            in_map: InMap::No,
             linger_until: None,
             welcomed: None,
             failures: 0,
@@ -224,6 +228,18 @@ impl Relay {
             self.addrs.insert(0, addr);
         }
         self.addrs.truncate(MAX_ADDRS);
+    }
+    /// True if it is linked whether a peer needs it or not.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept || self.in_map.is_kept()
+    }
+    /// True if it is to stay so, for all that is known now.
+    pub(super) fn is_to_stay(&self) -> bool {
+        self.kept || self.in_map == InMap::Kept
+    }
+    /// True if it is being left: who can goes elsewhere, and then the link ends.
+    pub(super) fn is_left(&self) -> bool {
+        self.leaving.is_now() || self.in_map == InMap::Parting
     }
     /// True if its link was welcomed long enough ago that it works.
     pub(super) fn lasted(&self, now: Instant) -> bool {

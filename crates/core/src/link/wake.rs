@@ -76,7 +76,7 @@ impl Links {
         let Some(r) = self.relays.get(&relay) else {
             return;
         };
-        let may_be_there = r.kept && slept < GONE;
+        let may_be_there = r.is_kept() && slept < GONE;
         if may_be_there || r.linger_until.is_some() || !r.woken.is_due(cx.now, slept) {
             return;
         }

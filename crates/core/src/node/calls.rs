@@ -71,6 +71,7 @@ impl Node {
         };
         let dial = Dial {
             relays,
+            left: Default::default(),
             secret: target.secret,
             reopen_at: now,
             failures: 0,
@@ -334,6 +335,10 @@ impl Node {
                     self.another_instance(now, id, opened.channel, newer);
                     return;
                 }
+                if opened.record.is_newer_than(&live.record) {
+                    live.record = opened.record;
+                    self.follow_record(now, id);
+                }
             }
         }
         self.channel_opened(now, id, link, opened.channel, None);
@@ -484,7 +489,8 @@ impl Node {
             let link = self.links.usable(relay).filter(|_| !waits)?;
             Some((relay, link))
         });
-        let next = usable.min_by_key(|&(relay, _)| self.links.will_stop(relay));
+        let ends = |relay| self.links.will_stop(relay) || dial.left.contains(&relay);
+        let next = usable.min_by_key(|&(relay, _)| ends(relay));
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
         }

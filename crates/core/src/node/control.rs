@@ -9,7 +9,7 @@ use byway_wire::{ChannelId, SignedRecord};
 use super::Node;
 use super::peer::{Peer, Stage};
 use crate::cx::cx;
-use crate::io::{Event, LinkId, PeerId};
+use crate::io::{Event, LinkId, PeerId, RelayId};
 
 /// Between two words to the shell that a relay throttles us.
 const THROTTLED_EVERY: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ impl Node {
                     message: Control::Pong { token },
                 });
             }
-            Control::Record(record) => self.on_record(&record),
+            Control::Record(record) => self.on_record(now, &record),
             Control::GoingAway {
                 deadline_ms,
                 alternates,
@@ -148,9 +148,10 @@ impl Node {
 
     /// A newer record of a peer: where it can be reached from now on. Another instance is another process, which only
     /// an answer to `Open` can introduce.
-    fn on_record(&mut self, record: &SignedRecord) {
+    fn on_record(&mut self, now: Instant, record: &SignedRecord) {
         let mut expected = false;
-        for peer in self.peers.values_mut() {
+        let mut moved = Vec::new();
+        for (&id, peer) in &mut self.peers {
             if let Peer {
                 stage: Stage::Live(live),
                 ..
@@ -161,15 +162,18 @@ impl Node {
                 expected = true;
                 if record.is_newer_than(&live.record) {
                     live.record = record.clone();
+                    moved.push(id);
                 }
             }
         }
         self.counters.control_unexpected += u64::from(!expected);
+        for id in moved {
+            self.follow_record(now, id);
+        }
     }
 
     pub(super) fn learn_record(&mut self, now: Instant, id: PeerId, record: &SignedRecord) {
         let Some(Peer {
-            dial,
             stage: Stage::Live(live),
             ..
         }) = self.peers.get_mut(&id)
@@ -187,18 +191,46 @@ impl Node {
         if record.is_newer_than(&live.record) {
             live.record = record.clone();
         }
-        let Some(dial) = dial else { return };
-        let mut known = Vec::new();
-        for url in &told.relays {
-            if dial.relays.len() < super::calls::MAX_RELAYS
+        self.follow_record(now, id);
+    }
+
+    /// A peer that we dialled is looked for where it says itself that it is, by its newest record. What else we know stays:
+    /// channels through a relay that it does not name are left when another one carries data, and such a relay is asked
+    /// last. What a relay named that stops is no such one: the peer is there for the time being.
+    pub(super) fn follow_record(&mut self, now: Instant, id: PeerId) {
+        let Some(Peer {
+            dial: Some(dial),
+            stage: Stage::Live(live),
+            ..
+        }) = self.peers.get_mut(&id)
+        else {
+            return;
+        };
+        let told = &live.record.record().relays;
+        let is_named = |relay: &RelayId| {
+            let url = self.links.url(*relay);
+            // One that says nothing of relays leaves none.
+            told.is_empty()
+                || url.is_some_and(|url| told.contains(url))
+                || self.links.is_stand_in(*relay)
+        };
+        let known = dial.relays.iter().copied();
+        let (mut relays, left): (Vec<_>, Vec<_>) = known.partition(is_named);
+        let mut new = Vec::new();
+        for url in told {
+            if relays.len() < super::calls::MAX_RELAYS
                 && let Some(relay) = self.links.add(url.clone(), Vec::new(), false)
-                && !dial.relays.contains(&relay)
+                && !relays.contains(&relay)
             {
-                dial.relays.push(relay);
-                known.push((url.clone(), self.links.addrs(relay).to_vec()));
+                relays.push(relay);
+                new.push((url.clone(), self.links.addrs(relay).to_vec()));
             }
         }
-        for (url, addrs) in known {
+        dial.left = left.iter().copied().collect();
+        let room = super::calls::MAX_RELAYS.saturating_sub(relays.len());
+        relays.extend(left.into_iter().take(room));
+        dial.relays = relays;
+        for (url, addrs) in new {
             self.add_relay_servers(now, &url, &addrs);
         }
         self.touched.insert(id);

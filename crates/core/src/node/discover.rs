@@ -72,6 +72,14 @@ impl Discoverer {
             self.stale = true;
         }
     }
+    /// Asks at these names no more.
+    fn remove_servers(&mut self, now: Instant, labels: &[String]) {
+        let gone = |(label, _): &(String, SocketAddr)| labels.contains(label);
+        for (label, addr) in self.servers.iter().filter(|server| gone(server)) {
+            self.discovery.remove_server(now, label, *addr);
+        }
+        self.servers.retain(|server| !gone(server));
+    }
     /// What was found out may not hold any more.
     pub(super) fn expect_news(&mut self) {
         self.stale = true;
@@ -176,21 +184,38 @@ fn mapping_for_peers(report: &NatReport) -> Mapping {
     }
 }
 
+/// At which ports a relay on this one answers STUN.
+fn stun_ports(port: u16) -> impl Iterator<Item = u16> {
+    let second = (port == HTTPS_PORT).then_some(STUN_PORT);
+    std::iter::once(port).chain(second)
+}
+
+/// The name of a relay among STUN servers.
+fn stun_label(url: &RelayUrl, port: u16) -> String {
+    format!("{}:{port}", url.host())
+}
+
 impl Node {
     /// A relay answers STUN on its own port: addresses known for it are asked. One on 443 listens on STUN's port as well
     /// (design section 7), and two ports of one host already tell a NAT that looks at ports, and whether it counts.
     pub(super) fn add_relay_servers(&mut self, now: Instant, url: &RelayUrl, addrs: &[SocketAddr]) {
         for &addr in addrs {
-            let mut ask = |port| {
-                let label = format!("{}:{port}", url.host());
-                self.discovery
-                    .add_server(now, label, SocketAddr::new(addr.ip(), port));
-            };
-            ask(addr.port());
-            if addr.port() == HTTPS_PORT {
-                ask(STUN_PORT);
+            for port in stun_ports(addr.port()) {
+                self.discovery.add_server(
+                    now,
+                    stun_label(url, port),
+                    SocketAddr::new(addr.ip(), port),
+                );
             }
         }
+    }
+
+    /// A relay is not to be asked any more.
+    pub(super) fn forget_relay_servers(&mut self, now: Instant, url: &RelayUrl) {
+        let labels: Vec<String> = stun_ports(url.port())
+            .map(|port| stun_label(url, port))
+            .collect();
+        self.discovery.remove_servers(now, &labels);
     }
 
     /// The address of a link's relay is known now.

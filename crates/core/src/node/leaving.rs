@@ -3,6 +3,9 @@
 //! Both sides of a channel hear of it. The one that dialled opens a channel through another relay, unless it has one; each
 //! moves its own data there once the peer has answered by it. The old channel is closed by the side that dialled, some time
 //! after its data left it, so that what is on its way arrives.
+//!
+//! A relay that an agent leaves because its map names it no more is left in the same way by that agent and those who dialled it: the
+//! one knows by the map, the others by the agent's record.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -100,9 +103,6 @@ impl Node {
 
     /// Tells a peer's paths which of its channels will end, and closes those that nothing needs any more.
     pub(super) fn leave_channels(&mut self, now: Instant, id: PeerId) {
-        let stays = |links: &crate::link::Links, c: &super::peer::Channel| {
-            c.carried_by().is_some() && !links.will_stop(c.relay)
-        };
         let Some(Peer {
             dial,
             channels,
@@ -112,11 +112,21 @@ impl Node {
         else {
             return;
         };
-        let links = &self.links;
+        let (links, dial) = (&self.links, &*dial);
+        // One of the two left the relay.
+        let parts = |relay: RelayId| match dial {
+            Some(dial) => dial.left.contains(&relay),
+            None => links.is_parting(relay),
+        };
         let mut cx = cx!(self, now);
-        live.paths
-            .set_leaving(&mut cx, |link| links.leads_to_end(link));
-        if dial.is_none() || !channels.iter().any(|c| stays(&self.links, c)) {
+        live.paths.set_leaving(&mut cx, |link| {
+            let relay = links.get(link).map(|l| l.relay);
+            relay.is_some_and(|relay| links.will_stop(relay) || parts(relay))
+        });
+        let stays = |c: &super::peer::Channel| {
+            c.carried_by().is_some() && !links.will_stop(c.relay) && !parts(c.relay)
+        };
+        if dial.is_none() || !channels.iter().any(stays) {
             channels.iter_mut().for_each(|c| c.retire_at = None);
             return;
         }
@@ -126,7 +136,8 @@ impl Node {
         };
         let mut done = Vec::new();
         for c in channels.iter_mut() {
-            if !self.links.is_leaving(c.relay) || Some(c.id) == primary {
+            let left = links.is_leaving(c.relay) || parts(c.relay);
+            if !left || Some(c.id) == primary {
                 c.retire_at = None;
                 continue;
             }

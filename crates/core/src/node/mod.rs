@@ -32,6 +32,7 @@ mod leaving;
 mod links;
 mod peer;
 mod predict;
+mod relay_map;
 mod sprays;
 #[cfg(test)]
 mod tests;
@@ -47,11 +48,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use byway_wire::demux::{Kind, classify};
 use byway_wire::probe::{Index, peek_index};
-use byway_wire::relay::control::{AdmissionToken, Control, Role};
+use byway_wire::relay::control::{AdmissionToken, Control};
 use byway_wire::relay::cookie::Cookie;
-use byway_wire::{
-    ChannelId, Instance, NodeInstance, ProbeSecret, Record, RelayUrl, SecretKey, SignedRecord,
-};
+use byway_wire::{ChannelId, Instance, NodeInstance, ProbeSecret, Record, SecretKey, SignedRecord};
 
 use crate::asked::Asked;
 use crate::budget::Budget;
@@ -83,6 +82,7 @@ pub struct Node {
     counters: Counters,
     asked: Asked,
     links: Links,
+    own: relay_map::OwnRelays,
     discovery: discover::Discoverer,
     local: LocalCandidates,
     /// Counts our candidate lists.
@@ -150,6 +150,7 @@ impl Node {
         let record = SignedRecord::sign(&identity.key, record);
         Self {
             links: Links::new(config.links, config.role, record.clone()),
+            own: relay_map::OwnRelays::default(),
             discovery: discover::Discoverer::new(rng.bytes()),
             config,
             key: identity.key,
@@ -234,26 +235,6 @@ impl Node {
         self.discovery.expect_news();
         self.discover_if_useful(now);
         self.settle(now);
-    }
-    /// Keep a link to this relay (an agent's relays; a client's only while a peer needs them).
-    pub fn add_relay(&mut self, now: Instant, url: RelayUrl, addrs: Vec<SocketAddr>) -> RelayId {
-        self.now = now;
-        let agent = self.config.role == Role::Agent;
-        self.add_relay_servers(now, &url, &addrs);
-        let id = self
-            .links
-            .add(url.clone(), addrs, agent)
-            .unwrap_or(RelayId(u32::MAX));
-        let content = self.record.record();
-        if agent && content.relays.len() < MAX_RECORD_RELAYS && !content.relays.contains(&url) {
-            let mut content = content.clone();
-            content.seq += 1;
-            content.relays.push(url);
-            self.record = SignedRecord::sign(&self.key, content);
-            self.links.set_record(self.record.clone());
-        }
-        self.settle(now);
-        id
     }
     /// Relays that ask for a token admit this node by this one from now on (design section 8). Those that are linked are shown it; one
     /// that had refused the node is dialled again at once.
@@ -450,7 +431,8 @@ impl Node {
                 self.on_link_output(now, output);
             } else if let Some(peer) = self.touched.pop_first() {
                 self.settle_peer(now, peer);
-            } else if !self.drain_discovery(now) && !self.update_needs(now) {
+            } else if !self.drain_discovery(now) && !self.update_needs(now) && !self.renew_record()
+            {
                 break;
             }
         }

@@ -33,6 +33,8 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) relays: Vec<RelayId>,
+    /// Those of them, and of its channels, at which the peer says that it is not to be looked for (any more).
+    pub(super) left: BTreeSet<RelayId>,
     pub(super) secret: Option<TicketSecret>,
     /// A channel that is lost for good is opened anew, not before this.
     pub(super) reopen_at: Instant,
@@ -188,16 +190,18 @@ impl Peer {
     }
 
     /// The relay through which a second channel is to be opened now, if one is wanted. A detached channel of a relay is
-    /// about to be attached and counts; one of a relay that stops does not, and none is opened there.
+    /// about to be attached and counts; one of a relay that stops, or that the peer left, does not, and none is opened there.
     pub(super) fn standby_relay(&self, links: &Links, now: Instant) -> Option<RelayId> {
         let dial = self.dial.as_ref()?;
         let used: BTreeSet<RelayId> = self.channels.iter().map(|c| c.relay).collect();
-        let warm = used.iter().filter(|r| !links.is_leaving(**r)).count();
+        let is_left = |r: &RelayId| links.is_leaving(*r) || dial.left.contains(r);
+        let warm = used.iter().filter(|r| !is_left(r)).count();
         let wanted = matches!(self.stage, Stage::Live(_))
             && self.has_channel()
             && warm < WARM_RELAYS
             && dial.standby_at <= now;
-        let free = |r: &&RelayId| !used.contains(r) && !links.will_stop(**r);
+        let ends = |r: &RelayId| links.will_stop(*r) || dial.left.contains(r);
+        let free = |r: &&RelayId| !used.contains(r) && !ends(r);
         wanted
             .then(|| dial.relays.iter().find(free).copied())
             .flatten()

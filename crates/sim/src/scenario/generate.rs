@@ -102,6 +102,7 @@ impl Scenario {
                 delay: ms(rng.between(1, 30)),
                 ..LinkConfig::default()
             }),
+            mapped: false,
             together: false,
             trace: 0,
         };

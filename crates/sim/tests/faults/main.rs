@@ -6,6 +6,7 @@ mod common;
 mod asleep;
 mod clocks;
 mod holes;
+mod maps;
 mod nats;
 mod networks;
 mod relays;

@@ -21,6 +21,11 @@ pub(super) const AMOUNT: u64 = RATE / 2;
 
 /// Two relays at some distances from a client and an agent that cannot go direct.
 pub(super) fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
+    two_relays_known(seed, false)
+}
+
+/// `mapped`: the agent knows them by a relay map.
+pub(super) fn two_relays_known(seed: u64, mapped: bool) -> (Scene, PeerId, Rng) {
     let mut rng = Rng::new(seed, "second relay");
     let mut link = || LinkConfig {
         delay: ms(1) + rng.up_to(ms(9)),
@@ -41,6 +46,7 @@ pub(super) fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
         client_link,
         agent_link,
         second_relay: Some(second),
+        mapped,
         ..Setup::default()
     });
     (s, peer, rng)

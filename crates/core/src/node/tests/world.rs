@@ -71,6 +71,8 @@ pub(super) struct Host {
     pub(super) ready: Vec<Carrier>,
     pub(super) dials: Vec<(Duration, Carrier)>,
     pub(super) lost: usize,
+    /// Relays that the map names no more, and which were left.
+    pub(super) dropped: Vec<RelayId>,
     /// Why there is no link, each time that is told.
     pub(super) link_errors: Vec<LinkError>,
     pub(super) wakeups: BTreeMap<&'static str, usize>,
@@ -634,7 +636,8 @@ impl World {
             Event::Dial {
                 link, url, carrier, ..
             } => {
-                let relay = (0..self.relays.len()).find(|&n| relay_url(n) == url);
+                let same = |n: &usize| relay_url(*n).authority() == url.authority();
+                let relay = (0..self.relays.len()).find(same);
                 let Some(relay) = relay else { return };
                 self.links.insert((host, link), (relay, carrier));
                 let round_trips = if carrier == Carrier::Udp { 2 } else { 6 };
@@ -700,6 +703,7 @@ impl World {
                 }
             }
             Event::WatchFlow { .. } => h.flow_armed = true,
+            Event::RelayDropped { relay } => h.dropped.push(relay),
             Event::Replaced => h.replaced = true,
             Event::TokenWanted => h.tokens_wanted += 1,
             Event::TokenRefused { .. } => h.tokens_refused += 1,
@@ -973,6 +977,18 @@ impl World {
                 };
                 self.say_to(from, answer);
             }
+            // Who has a channel with it hears of it.
+            Control::Record(record) => {
+                if let Some((_, known)) = relay.links.get_mut(&from) {
+                    *known = Some(record.clone());
+                }
+                let with_it = relay.channels.values();
+                let with_it = with_it.filter(|sides| sides.contains(&Some(from)));
+                let peers: BTreeSet<_> = with_it.flatten().flatten().copied().collect();
+                for peer in peers.into_iter().filter(|side| side.0 != host) {
+                    self.say_to(peer, Control::Record(record.clone()));
+                }
+            }
             Control::Token(token) => {
                 let answer = match &relay.admits {
                     Some((admits, _)) if *admits != token => Control::TokenRefused {
@@ -1031,6 +1047,7 @@ impl Host {
             ready: Vec::new(),
             dials: Vec::new(),
             lost: 0,
+            dropped: Vec::new(),
             link_errors: Vec::new(),
             wakeups: BTreeMap::new(),
             replaced: false,

@@ -57,7 +57,7 @@ impl NodeShell {
             Event::WatchFlow { peer } => self.peer(net, peer).flow_wanted = true,
             Event::Report(report) => self.report = Some(report),
             // For a person.
-            Event::Candidates(_) | Event::LinkFailed { .. } => {}
+            Event::Candidates(_) | Event::LinkFailed { .. } | Event::RelayDropped { .. } => {}
             Event::OpenSockets { peer, count } => self.open_sockets(net, peer, count),
             Event::CloseSockets(sockets) => self.close_sockets(net, &sockets),
             Event::Replaced => self.note(net, Note::Replaced),

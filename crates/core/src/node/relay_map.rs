@@ -1,0 +1,240 @@
+//! The relays of this node: those that are configured, and those of a relay map, which may be another one at any time.
+//!
+//! An agent keeps links to all that it can be found at, and its record names them: those configured first, then the map's in
+//! the map's order. A record names eight ([`MAX_RECORD_RELAYS`]), and a link that nobody is told of is of no use, so of a map
+//! with more an agent keeps as many as are left. They are taken region by region in turn, so that what is left out is never a
+//! whole region while another has two. A client keeps none; it asks the map's relays by STUN.
+//!
+//! How relays are left that the map names no more is told in `link::in_map`. The record goes on naming one for as long as it
+//! is kept for want of another: it always says where the node is to be found.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use byway_wire::relay::control::Role;
+use byway_wire::{RelayUrl, SignedRecord};
+
+use super::{MAX_RECORD_RELAYS, Node};
+use crate::io::{Event, MapRelay, RelayId};
+
+/// Which relays are this node's own.
+#[derive(Debug, Default)]
+pub(super) struct OwnRelays {
+    configured: Vec<RelayUrl>,
+    /// All that the map names, in its order.
+    map: Vec<RelayUrl>,
+    /// Those of them that an agent keeps.
+    chosen: Vec<RelayUrl>,
+    /// Those that it kept before; the record names one for as long as it is still kept.
+    before: Vec<RelayUrl>,
+    /// What the record was made to name.
+    recorded: Vec<RelayUrl>,
+    /// The record may have to be another one.
+    stale: bool,
+}
+
+impl OwnRelays {
+    /// What an agent keeps of a map, by position.
+    fn choose(&self, map: &[MapRelay]) -> BTreeSet<usize> {
+        let mut room = MAX_RECORD_RELAYS.saturating_sub(self.configured.len());
+        let mut regions: Vec<(&str, Vec<usize>)> = Vec::new();
+        let mut chosen = BTreeSet::new();
+        for (n, relay) in map.iter().enumerate() {
+            if self.configured.contains(&relay.url) {
+                // It has its place, and keeps it when it is configured no more.
+                chosen.insert(n);
+                continue;
+            }
+            match regions.iter_mut().find(|(name, _)| *name == relay.region) {
+                Some((_, relays)) => relays.push(n),
+                None => regions.push((&relay.region, vec![n])),
+            }
+        }
+        let rounds = regions.iter().map(|(_, relays)| relays.len()).max();
+        for round in 0..rounds.unwrap_or_default() {
+            for (_, relays) in &regions {
+                if let Some(n) = relays.get(round).filter(|_| room > 0) {
+                    room -= 1;
+                    chosen.insert(*n);
+                }
+            }
+        }
+        chosen
+    }
+}
+
+impl Node {
+    /// Keep a link to this relay (an agent's relays; a client's only while a peer needs them), whatever a map says.
+    pub fn add_relay(&mut self, now: Instant, url: RelayUrl, addrs: Vec<SocketAddr>) -> RelayId {
+        self.now = now;
+        let agent = self.config.role == Role::Agent;
+        self.add_relay_servers(now, &url, &addrs);
+        let id = self
+            .links
+            .add(url.clone(), addrs, agent)
+            .unwrap_or(RelayId(u32::MAX));
+        if !self.own.configured.contains(&url) {
+            self.own.configured.push(url);
+            self.own.stale = true;
+        }
+        self.settle(now);
+        id
+    }
+
+    /// The relays of the map, which takes the place of the one before. An agent keeps links to those that are new; those that
+    /// are gone it leaves once another relay has it and its clients' channels have moved ([`Event::RelayDropped`]). What was
+    /// added by [`Node::add_relay`], and what peers that were dialled are reached through, stays. Answers with the relays that the
+    /// node knows now by the map.
+    pub fn set_relay_map(&mut self, now: Instant, map: Vec<MapRelay>) -> Vec<(RelayId, RelayUrl)> {
+        self.now = now;
+        for relay in &map {
+            self.add_relay_servers(now, &relay.url, &relay.addrs);
+        }
+        let kept = match self.config.role {
+            Role::Agent => self.own.choose(&map),
+            Role::Client => BTreeSet::new(),
+        };
+        let own = &mut self.own;
+        let chosen = kept.iter().filter_map(|n| Some(map.get(*n)?.url.clone()));
+        let mut before = std::mem::replace(&mut own.chosen, chosen.collect());
+        before.append(&mut own.before);
+        own.map = map.iter().map(|relay| relay.url.clone()).collect();
+        own.stale = true;
+        let map = map.into_iter().enumerate();
+        let map = map.map(|(n, relay)| (relay.url, relay.addrs, kept.contains(&n)));
+        let known = self.links.set_map(map);
+        before.retain(|url| self.links.still_kept(url));
+        self.own.before = before;
+        self.settle(now);
+        known
+    }
+
+    /// The name of a relay was looked up. Of one that is none of the node's own (any more) nothing is noted.
+    pub fn handle_relay_addrs(&mut self, now: Instant, url: &RelayUrl, addrs: Vec<SocketAddr>) {
+        self.now = now;
+        if self.own.configured.contains(url) || self.own.map.contains(url) {
+            self.add_relay_servers(now, url, &addrs);
+            self.links.add(url.clone(), addrs, false);
+        }
+        self.settle(now);
+    }
+
+    /// The node's own relays: those configured, the map's, and those that are still kept though the map names them no more.
+    pub fn own_relays(&self) -> Vec<RelayUrl> {
+        self.listed(&self.own.map)
+    }
+
+    /// What the record is to name.
+    fn found_at(&self) -> Vec<RelayUrl> {
+        let mut list = match self.config.role {
+            Role::Agent => self.listed(&self.own.chosen),
+            Role::Client => Vec::new(),
+        };
+        list.truncate(MAX_RECORD_RELAYS);
+        list
+    }
+
+    fn listed(&self, map: &[RelayUrl]) -> Vec<RelayUrl> {
+        let own = &self.own;
+        let before = own.before.iter().filter(|url| self.links.still_kept(url));
+        let mut list = own.configured.clone();
+        for url in map.iter().chain(before) {
+            if !list.contains(url) {
+                list.push(url.clone());
+            }
+        }
+        list
+    }
+
+    /// Has the record name the relays at which the node is to be found. True if it is another one.
+    pub(super) fn renew_record(&mut self) -> bool {
+        if !std::mem::take(&mut self.own.stale) {
+            return false;
+        }
+        let relays = self.found_at();
+        if self.own.recorded == relays {
+            return false;
+        }
+        self.own.recorded.clone_from(&relays);
+        let mut content = self.record.record().clone();
+        content.seq += 1;
+        content.relays = relays;
+        self.record = SignedRecord::sign(&self.key, content);
+        self.links.set_record(self.record.clone());
+        true
+    }
+
+    /// The map names a relay no more, and another one has us: who came by it goes elsewhere.
+    pub(super) fn on_parting(&mut self, relay: RelayId) {
+        self.own.stale = true;
+        self.touch_users(relay);
+    }
+
+    /// A relay was left, or never used, and is none of the node's own any more.
+    pub(super) fn on_dropped(&mut self, now: Instant, relay: RelayId) {
+        self.own.stale = true;
+        if let Some(url) = self.links.url(relay).cloned()
+            && !self.links.has_namesake(relay)
+        {
+            self.forget_relay_servers(now, &url);
+        }
+        // Who was reached through it may look for it again.
+        let mut dials = self.peers.values().filter_map(|peer| peer.dial.as_ref());
+        if !dials.any(|dial| dial.relays.contains(&relay)) {
+            self.links.forget(relay);
+        }
+        self.events.push_back(Event::RelayDropped { relay });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(name: &str) -> RelayUrl {
+        RelayUrl::new(&format!("{name}.test"), 443, None).unwrap()
+    }
+    /// Named by region and number.
+    fn map(relays: &[&str]) -> Vec<MapRelay> {
+        let relay = |name: &&str| MapRelay {
+            url: url(name),
+            addrs: Vec::new(),
+            region: name[..1].to_owned(),
+        };
+        relays.iter().map(relay).collect()
+    }
+    fn chosen(own: &OwnRelays, relays: &[&str]) -> String {
+        let chosen = own.choose(&map(relays));
+        let names: Vec<&str> = chosen.into_iter().map(|n| relays[n]).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn of_a_small_map_all_are_kept() {
+        let own = OwnRelays::default();
+        assert_eq!(chosen(&own, &["a1", "a2", "b1"]), "a1 a2 b1");
+        assert_eq!(chosen(&own, &[]), "");
+    }
+
+    #[test]
+    fn of_a_large_one_no_region_has_two_while_another_has_none() {
+        let own = OwnRelays::default();
+        let large = [
+            "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "b1", "b2", "c1",
+        ];
+        assert_eq!(chosen(&own, &large), "a1 a2 a3 a4 a5 b1 b2 c1");
+        let one_each = ["a1", "b1", "c1", "d1", "e1", "f1", "g1", "h1", "i1"];
+        assert_eq!(chosen(&own, &one_each), "a1 b1 c1 d1 e1 f1 g1 h1");
+    }
+
+    #[test]
+    fn what_is_configured_takes_room_and_is_counted_once() {
+        let configured = (0..7).map(|n| url(&format!("x{n}"))).collect();
+        let own = OwnRelays {
+            configured,
+            ..OwnRelays::default()
+        };
+        assert_eq!(chosen(&own, &["x3", "a1", "a2"]), "x3 a1");
+    }
+}
