@@ -214,6 +214,10 @@ pub(crate) struct Agent {
     /// A relay to stay linked to, as it printed its URL; may be repeated.
     #[arg(long = "relay", value_name = "URL[#PIN]", value_delimiter = ',')]
     pub(crate) relays: Vec<RelayUrl>,
+    /// A relay map: stay linked to the relays that this file names, as well. It is followed: relays that are new in it are linked, those
+    /// that are gone are left, and no tunnel ends.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) relay_map: Option<PathBuf>,
     /// The agent's key; made if missing. Two agents need two keys.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
@@ -224,7 +228,7 @@ pub(crate) struct Agent {
     /// Let in only these nodes, whether they have a ticket or not; may be repeated. Without it: whoever has a ticket.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) allow_node: Vec<NodeId>,
-    /// Write the ticket to this file (mode 0600) once linked.
+    /// Write the ticket to this file (mode 0600) once linked, and when the relays that it names are others.
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
     /// One JSON object an event on standard output.
@@ -311,6 +315,9 @@ pub(crate) struct Netcheck {
     /// A relay to ask, as it printed its URL; may be repeated.
     #[arg(long = "relay", value_name = "URL[#PIN]", value_delimiter = ',')]
     pub(crate) relays: Vec<RelayUrl>,
+    /// A relay map: ask the relays that this file names, as well.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) relay_map: Option<PathBuf>,
     /// A STUN server to ask; may be repeated.
     #[arg(long = "stun", value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_port)]
     pub(crate) stun: Vec<String>,

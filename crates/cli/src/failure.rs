@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use byway::Refusal;
 use byway::endpoint::{BindError, ConnectError};
 use byway::keyfile::KeyFileError;
 use byway::tunnel::{StreamError, TunnelClosed};
+use byway::{Refusal, RelayMapError};
 
 use crate::note;
 use crate::output;
@@ -119,7 +119,15 @@ impl Failure {
 
     /// An endpoint that could not start.
     pub(crate) fn bind(error: &BindError) -> Self {
-        Self::new(Code::Failed, "cannot start").why(error)
+        match error {
+            BindError::RelayMap(error) => Self::relay_map(error),
+            _ => Self::new(Code::Failed, "cannot start").why(error),
+        }
+    }
+
+    /// A relay map that is of no use; its message holds the remedy.
+    pub(crate) fn relay_map(error: &RelayMapError) -> Self {
+        Self::new(Code::Usage, "cannot use the relay map").why(error)
     }
 
     /// A key file that cannot be used; its message holds the remedy.

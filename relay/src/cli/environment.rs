@@ -14,6 +14,9 @@ const PREFIX: &str = "BYWAY_RELAY_";
 /// Read by other means than by clap.
 const BESIDES: [&str; 1] = ["BYWAY_RELAY_LOG"];
 
+/// A node's, that begins as ours do: `byway` reads where its relay map is.
+const OF_NODES: [&str; 1] = ["BYWAY_RELAY_MAP"];
+
 /// An error that names every variable that begins like ours and is none, and what it was probably meant to be.
 pub(super) fn check(
     command: &Command,
@@ -25,8 +28,9 @@ pub(super) fn check(
         .filter_map(|(name, value)| {
             let name = name.to_string_lossy().into_owned();
             let rest = name.strip_prefix(PREFIX)?;
-            let left_alone =
-                known.contains(&name) || is_service_link(rest, &value.to_string_lossy());
+            let left_alone = known.contains(&name)
+                || OF_NODES.contains(&name.as_str())
+                || is_service_link(rest, &value.to_string_lossy());
             (!left_alone).then_some(name)
         })
         .collect();
@@ -88,6 +92,7 @@ mod tests {
             ("BYWAY_RELAY_MAX_CHANNELS", "7"),
             ("BYWAY_RELAY_ACME_DOMAIN", "a.example"),
             ("BYWAY_RELAY", "https://relay.example"),
+            ("BYWAY_RELAY_MAP", "relays.toml"),
             ("BYWAY_KEY", "x"),
             ("PATH", "/bin"),
             // Of a service `byway-relay`, and of one `byway-relay-metrics`.

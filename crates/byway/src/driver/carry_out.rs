@@ -141,6 +141,7 @@ impl Driver {
                     .handle_opened_sockets(Instant::now(), peer, opened);
             }
             Event::CloseSockets(sockets) => self.socket.close_extra(&sockets),
+            Event::RelayDropped { relay } => self.relay_dropped(relay),
             Event::TokenWanted => self.want_token(),
             Event::Throttled {
                 relay,

@@ -51,6 +51,12 @@ impl LinkTable {
         new
     }
 
+    /// Nobody here keeps the relay any more: nothing is shown of it, nor of how its links end. Its URL, if it was known.
+    pub(super) fn forget(&mut self, relay: RelayId) -> Option<RelayUrl> {
+        self.up.remove(&relay);
+        self.relays.remove(&relay).map(|status| status.relay)
+    }
+
     pub(super) fn url(&self, relay: RelayId) -> Option<&RelayUrl> {
         self.relays.get(&relay).map(|status| &status.relay)
     }
@@ -186,6 +192,16 @@ mod tests {
         assert!(status.certificate_refused && !status.intercepted);
         assert_eq!((status.carrier, status.observed), (None, None));
         assert_eq!(status.error, Some(other.to_string()));
+    }
+
+    #[test]
+    fn of_a_relay_that_was_left_nothing_is_shown_not_even_that_its_link_ends() {
+        let mut table = table();
+        table.ready(RELAY, LinkId(1), up(Carrier::Udp));
+        assert!(table.forget(RELAY).is_some());
+        table.lost(RELAY, LinkId(1), &LinkError::HungUp);
+        assert_eq!(table.statuses(), []);
+        assert_eq!(table.forget(RELAY), None);
     }
 
     #[test]

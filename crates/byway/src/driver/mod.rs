@@ -14,6 +14,7 @@ mod interfaces;
 mod link_table;
 mod nat64;
 mod peer;
+mod relay_map;
 mod shared;
 mod sleep;
 mod token;
@@ -28,10 +29,11 @@ use byway_core::io::{LinkError, LinkId, LinkUp, PeerError, PeerId, PeerTarget, R
 use byway_core::node::Node;
 use byway_wire::relay::control::{AdmissionToken, Control};
 use byway_wire::{NodeId, RelayUrl, SignedRecord};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::links::Links;
+use crate::relay_map::RelayMap;
 use crate::relay_token::RelayTokenError;
 use crate::socket::{Socket, ToDriver};
 use byway_core::counters::Counters;
@@ -77,6 +79,8 @@ pub(crate) enum Input {
     PortMapping(GatewayPort),
     /// A relay's name was resolved: discovery can ask it before there is a link.
     RelayAddrs(RelayUrl, Vec<SocketAddr>),
+    /// The node's relays are these from now on, beside those that are configured.
+    RelayMap(RelayMap),
     /// A STUN server's name was resolved.
     StunServer(String, SocketAddr),
     /// How IPv4 is reached from a network that has none, in answer to the question of this number.
@@ -121,12 +125,20 @@ pub(crate) struct Driver {
     discovering: Vec<oneshot::Sender<Arc<NatReport>>>,
     /// Where admission tokens come from.
     tokens: Option<token::Tokens>,
+    /// The names of the relay map's relays.
+    map_names: relay_map::MapNames,
     /// Who waits for the end.
     leaving: Option<oneshot::Sender<()>>,
 }
 
 impl Driver {
-    pub(crate) fn new(node: Node, shared: Arc<Shared>, links: Links) -> Self {
+    /// `names` counts the names of servers that were not looked up once.
+    pub(crate) fn new(
+        node: Node,
+        shared: Arc<Shared>,
+        links: Links,
+        names: Arc<watch::Sender<usize>>,
+    ) -> Self {
         let (release, released) = mpsc::unbounded_channel();
         Self {
             node,
@@ -146,6 +158,7 @@ impl Driver {
             unused: BTreeMap::new(),
             discovering: Vec::new(),
             tokens: None,
+            map_names: relay_map::MapNames::new(names),
             leaving: None,
         }
     }
@@ -263,7 +276,8 @@ impl Driver {
             }
             Input::Record(peer, record) => self.node.handle_record(now, peer, &record),
             Input::PortMapping(mapping) => self.node.handle_port_mapping(now, mapping),
-            Input::RelayAddrs(url, addrs) => self.add_relay(url, addrs),
+            Input::RelayAddrs(url, addrs) => self.relay_addrs(url, addrs),
+            Input::RelayMap(map) => self.set_relay_map(&map),
             Input::StunServer(label, addr) => self.add_stun_server(label, addr),
             Input::Nat64(asked, found) => self.nat64_found(asked, found),
             Input::Token(token) => self.token_came(token),
@@ -441,10 +455,22 @@ impl Driver {
                 let _ = waiting.send(Arc::clone(&self.shared.report.borrow()));
             }
         }
+        self.show_record();
+    }
+
+    /// Shows the node's record, and where it says that the node is found.
+    pub(crate) fn show_record(&self) {
         let record = self.node.record();
-        if **self.shared.record.load() != *record {
-            self.shared.record.store(Arc::new(record.clone()));
+        if **self.shared.record.load() == *record {
+            return;
         }
+        self.shared.record.store(Arc::new(record.clone()));
+        let relays = &record.record().relays;
+        self.shared.found_at.send_if_modified(|shown| {
+            let news = shown != relays;
+            shown.clone_from(relays);
+            news
+        });
     }
 
     /// Shows what was dropped and refused.

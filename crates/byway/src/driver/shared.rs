@@ -7,17 +7,26 @@ use arc_swap::ArcSwap;
 use byway_core::counters::Counters;
 use byway_core::discovery::NatReport;
 use byway_core::io::PeerId;
-use byway_wire::SignedRecord;
 use byway_wire::signal::Candidate;
-use tokio::sync::watch;
+use byway_wire::{RelayUrl, SignedRecord};
+use tokio::sync::{Semaphore, watch};
 
 use super::peer::{Live, Peer};
 use crate::endpoint::LinkStatus;
+
+/// A resolver answers more in no less time.
+const LOOKUPS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// The node's own record, for greetings.
     pub(crate) record: ArcSwap<SignedRecord>,
+    /// The relays that it names.
+    pub(crate) found_at: watch::Sender<Vec<RelayUrl>>,
+    /// All relays that are configured, or in the relay map.
+    pub(crate) own_relays: ArcSwap<Vec<RelayUrl>>,
+    /// Names that are looked up at once: a relay map has many, and each takes a thread.
+    pub(crate) lookups: Semaphore,
     pub(crate) links: watch::Sender<Vec<LinkStatus>>,
     pub(crate) addresses: watch::Sender<Vec<Candidate>>,
     pub(crate) report: watch::Sender<Arc<NatReport>>,
@@ -34,6 +43,9 @@ impl Shared {
     pub(crate) fn new(record: SignedRecord) -> Self {
         Self {
             record: ArcSwap::from_pointee(record),
+            found_at: watch::Sender::new(Vec::new()),
+            own_relays: ArcSwap::default(),
+            lookups: Semaphore::new(LOOKUPS),
             links: watch::Sender::new(Vec::new()),
             addresses: watch::Sender::new(Vec::new()),
             report: watch::Sender::new(Arc::default()),

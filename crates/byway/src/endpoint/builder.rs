@@ -20,6 +20,8 @@ use crate::driver::{Driver, INPUT_QUEUE, Inputs, Shared};
 use crate::links::Links;
 use crate::portmap::{self, Finder, PortMapper};
 use crate::proxy::{Proxies, Proxy};
+use crate::relay_map::RelayMap;
+use crate::relay_map::follow::Follower;
 use crate::relay_token::RelayToken;
 use crate::socket::Socket;
 use crate::tls;
@@ -51,6 +53,16 @@ pub struct Builder {
     max_datagram: u16,
     epoch_file: Option<PathBuf>,
     relay_token: Option<RelayToken>,
+    relay_map: MapSource,
+}
+
+/// Where the relay map comes from.
+#[derive(Debug, Default)]
+enum MapSource {
+    #[default]
+    None,
+    Given(RelayMap),
+    File(PathBuf),
 }
 
 impl Default for Builder {
@@ -71,6 +83,7 @@ impl Default for Builder {
             max_datagram: MAX_DATAGRAM,
             epoch_file: None,
             relay_token: None,
+            relay_map: MapSource::None,
         }
     }
 }
@@ -81,11 +94,25 @@ impl Builder {
         self.key = Some(key);
         self
     }
-    /// A relay to keep a link to. Give an agent at least one.
+    /// A relay to keep a link to. Give an agent at least one, or a relay map.
     pub fn relay(mut self, url: RelayUrl) -> Self {
         if !self.relays.contains(&url) {
             self.relays.push(url);
         }
+        self
+    }
+    /// The relays of this map, as if each had been given by [`Builder::relay`], until [`Endpoint::set_relay_map`] gives another. Of
+    /// more than eight (with those given by `relay`) a node that accepts keeps links to eight, for its tickets name no more; no
+    /// region has two among them while another has none. Takes the place of what was given by this or the next before.
+    pub fn relay_map(mut self, map: RelayMap) -> Self {
+        self.relay_map = MapSource::Given(map);
+        self
+    }
+    /// The relays of the map in this file, which is followed: another map in it takes the place of the one before within a few seconds
+    /// (a minute where the system does not tell of changed files), as [`Endpoint::set_relay_map`] does it. What is no map, or names no
+    /// relay, is logged and changes nothing. `bind` reads it first, and fails if it is of no use then.
+    pub fn relay_map_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.relay_map = MapSource::File(path.into());
         self
     }
     /// Another STUN server, `host:port`; relays are asked anyway.
@@ -174,6 +201,15 @@ impl Builder {
             }
             None => None,
         };
+        let mut follower = None;
+        let map = match self.relay_map {
+            MapSource::None => None,
+            MapSource::Given(map) => Some(map),
+            MapSource::File(path) => {
+                let started = follower.insert(Follower::start(path).await?);
+                Some(started.map().clone())
+            }
+        };
         let seed = random()?;
         warm_up();
         let key = Arc::new(match self.key {
@@ -249,13 +285,20 @@ impl Builder {
             proxies: Arc::clone(&proxies),
             driver: input.clone(),
         };
-        let mut driver = Driver::new(node, Arc::clone(&shared), links);
+        let pending = Arc::new(watch::Sender::new(0));
+        let mut driver = Driver::new(node, Arc::clone(&shared), links, Arc::clone(&pending));
         if let (Some(source), Some(first)) = (self.relay_token, first_token) {
             driver.set_token(source, first);
         }
         for url in &self.relays {
             driver.add_relay(url.clone(), literal_addr(url).into_iter().collect());
         }
+        if let Some(map) = &map {
+            driver.set_relay_map(map);
+        }
+        // A ticket may be asked for at once.
+        driver.show_record();
+        driver.show_own_relays();
         // Servers named by their addresses need no resolver, and are there when the first round begins.
         let mut to_resolve = Vec::new();
         for server in self.stun_servers {
@@ -266,7 +309,6 @@ impl Builder {
         }
 
         let mut tasks = vec![tokio::spawn(driver.run(Inputs { inputs, datagrams })).abort_handle()];
-        let pending = Arc::new(watch::Sender::new(0));
         let names = || Names::new(&pending, &shared, &input);
         for url in &self.relays {
             if literal_addr(url).is_none() {
@@ -281,6 +323,9 @@ impl Builder {
         let watched = Arc::clone(&socket);
         let watch_sockets = async move { watched.watch().await };
         tasks.push(tokio::spawn(watch_sockets).abort_handle());
+        if let Some(follower) = follower {
+            tasks.push(tokio::spawn(follower.run(input.clone())).abort_handle());
+        }
         let stop = watch::Sender::new(false);
         let map_now = Arc::new(Notify::new());
         let v4 = socket.bound().find(|(_, addr)| addr.is_ipv4());
@@ -316,7 +361,6 @@ impl Builder {
         }
         Ok(Endpoint::assemble(super::Inner {
             node: key.node_id(),
-            relays: self.relays,
             proxies,
             secret: self
                 .admission

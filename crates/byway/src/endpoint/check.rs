@@ -37,7 +37,8 @@ impl Endpoint {
     pub async fn netcheck(&self) -> Arc<NatReport> {
         let gateway_until = Instant::now() + GATEWAY;
         self.inner.map_now.notify_one();
-        let relays = self.inner.relays.iter().take(MAX_RELAYS).cloned();
+        let relays = self.inner.shared.own_relays.load_full();
+        let relays = relays.iter().take(MAX_RELAYS).cloned();
         let proxies = &self.inner.proxies;
         let mut looks: JoinSet<(usize, RelayLook)> = relays
             .enumerate()
@@ -79,7 +80,7 @@ impl Endpoint {
 
     /// Waits until every relay is linked or has said why not, or until it is too late.
     async fn settled_links(&self) {
-        if self.inner.relays.is_empty() {
+        if self.inner.shared.own_relays.load().is_empty() {
             return;
         }
         let mut links = self.links();

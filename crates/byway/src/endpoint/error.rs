@@ -8,6 +8,7 @@ use byway_wire::Ticket;
 use byway_wire::relay::control::{CloseReason, RefuseReason};
 
 use super::LinkStatus;
+use crate::relay_map::RelayMapError;
 use crate::tunnel::TunnelClosed;
 
 /// Why an endpoint could not start.
@@ -28,6 +29,9 @@ pub enum BindError {
     /// A setting is out of its range.
     #[error("{0}")]
     Setting(String),
+    /// The file of the relay map is of no use.
+    #[error(transparent)]
+    RelayMap(#[from] RelayMapError),
 }
 
 /// Why a tunnel could not be opened.

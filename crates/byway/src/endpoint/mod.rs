@@ -10,7 +10,7 @@ mod check;
 mod connect;
 mod epoch;
 mod error;
-mod names;
+pub(crate) mod names;
 mod quic;
 #[cfg(test)]
 mod tests;
@@ -31,6 +31,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::driver::{Input, Shared, drops};
 use crate::proxy::{Proxies, ProxyInUse};
+use crate::relay_map::RelayMap;
 use crate::socket::Socket;
 use crate::tunnel::{Tunnel, close_code};
 pub use builder::Builder;
@@ -54,7 +55,6 @@ pub struct Endpoint {
 #[derive(Debug)]
 struct Inner {
     node: NodeId,
-    relays: Vec<RelayUrl>,
     proxies: Arc<Proxies>,
     /// Goes into tickets.
     secret: Option<TicketSecret>,
@@ -159,7 +159,8 @@ impl Endpoint {
         Err(ConnectError::from_links(&links.borrow(), deadline))
     }
 
-    /// A ticket for this node: its key, its relays, and the first secret of its admission.
+    /// A ticket for this node: its key, the relays at which it is found, and the first secret of its admission. Where those
+    /// change ([`Endpoint::found_at`]), clients need another one in time.
     ///
     /// The secret admits whoever holds the ticket: show it to nobody else.
     pub fn ticket(&self, name: Option<&str>) -> Ticket {
@@ -176,7 +177,9 @@ impl Endpoint {
             node: self.inner.node,
             relays: self
                 .inner
-                .relays
+                .shared
+                .found_at
+                .borrow()
                 .iter()
                 .map(|url| TicketRelay {
                     url: url.clone(),
@@ -196,6 +199,21 @@ impl Endpoint {
     /// The next tunnel a client opened; none when the endpoint is closed, or accepts none.
     pub async fn accept(&self) -> Option<Tunnel> {
         self.inner.accepting.lock().await.recv().await
+    }
+
+    /// The relays at which this node is found, those that its tickets name; none of a node that accepts nothing. They change with
+    /// the relay map. One that the map names no more is among them for as long as the node has no other.
+    pub fn found_at(&self) -> watch::Receiver<Vec<RelayUrl>> {
+        self.inner.shared.found_at.subscribe()
+    }
+
+    /// Puts another relay map in the place of the one before, while everything runs. A node that accepts links to the relays that
+    /// are new. Those that are gone it leaves once it is linked to another one and its tunnels have moved there, if their clients can
+    /// be reached by it; no stream is lost. Relays of [`Builder::relay`], and those that tickets name, stay. A file that is
+    /// followed ([`Builder::relay_map_file`]) replaces it when it changes.
+    pub async fn set_relay_map(&self, map: RelayMap) {
+        // An endpoint that is closed has no relays.
+        let _ = self.inner.input.send(Input::RelayMap(map)).await;
     }
 
     /// The links to relays.

@@ -15,7 +15,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Looks one name up until it resolves.
-pub(super) struct Names {
+pub(crate) struct Names {
     pending: Option<Pending>,
     shared: Arc<Shared>,
     driver: mpsc::Sender<Input>,
@@ -23,7 +23,7 @@ pub(super) struct Names {
 
 impl Names {
     /// `pending` counts the names that were not looked up once.
-    pub(super) fn new(
+    pub(crate) fn new(
         pending: &Arc<watch::Sender<usize>>,
         shared: &Arc<Shared>,
         driver: &mpsc::Sender<Input>,
@@ -35,7 +35,7 @@ impl Names {
         }
     }
 
-    pub(super) async fn relay(mut self, url: RelayUrl) {
+    pub(crate) async fn relay(mut self, url: RelayUrl) {
         let host_port = format!("{}:{}", url.host(), url.port());
         let addrs = self.resolve(&host_port).await;
         // If the driver is gone, nobody asks any more.
@@ -54,7 +54,12 @@ impl Names {
     async fn resolve(&mut self, host_port: &str) -> Vec<SocketAddr> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match tokio::net::lookup_host(host_port).await {
+            // The permit is given back before the pause.
+            let looked_up = {
+                let _permit = self.shared.lookups.acquire().await;
+                tokio::net::lookup_host(host_port).await
+            };
+            match looked_up {
                 Ok(addrs) => {
                     self.shared.note_name(host_port, true);
                     return addrs.collect();

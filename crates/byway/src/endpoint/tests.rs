@@ -11,6 +11,8 @@ use super::*;
 use crate::socket::TableSizes;
 use crate::tunnel::TunnelClosed;
 
+mod relay_map;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "127.0.0.1:0";
 

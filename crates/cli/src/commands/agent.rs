@@ -72,10 +72,10 @@ pub(crate) const KEY: &str = "agent.key";
 pub(crate) async fn run(args: args::Agent) -> Result<(), Failure> {
     client::check(&args.tunnel)?;
     let policy = policy(&args.allow)?;
-    if args.relays.is_empty() {
+    if args.relays.is_empty() && args.relay_map.is_none() {
         return Err(
             Failure::new(Code::Usage, "an agent needs a relay, and none is named")
-                .hint("byway agent --relay URL (or BYWAY_RELAY); byway-relay serve --dev prints the URL of one on this machine"),
+                .hint("byway agent --relay URL (or BYWAY_RELAY), or --relay-map FILE; byway-relay serve --dev prints the URL of one on this machine"),
         );
     }
     let endpoint = bind(&args).await?;
@@ -128,6 +128,10 @@ async fn bind(args: &args::Agent) -> Result<Endpoint, Failure> {
         .relays
         .iter()
         .fold(builder, |builder, relay| builder.relay(relay.clone()));
+    let builder = match &args.relay_map {
+        Some(path) => builder.relay_map_file(path),
+        None => builder,
+    };
     builder.bind().await.map_err(|error| Failure::bind(&error))
 }
 
@@ -160,11 +164,21 @@ async fn serve(
 ) -> Result<(), Failure> {
     watch_links(args.json, endpoint);
     first_link(endpoint).await?;
+    let mut found_at = endpoint.found_at();
+    found_at.mark_unchanged();
     announce(args, endpoint)?;
     up.set(true);
-    while let Some(tunnel) = endpoint.accept().await {
-        tunnel.serve(policy.clone());
-        watch_tunnel(args.json, tunnel);
+    loop {
+        tokio::select! {
+            tunnel = endpoint.accept() => match tunnel {
+                Some(tunnel) => {
+                    tunnel.serve(policy.clone());
+                    watch_tunnel(args.json, tunnel);
+                }
+                None => break,
+            },
+            Ok(()) = found_at.changed() => announce_anew(args, endpoint),
+        }
     }
     Err(Failure::new(Code::Failed, "the agent ended")
         .why("another agent with the same key may have taken over")
@@ -190,27 +204,48 @@ async fn first_link(endpoint: &Endpoint) -> Result<(), Failure> {
 /// Says who we are and how to come in, and writes the ticket.
 fn announce(args: &args::Agent, endpoint: &Endpoint) -> Result<(), Failure> {
     let ticket = endpoint.ticket(args.name.as_deref()).to_string();
-    if let Some(path) = &args.ticket_file {
-        state::replace(path, format!("{ticket}\n").as_bytes()).map_err(|error| {
-            Failure::new(Code::Failed, "cannot write the ticket")
-                .why(format!("{}: {error}", path.display()))
-        })?;
-    }
-    if args.json {
-        json_line(&Event::Ticket {
-            node: endpoint.node_id().to_string(),
-            ticket: &ticket,
-        });
-        return Ok(());
-    }
+    write_ticket(args, &ticket)?;
     let style = output::stderr();
-    note!(
-        "{} is online. Whoever has this ticket can reach it, for example with: {}",
-        style.bold(args.name.as_deref().unwrap_or(&endpoint.node_id().short())),
-        style.dim("byway forward TICKET 8080"),
-    );
-    print_line(&ticket);
+    show_ticket(args, endpoint, &ticket, || {
+        note!(
+            "{} is online. Whoever has this ticket can reach it, for example with: {}",
+            style.bold(args.name.as_deref().unwrap_or(&endpoint.node_id().short())),
+            style.dim("byway forward TICKET 8080"),
+        );
+    });
     Ok(())
+}
+
+/// The relays that tickets name are others. Old ones serve as long as one of theirs does.
+fn announce_anew(args: &args::Agent, endpoint: &Endpoint) {
+    let ticket = endpoint.ticket(args.name.as_deref()).to_string();
+    // A disk that is full now is no reason to end tunnels.
+    if let Err(failure) = write_ticket(args, &ticket) {
+        tracing::error!("{}", failure.summary());
+    }
+    show_ticket(args, endpoint, &ticket, || {
+        note!("byway: the relays are others than those of the ticket before; this one names them");
+    });
+}
+
+fn write_ticket(args: &args::Agent, ticket: &str) -> Result<(), Failure> {
+    let Some(path) = &args.ticket_file else {
+        return Ok(());
+    };
+    state::replace(path, format!("{ticket}\n").as_bytes()).map_err(|error| {
+        Failure::new(Code::Failed, "cannot write the ticket")
+            .why(format!("{}: {error}", path.display()))
+    })
+}
+
+fn show_ticket(args: &args::Agent, endpoint: &Endpoint, ticket: &str, say: impl FnOnce()) {
+    if args.json {
+        let node = endpoint.node_id().to_string();
+        json_line(&Event::Ticket { node, ticket });
+    } else {
+        say();
+        print_line(ticket);
+    }
 }
 
 /// Reports links as they come and go.
@@ -222,6 +257,10 @@ fn watch_links(json: bool, endpoint: &Endpoint) {
             let now = links.borrow_and_update().clone();
             for link in &now {
                 report_link(json, &mut told, link);
+            }
+            let known = |relay: &String| now.iter().any(|link| link.relay.to_string() == *relay);
+            for (relay, _) in told.extract_if(.., |relay, _| !known(relay)) {
+                report_left(json, relay);
             }
             if links.changed().await.is_err() {
                 return;
@@ -278,6 +317,15 @@ fn report_link(json: bool, told: &mut BTreeMap<String, Told>, link: &LinkStatus)
         }
     }
     told.insert(relay, now);
+}
+
+/// Says of a relay that it was left for good.
+fn report_left(json: bool, relay: String) {
+    if json {
+        json_line(&Event::LinkLost { relay, error: None });
+    } else {
+        note!("byway: left {relay}: the relay map names it no more");
+    }
 }
 
 /// Reports what a client's tunnel does, from its first moment to its end.

@@ -12,7 +12,7 @@ use byway::discovery::{
 };
 use byway::endpoint::LinkStatus;
 use byway::proxy::{ProxyInUse, ProxySource};
-use byway::{Admission, Endpoint};
+use byway::{Admission, Endpoint, RelayMap, RelayUrl};
 use serde::Serialize;
 
 use crate::args;
@@ -63,6 +63,8 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct Preferred {
     url: String,
+    /// By the relay map.
+    region: Option<String>,
     reason: String,
 }
 
@@ -96,6 +98,8 @@ struct Server<'a> {
 #[derive(Serialize)]
 struct Relay<'a> {
     url: String,
+    /// By the relay map.
+    region: Option<&'a str>,
     carrier: Option<&'static str>,
     observed: Option<SocketAddr>,
     /// Somebody ends TLS to it on the way.
@@ -113,11 +117,16 @@ struct Relay<'a> {
 }
 
 pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
-    if args.relays.is_empty() && args.stun.is_empty() {
+    let map = match &args.relay_map {
+        Some(path) => Some(RelayMap::load(path).map_err(|error| Failure::relay_map(&error))?),
+        None => None,
+    };
+    let relays = !args.relays.is_empty() || map.is_some();
+    if !relays && args.stun.is_empty() {
         return Err(Failure::new(Code::Usage, "nobody to ask")
             .why("what a network does to packets can only be seen from outside of it")
             .hint(
-                "byway netcheck --relay URL, or --stun HOST:PORT; two servers tell more than one",
+                "byway netcheck --relay URL, --relay-map FILE or --stun HOST:PORT; two servers tell more than one",
             ));
     }
     // An endpoint that accepts keeps links to its relays; this one admits nobody.
@@ -128,6 +137,9 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     builder = client::with_token(builder, &args.token)?;
     for relay in &args.relays {
         builder = builder.relay(relay.clone());
+    }
+    if let Some(map) = &map {
+        builder = builder.relay_map(map.clone());
     }
     for server in &args.stun {
         builder = builder.stun_server(server.clone());
@@ -154,6 +166,7 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
             .iter()
             .map(|link| endpoint.is_proxied(&link.relay))
             .collect(),
+        map: map.as_ref(),
     };
     if args.json {
         json_line(&for_scripts(&seen));
@@ -165,7 +178,7 @@ pub(crate) async fn run(args: args::Netcheck) -> Result<(), Failure> {
     // nobody could be asked, is a failure.
     let asked = report.servers.iter();
     let answered = asked.clone().any(|row| row.mapped.is_some());
-    let silent = args.relays.is_empty() && asked.len() > 0;
+    let silent = !relays && asked.len() > 0;
     if answered || silent || links.iter().any(|link| link.carrier.is_some()) {
         return Ok(());
     }
@@ -212,9 +225,15 @@ struct Seen<'a> {
     proxy: Option<ProxyInUse>,
     /// Beside `links`.
     proxied: Vec<bool>,
+    /// Tells the regions.
+    map: Option<&'a RelayMap>,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    /// The region of a relay, where a map tells.
+    fn region(&self, relay: &RelayUrl) -> Option<&'a str> {
+        self.map?.region_of(relay)
+    }
     /// The links, and whether TLS to their relays goes through the proxy.
     fn links(&self) -> impl Iterator<Item = (&LinkStatus, bool)> {
         self.links.iter().zip(self.proxied.iter().copied())
@@ -247,6 +266,7 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
         captive_portal_evidence: report.captive_portal_evidence.as_deref(),
         preferred_relay: report.preferred_relay.as_ref().map(|preferred| Preferred {
             url: preferred.relay.to_string(),
+            region: seen.region(&preferred.relay).map(str::to_owned),
             reason: preferred.reason.to_string(),
         }),
         port_mapping_state: gateway_port(report.port_mapping),
@@ -279,6 +299,7 @@ fn for_scripts<'a>(seen: &'a Seen<'a>) -> Report<'a> {
                 let ms = |of: fn(&RelayRow) -> Option<f64>| measured.and_then(of).map(rounded);
                 Relay {
                     url: link.relay.to_string(),
+                    region: seen.region(&link.relay),
                     carrier: link.carrier.map(client::carrier_name),
                     observed: link.observed,
                     tls_intercepted: measured.and_then(|row| row.tls_intercepted),
@@ -402,7 +423,7 @@ mod tests {
     #[test]
     fn that_nobody_was_reached_is_said_where_nobody_was() {
         let mut report = NatReport::default();
-        let url: byway::RelayUrl = "https://relay.test".parse().unwrap();
+        let url: RelayUrl = "https://relay.test".parse().unwrap();
         report.relays = vec![RelayRow::new(url.clone())];
         let mut link = LinkStatus::unlinked(url);
         link.error = Some("the relay refuses".to_owned());
@@ -433,6 +454,7 @@ mod tests {
             unresolved: &names,
             proxy: None,
             proxied: Vec::new(),
+            map: None,
         };
         let json = serde_json::to_value(for_scripts(&seen)).unwrap();
         assert_eq!(json["unresolved"][0], "nosuch.invalid:3478");

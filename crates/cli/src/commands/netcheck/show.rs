@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use byway::discovery::{GatewayPort, MappingProtocol, Nat64, NatReport, Reach, RelayRow};
-use byway::endpoint::LinkStatus;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::{Seen, filtering, findings, mapping, measured, ports, source};
 use crate::client;
@@ -19,7 +18,7 @@ pub(super) fn show(seen: &Seen<'_>) {
         print_line(&format!("\n{}", servers(report)));
     }
     if !links.is_empty() {
-        print_line(&format!("\n{}", relays(report, links)));
+        print_line(&format!("\n{}", relays(seen)));
     }
     let style = output::stdout();
     for finding in findings(seen) {
@@ -122,10 +121,12 @@ fn servers(report: &NatReport) -> Table {
     table
 }
 
-/// Every relay's latency, and where its link stands.
-fn relays(report: &NatReport, links: &[LinkStatus]) -> Table {
+/// Every relay's latency, and where its link stands; with its region, where a map names regions.
+fn relays(seen: &Seen<'_>) -> Table {
+    let report = seen.report;
     let mut table = table([
         "relay",
+        "region",
         "STUN ms",
         "UDP ms",
         "TLS ms",
@@ -133,7 +134,7 @@ fn relays(report: &NatReport, links: &[LinkStatus]) -> Table {
         "sees us as",
         "remark",
     ]);
-    for link in links {
+    for link in seen.links {
         let row = measured(report, link);
         let ms = |ms: fn(&RelayRow) -> Option<f64>, reach: Option<&Reach>| match (
             row.and_then(ms),
@@ -149,6 +150,7 @@ fn relays(report: &NatReport, links: &[LinkStatus]) -> Table {
         let error = link.error.clone();
         table.add_row([
             format!("{}:{}", link.relay.host(), link.relay.port()),
+            seen.region(&link.relay).unwrap_or_default().to_owned(),
             ms(|row| row.stun_ms, None),
             ms(|row| row.udp_ms, row.map(|row| &row.udp)),
             ms(|row| row.tls_ms, row.map(|row| &row.tls)),
@@ -157,6 +159,11 @@ fn relays(report: &NatReport, links: &[LinkStatus]) -> Table {
                 .map_or_else(String::new, |addr| addr.to_string()),
             error.unwrap_or_else(|| preferred.map_or_else(String::new, |_| "preferred".to_owned())),
         ]);
+    }
+    if seen.map.is_none()
+        && let Some(regions) = table.column_mut(1)
+    {
+        regions.set_constraint(ColumnConstraint::Hidden);
     }
     table
 }

@@ -40,6 +40,7 @@ fn findings(report: &NatReport, links: &[LinkStatus], unresolved: &[String]) -> 
         unresolved,
         proxy: None,
         proxied: vec![false; links.len()],
+        map: None,
     })
 }
 
