@@ -59,7 +59,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
             if !missing.is_empty() {
                 eprintln!("some scenarios need {}: {install}", missing.join(", "));
             }
-            finish(cargo().args(test::BUILD_PROGRAMS))?;
+            finish(&mut test::build_programs())?;
             let names = if rest.is_empty() {
                 vec!["list".to_owned()]
             } else {

@@ -13,9 +13,16 @@ use crate::count::Count;
 use crate::packages;
 use crate::report::{Outcome, Report};
 
-/// Builds the programs that the laboratory runs.
-pub(crate) const BUILD_PROGRAMS: &[&str] =
-    &["build", "--release", "-p", "byway-cli", "-p", "byway-relay"];
+/// Builds the programs that the laboratory runs. Without optimising across crates, which takes minutes on two processors and changes nothing that
+/// is tested; benchmarks, and users, build them as the profile says.
+pub(crate) fn build_programs() -> Command {
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "-p", "byway-cli", "-p", "byway-relay"])
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    command
+}
 
 const STEPS: &[&str] = &[
     "tools", "fmt", "clippy", "doc", "deny", "unit", "doctest", "release", "lab",
@@ -71,7 +78,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
             }),
             "release" => {
                 report.step(step, "release builds of the programs", |_| {
-                    check(cargo().args(BUILD_PROGRAMS))
+                    check(&mut build_programs())
                 });
             }
             "lab" if report.has_failed("release") => {
