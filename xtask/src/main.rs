@@ -4,6 +4,7 @@
 //! check in order of cost. A step that fails does not keep later ones from running, and what cannot run
 //! here is told by name; nothing passes by not having run.
 
+mod bench;
 mod count;
 mod packages;
 mod report;
@@ -25,6 +26,8 @@ Tasks of this repository.
         Builds the programs and plays scenarios of the laboratory for a person to watch (root). No name: lists them.
     cargo xtask bench [ARGS...]
         Throughput beside raw quinn, release build.
+    cargo xtask bench iroh [ROUNDS] [json]
+        Transfers through a relay beside iroh's through its own, in the laboratory (root). Builds iroh and its relay first.
 ";
 
 fn main() -> ExitCode {
@@ -71,19 +74,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
                     .args(names),
             )
         }
-        "bench" => finish(
-            cargo()
-                .args([
-                    "run",
-                    "--release",
-                    "-p",
-                    "byway-benches",
-                    "--bin",
-                    "throughput",
-                    "--",
-                ])
-                .args(rest),
-        ),
+        "bench" => bench::run(rest),
         other => bail!("no task {other}\n\n{HELP}"),
     }
 }

@@ -39,6 +39,7 @@ pub mod harness;
 pub mod kinds;
 pub mod leftovers;
 pub mod netns;
+pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod router;

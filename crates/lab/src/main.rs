@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::exit;
 
+use byway_lab::peers::{Form, beside_iroh};
 use byway_lab::{Kind, harness, scenario, tool};
 
 const HELP: &str = "\
@@ -21,11 +22,14 @@ Plays scenarios of the laboratory: real kernels, real NATs, real programs. Needs
     byway-lab crossings [RUNS]  hard NATs crossed by chance: how many in time (50 runs, minutes)
     byway-lab ladder [RUNS] [WORD...]   transfers over ever worse links beside plain TCP, as a table (long; 20 runs of each):
                                 those with WORD in their titles, as \"cubic\" or \"20 %\"
+    byway-lab iroh [RUNS] [json]
+                                transfers through a relay beside iroh's through its own, as a table or as JSON (minutes; 5 runs);
+                                `cargo xtask bench iroh` builds what it needs and calls it
 
-The programs are taken from target/release (or BYWAY_BIN_DIR):
+The programs are taken from target/release (or BYWAY_BIN_DIR), those of peers from target/peers/release (or BYWAY_PEERS_DIR):
     cargo build --release -p byway-cli -p byway-relay
 
-    BYWAY_LAB_SIZE=1GiB         size of bulk transfers (32MiB)
+    BYWAY_LAB_SIZE=1GiB         size of bulk transfers (32MiB; beside iroh 1GiB)
     BYWAY_LAB_KEEP=1            keeps the files of each world in the temporary directory
     BYWAY_LAB_VERBOSE=1         runs the programs with -v; what else is given is their RUST_LOG
 ";
@@ -52,6 +56,7 @@ fn main() {
         [table @ ("beside" | "crossings" | "holes" | "roaming"), runs] => {
             exit(often(table, Some(number(runs))))
         }
+        ["iroh", rest @ ..] => exit(i32::from(!iroh(rest))),
         ["list"] => {
             let mut out = std::io::stdout().lock();
             for scenario in scenario::all() {
@@ -96,6 +101,21 @@ fn often(table: &str, runs: Option<usize>) -> i32 {
         _ => scenario::roaming::table(runs),
     };
     i32::from(!fine)
+}
+
+fn iroh(words: &[&str]) -> bool {
+    let (runs, form) = match words {
+        [runs @ .., "json"] => (runs, Form::Json),
+        runs => (runs, Form::Table),
+    };
+    match runs {
+        [] => beside_iroh(None, form),
+        [runs] => beside_iroh(Some(number(runs)), form),
+        _ => {
+            eprintln!("byway-lab iroh [RUNS] [json]");
+            exit(2)
+        }
+    }
 }
 
 fn table(kinds: &[&str]) -> bool {

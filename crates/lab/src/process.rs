@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -151,6 +151,11 @@ impl Running {
         Self::start_with(label, command, input.into())
     }
 
+    /// Starts a program that is told something later: see [`Running::tell`].
+    pub fn start_told(label: &str, command: &mut Command) -> Result<Self> {
+        Self::start_with(label, command, Stdio::piped())
+    }
+
     fn start_with(label: &str, command: &mut Command, input: Stdio) -> Result<Self> {
         let started = Instant::now();
         let mut child = command
@@ -241,6 +246,13 @@ impl Running {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut();
+        let input = input.with_context(|| format!("{} is told nothing", self.label))?;
+        writeln!(input, "{line}").with_context(|| format!("telling {} something", self.label))
     }
 
     /// Sends a signal, by the name `kill` knows it by.
@@ -383,6 +395,20 @@ mod tests {
             (done.code, done.stdout().as_str(), done.stderr().as_str()),
             (Some(0), "one\n", "two\n")
         );
+    }
+
+    #[test]
+    fn a_program_is_told_a_line_when_it_is_time() {
+        let command = &mut shell("echo ready; read line; echo $line");
+        let mut running = Running::start_told("sh", command).unwrap();
+        running
+            .first_line("readiness", Duration::from_secs(5))
+            .unwrap();
+        running.tell("go").unwrap();
+        let done = running.finish(Duration::from_secs(5)).unwrap();
+        assert_eq!(done.stdout(), "ready\ngo\n");
+        let mut deaf = Running::start("sh", &mut shell("exit 0")).unwrap();
+        assert!(deaf.tell("go").is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod certified;
 mod coturn;
 pub mod miniupnpd;
 mod nat64;
+mod peers;
 mod proxy;
 mod sshd;
 mod typist;
@@ -23,6 +24,7 @@ pub use byway::{
 pub use certified::{Authority, Certificate};
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
+pub use peers::{Peer, field, iroh_relay, peer_binary};
 pub use proxy::{Proxy, http_on, microsocks, socks_on, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
 pub use typist::Typist;
@@ -38,25 +40,32 @@ pub const READY: Duration = Duration::from_secs(15);
 /// Where one of Byway's own programs is (whether or not it is there): `BYWAY_BIN_DIR`, or the release
 /// directory beside the build that this program is of.
 pub fn binary(name: &str) -> PathBuf {
-    if let Some(dir) = env::var_os("BYWAY_BIN_DIR") {
-        return PathBuf::from(dir).join(name);
+    match env::var_os("BYWAY_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir).join(name),
+        None => target().join("release").join(name),
     }
+}
+
+/// The target directory of the build that this program is of.
+fn target() -> PathBuf {
     let exe = env::current_exe().unwrap_or_default();
     // Every target directory of cargo's carries this tag.
     let target = exe
         .ancestors()
         .find(|dir| dir.join("CACHEDIR.TAG").is_file());
-    target
-        .unwrap_or(Path::new("target"))
-        .join("release")
-        .join(name)
+    target.unwrap_or(Path::new("target")).to_owned()
 }
 
 /// The size of bulk transfers: 32 MiB, or `BYWAY_LAB_SIZE` (`1GiB`, `100MiB`, or bytes).
 pub fn bulk_size() -> Result<u64> {
+    size_or(32 << 20)
+}
+
+/// The same where it is another one unless it is given.
+pub(crate) fn size_or(usual: u64) -> Result<u64> {
     match env::var("BYWAY_LAB_SIZE") {
         Ok(text) => parse_size(&text),
-        Err(_) => Ok(32 << 20),
+        Err(_) => Ok(usual),
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Need {
     Tool(&'static str),
     /// Release builds of `byway` and `byway-relay`, as new as their sources.
     Binaries,
+    /// The same of what is compared with iroh: both sides, and both relays.
+    IrohBinaries,
 }
 
 /// The programs under every namespace.
@@ -40,7 +42,18 @@ impl Need {
                 PROBED.get_or_init(no_namespaces).clone()
             }
             Self::Tool(tool) => no_tool(tool),
-            Self::Binaries => ["byway", "byway-relay"].into_iter().find_map(no_binary),
+            Self::Binaries => {
+                const BUILD: &str = "cargo build --release -p byway-cli -p byway-relay";
+                let ours = ["byway", "byway-relay"].map(programs::binary);
+                ours.iter().find_map(|binary| no_binary(binary, BUILD))
+            }
+            Self::IrohBinaries => {
+                let ours = ["byway-peer", "byway-relay"].map(programs::binary);
+                let theirs = ["iroh-peer", "iroh-relay"].map(programs::peer_binary);
+                let all = ours.iter().chain(&theirs);
+                all.into_iter()
+                    .find_map(|binary| no_binary(binary, "cargo xtask bench iroh"))
+            }
         }
     }
 }
@@ -80,13 +93,12 @@ fn probe() -> Result<()> {
         .context("a TAP port")
 }
 
-fn no_binary(name: &str) -> Option<String> {
-    const BUILD: &str = "cargo build --release -p byway-cli -p byway-relay";
-    let binary = programs::binary(name);
+fn no_binary(binary: &Path, build: &str) -> Option<String> {
+    let name = binary.display();
     if !binary.is_file() {
-        return Some(format!("needs {}: {BUILD}", binary.display()));
+        return Some(format!("needs {name}: {build}"));
     }
-    newer_source(&binary).map(|source| format!("{name} is stale, {source} is newer: {BUILD}"))
+    newer_source(binary).map(|source| format!("{name} is stale, {source} is newer: {build}"))
 }
 
 /// A source that was changed after the binary was built, by the list that cargo leaves beside it. A binary without such

@@ -80,6 +80,16 @@ impl Place {
         })
     }
 
+    /// A program that does not say when it is ready is ready when it takes connections.
+    pub(crate) fn until_served_at(&self, port: u16) -> Result<()> {
+        let knock = format!("exec 3<>/dev/tcp/{}/{port}", self.addr);
+        poll("somebody who listens", FOUND, || {
+            let mut bash = self.namespace.command("bash");
+            let out = bash.args(["-c", &knock]).output()?;
+            Ok(out.status.success().then_some(()))
+        })
+    }
+
     /// An address and port on this host.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.addr), port)
