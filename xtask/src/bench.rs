@@ -26,7 +26,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 fn iroh(args: &[String]) -> Result<ExitCode> {
     finish(
         cargo()
-            .args(["build", "--release", "--locked", "--manifest-path", PEERS])
+            .args(["build", "--release", "--manifest-path", PEERS])
             .args(["-p", "iroh-peer", "-p", "iroh-relay", "--bins"])
             .arg("--target-dir")
             .arg(target().join("peers")),

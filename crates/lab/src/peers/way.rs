@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use byway_sim::model::Access::Symmetric;
+use serde_json::Value;
 
 use super::cpu::{self, Threads};
 use crate::process::Running;
@@ -123,11 +124,15 @@ impl Way {
             (told == 2).then_some(())
         })?;
         for end in [&listener, &fetcher] {
-            self.check_paths(end)?;
+            let lines = end.lines();
+            let paths = lines.iter().filter_map(|line| field(line, "path"));
+            paths
+                .into_iter()
+                .try_for_each(|path| self.check_path(&path))?;
         }
         let bytes = mib << 20;
         for (n, host) in hosts.into_iter().enumerate() {
-            self.check_traffic(host, now[n].since(traffic[n]), bytes)?;
+            self.check_traffic(&host.name, now[n].since(traffic[n]), bytes)?;
         }
         Ok(Sample {
             bytes,
@@ -161,33 +166,30 @@ impl Way {
     }
 
     /// What its library calls the path, at either end, whenever it says so.
-    fn check_paths(self, end: &Running) -> Result<()> {
+    fn check_path(self, path: &Value) -> Result<()> {
         let wanted = match self {
             Self::Iroh | Self::IrohPlain => "relay",
             Self::BywayUdp => "relay_udp",
             Self::BywayTls => "relay_tls",
         };
-        for path in end.lines().iter().filter_map(|line| field(line, "path")) {
-            ensure!(
-                path == wanted,
-                "{}: the path was {path}, not {wanted}",
-                self.title()
-            );
-        }
+        ensure!(
+            path == wanted,
+            "{}: the path was {path}, not {wanted}",
+            self.title()
+        );
         Ok(())
     }
 
-    /// What the host's own counters saw.
-    fn check_traffic(self, place: &Place, seen: Traffic, bytes: u64) -> Result<()> {
+    /// What a host's own counters saw.
+    fn check_traffic(self, host: &str, seen: Traffic, bytes: u64) -> Result<()> {
         let carried = match self {
             Self::BywayUdp => seen.relay_udp,
             Self::Iroh | Self::IrohPlain | Self::BywayTls => seen.relay_tcp,
         };
         ensure!(
             carried >= bytes && seen.direct <= bytes / STRAY,
-            "{}: {bytes} bytes did not go through the relay as they should: {} saw {seen:?}",
+            "{}: {bytes} bytes did not go through the relay as they should, {host} saw {seen:?}",
             self.title(),
-            place.name
         );
         Ok(())
     }
@@ -218,4 +220,53 @@ impl Clocks {
 fn read<T, const N: usize>(readings: [Result<T>; N]) -> Result<[T; N]> {
     let all: Vec<T> = readings.into_iter().collect::<Result<_>>()?;
     all.try_into().ok().context("as many as there were")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_another_kind_is_no_figure() {
+        for (way, path) in [
+            (Way::Iroh, "relay"),
+            (Way::IrohPlain, "relay"),
+            (Way::BywayUdp, "relay_udp"),
+            (Way::BywayTls, "relay_tls"),
+        ] {
+            assert!(way.check_path(&path.into()).is_ok());
+            for other in ["direct", "none"] {
+                let error = way.check_path(&other.into()).unwrap_err().to_string();
+                assert!(error.contains(other), "{error}");
+            }
+        }
+        assert!(Way::BywayUdp.check_path(&"relay_tls".into()).is_err());
+    }
+
+    #[test]
+    fn bytes_that_went_elsewhere_are_no_figure() {
+        let bytes = 1 << 30;
+        let tcp = Traffic {
+            relay_tcp: bytes + 1,
+            direct: 1_000,
+            ..Default::default()
+        };
+        let udp = Traffic {
+            relay_udp: bytes + 1,
+            ..Default::default()
+        };
+        for way in [Way::Iroh, Way::IrohPlain, Way::BywayTls] {
+            assert!(way.check_traffic("client", tcp, bytes).is_ok());
+            assert!(way.check_traffic("client", udp, bytes).is_err());
+        }
+        assert!(Way::BywayUdp.check_traffic("client", udp, bytes).is_ok());
+        assert!(Way::BywayUdp.check_traffic("client", tcp, bytes).is_err());
+        let direct = Traffic {
+            direct: bytes,
+            ..udp
+        };
+        let error = Way::BywayUdp.check_traffic("client", direct, bytes);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("did not go through the relay"), "{error}");
+    }
 }
