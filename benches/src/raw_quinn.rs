@@ -85,7 +85,7 @@ impl RawQuinn {
     pub async fn transfer(&self, bytes: u64) -> Result<()> {
         let send = async {
             let mut stream = self.server.open_uni().await?;
-            crate::through_byway::send_bytes(&mut stream, bytes).await
+            byway_transfer::send_bytes(&mut stream, bytes).await
         };
         let receive = async {
             let mut stream = self.client.accept_uni().await?;

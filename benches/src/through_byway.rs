@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use byway::{Endpoint, LinkMode, PathKind, Tunnel};
+use byway_transfer::send_bytes;
 
-/// One write of the sending side, in bytes: large enough that its cost per call vanishes.
-const CHUNK: usize = 256 * 1024;
 /// A path that has not come up in this time will not.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -89,19 +88,6 @@ impl ThroughByway {
             endpoint.close().await;
         }
     }
-}
-
-/// Writes `bytes` bytes and finishes the stream.
-pub async fn send_bytes(stream: &mut quinn::SendStream, bytes: u64) -> Result<()> {
-    let chunk = vec![0x5a; CHUNK];
-    let mut left = bytes;
-    while left > 0 {
-        let n = left.min(CHUNK as u64) as usize;
-        stream.write_all(&chunk[..n]).await?;
-        left -= n as u64;
-    }
-    stream.finish()?;
-    Ok(())
 }
 
 /// Reads to the end of the stream and checks the count.

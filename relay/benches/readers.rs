@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use byway_wire::relay::control::{Control, Role};
+use byway_wire::relay::control::Role;
 use byway_wire::relay::frame::Frame;
 use common::tls::{Socket, TlsNode, join};
-use common::{channel, hello_of, key_of, typist};
+use common::{channel, typist};
 use futures_util::SinkExt;
 use shared::Relay;
 use tokio::task::JoinSet;
@@ -181,12 +181,6 @@ fn frame(reader: u32) -> Bytes {
 }
 
 async fn node(relay: &Relay, n: u32, role: Role) -> TlsNode {
-    let pin = relay.url.pin().unwrap();
-    let mut node = TlsNode::connect_to(relay.addr(), pin, &relay.url.authority()).await;
-    let key = key_of(n);
-    node.claim.role = role;
-    node.prove_by(key.node_id(), &key).await;
-    node.say(hello_of(n, role)).await;
-    assert!(matches!(node.hear().await, Control::Welcome(_)));
-    node
+    let node = TlsNode::welcome_at(&relay.url, n, role).await;
+    node.expect("it is welcome")
 }

@@ -168,14 +168,7 @@ async fn udp_link(made: Made, n: u32) -> Option<UdpLink> {
 }
 
 async fn tls_link(made: Made, n: u32) -> Option<TlsLink> {
-    let mut node =
-        tls::TlsNode::connect_to(made.addr, made.url.pin()?, &made.url.authority()).await;
-    let key = key_of(n);
-    node.prove_by(key.node_id(), &key).await;
-    node.say(hello_of(n, Role::Client)).await;
-    if !matches!(node.hear().await, Control::Welcome(_)) {
-        return None;
-    }
+    let mut node = tls::TlsNode::welcome_at(&made.url, n, Role::Client).await?;
     Some(TlsLink(tokio::spawn(async move {
         while let Some(Ok(_)) = futures_util::StreamExt::next(&mut node.ws).await {}
     })))

@@ -50,6 +50,22 @@ pub(crate) struct Dropped {
     pub(crate) old: u64,
 }
 
+impl Lane {
+    /// Drops what has waited for longer than this, and says how many bytes that were. It may be empty then.
+    fn expire(&mut self, now: Instant, age: Duration, dropped: &mut Dropped) -> usize {
+        let before = self.bytes;
+        while let Some((since, frame)) = self.frames.front() {
+            if now.saturating_duration_since(*since) <= age {
+                break;
+            }
+            self.bytes -= frame.len();
+            self.frames.pop_front();
+            dropped.old += 1;
+        }
+        before - self.bytes
+    }
+}
+
 impl Queue {
     /// For a link that carries data.
     pub(crate) fn new(limits: EgressLimits) -> Self {
@@ -69,19 +85,16 @@ impl Queue {
 
     pub(crate) fn push_data(&mut self, now: Instant, channel: ChannelId, frame: Bytes) -> Dropped {
         let mut dropped = Dropped::default();
-        // A writer that is stuck takes nothing out, so what it finds too old must be found here, or a node that does not read costs all that it
-        // may for as long as somebody sends to it.
-        self.expire_lane(channel, now, &mut dropped);
         let most = self.limits.bytes as usize;
         while self.data_bytes + frame.len() > most && self.data_bytes > 0 {
             self.drop_from_longest();
             dropped.full += 1;
         }
         self.data_bytes += frame.len();
-        let lane = self.lanes.entry(channel).or_insert_with(|| {
+        let lane = self.lanes.entry(channel).or_default();
+        if lane.frames.is_empty() {
             self.round.push_back(channel);
-            Lane::default()
-        });
+        }
         lane.bytes += frame.len();
         lane.frames.push_back((now, frame));
         dropped
@@ -119,11 +132,11 @@ impl Queue {
         }
         loop {
             let channel = *self.round.front()?;
-            self.expire_lane(channel, now, dropped);
             let Some(lane) = self.lanes.get_mut(&channel) else {
                 self.round.pop_front();
                 continue;
             };
+            self.data_bytes -= lane.expire(now, self.limits.age, dropped);
             match lane.frames.front() {
                 None => {
                     // An empty lane keeps no deficit: having been silent buys nothing.
@@ -150,31 +163,15 @@ impl Queue {
         }
     }
 
-    /// Drops what has waited for too long in all lanes.
+    /// Drops what has waited for too long in all lanes: for a writer that is stuck and takes nothing, or a node that does not read would cost
+    /// all that it may for as long as somebody sends to it.
     pub(crate) fn expire(&mut self, now: Instant) -> Dropped {
         let mut dropped = Dropped::default();
-        let waiting: Vec<ChannelId> = self.round.iter().copied().collect();
-        for channel in waiting {
-            self.expire_lane(channel, now, &mut dropped);
+        for lane in self.lanes.values_mut() {
+            self.data_bytes -= lane.expire(now, self.limits.age, &mut dropped);
         }
         self.forget_empty();
         dropped
-    }
-
-    /// The same in one. It stays, even if it is empty.
-    fn expire_lane(&mut self, channel: ChannelId, now: Instant, dropped: &mut Dropped) {
-        let Some(lane) = self.lanes.get_mut(&channel) else {
-            return;
-        };
-        while let Some((since, frame)) = lane.frames.front() {
-            if now.saturating_duration_since(*since) <= self.limits.age {
-                break;
-            }
-            lane.bytes -= frame.len();
-            self.data_bytes -= frame.len();
-            lane.frames.pop_front();
-            dropped.old += 1;
-        }
     }
 
     fn drop_from_longest(&mut self) {
@@ -254,19 +251,16 @@ mod tests {
         let mut queue = Queue::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut dropped = Dropped::default();
-        for n in 0..100 {
-            let now = queue.push_data(at(n * 10), channel(1), frame(1, 10_000));
-            dropped.old += now.old;
-            dropped.full += now.full;
-            assert!(queue.data_bytes <= 60_000);
+        for n in 0..10 {
+            queue.push_data(at(n * 10), channel(1), frame(1, 10_000));
         }
-        assert_eq!(dropped, Dropped { full: 0, old: 94 });
-        queue.push_data(at(1_000), channel(2), frame(2, 10));
-        assert_eq!(queue.expire(at(1_041)), Dropped { full: 0, old: 6 });
-        assert_eq!(drain(&mut queue, at(1_041)).0, [2]);
-        queue.push_data(at(1_100), channel(1), frame(3, 10));
-        assert_eq!(drain(&mut queue, at(1_100)).0, [3], "it has its turn again");
+        queue.push_data(at(90), channel(2), frame(2, 10));
+        assert_eq!(queue.expire(at(90)), Dropped { full: 0, old: 4 });
+        assert_eq!(queue.data_bytes, 60_010);
+        assert_eq!(queue.expire(at(141)), Dropped { full: 0, old: 7 });
+        assert_eq!((queue.data_bytes, queue.lanes.len()), (0, 0));
+        queue.push_data(at(150), channel(1), frame(3, 10));
+        assert_eq!(drain(&mut queue, at(150)).0, [3], "it has its turn again");
     }
 
     #[test]

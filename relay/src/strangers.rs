@@ -60,8 +60,8 @@ impl Strangers {
             prove_above: limits.handshakes.prove_above as usize,
             room: Room {
                 all,
-                of_host: all / 8,
-                of_site: all / 4,
+                of_host: (all / 8).max(1),
+                of_site: (all / 4).max(1),
             },
             proved: PrefixLimiter::new(now, Prefix::HOST, each, ALL),
             claimed: PrefixLimiter::new(now, Prefix::HOST, each, ALL),

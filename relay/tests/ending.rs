@@ -36,16 +36,8 @@ fn controlled(folder: &Path, drain: &str) -> (Running, String) {
 /// A node that has nowhere to go, so that the relay has somebody to wait for.
 fn stay(url: &RelayUrl) -> (tokio::runtime::Runtime, TlsNode) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let to = (url.host().parse::<std::net::IpAddr>().unwrap(), url.port()).into();
-    let node = runtime.block_on(async {
-        let pin = url.pin().unwrap();
-        let mut node = TlsNode::connect_to(to, pin, &url.authority()).await;
-        node.prove(1, 1).await;
-        node.say(common::hello(1, Role::Client)).await;
-        assert!(matches!(node.hear().await, Control::Welcome(_)));
-        node
-    });
-    (runtime, node)
+    let node = runtime.block_on(TlsNode::welcome_at(url, 1, Role::Client));
+    (runtime, node.unwrap())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
 use byway_wire::relay::frame::Frame;
 use byway_wire::stun::{self, TransactionId};
-use common::tls::TlsNode;
+use common::tls::{TlsNode, bridged};
 use common::udp::UdpNode;
 use common::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -201,25 +201,9 @@ async fn what_waits_for_a_tls_link_ends_at_the_limits_that_were_set() {
         config.limits.egress.stall = Duration::from_millis(500);
     })
     .await;
-    let mut agent = UdpNode::welcome(&server, 2, Role::Agent).await;
-    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
-    client.say(open(9, 2)).await;
-    assert!(matches!(client.hear().await, Control::Opened(_)));
-    assert!(matches!(agent.hear().await, Control::Incoming(_)));
-    agent
-        .say(&Control::Accept {
-            channel: channel(9),
-        })
-        .await;
-    let batch: Vec<u8> = (0..40).flat_map(|n| data(9, n, 1_452)).collect();
-    let flood = async {
-        loop {
-            agent.send_batch(&batch, 1_452);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
+    let (_client, agent) = bridged(&server).await;
     let stats = tokio::select! {
-        () = flood => unreachable!("it has no end"),
+        () = agent.flood(9) => unreachable!("it has no end"),
         stats = until(&server, "the cut", |s| s.data.stalled == 1) => stats,
     };
     assert!(

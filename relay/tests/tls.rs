@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use byway_wire::key::Purpose;
 use byway_wire::relay::control::{Control, LinkClaim, Prove, RefuseReason, Role};
 use byway_wire::relay::frame::{Frame, data_header};
-use common::tls::{Interceptor, TlsNode, tls};
+use common::tls::{Interceptor, TlsNode, bridged, tls};
 use common::udp::{UdpNode, pair};
 use common::*;
 use futures_util::SinkExt;
@@ -351,20 +351,6 @@ async fn data_of_a_channel_that_is_not_ours_is_dropped() {
     assert!(agent.echo().await.is_empty());
 }
 
-async fn bridged(server: &byway_relay::Server) -> (TlsNode, UdpNode) {
-    let mut agent = UdpNode::welcome(server, 2, Role::Agent).await;
-    let mut client = TlsNode::welcome(server, 1, Role::Client).await;
-    client.say(open(9, 2)).await;
-    assert!(matches!(client.hear().await, Control::Opened(_)));
-    assert!(matches!(agent.hear().await, Control::Incoming(_)));
-    agent
-        .say(&Control::Accept {
-            channel: channel(9),
-        })
-        .await;
-    (client, agent)
-}
-
 #[tokio::test]
 async fn a_batch_from_udp_becomes_one_frame() {
     let server = start().await;
@@ -468,15 +454,8 @@ async fn a_node_that_does_not_read_is_cut_and_others_go_on() {
     let (client, agent) = bridged(&server).await;
     let mut other = UdpNode::welcome(&server, 4, Role::Client).await;
     // The client stops reading; the agent goes on sending more than any buffer holds.
-    let flood = async {
-        let batch: Vec<u8> = (0..40).flat_map(|n| data(9, n, 1_452)).collect();
-        loop {
-            agent.send_batch(&batch, 1_452);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
     tokio::select! {
-        () = flood => {}
+        () = agent.flood(9) => {}
         stats = until(&server, "the cut", |s| s.data.stalled == 1) => {
             assert!(stats.data.tls_dropped_full > 0 && stats.load.links == 2 || stats.load.links == 3);
         }

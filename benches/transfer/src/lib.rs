@@ -74,7 +74,8 @@ pub async fn fetch(connection: &impl Connection, sizes: Sizes) -> Result<()> {
     Ok(())
 }
 
-async fn send_bytes(send: &mut (impl AsyncWrite + Unpin), bytes: u64) -> Result<()> {
+/// Writes so many bytes, and ends the stream.
+pub async fn send_bytes(send: &mut (impl AsyncWrite + Unpin), bytes: u64) -> Result<()> {
     let chunk = vec![0x5a; CHUNK];
     let mut left = bytes;
     while left > 0 {

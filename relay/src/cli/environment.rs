@@ -12,7 +12,7 @@ use strsim::levenshtein;
 /// What all of ours begin with.
 const PREFIX: &str = "BYWAY_RELAY_";
 /// Read by other means than by clap.
-const BESIDES: [&str; 1] = ["BYWAY_RELAY_LOG"];
+const BESIDES: [&str; 1] = [super::filter::VARIABLE];
 
 /// A node's, that begins as ours do: `byway` reads where its relay map is.
 const OF_NODES: [&str; 1] = ["BYWAY_RELAY_MAP"];

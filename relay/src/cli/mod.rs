@@ -9,6 +9,7 @@
 mod check;
 mod drain;
 mod environment;
+mod filter;
 mod hangup;
 mod log;
 mod sample;
@@ -24,7 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use log::Log;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// Forwards sealed datagrams between nodes that cannot reach each other, and answers STUN.
 #[derive(Debug, Parser)]
@@ -86,8 +87,12 @@ fn serve_with_log(args: serve::Serve) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    log_to(log.clone(), args.log_format);
-    let result = match known_environment().and_then(|()| args.resolve()) {
+    let asked = std::env::var_os(filter::VARIABLE);
+    let result = match filter::filter(asked.as_deref())
+        .map(|filter| log_to(log.clone(), filter, args.log_format))
+        .and_then(|()| known_environment())
+        .and_then(|()| args.resolve())
+    {
         Ok(config) => serve::run(config, &log).map_err(|e| (e, 1)),
         Err(e) => Err((e, USAGE)),
     };
@@ -107,9 +112,7 @@ fn known_environment() -> anyhow::Result<()> {
     environment::check(&Cli::command(), std::env::vars_os())
 }
 
-fn log_to(log: Log, format: serve::LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BYWAY_RELAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn"));
+fn log_to(log: Log, filter: EnvFilter, format: serve::LogFormat) {
     // Colours are for people; in a file or a journal they are noise. Who sets NO_COLOR wants none at all.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = std::io::stderr().is_terminal() && !unwanted;

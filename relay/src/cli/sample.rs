@@ -19,7 +19,7 @@ use tracing::{Event, Metadata};
 /// What counts as one burst.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
 /// Where the lines come from that say what was left out. They are written always.
-const OWN: &str = "byway_relay::log";
+pub(super) const OWN: &str = "byway_relay::log";
 
 /// See the module.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! A node on a TLS link.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use byway_relay::Server;
+use byway_wire::RelayUrl;
 use byway_wire::key::Purpose;
 use byway_wire::relay::Pin;
 use byway_wire::relay::control::{Challenge, Control, LinkClaim, Prove, Role};
@@ -20,7 +21,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
-use super::{PinVerifier, addr, hello, key, provider, soon};
+use super::udp::UdpNode;
+use super::{PinVerifier, addr, hello, hello_of, key, key_of, provider, soon};
 
 /// What a node speaks by.
 pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -118,6 +120,17 @@ impl TlsNode {
         }
         node
     }
+    /// The same at the relay of this URL, which is an address: node `n`, if it is welcomed.
+    pub(crate) async fn welcome_at(url: &RelayUrl, n: u32, role: Role) -> Option<Self> {
+        let ip: IpAddr = url.host().parse().unwrap();
+        let to = SocketAddr::new(ip, url.port());
+        let mut node = Self::connect_to(to, url.pin().unwrap(), &url.authority()).await;
+        let key = key_of(n);
+        node.claim.role = role;
+        node.prove_by(key.node_id(), &key).await;
+        node.say(hello_of(n, role)).await;
+        matches!(node.hear().await, Control::Welcome(_)).then_some(node)
+    }
     pub(crate) async fn say(&mut self, message: Control) {
         self.send(Frame::Control(message).encode()).await;
     }
@@ -143,6 +156,18 @@ async fn hear_on(ws: &mut Socket) -> Option<Frame> {
             return Some(Frame::decode(message.into_payload().into()).unwrap());
         }
     }
+}
+
+/// A client on a TLS link, and an agent on a UDP link, with channel 9 between them.
+pub(crate) async fn bridged(server: &Server) -> (TlsNode, UdpNode) {
+    let mut agent = UdpNode::welcome(server, 2, Role::Agent).await;
+    let mut client = TlsNode::welcome(server, 1, Role::Client).await;
+    client.say(super::open(9, 2)).await;
+    assert!(matches!(client.hear().await, Control::Opened(_)));
+    assert!(matches!(agent.hear().await, Control::Incoming(_)));
+    let channel = super::channel(9);
+    agent.say(&Control::Accept { channel }).await;
+    (client, agent)
 }
 
 /// A channel from one node to another, who is number `n`.

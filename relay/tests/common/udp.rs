@@ -247,6 +247,14 @@ impl UdpNode {
         };
         self.socket.try_send(&transmit).unwrap();
     }
+    /// Sends on this channel more than any buffer holds, for ever.
+    pub(crate) async fn flood(&self, id: u64) {
+        let batch: Vec<u8> = (0..40).flat_map(|n| super::data(id, n, 1_452)).collect();
+        loop {
+            self.send_batch(&batch, 1_452);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
     pub(crate) fn send_data(&self, datagram: &[u8]) {
         self.send_batch(datagram, datagram.len());
     }

@@ -42,11 +42,12 @@ mod leaving;
 mod question;
 mod race;
 mod relay;
+mod state;
 pub(crate) mod wake;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use byway_wire::relay::control::{Control, Hello, RefuseReason, Role, Welcome};
@@ -57,8 +58,9 @@ use crate::io::{Carrier, LinkError, LinkId, LinkMode, LinkUp, RelayId};
 use admission::Admittance;
 pub(crate) use backoff::is_lasting;
 use echo::EchoTest;
-use question::Question;
 use relay::{Phase, Relay};
+pub(crate) use state::Link;
+use state::{LinkState, Proof};
 
 /// A connect attempt the shell never answered is given up: longer than any handshake limit (design section 12).
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
@@ -127,77 +129,6 @@ pub(crate) enum Output {
     Dropped { relay: RelayId },
     /// The admission token will not hold for much longer, or does not admit.
     TokenWanted,
-}
-
-/// One dial, and the link it became.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) relay: RelayId,
-    pub(crate) carrier: Carrier,
-    state: LinkState,
-    /// The number of the token that the relay admits us by, or was asked to.
-    shown: Option<u64>,
-    /// Those of fresh tokens that were sent on it and not answered yet.
-    tokens_out: VecDeque<u64>,
-}
-
-#[derive(Debug)]
-enum LinkState {
-    /// The shell connects.
-    Dialing { until: Instant },
-    /// Connected; `Hello` is out.
-    Greeting { up: LinkUp, until: Instant },
-    /// Welcomed.
-    Ready {
-        up: LinkUp,
-        observed: SocketAddr,
-        proof: Proof,
-        /// Cookies echoed that were not answered: a relay may not tell us of moves we did not prove.
-        rebinds: u8,
-        /// It was asked whether it is still there.
-        question: Option<Question>,
-    },
-}
-
-/// Whether a link is known to carry data.
-#[derive(Debug)]
-enum Proof {
-    Testing(EchoTest),
-    Proven,
-    Failed,
-}
-
-impl Link {
-    /// For a UDP link, the socket and the relay's address.
-    pub(crate) fn udp(&self) -> Option<(crate::io::SocketId, SocketAddr)> {
-        match &self.state {
-            LinkState::Dialing { .. } => None,
-            LinkState::Greeting { up, .. } | LinkState::Ready { up, .. } => up.udp,
-        }
-    }
-    /// Where the relay sees us, once it has said so.
-    pub(crate) fn observed(&self) -> Option<SocketAddr> {
-        match &self.state {
-            LinkState::Ready { observed, .. } => Some(*observed),
-            _ => None,
-        }
-    }
-    fn is_usable(&self) -> bool {
-        !matches!(self.state, LinkState::Dialing { .. })
-    }
-    fn is_ready(&self) -> bool {
-        matches!(self.state, LinkState::Ready { .. })
-    }
-    /// Good enough to replace another: welcomed, and for UDP proven to carry data.
-    fn is_proven(&self) -> bool {
-        matches!(
-            &self.state,
-            LinkState::Ready {
-                proof: Proof::Proven,
-                ..
-            }
-        )
-    }
 }
 
 /// All relays and links of a node.
@@ -588,23 +519,5 @@ impl Links {
     /// Removes a link we end ourselves; nothing is reported for it but the hang-up.
     fn hang_up(&mut self, id: LinkId) {
         self.out.push_back(Output::HangUp { link: id });
-    }
-}
-
-impl Link {
-    fn deadline(&self) -> Option<Wake> {
-        match &self.state {
-            LinkState::Dialing { until } => Some((*until, "link dial limit")),
-            LinkState::Greeting { until, .. } => Some((*until, "link welcome limit")),
-            LinkState::Ready {
-                proof, question, ..
-            } => {
-                let echo = match proof {
-                    Proof::Testing(test) => Some((test.next(), "link echo")),
-                    Proof::Proven | Proof::Failed => None,
-                };
-                earliest(echo, question.map(|asked| (asked.until, "link question")))
-            }
-        }
     }
 }

@@ -8,9 +8,8 @@ use byway_sim::net::HostId;
 use byway_sim::net::link::LinkConfig;
 use byway_sim::scene::{Scene, Setup};
 use byway_sim::shell::app::Task;
-use byway_wire::RelayUrl;
 
-use super::second::{AMOUNT, in_use, longest_silence, two_relays_known};
+use super::second::{disturbed, longest_silence};
 use crate::common::{ms, percentile, secs};
 use crate::{DIRECT, MIB, RELAYED, direct, relayed, slow_setup};
 
@@ -23,38 +22,24 @@ fn moves(s: &mut Scene, from: HostId, to: HostId) {
     assert!(moved, "{}", s.story());
 }
 
-/// The relay in use, and the other one, with their URLs.
-fn both(s: &mut Scene) -> [(HostId, RelayUrl); 2] {
-    let second = s.second_relay.map_or(s.relay, |(host, _)| host);
-    let mut all = [(s.relay, s.urls[0].clone()), (second, s.urls[1].clone())];
-    if in_use(s) == second {
-        all.reverse();
-    }
-    all
-}
-
 /// In the midst of a transfer the relay that carries it is taken out of the map, and a third one comes in.
 fn replaced(seed: u64, upload: bool) -> Duration {
-    let (mut s, peer, mut rng) = two_relays_known(seed, true);
-    let (third, _, third_url) = s.third_relay(LinkConfig::default());
-    let task = if upload {
-        Task::Upload(AMOUNT)
-    } else {
-        Task::Download(AMOUNT)
-    };
-    s.begin(peer, task);
-    s.world.run_for(ms(100));
-    let [(goes, _), (stays, url)] = both(&mut s);
-    s.world.run_for(rng.up_to(ms(250)));
-    assert!(s.world.node(s.client).0.busy(), "seed {seed}: over before");
-    s.set_map(&[url, third_url]);
-    assert!(s.finish(secs(30)), "seed {seed}\n{}", s.story());
-    let silence = longest_silence(&mut s, upload);
+    let mut moved = None;
+    let (mut s, peer, silence) = disturbed(seed, upload, true, |s, in_use| {
+        let second = s.second_relay.map_or(s.relay, |(host, _)| host);
+        let (stays, url) = match in_use == s.relay {
+            true => (second, s.urls[1].clone()),
+            false => (s.relay, s.urls[0].clone()),
+        };
+        let (third, _, third_url) = s.third_relay(LinkConfig::default());
+        s.set_map(&[url, third_url]);
+        moved = Some((in_use, stays, third));
+    });
+    let (goes, stays, third) = moved.expect("the map was changed");
     moves(&mut s, goes, third);
     assert_eq!(s.world.relay(stays).channels(), 1, "seed {seed}");
     s.begin(peer, Task::Download(MIB));
     assert!(s.finish(secs(30)), "seed {seed}\n{}", s.story());
-    // What was never lost is one stream on one connection.
     s.assert_fine();
     assert_eq!(s.paths(peer), (RELAYED, RELAYED), "seed {seed}");
     silence

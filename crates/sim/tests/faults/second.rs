@@ -17,15 +17,14 @@ use crate::{MIB, RELAYED, relayed};
 /// 32 Mbit/s with a short queue, as where black holes are measured (`stalls.rs`).
 const RATE: u64 = 4_000_000;
 /// Half a second at that rate.
-pub(super) const AMOUNT: u64 = RATE / 2;
+const AMOUNT: u64 = RATE / 2;
 
 /// Two relays at some distances from a client and an agent that cannot go direct.
 pub(super) fn two_relays(seed: u64) -> (Scene, PeerId, Rng) {
     two_relays_known(seed, false)
 }
 
-/// `mapped`: the agent knows them by a relay map.
-pub(super) fn two_relays_known(seed: u64, mapped: bool) -> (Scene, PeerId, Rng) {
+fn two_relays_known(seed: u64, mapped: bool) -> (Scene, PeerId, Rng) {
     let mut rng = Rng::new(seed, "second relay");
     let mut link = || LinkConfig {
         delay: ms(1) + rng.up_to(ms(9)),
@@ -82,7 +81,17 @@ pub(super) fn longest_silence(s: &mut Scene, upload: bool) -> Duration {
 
 /// Ends the relay in use at some moment of a transfer; the longest silence.
 pub(super) fn silence(seed: u64, upload: bool, end: impl FnOnce(&mut Scene, HostId)) -> Duration {
-    let (mut s, peer, mut rng) = two_relays(seed);
+    disturbed(seed, upload, false, end).2
+}
+
+/// Has something befall the relay in use at some moment of a transfer; the longest silence of it. `mapped`: the agent knows its relays by a map.
+pub(super) fn disturbed(
+    seed: u64,
+    upload: bool,
+    mapped: bool,
+    disturb: impl FnOnce(&mut Scene, HostId),
+) -> (Scene, PeerId, Duration) {
+    let (mut s, peer, mut rng) = two_relays_known(seed, mapped);
     let task = if upload {
         Task::Upload(AMOUNT)
     } else {
@@ -90,16 +99,17 @@ pub(super) fn silence(seed: u64, upload: bool, end: impl FnOnce(&mut Scene, Host
     };
     s.begin(peer, task);
     s.world.run_for(ms(100));
-    let ending = in_use(&mut s);
+    let relay = in_use(&mut s);
     s.world.run_for(rng.up_to(ms(250)));
     assert!(s.world.node(s.client).0.busy(), "seed {seed}: over before");
-    end(&mut s, ending);
+    disturb(&mut s, relay);
     assert!(s.finish(secs(30)), "seed {seed}\n{}", s.story());
     // What was never lost is one stream on one connection.
     s.assert_fine();
     let paths = s.paths(peer);
     assert_eq!(paths, (RELAYED, RELAYED), "seed {seed}\n{}", s.story());
-    longest_silence(&mut s, upload)
+    let silence = longest_silence(&mut s, upload);
+    (s, peer, silence)
 }
 
 /// A relay that dies, and stays dead.

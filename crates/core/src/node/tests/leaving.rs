@@ -9,7 +9,7 @@ use super::world::*;
 use crate::io::*;
 
 /// One datagram every 10 ms, in both directions.
-fn talk(world: &mut World, time: Duration) {
+pub(super) fn talk(world: &mut World, time: Duration) {
     let end = world.elapsed() + time;
     while world.elapsed() < end {
         world.write(CLIENT);
@@ -19,7 +19,7 @@ fn talk(world: &mut World, time: Duration) {
 }
 
 /// Everything that was sent arrived, and nothing stood still for long.
-fn assert_unharmed(world: &World, from: Duration) {
+pub(super) fn assert_unharmed(world: &World, from: Duration) {
     for host in [CLIENT, AGENT] {
         let host = &world.hosts[host];
         assert!(host.longest_gap(from) < ms(100), "it stood still");

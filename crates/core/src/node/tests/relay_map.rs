@@ -1,11 +1,10 @@
 //! The relay map changes while tunnels run over its relays.
 
-use std::time::Duration;
-
 use byway_wire::relay::Pin;
 use byway_wire::relay::control::Role;
 use byway_wire::{RelayUrl, TicketSecret};
 
+use super::leaving::{assert_unharmed, talk};
 use super::relays::{channels, in_use};
 use super::world::*;
 use crate::io::*;
@@ -59,26 +58,6 @@ fn found_at(world: &World) -> Vec<RelayUrl> {
 
 fn urls(relays: &[usize]) -> Vec<RelayUrl> {
     relays.iter().copied().map(relay_url).collect()
-}
-
-/// One datagram every 10 ms, in both directions.
-fn talk(world: &mut World, time: Duration) {
-    let end = world.elapsed() + time;
-    while world.elapsed() < end {
-        world.write(CLIENT);
-        world.write(AGENT);
-        world.pass(ms(10));
-    }
-}
-
-/// Everything that was sent arrived, and nothing stood still for long.
-fn assert_unharmed(world: &World, from: Duration) {
-    for host in [CLIENT, AGENT] {
-        let host = &world.hosts[host];
-        assert!(host.longest_gap(from) < ms(100), "it stood still");
-        assert_eq!(host.unacknowledged_for(world.now, ms(500)), 0, "lost");
-        assert_eq!(host.replays, 0, "there was an outage");
-    }
 }
 
 /// The agent has left the relay, and no channel is there. (Who dialled lingers: the next tunnel often goes the same way.)
