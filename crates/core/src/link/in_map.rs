@@ -3,20 +3,26 @@
 //! A map is replaced while links are up and tunnels run over them. A relay that is new in it is linked at once. One that is
 //! gone from it is left as one that stops (see `leaving`), make before break, only at nobody's deadline:
 //!
-//! 1. It *waits*: it is kept as before until another relay that this node is to keep has us, over a link that is known to
-//!    carry data. A map that names relays which nobody can reach costs nothing but that.
+//! 1. It *waits*: it is kept as before until another relay that this node is to keep has us, over a link that has lasted ten
+//!    seconds and is known to carry data, and says nothing of its own end. A map that names relays which nobody can reach, or
+//!    which welcome everybody and break at once, costs nothing but that.
 //! 2. It is *parting*: the node's record names it no more, by which clients learn of it; their channels and our data go
-//!    elsewhere. The link stays for as long as a channel is on it, and is hung up a second after the last one.
+//!    elsewhere. The link stays for as long as a channel is on it, and is hung up a second after the last one. If none of
+//!    those that are to stay has us any more before that, it waits again.
 //!
 //! What is configured here besides stays whatever the map says, and so does what a peer is reached through that we dialled.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use byway_wire::RelayUrl;
 
-use super::relay::Phase;
-use super::{Links, Output};
+use super::leaving::Leaving;
+use super::race::STEADY;
+use super::relay::{Phase, Relay};
+use super::{Link, Links, Output};
+use crate::cx::Wake;
 use crate::io::RelayId;
 
 /// What the map says of a relay.
@@ -95,13 +101,51 @@ impl Links {
         }
     }
 
-    /// Leaves what the map names no more, if another relay has us. True if anything changed.
-    pub(super) fn part(&mut self) -> bool {
-        let waits = |r: &super::Relay| r.in_map == InMap::Waits;
-        if !self.relays.values().any(waits) || !self.is_kept_elsewhere() {
-            return false;
+    /// Leaves what the map names no more, if another relay has us; keeps it after all if none has us any more. True if anything
+    /// changed.
+    pub(super) fn part(&mut self, now: Instant) -> bool {
+        let is = |what: InMap| self.relays.values().any(|r| r.in_map == what);
+        if is(InMap::Waits) && self.successors(Link::is_proven).any(|r| r.lasted(now)) {
+            self.leave_waiting();
+            return true;
         }
-        for (&relay, r) in self.relays.iter_mut().filter(|(_, r)| waits(r)) {
+        // A link whose data is being asked for once more has not failed.
+        if is(InMap::Parting) && self.successors(Link::may_carry_data).next().is_none() {
+            self.keep_parting();
+            return true;
+        }
+        false
+    }
+
+    /// When a relay will have had us for long enough, if one waits for that.
+    pub(super) fn parts_at(&self) -> Option<Wake> {
+        let waits = |r: &Relay| r.in_map == InMap::Waits;
+        self.relays.values().find(|r| waits(r))?;
+        let welcomed = self.successors(Link::is_proven).filter_map(|r| r.welcomed);
+        let first = welcomed.min()?;
+        Some((first + STEADY, "relay that takes over"))
+    }
+
+    /// The relays in whose favour others may be left: they are to stay, nobody else's stand-in, say nothing of their own end, and
+    /// have us over such a link.
+    fn successors(&self, good: impl Fn(&Link) -> bool) -> impl Iterator<Item = &Relay> {
+        self.relays.values().filter(move |r| {
+            let link = match r.phase {
+                Phase::Up { link, .. } => self.links.get(&link),
+                _ => None,
+            };
+            r.is_to_stay()
+                && r.named.is_none()
+                && matches!(r.leaving, Leaving::No)
+                && link.is_some_and(&good)
+        })
+    }
+
+    fn leave_waiting(&mut self) {
+        for (&relay, r) in &mut self.relays {
+            if r.in_map != InMap::Waits {
+                continue;
+            }
             r.in_map = InMap::Parting;
             self.out.push_back(Output::Parting { relay });
             if matches!(r.phase, Phase::Idle) {
@@ -109,7 +153,15 @@ impl Links {
                 self.out.push_back(Output::Dropped { relay });
             }
         }
-        true
+    }
+
+    fn keep_parting(&mut self) {
+        for (&relay, r) in &mut self.relays {
+            if r.in_map == InMap::Parting {
+                r.in_map = InMap::Waits;
+                self.out.push_back(Output::KeptAfterAll { relay });
+            }
+        }
     }
 
     /// A relay goes idle. If it was left for the map, that is done.
@@ -125,7 +177,7 @@ impl Links {
 
     /// A relay that was left is known no more, unless it is in use again.
     pub(crate) fn forget(&mut self, relay: RelayId) {
-        let idle = |r: &super::Relay| matches!(r.phase, Phase::Idle) && !r.is_kept();
+        let idle = |r: &Relay| matches!(r.phase, Phase::Idle) && !r.is_kept();
         if self.relays.get(&relay).is_some_and(idle) {
             self.relays.remove(&relay);
         }
@@ -138,8 +190,15 @@ impl Links {
     }
     /// True if the map names a relay of this URL no more, and it is kept for want of another.
     pub(crate) fn still_kept(&self, url: &RelayUrl) -> bool {
-        let mut of_url = self.relays.values().filter(|r| r.url == *url);
-        of_url.any(|r| r.in_map == InMap::Waits)
+        self.of_url(url).is_some_and(|r| r.in_map == InMap::Waits)
+    }
+    /// True if it is, or may come to that again.
+    pub(crate) fn is_not_left_yet(&self, url: &RelayUrl) -> bool {
+        self.of_url(url)
+            .is_some_and(|r| matches!(r.in_map, InMap::Waits | InMap::Parting))
+    }
+    fn of_url(&self, url: &RelayUrl) -> Option<&Relay> {
+        self.relays.values().find(|r| r.url == *url)
     }
     /// True if another relay named it, which stops or stopped: a peer that is there says nothing of it itself.
     pub(crate) fn is_stand_in(&self, relay: RelayId) -> bool {

@@ -85,7 +85,7 @@ impl Links {
     /// Which relays peers need now, beside those that are kept. Starts races and lets links linger out.
     /// True if that changed anything.
     pub(crate) fn set_needed(&mut self, cx: &mut Cx<'_>, needed: &BTreeSet<RelayId>) -> bool {
-        let mut changed = self.part();
+        let mut changed = self.part(cx.now);
         self.plan_leaving(cx.now, needed);
         let ids: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in ids {

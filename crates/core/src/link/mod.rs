@@ -125,6 +125,8 @@ pub(crate) enum Output {
     MayReturn { relay: RelayId },
     /// The map names it no more and another one has us: whoever can goes elsewhere.
     Parting { relay: RelayId },
+    /// Nobody else has us any more: it is kept for the time being.
+    KeptAfterAll { relay: RelayId },
     /// It was left, or never used: nobody here keeps it any more.
     Dropped { relay: RelayId },
     /// The admission token will not hold for much longer, or does not admit.
@@ -406,8 +408,8 @@ impl Links {
     pub(crate) fn poll_timeout(&self) -> Option<Wake> {
         let links = self.links.values().map(Link::deadline);
         let relays = self.relays.values().map(Relay::deadline);
-        let token = std::iter::once(self.admittance.deadline());
-        links.chain(relays).chain(token).fold(None, earliest)
+        let others = [self.admittance.deadline(), self.parts_at()];
+        links.chain(relays).chain(others).fold(None, earliest)
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {

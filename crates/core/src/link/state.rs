@@ -78,6 +78,13 @@ impl Link {
             }
         )
     }
+    /// Welcomed, and not known to carry no data.
+    pub(super) fn may_carry_data(&self) -> bool {
+        match &self.state {
+            LinkState::Dialing { .. } | LinkState::Greeting { .. } => false,
+            LinkState::Ready { proof, .. } => !matches!(proof, Proof::Failed),
+        }
+    }
     /// When it wants to be looked at, and why.
     pub(super) fn deadline(&self) -> Option<Wake> {
         match &self.state {

@@ -85,7 +85,9 @@ impl Node {
             link::Output::WillStop { relay } | link::Output::MayReturn { relay } => {
                 self.touch_users(relay);
             }
-            link::Output::Parting { relay } => self.on_parting(relay),
+            link::Output::Parting { relay } | link::Output::KeptAfterAll { relay } => {
+                self.on_parting(relay);
+            }
             link::Output::Dropped { relay } => self.on_dropped(now, relay),
             link::Output::Replaced => self.events.push_back(Event::Replaced),
             link::Output::TokenWanted => self.events.push_back(Event::TokenWanted),

@@ -104,7 +104,7 @@ impl Node {
         let map = map.into_iter().enumerate();
         let map = map.map(|(n, relay)| (relay.url, relay.addrs, kept.contains(&n)));
         let known = self.links.set_map(map);
-        before.retain(|url| self.links.still_kept(url));
+        before.retain(|url| self.links.is_not_left_yet(url));
         self.own.before = before;
         self.settle(now);
         known
@@ -165,7 +165,8 @@ impl Node {
         true
     }
 
-    /// The map names a relay no more, and another one has us: who came by it goes elsewhere.
+    /// The map names a relay no more, and another one has us: who came by it goes elsewhere. Or none has us any more, and it is to
+    /// be come by for the time being.
     pub(super) fn on_parting(&mut self, relay: RelayId) {
         self.own.stale = true;
         self.touch_users(relay);

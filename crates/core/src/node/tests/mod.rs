@@ -12,3 +12,4 @@ mod relay_map;
 mod relays;
 mod tokens;
 mod world;
+mod wrong_map;
