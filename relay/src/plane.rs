@@ -21,8 +21,8 @@ use crate::limit::{Prefix, PrefixLimiter, Rate};
 use crate::outbox::{Outbox, Queued};
 use crate::stats::{Counters, add, bump};
 use crate::table::{Table, Way};
-use crate::udp::runs::Run;
 use crate::udp::socket::{Destination, Socket, sendable};
+use crate::udp::trains::Train;
 
 /// Frames below this are copied before they wait, in bytes: cheaper than what they would hold on to.
 const SMALL_FRAME: usize = 4 * 1024;
@@ -73,7 +73,7 @@ impl Budgets {
 }
 
 /// Where a received buffer came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Origin {
     pub(crate) addr: SocketAddr,
     /// Which of our addresses it was sent to.
@@ -83,54 +83,64 @@ pub(crate) struct Origin {
     pub(crate) ecn: Option<EcnCodepoint>,
 }
 
-impl Plane {
-    /// A run of relay data that came to a UDP shard.
-    pub(crate) fn forward_udp(
-        &self,
-        channel: ChannelId,
-        run: &Run<'_>,
-        from: &Origin,
-        counters: &Counters,
-    ) {
-        if run.segment <= HEADER_LEN {
-            return add(&counters.dropped_unknown, run.count());
+impl Origin {
+    /// The way back.
+    fn back(&self) -> Destination {
+        Destination {
+            addr: self.addr,
+            local_ip: self.local_ip,
         }
-        if run.segment - HEADER_LEN > self.max_datagram {
-            return add(&counters.dropped_oversize, run.count());
+    }
+}
+
+impl Plane {
+    /// Relay data that came to a UDP shard.
+    pub(crate) fn forward_udp(&self, train: &Train<'_>, counters: &Counters) {
+        let (channel, from) = (train.channel, &train.from);
+        if train.segment <= HEADER_LEN {
+            return add(&counters.dropped_unknown, train.count);
+        }
+        if train.segment - HEADER_LEN > self.max_datagram {
+            return add(&counters.dropped_oversize, train.count);
         }
         if channel == ChannelId::ECHO {
             if !self.table.is_source(from.addr) {
-                self.unbound(channel, run, from, counters);
+                self.unbound(train, counters);
             } else if self.budgets.echoes.take(Instant::now(), from.addr.ip()) {
-                add(&counters.echoed, run.count());
-                self.reply(from, run.bytes, run.segment, counters);
+                add(&counters.echoed, train.count);
+                if let Some(socket) = self.socket(from.listener, from.shard) {
+                    socket.send(
+                        from.back(),
+                        from.ecn,
+                        train.pieces(),
+                        train.segment,
+                        counters,
+                    );
+                }
             } else {
                 // A proof takes a few; beyond that this would be a way round what a node may send.
-                add(&counters.dropped_rate, run.count());
+                add(&counters.dropped_rate, train.count);
             }
             return;
         }
-        let payload = run.bytes.len() as u64 - run.count() * HEADER_LEN as u64;
+        let load = (train.count, train.payload());
         let routed = self.table.route(
             channel,
             Source::Udp(from.addr),
-            (run.count(), payload),
+            load,
             |way, quota| match way {
-                _ if !quota.take(run.count(), payload) => add(&counters.dropped_rate, run.count()),
+                _ if !quota.take(load.0, load.1) => add(&counters.dropped_rate, load.0),
                 Way::Udp { to, listener } => {
                     if let Some(socket) = self.socket(*listener, from.shard) {
-                        socket.send(*to, from.ecn, run.bytes, run.segment, counters);
+                        socket.send(*to, from.ecn, train.pieces(), train.segment, counters);
                     }
                 }
-                Way::Tls(outbox) => {
-                    let frame = to_frame(channel, run);
-                    queue(outbox, channel, frame, run.count(), counters);
-                }
-                Way::Gone => add(&counters.dropped_gone, run.count()),
+                Way::Tls(outbox) => queue(outbox, channel, to_frame(train), load.0, counters),
+                Way::Gone => add(&counters.dropped_gone, load.0),
             },
         );
         if routed.is_none() {
-            self.unbound(channel, run, from, counters);
+            self.unbound(train, counters);
         }
     }
 
@@ -176,7 +186,7 @@ impl Plane {
                         // Any shard's socket will do; spread by link so that one does not carry all.
                         if let Some(socket) = self.socket(*listener, link.0 as usize) {
                             let datagrams = to_datagrams(channel, segment, &payload);
-                            socket.send(*to, None, &datagrams, segment + HEADER_LEN, counters);
+                            socket.send(*to, None, &[&datagrams], segment + HEADER_LEN, counters);
                         }
                     }
                     Way::Tls(outbox) => queue(outbox, channel, to_keep(&message), count, counters),
@@ -190,22 +200,18 @@ impl Plane {
         routed.unwrap_or_default()
     }
 
-    /// Sends bytes back to where something came from.
-    pub(crate) fn reply(&self, from: &Origin, bytes: &[u8], segment: usize, counters: &Counters) {
-        let to = Destination {
-            addr: from.addr,
-            local_ip: from.local_ip,
-        };
+    /// Sends a datagram back to where something came from.
+    pub(crate) fn reply(&self, from: &Origin, datagram: &[u8], counters: &Counters) {
         if let Some(socket) = self.socket(from.listener, from.shard) {
-            socket.send(to, from.ecn, bytes, segment, counters);
+            socket.send(from.back(), from.ecn, &[datagram], datagram.len(), counters);
         }
     }
 
     /// Data from an address that is not bound: dropped, and its sender is given the means to prove that it receives
     /// there. The same whether or not the channel exists, never longer than what asked for it.
-    fn unbound(&self, channel: ChannelId, run: &Run<'_>, from: &Origin, counters: &Counters) {
-        add(&counters.dropped_unbound, run.count());
-        self.cookie(channel, run.segment, from, counters);
+    fn unbound(&self, train: &Train<'_>, counters: &Counters) {
+        add(&counters.dropped_unbound, train.count);
+        self.cookie(train.channel, train.segment, &train.from, counters);
     }
 
     /// A linked node seems to have moved there: it is asked to prove it, for its link as a whole.
@@ -226,7 +232,7 @@ impl Plane {
         }
         let cookie = self.cookie_key.make(channel, to.addr, minute).encode();
         bump(&counters.cookies);
-        self.reply(to, &cookie, cookie.len(), counters);
+        self.reply(to, &cookie, counters);
     }
 
     fn socket(&self, listener: usize, shard: usize) -> Option<&Socket> {
@@ -269,12 +275,12 @@ fn to_keep(frame: &Bytes) -> Bytes {
 }
 
 /// Segments with a header each become one frame with one header.
-fn to_frame(channel: ChannelId, run: &Run<'_>) -> Bytes {
-    // Neither can be too large: a received buffer is at most 64 KiB.
-    let segment = u16::try_from(run.segment - HEADER_LEN).unwrap_or(u16::MAX);
-    let mut frame = BytesMut::with_capacity(DATA_HEADER_LEN + run.bytes.len());
-    frame.extend_from_slice(&frame::data_header(channel, segment));
-    for datagram in run.datagrams() {
+fn to_frame(train: &Train<'_>) -> Bytes {
+    // Neither can be too large: a train is at most 64 KiB.
+    let segment = u16::try_from(train.segment - HEADER_LEN).unwrap_or(u16::MAX);
+    let mut frame = BytesMut::with_capacity(DATA_HEADER_LEN + train.bytes);
+    frame.extend_from_slice(&frame::data_header(train.channel, segment));
+    for datagram in train.datagrams() {
         frame.extend_from_slice(datagram.get(HEADER_LEN..).unwrap_or_default());
     }
     frame.freeze()

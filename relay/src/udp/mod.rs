@@ -6,3 +6,5 @@ pub(crate) mod shard;
 pub(crate) mod shares;
 pub(crate) mod socket;
 pub(crate) mod stun;
+pub(crate) mod trains;
+mod vectored;

@@ -20,6 +20,7 @@ use crate::udp::runs::{Run, What, runs};
 use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
+use crate::udp::trains::Trains;
 use crate::vital::Sentinel;
 
 /// A GRO buffer never holds more than an IP packet can say of itself.
@@ -122,8 +123,13 @@ impl Shard {
                     let began = batches.is_multiple_of(TIMED).then(Instant::now);
                     batches += 1;
                     shares.received(n == BATCH_SIZE, Instant::now);
+                    let mut trains = Trains::new(socket.max_segments());
                     for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..n]) {
-                        self.handle(&buffer[..meta.len.min(BUFFER)], meta, &mut shares);
+                        let buffer = &buffer[..meta.len.min(BUFFER)];
+                        self.handle(buffer, meta, &mut shares, &mut trains);
+                    }
+                    for train in trains.rest() {
+                        self.plane.forward_udp(&train, &self.counters);
                     }
                     if let Some(began) = began {
                         self.plane.delays.forwarded.observe(began.elapsed());
@@ -141,7 +147,13 @@ impl Shard {
         }
     }
 
-    fn handle(&self, buffer: &[u8], meta: &RecvMeta, shares: &mut Shares) {
+    fn handle<'a>(
+        &self,
+        buffer: &'a [u8],
+        meta: &RecvMeta,
+        shares: &mut Shares,
+        trains: &mut Trains<'a>,
+    ) {
         let from = Origin {
             addr: canonical(meta.addr),
             local_ip: meta.dst_ip,
@@ -155,8 +167,10 @@ impl Shard {
             shares.see(run.count());
             match run.what {
                 What::Relay(channel) => {
-                    if let Some(run) = self.share(&run, &from, shares) {
-                        self.plane.forward_udp(channel, &run, &from, &self.counters);
+                    if let Some(run) = self.share(&run, &from, shares)
+                        && let Some(train) = trains.push(channel, &from, &run)
+                    {
+                        self.plane.forward_udp(&train, &self.counters);
                     }
                 }
                 What::Other(Kind::Quic) => {
@@ -224,6 +238,6 @@ impl Shard {
             return bump(&self.counters.stun_limited);
         }
         bump(counter);
-        self.plane.reply(from, &bytes, bytes.len(), &self.counters);
+        self.plane.reply(from, &bytes, &self.counters);
     }
 }

@@ -15,6 +15,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 
 use crate::stats::{Counters, add, bump};
+use crate::udp::vectored;
 
 /// Most bytes of one send: the longest UDP payload over IPv4. Over IPv6 it would be 20 bytes more.
 pub(crate) const MAX_SEND: usize = 65_507;
@@ -89,13 +90,18 @@ impl Socket {
         self.try_send(transmit)
     }
 
-    /// Sends datagrams of `segment` bytes each, the last possibly shorter. Never blocks: what does not go is counted
+    /// Datagrams that the kernel takes in one send.
+    pub(crate) fn max_segments(&self) -> usize {
+        self.max_segments.max(1)
+    }
+
+    /// Sends datagrams of `segment` bytes each, the last possibly shorter, in pieces of whole datagrams. Never blocks: what does not go is counted
     /// and gone, as in any router.
     pub(crate) fn send(
         &self,
         to: Destination,
         ecn: Option<EcnCodepoint>,
-        bytes: &[u8],
+        pieces: &[&[u8]],
         segment: usize,
         counters: &Counters,
     ) {
@@ -103,10 +109,44 @@ impl Socket {
             add(&counters.dropped_send_error, 1);
             return;
         }
-        let batch = segment * (MAX_SEND / segment).clamp(1, self.max_segments.max(1));
-        for contents in bytes.chunks(batch) {
+        if self.send_together(to, ecn, pieces, segment, counters) {
+            return;
+        }
+        let batch = segment * (MAX_SEND / segment).clamp(1, self.max_segments());
+        for contents in pieces.iter().flat_map(|piece| piece.chunks(batch)) {
             self.send_batch(to, ecn, contents, segment, counters);
         }
+    }
+
+    /// Sends several pieces as one. False if that is not possible, and nothing was sent.
+    fn send_together(
+        &self,
+        to: Destination,
+        ecn: Option<EcnCodepoint>,
+        pieces: &[&[u8]],
+        segment: usize,
+        counters: &Counters,
+    ) -> bool {
+        if pieces.len() < 2 {
+            return false;
+        }
+        let local_ip = to.local_ip.filter(|_| self.wildcard);
+        let sent = self.io.try_io(Interest::WRITABLE, || {
+            vectored::send(&self.io, (to.addr, local_ip), ecn, pieces, segment)
+        });
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let count = bytes.div_ceil(segment) as u64;
+        match sent {
+            Ok(()) => {
+                bump(&counters.udp_sends);
+                add(&counters.udp_out, count);
+                add(&counters.udp_out_bytes, bytes as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => add(&counters.dropped_full, count),
+            // Whoever is refused, and why, is found out one by one.
+            Err(_) => return false,
+        }
+        true
     }
 
     fn send_batch(
