@@ -19,6 +19,7 @@ use crate::strangers::{Crowd, Place, Verdict};
 use crate::tls::http::{self, Route};
 use crate::tls::link::{self, Binding};
 use crate::tls::plain;
+use crate::tls::read_ahead::ReadAhead;
 use crate::tls::stream::{Ahead, Watched};
 
 /// Bytes in the kernel that are sent but not acknowledged: 100 Mbit/s at 10 ms.
@@ -91,7 +92,7 @@ async fn serve(
     let began = Instant::now();
     let (stream, written) = Watched::new(stream);
     let shown = context.identity.shown();
-    let accept = TlsAcceptor::from(shown.tls()).accept(stream);
+    let accept = TlsAcceptor::from(shown.tls()).accept(ReadAhead::new(stream));
     let within = context.limits.handshakes.within;
     let mut stream = tokio::time::timeout(within, accept).await??;
     if stream.get_ref().1.alpn_protocol() == Some(challenge::ALPN) {

@@ -4,4 +4,5 @@ pub(crate) mod accept;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod plain;
+pub(crate) mod read_ahead;
 pub(crate) mod stream;

@@ -20,6 +20,7 @@ use byway_wire::{ChannelId, RelayUrl};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -44,7 +45,11 @@ const PATH: &str = "/byway/v1";
 /// The exporter's label (design section 7).
 const EXPORTER: &[u8] = b"EXPORTER-byway-link";
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+/// What is read from the kernel at once, in bytes. rustls asks for 4 KiB at a time, each of which would be a system call, and may have the kernel tell
+/// the relay that there is room again: more packets than the data itself needs.
+const READ_AHEAD: usize = 64 * 1024;
+
+type Socket = WebSocketStream<TlsStream<BufReader<TcpStream>>>;
 
 pub(super) async fn run(links: &Links, mut dial: Dial) -> Ended {
     let (socket, relay, rtt) = match timeout(DEADLINE, connect(links, &dial)).await {
@@ -95,7 +100,7 @@ async fn connect(
     let name = ServerName::try_from(dial.url.host().to_owned())
         .map_err(|_| LinkError::Resolve(dial.url.host().to_owned()))?;
     let stream = TlsConnector::from(Arc::new(tls))
-        .connect(name, tcp)
+        .connect(name, BufReader::with_capacity(READ_AHEAD, tcp))
         .await
         .map_err(tls_error)?;
     let claim = claim(links, &dial.url, stream.get_ref().1)?;
