@@ -32,8 +32,8 @@ pub struct Limits {
     /// How much of its memory (its control group's, or the machine's) and of its file descriptors the relay may use, in percent, 10-100.
     /// Above it nobody new is let in.
     pub shed_above: u32,
-    /// New connections of one IPv4 address, or IPv6 /64, in a second, 1-100,000, and twice as many at once. Beyond it UDP asks for proof of
-    /// the address, and TCP is refused before TLS. Trusted proxies are exempt.
+    /// New connections of one IPv4 address, or IPv6 /64, in a second, 1-10,000 (which is what all hosts together may have), and twice as many
+    /// at once. Beyond it UDP asks for proof of the address, and TCP is refused before TLS. Trusted proxies are exempt.
     pub connections: u32,
     /// Answers in a second to bare STUN requests, which are shorter than their answer, of one /24 or /56, 1-10,000. Beyond it there is
     /// none.
@@ -54,7 +54,8 @@ pub struct HandshakeLimits {
     pub within: Duration,
     /// How long everything may take until the node is welcomed, 1-120 s and not less than `within`. Beyond it the connection is closed.
     pub welcome_within: Duration,
-    /// QUIC handshakes under way beyond which whoever begins another must prove its address first (Retry), 0-65,536; 0: always.
+    /// QUIC handshakes under way beyond which whoever begins another must prove its address first (Retry), 0 (always) to half of `under_way`, as
+    /// which more counts: those who forge addresses must not fill all places.
     pub prove_above: u32,
     /// Handshakes under way, of QUIC and at each listener of TLS, 8-65,536. Beyond it nobody may begin another. One host may have an eighth of
     /// them, and one IPv6 /48 a quarter.
@@ -67,7 +68,7 @@ pub struct HandshakeLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EgressLimits {
-    /// Bytes of data, 16 KiB to 16 MiB. Beyond it the oldest of the longest lane is dropped.
+    /// Bytes of data, 128 KiB (two of the largest frames) to 16 MiB. Beyond it the oldest of the longest lane is dropped.
     pub bytes: u32,
     /// How long data waits, 1 ms to 10 s. What is older is dropped.
     pub age: Duration,

@@ -57,7 +57,8 @@ impl Strangers {
         let each = Rate::per_second(each, each * 2);
         let all = limits.handshakes.under_way as usize;
         Self {
-            prove_above: limits.handshakes.prove_above as usize,
+            // Whoever forges addresses may fill the places up to here: the others are for those who proved theirs.
+            prove_above: (limits.handshakes.prove_above as usize).min(all / 2),
             room: Room {
                 all,
                 of_host: (all / 8).max(1),
@@ -88,10 +89,11 @@ impl Strangers {
         if !crowded && (exempt || budget.take(now, ip)) {
             // A forged address must not take its owner's places.
             let host = (proved && !exempt).then_some(ip);
-            crowd
-                .enter(host, self.room)
-                .map_or(Verdict::Refuse, Verdict::Serve)
-        } else if proved {
+            if let Some(place) = crowd.enter(host, self.room) {
+                return Verdict::Serve(place);
+            }
+        }
+        if proved {
             Verdict::Refuse
         } else {
             Verdict::Prove
@@ -324,5 +326,26 @@ mod tests {
         assert_eq!(places.len(), 1_024);
         let verdict = strangers.judge(now, host(3_000), true, &crowd);
         assert!(matches!(verdict, Verdict::Refuse));
+    }
+
+    /// An operator who makes the room small and leaves the rest as it is.
+    #[test]
+    fn forged_addresses_do_not_fill_a_small_room() {
+        let now = Instant::now();
+        let mut limits = Limits::default();
+        limits.handshakes.under_way = 64;
+        let strangers = Strangers::new(now, &limits, Proxies::default());
+        let crowd = Arc::new(Crowd::default());
+        let mut forged = Vec::new();
+        for n in 0..1_000 {
+            match strangers.judge(now, host(n), false, &crowd) {
+                Verdict::Serve(place) => forged.push(place),
+                Verdict::Prove => {}
+                Verdict::Refuse => panic!("the sender may prove its address"),
+            }
+        }
+        assert_eq!(forged.len(), 32);
+        let verdict = strangers.judge(now, host(2_000), true, &crowd);
+        assert!(matches!(verdict, Verdict::Serve(_)));
     }
 }

@@ -197,7 +197,7 @@ async fn a_host_beyond_its_part_of_the_handshakes_that_were_set_is_refused() {
 async fn what_waits_for_a_tls_link_ends_at_the_limits_that_were_set() {
     let server = start_with(|config| {
         config.limits.egress.age = Duration::from_secs(10);
-        config.limits.egress.bytes = 64 * 1024;
+        config.limits.egress.bytes = 128 * 1024;
         config.limits.egress.stall = Duration::from_millis(500);
     })
     .await;

@@ -194,7 +194,7 @@ impl LimitSettings {
             (
                 "limits.connections",
                 self.connections,
-                1..=100_000,
+                1..=10_000,
                 &mut limits.connections,
             ),
             ("limits.stun", self.stun, 1..=10_000, &mut limits.stun),
@@ -254,7 +254,7 @@ impl LimitSettings {
         if let Some(n) = within("limits.handshake_kib", self.handshake_kib, 2..=1_024)? {
             handshakes.buffered = kib(n);
         }
-        if let Some(n) = within("limits.egress_kib", self.egress_kib, 16..=16_384)? {
+        if let Some(n) = within("limits.egress_kib", self.egress_kib, 128..=16_384)? {
             egress.bytes = kib(n);
         }
         if let Some(n) = within("limits.egress_ms", self.egress_ms, 1..=10_000)? {
@@ -271,6 +271,16 @@ impl LimitSettings {
             );
         }
         let handshakes = limits.handshakes;
+        if self.unproved.is_some() && handshakes.prove_above > handshakes.under_way / 2 {
+            return fault(
+                "limits.unproved",
+                format!(
+                    "is more than half of the handshakes that may be under way ({})",
+                    handshakes.under_way
+                ),
+                "lower it, or raise 'handshakes': forged addresses could fill all places",
+            );
+        }
         if handshakes.welcome_within < handshakes.within {
             return fault(
                 "limits.welcome_seconds",

@@ -54,7 +54,7 @@ fn nodes_of_an_open_relay_have_a_rate_and_others_only_one_that_was_said() {
 #[test]
 fn handshakes_and_egress_are_as_they_were_said() {
     let text = "admission = \"open\"\n[limits]\nhandshake_seconds = 3\nwelcome_seconds = 4\nhandshakes = 64\n\
-                unproved = 0\nhandshake_kib = 16\negress_kib = 64\negress_ms = 20\nstall_seconds = 9\nstun_in_all = 5";
+                unproved = 0\nhandshake_kib = 16\negress_kib = 512\negress_ms = 20\nstall_seconds = 9\nstun_in_all = 5";
     let limits = resolve(text).unwrap().limits;
     let seconds = Duration::from_secs;
     let handshakes = limits.handshakes;
@@ -66,13 +66,14 @@ fn handshakes_and_egress_are_as_they_were_said() {
     assert_eq!(handshakes.buffered, 16 * 1024);
     assert_eq!(
         (limits.egress.bytes, limits.egress.age),
-        (64 * 1024, Duration::from_millis(20))
+        (512 * 1024, Duration::from_millis(20))
     );
     assert_eq!((limits.egress.stall, limits.stun_in_all), (seconds(9), 5));
     for (wrong, said) in [
         ("handshake_seconds = 0", "1 to 60"),
         ("handshakes = 7", "8 to 65536"),
-        ("egress_kib = 15", "16 to 16384"),
+        ("egress_kib = 127", "128 to 16384"),
+        ("handshakes = 64\nunproved = 33", "half of the handshakes"),
         ("egress_ms = 10001", "1 to 10000"),
         ("stall_seconds = 61", "1 to 60"),
         ("handshake_seconds = 20", "'handshake_seconds'"),
