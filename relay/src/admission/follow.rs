@@ -5,17 +5,19 @@
 //! revocation from counting for ever. Files are read on a thread of their own: one that hangs, on a network's disk, holds up nobody.
 //!
 //! Keys that were fetched from URLs count at once, and without a look at the files: a list of revocations counts as settled by two looks that
-//! are two seconds apart. Where all keys together are too many, those of the files count and those that were fetched before, so that
-//! nobody else's mistake holds up a revocation.
+//! are two seconds apart, and files that hang must not keep a key in force that its provider withdrew. Where all keys together are too many,
+//! each file and URL keeps what it had, less what it does not name any more, and all that fits is taken: nobody's mistake holds up somebody else's
+//! keys, or a revocation.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use byway_relay_core::{Admission, TokenRules};
+use byway_relay_core::{Admission, TokenKey, TokenRules};
 
 use super::files::{Files, Marks};
-use super::jwks::{Board, Sets};
-use super::keys::together;
+use super::jwks::{Board, JwksUrl, Sets};
+use super::keys::{TooManyKeys, together};
 use super::list::Change;
 use super::{Age, Loaded, TokenSources};
 use crate::hub::Hub;
@@ -28,43 +30,55 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Follows files and URLs for ever.
 pub(super) async fn follow(
-    mut follower: Follower,
+    (mut follower, reader): (Follower, Reader),
     board: &Board,
     hub: &Hub,
     counters: &Counters,
     age: &Age,
 ) {
     let mut changes = board.changes();
-    put_in_force(hub, follower.offer(board.sets()).rules);
+    let offer = |follower: &mut Follower| {
+        let found = follower.offer(board.sets());
+        board.tell_refused(&found.refused);
+        put_in_force(hub, found.rules);
+    };
+    offer(&mut follower);
     let mut said = Said::default();
-    let mut next = Instant::now() + LOOK;
+    let look = look(reader, Instant::now() + LOOK, follower.loaded.clone());
+    tokio::pin!(look);
     loop {
-        // The board is here, so that it does not end.
-        if let Ok(Ok(())) = tokio::time::timeout_at(next.into(), changes.changed()).await {
+        let looked = tokio::select! {
             // What is wrong with them is told at the next look.
-            put_in_force(hub, follower.offer(board.sets()).rules);
-            continue;
-        }
-        let looked = Instant::now();
-        let Some((back, found)) = look(follower).await else {
+            Ok(()) = changes.changed() => {
+                offer(&mut follower);
+                continue;
+            }
+            looked = &mut look => looked,
+        };
+        let Some((reader, at, saw)) = looked else {
             return;
         };
-        follower = back;
-        next = Instant::now() + LOOK;
+        let found = follower.see(saw);
+        look.set(self::look(
+            reader,
+            Instant::now() + LOOK,
+            follower.loaded.clone(),
+        ));
+        board.tell_refused(&found.refused);
         put_in_force(hub, found.rules);
-        let Some(error) = found.error else {
+        if found.errors.is_empty() {
             said.nothing();
             if found.unsure {
                 tracing::info!(
                     "the list of revocations lost entries or does not end: what is gone from it counts if it is the same at the next look"
                 );
             } else {
-                age.known(looked);
+                age.known(at);
             }
             continue;
-        };
+        }
         bump(&counters.admission_reloads_failed);
-        said.error(&error);
+        said.errors(&found.errors);
     }
 }
 
@@ -87,35 +101,79 @@ impl Said {
     fn nothing(&mut self) {
         self.0 = None;
     }
-    fn error(&mut self, error: &anyhow::Error) {
-        let error = format!("{error:#}");
+    fn errors(&mut self, errors: &[anyhow::Error]) {
+        let errors: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
+        let error = errors.join("; ");
         let due = self
             .0
             .as_ref()
             .is_none_or(|(at, before)| at.elapsed() >= SAY_AGAIN || *before != error);
         if due {
-            tracing::error!("admission stays as it was, for it cannot be reloaded: {error}");
+            tracing::error!("admission is not all that files and URLs say: {error}");
             self.0 = Some((Instant::now(), error));
         }
     }
 }
 
-/// None when the runtime ends.
-async fn look(mut follower: Follower) -> Option<(Follower, Found)> {
+/// Looks at the files at that time, unless they are still what was `loaded`. With when it began; none when the runtime ends.
+async fn look(
+    reader: Reader,
+    at: Instant,
+    loaded: Option<Marks>,
+) -> Option<(Reader, Instant, Saw)> {
+    tokio::time::sleep_until(at.into()).await;
+    let began = Instant::now();
     let mut reading = tokio::task::spawn_blocking(move || {
-        let found = follower.look();
-        (follower, found)
+        let saw = reader.look(loaded.as_ref());
+        (reader, began, saw)
     });
     loop {
         match tokio::time::timeout(SAY_AGAIN, &mut reading).await {
-            Ok(Ok(found)) => return Some(found),
+            Ok(Ok(saw)) => return Some(saw),
             Ok(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => return None,
             },
             Err(_) => tracing::error!(
-                "admission stays as it was, for reading its files takes more than a minute"
+                "what files say of admission stays as it was, for reading them takes more than a minute"
             ),
+        }
+    }
+}
+
+/// Who reads the files, on whatever thread.
+#[derive(Debug)]
+pub(super) struct Reader {
+    tokens: TokenSources,
+    files: Files,
+}
+
+/// What was seen of the files.
+#[derive(Debug)]
+pub(super) struct Saw {
+    /// What they were before they were read, and after: what is written meanwhile is read again at the next look.
+    before: Marks,
+    after: Marks,
+    /// None: they are what was loaded.
+    read: Option<anyhow::Result<Loaded>>,
+}
+
+impl Reader {
+    pub(super) fn new(tokens: TokenSources) -> Self {
+        let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
+        Self {
+            files: Files::new(paths.collect()),
+            tokens,
+        }
+    }
+
+    fn look(&self, loaded: Option<&Marks>) -> Saw {
+        let before = self.files.marks();
+        let read = (loaded != Some(&before)).then(|| self.tokens.load());
+        Saw {
+            after: self.files.marks(),
+            before,
+            read,
         }
     }
 }
@@ -128,13 +186,17 @@ pub(super) struct Found {
     /// The list of revocations may be half-written: it is looked at once more before all of it counts.
     unsure: bool,
     /// Why what is in force is not what files and URLs say.
-    error: Option<anyhow::Error>,
+    errors: Vec<anyhow::Error>,
+    /// For each URL, why not all of its keys count.
+    pub(super) refused: Vec<Option<String>>,
 }
 
+/// What follows from what was read and fetched.
 #[derive(Debug)]
 pub(super) struct Follower {
-    tokens: TokenSources,
-    files: Files,
+    urls: Vec<JwksUrl>,
+    /// The list of revocations, for people.
+    list: String,
     /// What the files were when they were loaded. Not what they were when the relay started: they may have changed since they were
     /// read, and then would never be read again.
     loaded: Option<Marks>,
@@ -150,11 +212,11 @@ pub(super) struct Follower {
 
 impl Follower {
     /// `started`: what the files said, which may be older than what they say by now.
-    pub(super) fn new(tokens: TokenSources, started: TokenRules) -> Self {
-        let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
+    pub(super) fn new(tokens: &TokenSources, started: TokenRules) -> Self {
+        let list = tokens.revoked.as_deref();
         Self {
-            files: Files::new(paths.collect()),
-            tokens,
+            urls: tokens.jwks.urls.clone(),
+            list: list.map_or_else(String::new, |path| path.display().to_string()),
             loaded: None,
             seen: None,
             read: started.clone(),
@@ -170,30 +232,30 @@ impl Follower {
         self.settle()
     }
 
-    fn look(&mut self) -> Found {
-        let marks = self.files.marks();
-        if self.loaded.as_ref() == Some(&marks) {
+    /// The files were looked at.
+    fn see(&mut self, saw: Saw) -> Found {
+        let Some(read) = saw.read else {
             return self.settle();
-        }
-        let read = self.tokens.load();
-        // Before they were read and after: what is written meanwhile is read again at the next look.
-        let after = self.files.marks();
-        let settled = self.seen.as_ref() == Some(&marks) && after == marks;
-        self.seen = Some(after);
+        };
+        let settled = self.seen.as_ref() == Some(&saw.before) && saw.after == saw.before;
+        self.seen = Some(saw.after);
         match read.and_then(|loaded| self.judge(loaded, settled)) {
             Ok((loaded, unsure)) => {
-                if !unsure {
-                    self.loaded = Some(marks);
+                let too_many = self.read_keys(&loaded.rules).err();
+                self.read.revoked.clone_from(&loaded.rules.revoked);
+                if !unsure && too_many.is_none() {
+                    self.loaded = Some(saw.before);
                     loaded.tell();
                 }
-                self.read = loaded.rules;
-                Found {
-                    unsure,
-                    ..self.settle()
-                }
+                let mut found = self.settle();
+                found.unsure = unsure;
+                let told = |e| anyhow::Error::new(e).context("with the keys that were fetched");
+                found.errors.extend(too_many.map(told));
+                found
             }
             Err(error) => Found {
-                error: Some(error),
+                errors: vec![error],
+                refused: self.settle().refused,
                 ..Found::default()
             },
         }
@@ -201,37 +263,52 @@ impl Follower {
 
     /// What holds now, and whether something else may at the next look.
     fn judge(&self, mut loaded: Loaded, settled: bool) -> anyhow::Result<(Loaded, bool)> {
-        let about = || {
-            let path = self.tokens.revoked.as_deref();
-            path.map_or_else(String::new, |path| path.display().to_string())
-        };
         let change = std::mem::take(&mut loaded.list)
             .after(&self.read.revoked, settled)
-            .with_context(about)?;
+            .with_context(|| self.list.clone())?;
         let (revoked, unsure) = match change {
             Change::Holds(revoked) => (revoked, false),
             Change::Unsure(revoked) => (revoked, true),
         };
         loaded.rules.revoked = revoked;
-        together(&loaded.rules, &self.taken).context("with the keys that were fetched")?;
         Ok((loaded, unsure))
     }
 
-    /// What follows from files and URLs together.
-    fn settle(&mut self) -> Found {
-        let (all, error) = match together(&self.read, &self.offered) {
-            Ok(all) => {
-                self.taken.clone_from(&self.offered);
-                (Some(all), None)
-            }
-            // Of those that were taken there are not too many: that was seen when they were, and when files were read.
-            Err(error) => (together(&self.read, &self.taken).ok(), Some(error)),
-        };
-        Found {
-            rules: all.and_then(|all| self.take(all)),
-            unsure: false,
-            error: error.map(|error| anyhow::Error::new(error).context("keys that were fetched")),
+    /// The files say these keys. If they are too many together with others, those stay that were there and are still: one that is gone must not go
+    /// on to admit because of what else is wrong.
+    fn read_keys(&mut self, said: &TokenRules) -> Result<(), TooManyKeys> {
+        let fit = together(said, &self.taken).map(drop);
+        match fit {
+            Ok(()) => self.read.clone_from(said),
+            Err(_) => self.read.keys.retain(|key| said.keys.contains(key)),
         }
+        fit
+    }
+
+    /// What follows from files and URLs together. Of keys that are too many those count that were there, as far as they still are, and one
+    /// URL's mistake takes nothing away from another.
+    fn settle(&mut self) -> Found {
+        let mut taken: Sets = (0..self.offered.len())
+            .map(|n| still_there(self.taken.get(n), &self.offered[n]))
+            .collect();
+        let mut found = Found::default();
+        for (n, offered) in self.offered.iter().enumerate() {
+            let before = std::mem::replace(&mut taken[n], offered.clone());
+            let fit = together(&self.read, &taken);
+            let error = fit.err().map(|error| {
+                taken[n] = before;
+                let url = self.urls.get(n).map(JwksUrl::to_string);
+                anyhow::Error::new(error)
+                    .context(format!("keys fetched from {}", url.unwrap_or_default()))
+            });
+            found.refused.push(error.as_ref().map(|e| format!("{e:#}")));
+            found.errors.extend(error);
+        }
+        self.taken = taken;
+        // They fit: that was seen when each was taken, and when the files were read.
+        let all = together(&self.read, &self.taken).ok();
+        found.rules = all.and_then(|all| self.take(all));
+        found
     }
 
     /// Gives the rules back if they are others than those in force.
@@ -242,6 +319,16 @@ impl Follower {
         self.in_force = rules.clone();
         Some(rules)
     }
+}
+
+/// Of the keys that counted those that are among what is offered now.
+fn still_there(
+    before: Option<&Option<Arc<[TokenKey]>>>,
+    offered: &Option<Arc<[TokenKey]>>,
+) -> Option<Arc<[TokenKey]>> {
+    let (before, offered) = (before?.as_ref()?, offered.as_ref()?);
+    let still = before.iter().filter(|key| offered.contains(key));
+    Some(still.cloned().collect())
 }
 
 #[cfg(test)]
@@ -284,13 +371,38 @@ mod tests {
             std::fs::write(&new, list).unwrap();
             std::fs::rename(new, self.list()).unwrap();
         }
-        fn follower(&self) -> Follower {
-            Follower::new(self.tokens.clone(), self.tokens.load().unwrap().rules)
+        fn follower(&self) -> Both {
+            Both::new(self.tokens.clone(), self.tokens.load().unwrap().rules)
         }
     }
 
-    fn revoked(follower: &Follower) -> Vec<&str> {
-        follower
+    /// Who reads and who follows.
+    struct Both {
+        reader: Reader,
+        follower: Follower,
+    }
+
+    impl Both {
+        fn new(tokens: TokenSources, started: TokenRules) -> Self {
+            Self {
+                follower: Follower::new(&tokens, started),
+                reader: Reader::new(tokens),
+            }
+        }
+        fn look(&mut self) -> Found {
+            let saw = self.reader.look(self.follower.loaded.as_ref());
+            self.follower.see(saw)
+        }
+        fn offer(&mut self, sets: Sets) -> Found {
+            self.follower.offer(sets)
+        }
+        fn keys(&self) -> &[TokenKey] {
+            &self.follower.in_force.keys
+        }
+    }
+
+    fn revoked(both: &Both) -> Vec<&str> {
+        both.follower
             .in_force
             .revoked
             .iter()
@@ -303,20 +415,24 @@ mod tests {
     fn a_load_that_failed_is_tried_again_at_every_look_until_it_succeeds() {
         let desk = Desk::new("a\n");
         let mut follower = desk.follower();
-        assert!(follower.look().error.is_none());
+        assert!(follower.look().errors.is_empty());
         desk.write("a\nb\n");
         // The list can be seen and cannot be read, and then it can be, and is what it was.
-        let list = follower.tokens.revoked.replace("/nonexistent/list".into());
+        let list = follower
+            .reader
+            .tokens
+            .revoked
+            .replace("/nonexistent/list".into());
         for _ in 0..3 {
-            assert!(follower.look().error.is_some());
+            assert!(!follower.look().errors.is_empty());
         }
         assert_eq!(revoked(&follower), ["a"]);
-        follower.tokens.revoked = list;
+        follower.reader.tokens.revoked = list;
         let found = follower.look();
-        assert!(found.rules.is_some() && found.error.is_none());
+        assert!(found.rules.is_some() && found.errors.is_empty());
         assert_eq!(revoked(&follower), ["a", "b"]);
         let again = follower.look();
-        assert!(again.rules.is_none() && again.error.is_none());
+        assert!(again.rules.is_none() && again.errors.is_empty());
     }
 
     /// Between the start's reading and the first look a list may have changed.
@@ -325,7 +441,7 @@ mod tests {
         let desk = Desk::new("a\n");
         let started = desk.tokens.load().unwrap().rules;
         desk.write("a\nb\n");
-        let mut follower = Follower::new(desk.tokens, started);
+        let mut follower = Both::new(desk.tokens, started);
         assert!(follower.look().rules.is_some());
         assert_eq!(revoked(&follower), ["a", "b"]);
     }
@@ -338,12 +454,12 @@ mod tests {
         follower.look();
         std::fs::write(desk.list(), "").unwrap();
         for _ in 0..2 {
-            assert!(follower.look().error.is_some(), "it is empty");
+            assert!(!follower.look().errors.is_empty(), "it is empty");
         }
         for half in ["al", "alice\nca", "alice\ncarol\nbo"] {
             desk.write(half);
             let found = follower.look();
-            assert!(found.unsure && found.error.is_none(), "{half}");
+            assert!(found.unsure && found.errors.is_empty(), "{half}");
             assert!(revoked(&follower).starts_with(&["alice", "bob"]), "{half}");
         }
         assert_eq!(revoked(&follower), ["alice", "bob", "carol"]);
@@ -372,7 +488,7 @@ mod tests {
 
     /// Key numbers as sets.
     fn sets(numbers: &[&[u8]]) -> Sets {
-        let set = |set: &&[u8]| set.iter().map(|n| key(*n)).collect();
+        let set = |set: &&[u8]| Some(set.iter().map(|n| key(*n)).collect());
         numbers.iter().map(set).collect()
     }
 
@@ -381,8 +497,8 @@ mod tests {
         let desk = Desk::new("a\n");
         let mut follower = desk.follower();
         follower.look();
-        let of_file = follower.in_force.keys.clone();
-        let counted = |follower: &Follower| follower.in_force.keys.len();
+        let of_file = follower.keys().to_vec();
+        let counted = |both: &Both| both.keys().len();
         let found = follower.offer(sets(&[&[1, 2], &[2, 3]]));
         assert_eq!(found.rules.unwrap().keys.len(), 4, "one is in both");
         assert!(follower.offer(sets(&[&[1, 2], &[2, 3]])).rules.is_none());
@@ -395,7 +511,7 @@ mod tests {
             (4, vec!["a", "b"])
         );
         follower.offer(sets(&[&[1]]));
-        assert_eq!(follower.in_force.keys, [&of_file[..], &[key(1)]].concat());
+        assert_eq!(follower.keys(), [&of_file[..], &[key(1)]].concat());
     }
 
     /// Two looks at a list say that nobody is writing it any more; a provider's answer between them does not.
@@ -408,7 +524,7 @@ mod tests {
         assert!(follower.look().unsure);
         follower.offer(sets(&[&[1]]));
         assert_eq!(revoked(&follower), ["a", "b"]);
-        assert_eq!(follower.in_force.keys.len(), 2);
+        assert_eq!(follower.keys().len(), 2);
         assert!(follower.look().rules.is_some());
         assert_eq!(revoked(&follower), ["a"]);
     }
@@ -421,28 +537,70 @@ mod tests {
         follower.offer(sets(&[&[1]]));
         let most: Vec<u8> = (1..=MAX_KEYS as u8).collect();
         let found = follower.offer(sets(&[&most]));
-        let error = format!("{:#}", found.error.unwrap());
+        let error = format!("{:#}", found.errors[0]);
         assert!(
             error.contains("17 keys") && error.contains("fetched"),
             "{error}"
         );
-        assert_eq!(follower.in_force.keys.len(), 2);
+        assert_eq!(follower.keys().len(), 2);
         for _ in 0..2 {
-            assert!(follower.look().error.is_some(), "it is not forgotten");
+            assert!(!follower.look().errors.is_empty(), "it is not forgotten");
         }
         desk.write("a\nb\n");
         let found = follower.look();
-        assert!(found.rules.is_some() && found.error.is_some());
+        assert!(found.rules.is_some() && !found.errors.is_empty());
         assert_eq!(revoked(&follower), ["a", "b"]);
         // Fewer are taken again, by whichever side.
         let found = follower.offer(sets(&[&most[1..]]));
-        assert!(found.error.is_none());
-        assert_eq!(follower.in_force.keys.len(), MAX_KEYS);
-        // And a file may not add to the most either.
-        let [one, other] = [(); 2].map(|()| SigningKey::generate().unwrap().public_pem());
-        let path = desk.folder.path().join("keys");
-        std::fs::write(&path, one + &other).unwrap();
-        assert!(follower.look().error.is_some());
-        assert_eq!(follower.in_force.keys.len(), MAX_KEYS);
+        assert!(found.errors.is_empty());
+        assert_eq!(follower.keys().len(), MAX_KEYS);
+    }
+
+    /// Two providers, of whom one goes beyond what counts.
+    #[test]
+    fn one_providers_excess_takes_nothing_from_another_and_keeps_no_key_that_is_gone() {
+        let desk = Desk::new("a\n");
+        let mut follower = desk.follower();
+        follower.look();
+        let eight: Vec<u8> = (1..=8).collect();
+        let most: Vec<u8> = (100..100 + MAX_KEYS as u8).collect();
+        // At a start, in whatever order they stand.
+        let found = follower.offer(sets(&[&most, &eight]));
+        let told = found.refused.iter().map(Option::is_some);
+        assert_eq!(told.collect::<Vec<_>>(), [true, false]);
+        assert_eq!(follower.keys().len(), 9);
+        // Beside keys that count, one of which is withdrawn, by either.
+        let found = follower.offer(sets(&[&[100, 101], &eight]));
+        assert!(found.errors.is_empty() && found.refused == [None, None]);
+        let found = follower.offer(sets(&[&most[1..], &eight[1..]]));
+        assert_eq!(found.errors.len(), 1);
+        let counts = |n: u8| follower.keys().contains(&key(n));
+        assert!(counts(101) && counts(2) && counts(8));
+        assert!(!counts(100) && !counts(1), "it was withdrawn");
+        // A new key of the other's counts.
+        follower.offer(sets(&[&most[1..], &[2, 9]]));
+        assert!(follower.keys().contains(&key(9)));
+    }
+
+    #[test]
+    fn a_file_with_too_many_keys_holds_up_no_revocation_and_keeps_no_key_that_is_gone_from_it() {
+        let desk = Desk::new("a\n");
+        let mut follower = desk.follower();
+        follower.look();
+        let of_file = follower.keys()[0].clone();
+        let most: Vec<u8> = (1..MAX_KEYS as u8).collect();
+        follower.offer(sets(&[&most]));
+        assert_eq!(follower.keys().len(), MAX_KEYS);
+        let two = [(); 2].map(|()| SigningKey::generate().unwrap().public_pem());
+        std::fs::write(desk.folder.path().join("keys"), two.concat()).unwrap();
+        desk.write("a\nb\n");
+        assert_eq!(follower.look().errors.len(), 1);
+        assert_eq!(revoked(&follower), ["a", "b"]);
+        assert!(!follower.keys().contains(&of_file));
+        assert_eq!(follower.look().errors.len(), 1, "it is not forgotten");
+        // There is room again.
+        follower.offer(sets(&[&most[..2]]));
+        assert!(follower.look().errors.is_empty());
+        assert_eq!(follower.keys().len(), 4);
     }
 }

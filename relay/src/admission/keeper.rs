@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use byway_relay_core::{Admission, TokenRules};
 
-use super::follow::{Follower, follow};
+use super::follow::{Follower, Reader, follow};
 use super::jwks::{Board, Refreshers, Source};
 use super::keys::together;
 use super::{AdmissionSource, Age, Jwks, TokenSources};
@@ -25,6 +25,7 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 struct Following {
     follower: Follower,
+    reader: Reader,
     refreshers: Refreshers,
     board: Arc<Board>,
 }
@@ -48,7 +49,7 @@ impl Keeper {
         let mut following = None;
         if let (AdmissionSource::Tokens(tokens), Admission::Tokens(rules)) = (source, &mut started)
         {
-            let mut follower = Follower::new(tokens, rules.clone());
+            let mut follower = Follower::new(&tokens, rules.clone());
             refreshers.ask_once().await;
             // Too many together is told at the first look.
             if let Some(all) = follower.offer(board.sets()).rules {
@@ -61,6 +62,7 @@ impl Keeper {
             }
             following = Some(Following {
                 follower,
+                reader: Reader::new(tokens),
                 refreshers,
                 board,
             });
@@ -87,8 +89,8 @@ impl Keeper {
         };
         let unknown = hub.unknown_keys();
         let refreshing = following.refreshers.run(&unknown);
-        let (follower, board) = (following.follower, following.board);
-        let following = follow(follower, &board, &hub, &self.counters, &self.age);
+        let (who, board) = ((following.follower, following.reader), following.board);
+        let following = follow(who, &board, &hub, &self.counters, &self.age);
         futures_util::future::join(refreshing, following).await;
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn add(keys: &mut Vec<TokenKey>, more: impl IntoIterator<Item = Token
 /// The rules that follow from what files say and from keys that were fetched.
 pub(super) fn together(files: &TokenRules, sets: &Sets) -> Result<TokenRules, TooManyKeys> {
     let mut rules = files.clone();
-    for set in sets {
+    for set in sets.iter().flatten() {
         add(&mut rules.keys, set.iter().cloned());
     }
     not_too_many(&rules.keys)?;

@@ -86,7 +86,7 @@ impl Observed {
                 "url": source.url.to_string(),
                 "keys": source.keys.map_or(0, |keys| keys.len()),
                 "fetched_s": source.fetched.map(|at| at.elapsed().as_secs()),
-                "error": source.error,
+                "error": source.error.or(source.refused),
             })
         });
         source.collect()

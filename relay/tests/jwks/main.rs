@@ -7,6 +7,7 @@ mod common;
 mod provider;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use byway_relay::admission::issue::{Order, SigningKey};
@@ -282,6 +283,45 @@ async fn a_provider_that_does_not_answer_holds_up_a_start_for_its_patience_and_n
     refused(&server, 1, &key).await;
     provider.answers(set(&[&key]));
     admitted(&server, 1, &key).await;
+}
+
+/// A file on a network's disk whose server went away: it says nothing, and nothing of it is heard for ever.
+#[tokio::test]
+async fn a_file_that_hangs_keeps_no_key_in_force_that_its_provider_withdrew() {
+    let [in_file, old, new] = [(); 3].map(|()| SigningKey::generate().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    std::fs::write(&file, in_file.public_pem()).unwrap();
+    let provider = Provider::start(set(&[&old]));
+    let server = relay_with(settings(&[&provider]), vec![file.clone()]).await;
+    let mut first = welcomed(&server, 1, &old).await;
+
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::fs::rename(&pipe, &file).unwrap();
+    // Nobody can write to a pipe until somebody reads of it.
+    let writer = soon("a look at the file", async {
+        loop {
+            let mut options = std::fs::OpenOptions::new();
+            options
+                .write(true)
+                .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+            match options.open(&file) {
+                Ok(writer) => return writer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    })
+    .await;
+
+    provider.answers(set(&[&new]));
+    is_cut(&mut first).await;
+    admitted(&server, 2, &new).await;
+    let mut third = welcomed(&server, 3, &in_file).await;
+    // It goes on where it was.
+    drop(writer);
+    is_here(&mut third).await;
 }
 
 /// The failure of one provider must not take away the nodes of another, or of a file.

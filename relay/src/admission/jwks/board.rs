@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::{Jwks, JwksUrl};
 
-/// The keys of every URL from which some were fetched, in the order of the settings.
-pub(in super::super) type Sets = Vec<Arc<[TokenKey]>>;
+/// The keys of every URL, in the order of the settings; none where none were fetched yet.
+pub(in super::super) type Sets = Vec<Option<Arc<[TokenKey]>>>;
 
 /// How it stands with one URL.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Source {
     fresh_until: Instant,
     /// Why the last request failed.
     pub(crate) error: Option<String>,
+    /// Why not all of the keys count.
+    pub(crate) refused: Option<String>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl Board {
             fetched: None,
             fresh_until: now,
             error: None,
+            refused: None,
         };
         let sources = jwks.urls.iter().map(source).collect();
         Arc::new(Self {
@@ -51,7 +54,16 @@ impl Board {
     }
     pub(in super::super) fn sets(&self) -> Sets {
         let sources = self.sources.borrow();
-        sources.iter().filter_map(|s| s.keys.clone()).collect()
+        sources.iter().map(|s| s.keys.clone()).collect()
+    }
+    /// For each URL, why not all of its keys count.
+    pub(in super::super) fn tell_refused(&self, refused: &[Option<String>]) {
+        self.sources.send_if_modified(|sources| {
+            for (source, refused) in sources.iter_mut().zip(refused) {
+                source.refused.clone_from(refused);
+            }
+            false
+        });
     }
     pub(crate) fn sources(&self) -> Vec<Source> {
         self.sources.borrow().clone()
@@ -118,7 +130,7 @@ mod tests {
         let overdue = |board: &Board, seconds| board.overdue(at(seconds)).as_secs();
         let board = Board::new(start, &jwks);
         let mut changes = board.changes();
-        assert!(board.sets().is_empty());
+        assert!(board.sets().iter().all(Option::is_none));
         assert_eq!(overdue(&board, 5), 5, "nothing has come yet");
 
         let fresh = Duration::from_secs(300);
@@ -136,7 +148,10 @@ mod tests {
         assert!(!changes.has_changed().unwrap());
         assert_eq!(overdue(&board, 307), 0);
         assert_eq!(overdue(&board, 407), 100);
-        assert_eq!(board.sets().len(), 2);
+        assert!(board.sets().iter().all(Option::is_some));
+        board.tell_refused(&[None, Some("too many".into())]);
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(board.sources()[1].refused.as_deref(), Some("too many"));
         let [one, other] = board.sources().try_into().unwrap();
         assert_eq!((one.error, other.error.as_deref()), (None, Some("gone")));
         assert!(board.took(1, at(407), vec![key(3)], fresh));
