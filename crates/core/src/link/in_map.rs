@@ -10,7 +10,9 @@
 //!    elsewhere. The link stays for as long as a channel is on it, and is hung up a second after the last one. If none of
 //!    those that are to stay has us any more before that, it waits again.
 //!
-//! What is configured here besides stays whatever the map says, and so does what a peer is reached through that we dialled.
+//! What is configured here besides stays whatever the map says, and so does what a peer is reached through that we dialled, until
+//! no peer needs it any more. A map may name more than is kept: a relay that loses its place to another is left in the same way,
+//! and is one of the map's still.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,18 +35,35 @@ pub(super) enum InMap {
     No,
     /// It names it, and nobody keeps it for that.
     Named,
-    /// It is linked for as long as the map names it.
+    /// It named it, and nobody kept it for that; a peer is reached through it for now.
+    Gone,
+    /// It is linked for as long as the map has it linked.
     Kept,
-    /// The map named it, and it is kept until another one has us.
-    Waits,
+    /// It was, and is kept until another one has us. `named`: the map has it still, beside more than are kept.
+    Waits { named: bool },
     /// Another one has us: it is left.
-    Parting,
+    Parting { named: bool },
 }
 
 impl InMap {
     /// True if it is linked for the map's sake, now or still.
     pub(super) fn is_kept(self) -> bool {
-        matches!(self, Self::Kept | Self::Waits)
+        matches!(self, Self::Kept | Self::Waits { .. })
+    }
+    fn waits(self) -> bool {
+        matches!(self, Self::Waits { .. })
+    }
+    pub(super) fn is_parting(self) -> bool {
+        matches!(self, Self::Parting { .. })
+    }
+
+    /// What it is once it is idle, if that makes a difference.
+    fn when_idle(self) -> Option<Self> {
+        match self {
+            Self::Parting { named: true } => Some(Self::Named),
+            Self::Parting { named: false } | Self::Gone => Some(Self::No),
+            Self::No | Self::Named | Self::Kept | Self::Waits { .. } => None,
+        }
     }
 }
 
@@ -64,29 +83,30 @@ impl Links {
         }
         let mut gone = Vec::new();
         for (&id, r) in &mut self.relays {
-            r.in_map = match (named.get(&id), r.in_map) {
+            let word = named.get(&id);
+            let named = word.is_some();
+            r.in_map = match (word, r.in_map) {
                 (Some(true), _) => {
                     // The map's word counts, not that of the relay which named it first.
                     r.kept &= r.named.take().is_none();
                     InMap::Kept
                 }
-                // Configured here as well, or it would not be `kept`.
-                (_, InMap::Kept | InMap::Waits) if r.kept => InMap::No,
-                (_, InMap::Kept | InMap::Waits) => {
+                (_, InMap::Parting { .. }) => InMap::Parting { named },
+                // What is configured here as well is linked all the same.
+                (_, InMap::Kept | InMap::Waits { .. }) if !r.kept => {
                     gone.push(id);
-                    InMap::Waits
+                    InMap::Waits { named }
                 }
-                (_, InMap::Parting) => InMap::Parting,
                 (Some(false), _) => InMap::Named,
-                (None, InMap::Named) if matches!(r.phase, Phase::Idle) => {
-                    self.out.push_back(Output::Dropped { relay: id });
-                    InMap::No
-                }
+                (None, InMap::Named | InMap::Gone) => InMap::Gone,
                 (None, _) => InMap::No,
             };
         }
         for id in gone {
             self.take_back(id);
+        }
+        for id in self.relays.keys().copied().collect::<Vec<_>>() {
+            self.note_idle(id);
         }
         known
     }
@@ -96,7 +116,8 @@ impl Links {
         for other in self.relays.values_mut() {
             if other.named == Some(relay) && other.kept {
                 other.kept = false;
-                other.in_map = InMap::Waits;
+                let named = other.in_map == InMap::Named;
+                other.in_map = InMap::Waits { named };
             }
         }
     }
@@ -104,13 +125,13 @@ impl Links {
     /// Leaves what the map names no more, if another relay has us; keeps it after all if none has us any more. True if anything
     /// changed.
     pub(super) fn part(&mut self, now: Instant) -> bool {
-        let is = |what: InMap| self.relays.values().any(|r| r.in_map == what);
-        if is(InMap::Waits) && self.successors(Link::is_proven).any(|r| r.lasted(now)) {
+        let is = |what: fn(InMap) -> bool| self.relays.values().any(|r| what(r.in_map));
+        if is(InMap::waits) && self.successors(Link::is_proven).any(|r| r.lasted(now)) {
             self.leave_waiting();
             return true;
         }
         // A link whose data is being asked for once more has not failed.
-        if is(InMap::Parting) && self.successors(Link::may_carry_data).next().is_none() {
+        if is(InMap::is_parting) && self.successors(Link::may_carry_data).next().is_none() {
             self.keep_parting();
             return true;
         }
@@ -119,8 +140,7 @@ impl Links {
 
     /// When a relay will have had us for long enough, if one waits for that.
     pub(super) fn parts_at(&self) -> Option<Wake> {
-        let waits = |r: &Relay| r.in_map == InMap::Waits;
-        self.relays.values().find(|r| waits(r))?;
+        self.relays.values().find(|r| r.in_map.waits())?;
         let welcomed = self.successors(Link::is_proven).filter_map(|r| r.welcomed);
         let first = welcomed.min()?;
         Some((first + STEADY, "relay that takes over"))
@@ -142,35 +162,49 @@ impl Links {
     }
 
     fn leave_waiting(&mut self) {
+        let mut left = Vec::new();
         for (&relay, r) in &mut self.relays {
-            if r.in_map != InMap::Waits {
-                continue;
+            if let InMap::Waits { named } = r.in_map {
+                r.in_map = InMap::Parting { named };
+                self.out.push_back(Output::Parting { relay });
+                left.push(relay);
             }
-            r.in_map = InMap::Parting;
-            self.out.push_back(Output::Parting { relay });
-            if matches!(r.phase, Phase::Idle) {
-                r.in_map = InMap::No;
-                self.out.push_back(Output::Dropped { relay });
-            }
+        }
+        for relay in left {
+            self.note_idle(relay);
         }
     }
 
     fn keep_parting(&mut self) {
         for (&relay, r) in &mut self.relays {
-            if r.in_map == InMap::Parting {
-                r.in_map = InMap::Waits;
+            if let InMap::Parting { named } = r.in_map {
+                r.in_map = InMap::Waits { named };
                 self.out.push_back(Output::KeptAfterAll { relay });
             }
         }
     }
 
+    /// A relay that is idle was left, if that was what the map had done with it.
+    fn note_idle(&mut self, relay: RelayId) {
+        let r = self.relays.get(&relay);
+        if r.is_some_and(|r| matches!(r.phase, Phase::Idle)) {
+            self.note_parted(relay);
+        }
+    }
+
     /// A relay goes idle. If it was left for the map, that is done.
     pub(super) fn note_parted(&mut self, relay: RelayId) {
-        if let Some(r) = self.relays.get_mut(&relay)
-            && r.in_map == InMap::Parting
-        {
-            r.in_map = InMap::No;
+        let Some(r) = self.relays.get_mut(&relay) else {
+            return;
+        };
+        let Some(next) = r.in_map.when_idle() else {
+            return;
+        };
+        let before = std::mem::replace(&mut r.in_map, next);
+        if before.is_parting() {
             self.take_back(relay);
+        }
+        if next == InMap::No {
             self.out.push_back(Output::Dropped { relay });
         }
     }
@@ -186,16 +220,16 @@ impl Links {
     /// True if the map names the relay no more, and another one has us.
     pub(crate) fn is_parting(&self, relay: RelayId) -> bool {
         let relay = self.relays.get(&relay);
-        relay.is_some_and(|r| r.in_map == InMap::Parting)
+        relay.is_some_and(|r| r.in_map.is_parting())
     }
     /// True if the map names a relay of this URL no more, and it is kept for want of another.
     pub(crate) fn still_kept(&self, url: &RelayUrl) -> bool {
-        self.of_url(url).is_some_and(|r| r.in_map == InMap::Waits)
+        self.of_url(url).is_some_and(|r| r.in_map.waits())
     }
     /// True if it is, or may come to that again.
     pub(crate) fn is_not_left_yet(&self, url: &RelayUrl) -> bool {
         self.of_url(url)
-            .is_some_and(|r| matches!(r.in_map, InMap::Waits | InMap::Parting))
+            .is_some_and(|r| r.in_map.waits() || r.in_map.is_parting())
     }
     fn of_url(&self, url: &RelayUrl) -> Option<&Relay> {
         self.relays.values().find(|r| r.url == *url)

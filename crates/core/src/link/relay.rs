@@ -239,7 +239,7 @@ impl Relay {
     }
     /// True if it is being left: who can goes elsewhere, and then the link ends.
     pub(super) fn is_left(&self) -> bool {
-        self.leaving.is_now() || self.in_map == InMap::Parting
+        self.leaving.is_now() || self.in_map.is_parting()
     }
     /// True if its link was welcomed long enough ago that it works.
     pub(super) fn lasted(&self, now: Instant) -> bool {

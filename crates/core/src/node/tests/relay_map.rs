@@ -353,3 +353,49 @@ fn a_call_by_a_relay_that_is_being_left_is_answered_and_moves() {
     assert!(is_left(&world, 0));
     assert_eq!(world.hosts[CLIENT].failed, None);
 }
+
+/// A map may name more than an agent keeps: what gives up its place is named still.
+#[test]
+fn a_relay_that_loses_its_place_to_another_is_left_and_not_dropped() {
+    let mut world = world_of(9, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    world.pass(ms(12_000));
+    let linked = |w: &World, n: usize| w.relays[n].has_link(AGENT, Carrier::Udp);
+    assert!(linked(&world, 0) && !linked(&world, 8));
+    set_map(&mut world, AGENT, &[8, 1, 2, 3, 4, 5, 6, 7, 0]);
+    world.pass(ms(12_000));
+    assert!(linked(&world, 8) && !linked(&world, 0));
+    assert_eq!(found_at(&world), urls(&[8, 1, 2, 3, 4, 5, 6, 7]));
+    assert_eq!(world.hosts[AGENT].dropped, []);
+    // It has a place again, and then the map names it no more.
+    set_map(&mut world, AGENT, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    world.pass(ms(3_000));
+    assert!(linked(&world, 0));
+    set_map(&mut world, AGENT, &[8, 1, 2, 3, 4, 5, 6, 7]);
+    world.pass(ms(3_000));
+    assert!(!linked(&world, 0));
+    assert_eq!(world.hosts[AGENT].dropped.len(), 1);
+}
+
+#[test]
+fn what_is_gone_from_a_clients_map_is_dropped_when_no_tunnel_needs_it_any_more() {
+    // And what the map has again by then is not.
+    for back in [false, true] {
+        let mut world = world_of(2, &[0]);
+        set_map(&mut world, CLIENT, &[0, 1]);
+        let ticket = ticket(&world, &[0]);
+        let peer = world.connect_to(ticket);
+        assert!(world.run_for(ms(4_000), |w| channels(w) == 1));
+        set_map(&mut world, CLIENT, &[1]);
+        talk(&mut world, ms(2_000));
+        assert_eq!(world.hosts[CLIENT].dropped, []);
+        assert_eq!(in_use(&world), 0);
+        if back {
+            set_map(&mut world, CLIENT, &[1, 0]);
+        }
+        let now = world.now;
+        world.hosts[CLIENT].node.close_peer(now, peer);
+        world.pass(ms(40_000));
+        assert!(!world.relays[0].has_link(CLIENT, Carrier::Udp));
+        assert_eq!(world.hosts[CLIENT].dropped.len(), usize::from(!back));
+    }
+}
