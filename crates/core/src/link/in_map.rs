@@ -231,6 +231,17 @@ impl Links {
         self.of_url(url)
             .is_some_and(|r| r.in_map.waits() || r.in_map.is_parting())
     }
+    /// True if the relay of this URL has us now.
+    pub(crate) fn has_us(&self, url: &RelayUrl) -> bool {
+        let Some(Phase::Up { link, .. }) = self.of_url(url).map(|r| &r.phase) else {
+            return false;
+        };
+        self.links.get(link).is_some_and(Link::is_ready)
+    }
+    /// True if it has, or ever had.
+    pub(crate) fn had_us(&self, url: &RelayUrl) -> bool {
+        self.of_url(url).is_some_and(|r| r.last_carrier.is_some())
+    }
     fn of_url(&self, url: &RelayUrl) -> Option<&Relay> {
         self.relays.values().find(|r| r.url == *url)
     }

@@ -54,6 +54,7 @@ impl Node {
                     observed,
                     intercepted,
                 });
+                self.on_found(relay);
                 self.observed_changed(now);
                 // Calls may wait on the other lane of the race.
                 self.on_usable(link);

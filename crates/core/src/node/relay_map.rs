@@ -6,7 +6,8 @@
 //! whole region while another has two. A client keeps none; it asks the map's relays by STUN.
 //!
 //! How relays are left that the map names no more is told in `link::in_map`. The record goes on naming one for as long as it
-//! is kept for want of another: it always says where the node is to be found.
+//! is kept for want of another, and such ones come first if they ever had the node: there it is to be found beyond doubt. A
+//! record is cut off at its end, by number and by length; of more than fit, those that have the node now come first.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,8 +29,8 @@ pub(super) struct OwnRelays {
     chosen: Vec<RelayUrl>,
     /// Those that it kept before; the record names one for as long as it is still kept.
     before: Vec<RelayUrl>,
-    /// What the record was made to name.
-    recorded: Vec<RelayUrl>,
+    /// The record does not name all that it should: it has no room.
+    cut: bool,
     /// The record may have to be another one.
     stale: bool,
 }
@@ -127,11 +128,18 @@ impl Node {
 
     /// What the record is to name.
     fn found_at(&self) -> Vec<RelayUrl> {
-        let mut list = match self.config.role {
-            Role::Agent => self.listed(&self.own.chosen),
-            Role::Client => Vec::new(),
-        };
-        list.truncate(MAX_RECORD_RELAYS);
+        if self.config.role == Role::Client {
+            return Vec::new();
+        }
+        let had_us = |url: &&RelayUrl| self.links.still_kept(url) && self.links.had_us(url);
+        let mut list: Vec<RelayUrl> = self.own.before.iter().filter(had_us).cloned().collect();
+        // Maps may change faster than relays are left: those that it is at now come before those that it was at.
+        list.sort_by_key(|url| !self.links.has_us(url));
+        for url in self.listed(&self.own.chosen) {
+            if !list.contains(&url) {
+                list.push(url);
+            }
+        }
         list
     }
 
@@ -152,17 +160,32 @@ impl Node {
         if !std::mem::take(&mut self.own.stale) {
             return false;
         }
-        let relays = self.found_at();
-        if self.own.recorded == relays {
+        let mut relays = self.found_at();
+        let mut record = self.sign(relays.clone());
+        self.own.cut = record.record().relays.len() < relays.len();
+        if self.own.cut {
+            relays.sort_by_key(|url| !self.links.has_us(url));
+            record = self.sign(relays);
+        }
+        if record.record().relays == self.record.record().relays {
             return false;
         }
-        self.own.recorded.clone_from(&relays);
+        self.record = record;
+        self.links.set_record(self.record.clone());
+        true
+    }
+
+    fn sign(&self, relays: Vec<RelayUrl>) -> SignedRecord {
         let mut content = self.record.record().clone();
         content.seq += 1;
         content.relays = relays;
-        self.record = SignedRecord::sign(&self.key, content);
-        self.links.set_record(self.record.clone());
-        true
+        SignedRecord::sign(&self.key, content)
+    }
+
+    /// A relay has us: it may be one that is to be named before others.
+    pub(super) fn on_found(&mut self, relay: RelayId) {
+        let url = self.links.url(relay);
+        self.own.stale |= self.own.cut || url.is_some_and(|url| self.links.still_kept(url));
     }
 
     /// The map names a relay no more, and another one has us: who came by it goes elsewhere. Or none has us any more, and it is to

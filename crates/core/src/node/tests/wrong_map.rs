@@ -1,6 +1,6 @@
 //! Relay maps that are wrong, and relays that take over and fail: what works is kept.
 
-use byway_wire::TicketSecret;
+use byway_wire::{RelayUrl, TicketSecret};
 
 use super::leaving::talk;
 use super::relay_map::*;
@@ -27,6 +27,75 @@ fn is_reached(world: &mut World) -> bool {
     world.hosts[CLIENT].route = None;
     world.connect_to(target);
     world.run_for(ms(9_000), |w| w.kind(CLIENT).is_some())
+}
+
+/// As many as a record names, and none of them is there.
+const DEAD: [usize; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+#[test]
+fn a_large_map_of_dead_relays_does_not_take_the_one_that_works_out_of_the_record() {
+    let mut world = tunnel_of(9, &[0], &[0]);
+    for n in DEAD {
+        world.relays[n].alive = false;
+    }
+    set_map(&mut world, AGENT, &DEAD);
+    world.pass(ms(20_000));
+    assert_eq!(found_at(&world), urls(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    // Who is there comes back to it when its link breaks, and who comes anew finds it.
+    world.break_links_to(CLIENT, 0);
+    let back = world.run_for(ms(9_000), |w| w.relays[0].has_link(CLIENT, Carrier::Udp));
+    assert!(back, "the client lost the only relay that works");
+    talk(&mut world, ms(2_000));
+    assert_eq!(in_use(&world), 0);
+    assert!(is_reached(&mut world));
+}
+
+/// And those of the map before were dead as well.
+#[test]
+fn of_several_that_are_kept_for_want_of_another_the_one_that_works_is_named_first() {
+    let mut world = world_of(17, &[0]);
+    world.pass(ms(1_000));
+    for relay in &mut world.relays[1..] {
+        relay.alive = false;
+    }
+    set_map(&mut world, AGENT, &DEAD);
+    world.pass(ms(5_000));
+    set_map(&mut world, AGENT, &DEAD.map(|n| n + 8));
+    world.pass(ms(5_000));
+    assert_eq!(found_at(&world)[0], relay_url(0));
+    // Two of the map before come up and break, again and again.
+    for n in [1, 2] {
+        world.relays[n].alive = true;
+        world.relays[n].fickle = true;
+    }
+    world.pass(ms(60_000));
+    assert!(found_at(&world)[..3].contains(&relay_url(0)));
+    assert!(is_reached(&mut world));
+}
+
+/// A record is cut at 1 KiB, from the end.
+#[test]
+fn of_a_map_of_long_names_the_record_names_the_relay_that_works() {
+    let long = |n: usize| MapRelay {
+        url: RelayUrl::new(&format!("n{n}.{0}.{0}.{0}.test", "x".repeat(60)), 443, None).unwrap(),
+        addrs: Vec::new(),
+        region: n.to_string(),
+    };
+    // It is one of the map before, or the last of this one.
+    for old in [true, false] {
+        let mut world = world_of(1, if old { &[0] } else { &[] });
+        world.pass(ms(1_000));
+        let mut relays: Vec<MapRelay> = (0..8).map(long).collect();
+        if !old {
+            relays[7].url = relay_url(0);
+        }
+        let now = world.now;
+        world.hosts[AGENT].node.set_relay_map(now, relays);
+        world.pass(ms(20_000));
+        let named = found_at(&world);
+        assert!(named.len() < 8, "they fit: {named:?}");
+        assert_eq!(named[0], relay_url(0), "old {old}");
+    }
 }
 
 /// It takes over from a relay that works, and is gone before it was of use.
