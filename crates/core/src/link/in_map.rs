@@ -245,11 +245,6 @@ impl Links {
     fn of_url(&self, url: &RelayUrl) -> Option<&Relay> {
         self.relays.values().find(|r| r.url == *url)
     }
-    /// True if another relay named it, which stops or stopped: a peer that is there says nothing of it itself.
-    pub(crate) fn is_stand_in(&self, relay: RelayId) -> bool {
-        let relay = self.relays.get(&relay);
-        relay.is_some_and(|r| r.named.is_some())
-    }
     /// True if a relay of other name or pin is known at the same host and port, and used or to be used.
     pub(crate) fn has_namesake(&self, relay: RelayId) -> bool {
         let Some(authority) = self.url(relay).map(RelayUrl::authority) else {

@@ -224,6 +224,15 @@ impl Links {
             Some(Leaving::No) | None => Vec::new(),
         }
     }
+    /// True if it is one of these, or stands in for one of them that stops or stopped: of that a peer that is there says nothing
+    /// itself.
+    pub(crate) fn is_known_by(&self, relay: RelayId, urls: &[RelayUrl]) -> bool {
+        // One that stands in may stop as well, and name another: nobody is named by one that came later.
+        let mut chain = std::iter::successors(self.relays.get(&relay), |r| {
+            r.named.and_then(|by| self.relays.get(&by))
+        });
+        chain.any(|r| urls.contains(&r.url))
+    }
     /// A relay that stopped is back: those that it had named are kept for it no more.
     pub(super) fn give_back(&mut self, relay: RelayId) {
         for other in self.relays.values_mut() {

@@ -1,5 +1,6 @@
 //! Control messages from relays: who handles what.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -196,25 +197,25 @@ impl Node {
 
     /// A peer that we dialled is looked for where it says itself that it is, by its newest record. What else we know stays:
     /// channels through a relay that it does not name are left when another one carries data, and such a relay is asked
-    /// last. What a relay named that stops is no such one: the peer is there for the time being.
+    /// last; one that carries a channel is never forgotten, for the record may name relays that nobody reaches. What stands in
+    /// for a relay that it names and that stops is named with it: the peer is there for the time being.
     pub(super) fn follow_record(&mut self, now: Instant, id: PeerId) {
         let Some(Peer {
             dial: Some(dial),
             stage: Stage::Live(live),
+            channels,
             ..
         }) = self.peers.get_mut(&id)
         else {
             return;
         };
         let told = &live.record.record().relays;
-        let is_named = |relay: &RelayId| {
-            let url = self.links.url(*relay);
-            // One that says nothing of relays leaves none.
-            told.is_empty()
-                || url.is_some_and(|url| told.contains(url))
-                || self.links.is_stand_in(*relay)
-        };
-        let known = dial.relays.iter().copied();
+        // One that says nothing of relays leaves none.
+        let is_named = |relay: &RelayId| told.is_empty() || self.links.is_known_by(*relay, told);
+        // A channel may be through one that the record before did not name.
+        let used: BTreeSet<RelayId> = channels.iter().map(|c| c.relay).collect();
+        let others = used.iter().filter(|relay| !dial.relays.contains(relay));
+        let known = dial.relays.iter().chain(others).copied();
         let (mut relays, left): (Vec<_>, Vec<_>) = known.partition(is_named);
         let mut new = Vec::new();
         for url in told {
@@ -227,8 +228,11 @@ impl Node {
             }
         }
         dial.left = left.iter().copied().collect();
-        let room = super::calls::MAX_RELAYS.saturating_sub(relays.len());
-        relays.extend(left.into_iter().take(room));
+        for relay in left {
+            if relays.len() < super::calls::MAX_RELAYS || used.contains(&relay) {
+                relays.push(relay);
+            }
+        }
         dial.relays = relays;
         for (url, addrs) in new {
             self.add_relay_servers(now, &url, &addrs);

@@ -8,6 +8,7 @@ mod leaving;
 mod left_out;
 mod life;
 mod moved;
+mod records;
 mod relay_map;
 mod relays;
 mod tokens;
