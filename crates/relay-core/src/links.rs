@@ -18,7 +18,7 @@ use byway_wire::relay::control::{
 };
 use byway_wire::{ChannelId, Instance, NodeId, NodeInstance, SignedRecord};
 
-use crate::admission::Grant;
+use crate::admission::{AdmissionError, Grant};
 use crate::awaited::Waits;
 use crate::channels::{LINGER, Target};
 use crate::io::*;
@@ -127,7 +127,12 @@ impl Relay {
             Err(error) => {
                 self.counters.refused_admission += 1;
                 self.tell_if_unknown_key(error);
-                return self.refuse(now, id, RefuseReason::NotAdmitted, &error.to_string());
+                // Nothing is wrong with its token: it comes again soon.
+                let reason = match error {
+                    AdmissionError::NoKeys => RefuseReason::NotReady,
+                    _ => RefuseReason::NotAdmitted,
+                };
+                return self.refuse(now, id, reason, &error.to_string());
             }
         };
         if self.sessions.get(&me).is_some_and(|s| s.role != hello.role) {

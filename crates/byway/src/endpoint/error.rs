@@ -90,7 +90,10 @@ impl ConnectError {
                     _ => None,
                 });
                 match refused {
-                    Some((RefuseReason::Limit | RefuseReason::Shutdown, text)) => Self::Busy(text),
+                    Some((
+                        RefuseReason::Limit | RefuseReason::Shutdown | RefuseReason::NotReady,
+                        text,
+                    )) => Self::Busy(text),
                     Some((RefuseReason::NotAdmitted, text)) => Self::NotAdmitted(text),
                     Some((_, text)) => Self::NotAllowed(text),
                     None => {

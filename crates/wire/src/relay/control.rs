@@ -254,6 +254,8 @@ pub enum RefuseReason {
     Replaced,
     /// The relay is shutting down.
     Shutdown,
+    /// The relay cannot judge anybody yet, for it has not what it needs; it may in a moment.
+    NotReady,
     /// A reason from a newer version.
     Unknown,
 }
@@ -267,6 +269,7 @@ impl std::fmt::Display for RefuseReason {
             Self::Protocol => "it found a fault in what this node said",
             Self::Replaced => "a newer process with this node's key took over",
             Self::Shutdown => "it is shutting down",
+            Self::NotReady => "it cannot let in anybody yet",
             Self::Unknown => "for a reason this version does not know",
         })
     }

@@ -335,6 +335,7 @@ fn refuse_number(reason: RefuseReason) -> u32 {
         RefuseReason::Protocol => 5,
         RefuseReason::Replaced => 6,
         RefuseReason::Shutdown => 7,
+        RefuseReason::NotReady => 8,
     }
 }
 
@@ -452,6 +453,7 @@ fn refuse_reason(number: u32) -> RefuseReason {
         5 => RefuseReason::Protocol,
         6 => RefuseReason::Replaced,
         7 => RefuseReason::Shutdown,
+        8 => RefuseReason::NotReady,
         _ => RefuseReason::Unknown,
     }
 }
