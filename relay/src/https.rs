@@ -144,8 +144,11 @@ impl Https {
         let value = HeaderValue::from_str(authority.as_str());
         let value = value.map_err(|e| HttpsError::Request(e.into()))?;
         request.headers_mut().insert(HOST, value);
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = path.parse::<Uri>();
+        // Of a URL without a path the query alone is no request target.
+        let path = match uri.path_and_query().map_or("/", |path| path.as_str()) {
+            query if query.starts_with('?') => format!("/{query}").parse::<Uri>(),
+            path => path.parse(),
+        };
         *request.uri_mut() = path.map_err(|e| HttpsError::Request(e.into()))?;
         let (parts, body) = sender
             .send_request(request)
@@ -183,7 +186,7 @@ fn root(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     Ok(found)
 }
 
-/// One address of a name after the other.
+/// One address of a name after the other, of either family in turn: where one of them leads nowhere, all its addresses do.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, HttpsError> {
     let nowhere = |why| HttpsError::Name {
         host: host.to_owned(),
@@ -191,7 +194,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, HttpsError> {
     };
     let addrs = tokio::net::lookup_host((host, port)).await;
     let mut error = nowhere(io::ErrorKind::NotFound.into());
-    for addr in addrs.map_err(nowhere)? {
+    for addr in in_turn(addrs.map_err(nowhere)?) {
         let connected = tokio::time::timeout(CONNECT, TcpStream::connect(addr)).await;
         let why = match connected {
             Ok(Ok(stream)) => return Ok(stream),
@@ -201,6 +204,22 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, HttpsError> {
         error = HttpsError::Connect { addr, why };
     }
     Err(error)
+}
+
+/// In their order, but those of the first one's family and of the other in turn.
+fn in_turn(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut addrs: Vec<_> = addrs.collect();
+    let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut same, mut others) = (0, 0);
+    addrs.sort_by_cached_key(|addr| {
+        let place = match addr.is_ipv6() == first {
+            true => &mut same,
+            false => &mut others,
+        };
+        *place += 1;
+        (*place, addr.is_ipv6() != first)
+    });
+    addrs
 }
 
 #[cfg(test)]
@@ -238,5 +257,15 @@ pub(crate) mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn a_family_that_leads_nowhere_holds_up_one_attempt_and_not_all() {
+        let all = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"];
+        let addrs = all.iter().map(|a| a.parse().unwrap());
+        let order: Vec<String> = in_turn(addrs).iter().map(ToString::to_string).collect();
+        let wanted = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"];
+        assert_eq!(order, wanted);
+        assert!(in_turn(std::iter::empty()).is_empty());
     }
 }

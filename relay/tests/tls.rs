@@ -360,13 +360,14 @@ async fn a_batch_from_udp_becomes_one_frame() {
         .chain(data(9, 10, 100))
         .collect();
     agent.send_batch(&batch, 1_452);
+    let heard = client.try_hear().await;
     let Some(Frame::Data {
         channel: id,
         segment,
         payload,
-    }) = client.try_hear().await
+    }) = heard
     else {
-        panic!("no data");
+        panic!("no data, but {heard:?}");
     };
     assert_eq!((id, segment), (channel(9), 1_444));
     let expected: Vec<u8> = (0..10u8).flat_map(|n| [n; 1_444]).chain([10; 92]).collect();

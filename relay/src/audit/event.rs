@@ -107,6 +107,7 @@ fn refusal(reason: RefuseReason) -> &'static str {
         RefuseReason::Protocol => "protocol",
         RefuseReason::Replaced => "replaced",
         RefuseReason::Shutdown => "shutdown",
+        RefuseReason::NotReady => "not_ready",
         // Of a later relay-core.
         _ => "other",
     }

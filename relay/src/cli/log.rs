@@ -4,6 +4,7 @@
 //! own and wait in a bounded queue; what that cannot take is dropped and counted, and a line says so once there is room again. Of lines of one kind
 //! no more than some a second are written ([`super::sample`]).
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +22,11 @@ use super::sample::{Sampler, Verdict, WINDOW, message_of, tell};
 const WAITING: usize = 4_096;
 /// How often it is tried to put the mark of the end behind a full queue.
 const TRY_EVERY: Duration = Duration::from_millis(10);
+
+thread_local! {
+    /// What the log's own thread has to say, while it says it: not by its queue, which may be full, and then the count of what was left out would be lost.
+    static OWN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
 /// Where lines are put. Clones lead to the same place.
 #[derive(Clone, Debug)]
@@ -66,6 +72,13 @@ impl Log {
 
     /// Never waits.
     pub(super) fn line(&self, line: &[u8]) {
+        let is_own = OWN.with_borrow_mut(|own| {
+            let own = own.as_mut();
+            own.map(|text| text.extend_from_slice(line)).is_some()
+        });
+        if is_own {
+            return;
+        }
         if self
             .messages
             .try_send(Message::Line(line.to_vec()))
@@ -119,23 +132,32 @@ impl Writer {
                 look = look.or(Some(now));
             }
             let missing = self.lost.swap(0, Ordering::Relaxed);
-            // Whoever closed standard error does not want to read.
             if let Ok(Message::Line(line)) = &message {
-                let _ = out.write_all(line);
+                self.write(&mut out, line, 1);
             }
             // At the end as well, when no line follows.
             if missing > 0 {
-                let _ = writeln!(
-                    out,
-                    "byway-relay: {missing} lines of the log are missing about here: whoever reads it did not keep up"
+                let line = format!(
+                    "byway-relay: {missing} lines of the log are missing about here: whoever reads it did not keep up\n"
                 );
+                self.write(&mut out, line.as_bytes(), missing);
             }
             if look.is_some_and(|since| now.duration_since(since) >= WINDOW) {
                 let (left_out, more) = self.sampler.left_out(now);
                 look = more.then_some(now);
-                // By way of this thread's own queue.
+                let lines = left_out.len() as u64;
+                OWN.set(Some(Vec::new()));
                 tell(left_out);
+                let said = OWN.take().unwrap_or_default();
+                self.write(&mut out, &said, lines);
             }
+        }
+    }
+
+    /// What cannot be written, to a full disk for one, is missing as well.
+    fn write(&self, out: &mut impl Write, text: &[u8], lines: u64) {
+        if out.write_all(text).is_err() {
+            self.lost.fetch_add(lines, Ordering::Relaxed);
         }
     }
 }
@@ -250,5 +272,52 @@ mod tests {
         // All of it is there: this would wait for ever otherwise.
         reader.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"last words\n");
+    }
+
+    /// A disk that is full, and then is not.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<AtomicBool>, Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Disk {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            if self.0.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1.lock().unwrap().write(text)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_and_said_later() {
+        let disk = Disk::default();
+        let log = Log::to(disk.clone(), 0).unwrap();
+        disk.0.store(true, Ordering::Relaxed);
+        for _ in 0..7 {
+            log.line(b"lost\n");
+        }
+        log.flush(Duration::from_secs(60));
+        disk.0.store(false, Ordering::Relaxed);
+        log.line(b"there\n");
+        log.flush(Duration::from_secs(60));
+        let text = String::from_utf8(disk.1.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("there\n"), "{text}");
+        assert!(text.contains("7 lines of the log are missing"), "{text}");
+    }
+
+    #[test]
+    fn what_the_log_says_itself_takes_no_room_in_its_queue() {
+        let (reader, writer) = full();
+        let log = Log::to(writer, 0).unwrap();
+        while log.lost.load(Ordering::Relaxed) == 0 {
+            log.line(b"line\n");
+        }
+        OWN.set(Some(Vec::new()));
+        log.line(b"own\n");
+        assert_eq!(OWN.take().unwrap(), b"own\n");
+        assert_eq!(log.lost.load(Ordering::Relaxed), 1);
+        drop((log, reader));
     }
 }

@@ -65,9 +65,10 @@ impl Sampler {
         if self.most == 0 || kind.target() == OWN {
             return Verdict::Write;
         }
+        let callsite = kind.callsite();
         let mut kinds = self.lock();
         let kind = kinds
-            .entry(kind.callsite())
+            .entry(callsite.clone())
             .or_insert_with(|| Kind::at(now));
         // What was left out is said first.
         if kind.left_out == 0 && now.saturating_duration_since(kind.began) >= WINDOW {
@@ -81,7 +82,12 @@ impl Sampler {
         if kind.left_out > 1 {
             return Verdict::LeaveOut;
         }
-        kind.example = message();
+        drop(kinds);
+        // Whatever it takes to say it, nobody else waits for it.
+        let example = message();
+        if let Some(kind) = self.lock().get_mut(&callsite) {
+            kind.example = example;
+        }
         Verdict::LeaveOutAndTell
     }
 

@@ -167,7 +167,14 @@ pub(crate) async fn bridged(server: &Server) -> (TlsNode, UdpNode) {
     assert!(matches!(agent.hear().await, Control::Incoming(_)));
     let channel = super::channel(9);
     agent.say(&Control::Accept { channel }).await;
+    assert_let_in(&mut client).await;
     (client, agent)
+}
+
+/// It was let in, and hears where the other side is.
+async fn assert_let_in(opener: &mut TlsNode) {
+    let told = opener.hear().await;
+    assert!(matches!(told, Control::PeerMoved { .. }), "{told:?}");
 }
 
 /// A channel from one node to another, who is number `n`.
@@ -178,9 +185,7 @@ pub(crate) async fn join(opener: &mut TlsNode, target: &mut TlsNode, n: u32, id:
     assert!(matches!(target.hear().await, Control::Incoming(_)));
     let channel = super::channel(id);
     target.say(Control::Accept { channel }).await;
-    // It was let in, and hears where the other side is.
-    let told = opener.hear().await;
-    assert!(matches!(told, Control::PeerMoved { .. }), "{told:?}");
+    assert_let_in(opener).await;
 }
 
 /// Ends TLS with a certificate of its own and hands every byte on to the relay: a proxy that inspects, an ingress, or

@@ -93,11 +93,15 @@ async fn admitted(server: &Server, n: u8, key: &SigningKey) -> UdpNode {
 }
 /// Why it is not.
 async fn refused(server: &Server, n: u8, key: &SigningKey) -> String {
+    refused_for(RefuseReason::NotAdmitted, server, n, key).await
+}
+/// Nobody is yet: it is to come again soon.
+async fn not_yet(server: &Server, n: u8, key: &SigningKey) -> String {
+    refused_for(RefuseReason::NotReady, server, n, key).await
+}
+async fn refused_for(why: RefuseReason, server: &Server, n: u8, key: &SigningKey) -> String {
     match come(server, n, key).await.1 {
-        Control::Refused {
-            reason: RefuseReason::NotAdmitted,
-            detail,
-        } => detail,
+        Control::Refused { reason, detail } if reason == why => detail,
         other => panic!("{other:?}"),
     }
 }
@@ -239,7 +243,7 @@ async fn a_relay_starts_without_its_provider_and_is_ready_when_the_first_keys_ha
             .await
             .contains("byway_relay_ready 0\n")
     );
-    let why = refused(&server, 1, &key).await;
+    let why = not_yet(&server, 1, &key).await;
     assert!(why.contains("not been able to fetch the keys"), "{why}");
     until(&server, "it is tried again", |s| {
         s.data.admission_fetches_failed >= 2
@@ -280,7 +284,7 @@ async fn a_provider_that_does_not_answer_holds_up_a_start_for_its_patience_and_n
     let server = soon("the start", relay(jwks)).await;
     let said = status(&server).await;
     assert_eq!(said["jwks"][0]["error"], "no answer within 200ms");
-    refused(&server, 1, &key).await;
+    not_yet(&server, 1, &key).await;
     provider.answers(set(&[&key]));
     admitted(&server, 1, &key).await;
 }
@@ -419,7 +423,7 @@ async fn a_provider_whose_certificate_is_not_trusted_is_asked_nothing() {
     let mut jwks = settings(&[&provider]);
     jwks.extra_roots = vec![other.root()];
     let server = relay(jwks).await;
-    refused(&server, 1, &key).await;
+    not_yet(&server, 1, &key).await;
     let said = status(&server).await;
     let error = said["jwks"][0]["error"].as_str().unwrap();
     assert!(

@@ -111,10 +111,11 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), FetchError> {
     if status == StatusCode::OK {
         return Ok(());
     }
-    if !status.is_redirection() {
+    let location = headers.get(LOCATION).and_then(|v| v.to_str().ok());
+    // Others with a 3 in front (304) lead nowhere.
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) || location.is_none() {
         return Err(FetchError::Status(status));
     }
-    let location = headers.get(LOCATION).and_then(|v| v.to_str().ok());
     let location = location.and_then(|text| text.parse::<Uri>().ok());
     Err(FetchError::Redirect {
         status,
@@ -187,7 +188,7 @@ mod tests {
             judged.map_err(|e| e.to_string())
         };
         assert_eq!(judged(200, None), Ok(()));
-        for status in [201, 204, 404, 429, 500, 503] {
+        for status in [201, 204, 304, 404, 429, 500, 503] {
             let error = judged(status, Some("https://elsewhere.example/")).unwrap_err();
             assert!(
                 error.starts_with(&format!("it answers {status}")),
@@ -201,11 +202,15 @@ mod tests {
             ),
             (Some("/login?c=hunter2"), " to /login)"),
             (Some("not a URL"), "Found),"),
-            (None, "Found),"),
         ] {
             let error = judged(302, location).unwrap_err();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+        let error = judged(302, None).unwrap_err();
+        assert!(error.starts_with("it answers 302"), "{error}");
+        let long = format!("https://b.example/{}", "k".repeat(60_000));
+        let error = judged(302, Some(long.leak())).unwrap_err();
+        assert!(error.len() < 500, "{}", error.len());
     }
 }

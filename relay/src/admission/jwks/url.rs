@@ -72,6 +72,9 @@ impl fmt::Debug for JwksUrl {
     }
 }
 
+/// Longest URL that is shown, in characters.
+const MOST_SHOWN: usize = 256;
+
 /// What may be shown of a URL that somebody else wrote: where it leads, without user, password and query.
 pub(super) fn shown(uri: &Uri) -> String {
     let mut out = String::new();
@@ -82,7 +85,9 @@ pub(super) fn shown(uri: &Uri) -> String {
         let bare = authority.as_str().rsplit('@').next();
         out += bare.unwrap_or_default();
     }
-    out + uri.path()
+    out += uri.path();
+    // Who answers may say anything, and it is logged at each try.
+    out.chars().take(MOST_SHOWN).collect()
 }
 
 #[cfg(test)]
