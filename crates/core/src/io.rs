@@ -473,7 +473,8 @@ pub enum Event {
     /// Close sockets that were opened so. A number is not to be used for another socket soon: datagrams that it names may
     /// still be queued.
     CloseSockets(Vec<SocketId>),
-    /// The relay map names this relay no more, and the node has left it, or never used it. Its links end without another word.
+    /// The relay map names this relay no more, and the node has left it, or never used it; or a peer had named it, and names it no
+    /// more. Its links end without another word.
     RelayDropped {
         /// Which.
         relay: RelayId,

@@ -74,10 +74,10 @@ impl Driver {
         self.map_names.found.insert(url);
     }
 
-    /// The map names the relay no more, and it was left.
+    /// The map, or the peer that had named it, names the relay no more, and it was left.
     pub(super) fn relay_dropped(&mut self, relay: RelayId) {
         if let Some(url) = self.link_table.forget(relay) {
-            tracing::info!(%url, "the relay is in the map no more, and was left");
+            tracing::info!(%url, "the relay is named no more, and was left");
             self.publish_links();
         }
         self.show_own_relays();

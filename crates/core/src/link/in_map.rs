@@ -68,14 +68,16 @@ impl InMap {
 }
 
 impl Links {
-    /// The map names these relays from now on, each with whether it is to be kept.
+    /// The map names these relays from now on, each with whether it is to be kept. `spared`: see [`Links::make_room`].
     pub(crate) fn set_map(
         &mut self,
         map: impl IntoIterator<Item = (RelayUrl, Vec<SocketAddr>, bool)>,
+        spared: impl Fn(RelayId, &RelayUrl) -> bool,
     ) -> Vec<(RelayId, RelayUrl)> {
         let mut named = BTreeMap::new();
         let mut known = Vec::new();
         for (url, addrs, kept) in map {
+            self.make_room(|id, url| spared(id, url) || named.contains_key(&id));
             if let Some(id) = self.add(url.clone(), addrs, false) {
                 named.insert(id, kept);
                 known.push((id, url));
@@ -209,12 +211,10 @@ impl Links {
         }
     }
 
-    /// A relay that was left is known no more, unless it is in use again.
-    pub(crate) fn forget(&mut self, relay: RelayId) {
-        let idle = |r: &Relay| matches!(r.phase, Phase::Idle) && !r.is_kept();
-        if self.relays.get(&relay).is_some_and(idle) {
-            self.relays.remove(&relay);
-        }
+    /// A relay is known no more, unless it is of use. True if that is so.
+    pub(crate) fn forget(&mut self, relay: RelayId) -> bool {
+        let r = self.relays.get(&relay);
+        r.is_some_and(Relay::is_of_no_use) && self.relays.remove(&relay).is_some()
     }
 
     /// True if the map names the relay no more, and another one has us.
@@ -251,9 +251,6 @@ impl Links {
             return false;
         };
         let mut others = self.relays.iter().filter(|(id, _)| **id != relay);
-        others.any(|(_, r)| {
-            let idle = matches!(r.phase, Phase::Idle) && r.in_map == InMap::No && !r.kept;
-            !idle && r.url.authority() == authority
-        })
+        others.any(|(_, r)| !r.is_of_no_use() && r.url.authority() == authority)
     }
 }

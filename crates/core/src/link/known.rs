@@ -1,4 +1,7 @@
 //! Which relays a node knows, and which of them it wants linked.
+//!
+//! Peers have a part in what is known: their tickets and records name relays. So there is a bound, and who reaches it pushes out
+//! only what nobody has any use for: no relay that is kept, linked, configured, in the map, or where a peer is looked for.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,7 +23,7 @@ const MAX_RELAYS: usize = 256;
 const MAX_ALTERNATES: usize = 8;
 
 impl Links {
-    /// Knows a relay from now on; the same URL is the same relay. None when there are too many.
+    /// Knows a relay from now on; the same URL is the same relay. None when there are too many: see [`Links::make_room`].
     pub(crate) fn add(
         &mut self,
         url: RelayUrl,
@@ -35,7 +38,7 @@ impl Links {
             }
             return Some(id);
         }
-        if self.relays.len() >= MAX_RELAYS && !self.forget_one_idle() {
+        if self.relays.len() >= MAX_RELAYS {
             return None;
         }
         let id = RelayId(self.next_relay);
@@ -54,7 +57,7 @@ impl Links {
         let known = self.relays.values().any(|r| r.url == url);
         let named = self.relays.values().filter(|r| r.named.is_some());
         let full = !known && named.count() >= MAX_ALTERNATES;
-        if full && !self.forget_one_idle_if(|r| r.named.is_some()) {
+        if full && !self.forget_one_idle_if(|_, r| r.named.is_some()) {
             return None;
         }
         // What was known before is what it was: no other relay makes it one that is kept.
@@ -69,16 +72,16 @@ impl Links {
         Some(id)
     }
 
-    /// Drops one relay that nobody keeps or needs.
-    fn forget_one_idle(&mut self) -> bool {
-        self.forget_one_idle_if(|_| true)
+    /// If there are as many as there may be, drops one that nobody keeps, needs or names; `spared` has a use for it.
+    pub(crate) fn make_room(&mut self, spared: impl Fn(RelayId, &RelayUrl) -> bool) {
+        if self.relays.len() >= MAX_RELAYS {
+            self.forget_one_idle_if(|id, r| !spared(id, &r.url));
+        }
     }
-    fn forget_one_idle_if(&mut self, which: impl Fn(&Relay) -> bool) -> bool {
-        let idle = self
-            .relays
-            .iter()
-            .find(|(_, r)| which(r) && !r.is_kept() && matches!(r.phase, Phase::Idle))
-            .map(|(&id, _)| id);
+    fn forget_one_idle_if(&mut self, which: impl Fn(RelayId, &Relay) -> bool) -> bool {
+        let mut all = self.relays.iter();
+        let idle = all.find(|(id, r)| r.is_of_no_use() && which(**id, r));
+        let idle = idle.map(|(&id, _)| id);
         idle.is_some_and(|id| self.relays.remove(&id).is_some())
     }
 

@@ -233,6 +233,10 @@ impl Relay {
     pub(super) fn is_kept(&self) -> bool {
         self.kept || self.in_map.is_kept()
     }
+    /// True if it is idle, and nobody here asks for anything else.
+    pub(super) fn is_of_no_use(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && !self.kept && self.in_map == InMap::No
+    }
     /// True if it is to stay so, for all that is known now.
     pub(super) fn is_to_stay(&self) -> bool {
         self.kept || self.in_map == InMap::Kept

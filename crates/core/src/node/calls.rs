@@ -101,7 +101,7 @@ impl Node {
                 break;
             }
             self.add_relay_servers(now, &url, &addrs);
-            if let Some(relay) = self.links.add(url, addrs, false)
+            if let Some(relay) = self.know(url, addrs, &relays)
                 && !relays.contains(&relay)
             {
                 relays.push(relay);

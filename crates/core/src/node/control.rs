@@ -201,30 +201,36 @@ impl Node {
     /// for a relay that it names and that stops is named with it: the peer is there for the time being.
     pub(super) fn follow_record(&mut self, now: Instant, id: PeerId) {
         let Some(Peer {
-            dial: Some(dial),
+            dial: Some(_),
             stage: Stage::Live(live),
+            ..
+        }) = self.peers.get(&id)
+        else {
+            return;
+        };
+        let told = live.record.record().relays.clone();
+        let mut told_at = Vec::new();
+        for url in &told {
+            told_at.extend(self.know(url.clone(), Vec::new(), &told_at));
+        }
+        let Some(Peer {
+            dial: Some(dial),
             channels,
             ..
         }) = self.peers.get_mut(&id)
         else {
             return;
         };
-        let told = &live.record.record().relays;
         // One that says nothing of relays leaves none.
-        let is_named = |relay: &RelayId| told.is_empty() || self.links.is_known_by(*relay, told);
+        let is_named = |relay: &RelayId| told.is_empty() || self.links.is_known_by(*relay, &told);
         // A channel may be through one that the record before did not name.
         let used: BTreeSet<RelayId> = channels.iter().map(|c| c.relay).collect();
-        let others = used.iter().filter(|relay| !dial.relays.contains(relay));
-        let known = dial.relays.iter().chain(others).copied();
-        let (mut relays, left): (Vec<_>, Vec<_>) = known.partition(is_named);
-        let mut new = Vec::new();
-        for url in told {
-            if relays.len() < super::calls::MAX_RELAYS
-                && let Some(relay) = self.links.add(url.clone(), Vec::new(), false)
-                && !relays.contains(&relay)
-            {
+        let mut known = dial.relays.clone();
+        known.extend(used.iter().filter(|relay| !dial.relays.contains(relay)));
+        let (mut relays, left): (Vec<_>, Vec<_>) = known.iter().copied().partition(is_named);
+        for relay in told_at.iter().copied() {
+            if relays.len() < super::calls::MAX_RELAYS && !relays.contains(&relay) {
                 relays.push(relay);
-                new.push((url.clone(), self.links.addrs(relay).to_vec()));
             }
         }
         dial.left = left.iter().copied().collect();
@@ -233,9 +239,18 @@ impl Node {
                 relays.push(relay);
             }
         }
-        dial.relays = relays;
-        for (url, addrs) in new {
-            self.add_relay_servers(now, &url, &addrs);
+        dial.relays.clone_from(&relays);
+        for relay in relays.iter().filter(|relay| !known.contains(relay)) {
+            if let Some(url) = self.links.url(*relay).cloned() {
+                let addrs = self.links.addrs(*relay).to_vec();
+                self.add_relay_servers(now, &url, &addrs);
+            }
+        }
+        known.extend(told_at);
+        for relay in known {
+            if !relays.contains(&relay) {
+                self.let_go(now, relay);
+            }
         }
         self.touched.insert(id);
     }

@@ -46,6 +46,7 @@ impl Node {
     ) {
         let kept = self.links.is_kept(relay);
         for url in alternates {
+            self.make_room(&[]);
             let Some(other) = self.links.add_alternate(relay, url, kept) else {
                 self.counters.control_unexpected += 1;
                 continue;
@@ -81,6 +82,7 @@ impl Node {
         };
         let named: Vec<(RelayId, RelayUrl)> = relays.iter().copied().flat_map(named).collect();
         for (by, url) in named {
+            self.make_room(relays);
             if relays.len() < super::calls::MAX_RELAYS
                 && let Some(other) = self.links.add_alternate(by, url, false)
                 && !relays.contains(&other)

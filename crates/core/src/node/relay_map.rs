@@ -9,15 +9,16 @@
 //! is kept for want of another, and such ones come first if they ever had the node: there it is to be found beyond doubt. A
 //! record is cut off at its end, by number and by length; of more than fit, those that have the node now come first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use byway_wire::relay::control::Role;
 use byway_wire::{RelayUrl, SignedRecord};
 
+use super::peer::Peer;
 use super::{MAX_RECORD_RELAYS, Node};
-use crate::io::{Event, MapRelay, RelayId};
+use crate::io::{Event, MapRelay, PeerId, RelayId};
 
 /// Which relays are this node's own.
 #[derive(Debug, Default)]
@@ -71,6 +72,7 @@ impl Node {
         self.now = now;
         let agent = self.config.role == Role::Agent;
         self.add_relay_servers(now, &url, &addrs);
+        self.make_room(&[]);
         let id = self
             .links
             .add(url.clone(), addrs, agent)
@@ -104,7 +106,9 @@ impl Node {
         own.stale = true;
         let map = map.into_iter().enumerate();
         let map = map.map(|(n, relay)| (relay.url, relay.addrs, kept.contains(&n)));
-        let known = self.links.set_map(map);
+        let (peers, configured) = (&self.peers, &self.own.configured);
+        let spared = |id: RelayId, url: &RelayUrl| is_spared(peers, configured, id, url);
+        let known = self.links.set_map(map, spared);
         before.retain(|url| self.links.is_not_left_yet(url));
         self.own.before = before;
         self.settle(now);
@@ -116,7 +120,7 @@ impl Node {
         self.now = now;
         if self.own.configured.contains(url) || self.own.map.contains(url) {
             self.add_relay_servers(now, url, &addrs);
-            self.links.add(url.clone(), addrs, false);
+            self.know(url.clone(), addrs, &[]);
         }
         self.settle(now);
     }
@@ -204,12 +208,63 @@ impl Node {
             self.forget_relay_servers(now, &url);
         }
         // Who was reached through it may look for it again.
-        let mut dials = self.peers.values().filter_map(|peer| peer.dial.as_ref());
-        if !dials.any(|dial| dial.relays.contains(&relay)) {
+        if !self.is_in_a_dial(relay) {
             self.links.forget(relay);
         }
         self.events.push_back(Event::RelayDropped { relay });
     }
+
+    /// A peer is not looked for at this relay any more. If it was alone in that, and nobody asked for it here, it is known no
+    /// more: a peer may name others as often as it likes.
+    pub(super) fn let_go(&mut self, now: Instant, relay: RelayId) {
+        let Some(url) = self.links.url(relay).cloned() else {
+            return;
+        };
+        if self.is_in_a_dial(relay) || self.own.configured.contains(&url) {
+            return;
+        }
+        let namesake = self.links.has_namesake(relay);
+        if self.links.forget(relay) {
+            if !namesake {
+                self.forget_relay_servers(now, &url);
+            }
+            self.events.push_back(Event::RelayDropped { relay });
+        }
+    }
+
+    fn is_in_a_dial(&self, relay: RelayId) -> bool {
+        let mut dials = self.peers.values().filter_map(|peer| peer.dial.as_ref());
+        dials.any(|dial| dial.relays.contains(&relay))
+    }
+
+    /// Knows a relay from now on; `new` are others that are about to be used. None when there are too many that are of use.
+    pub(super) fn know(
+        &mut self,
+        url: RelayUrl,
+        addrs: Vec<SocketAddr>,
+        new: &[RelayId],
+    ) -> Option<RelayId> {
+        self.make_room(new);
+        self.links.add(url, addrs, false)
+    }
+
+    /// See [`crate::link::Links::make_room`].
+    pub(super) fn make_room(&mut self, new: &[RelayId]) {
+        let (peers, configured) = (&self.peers, &self.own.configured);
+        self.links
+            .make_room(|id, url| new.contains(&id) || is_spared(peers, configured, id, url));
+    }
+}
+
+/// True of a relay where a peer is looked for, and of one that is configured (a client keeps neither).
+fn is_spared(
+    peers: &BTreeMap<PeerId, Peer>,
+    configured: &[RelayUrl],
+    relay: RelayId,
+    url: &RelayUrl,
+) -> bool {
+    let mut dials = peers.values().filter_map(|peer| peer.dial.as_ref());
+    configured.contains(url) || dials.any(|dial| dial.relays.contains(&relay))
 }
 
 #[cfg(test)]

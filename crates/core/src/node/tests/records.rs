@@ -76,3 +76,76 @@ fn what_stands_in_for_a_relay_that_no_record_names_is_left_with_it() {
     let used: Vec<usize> = world.relays.iter().map(|r| r.channels.len()).collect();
     assert_eq!(used, [0, 1, 0, 1]);
 }
+
+/// A client with a relay that is configured, a hundred of a map, and a peer that may be found at a second relay: all of them.
+fn well_connected() -> (World, Vec<RelayId>) {
+    let mut world = world_of(1, &[0]);
+    world.pass(ms(1_000));
+    let now = world.now;
+    let client = &mut world.hosts[CLIENT].node;
+    let named = |n: usize| MapRelay {
+        url: relay_url(n),
+        addrs: Vec::new(),
+        region: "one".to_owned(),
+    };
+    let mut relays = vec![client.add_relay(now, relay_url(50), Vec::new())];
+    let of_map = client.set_relay_map(now, (100..200).map(named).collect());
+    relays.extend(of_map.into_iter().map(|(relay, _)| relay));
+    let target = PeerTarget {
+        relays: vec![(relay_url(0), vec![]), (relay_url(60), vec![])],
+        ..world.target()
+    };
+    let peer = world.connect_to(target);
+    world.pass(ms(1_000));
+    let dial = world.hosts[CLIENT].node.peers[&peer].dial.as_ref().unwrap();
+    assert_eq!(dial.relays.len(), 2);
+    relays.extend(&dial.relays);
+    (world, relays)
+}
+
+fn knows_all(world: &World, relays: &[RelayId]) -> bool {
+    let links = &world.hosts[CLIENT].node.links;
+    relays.iter().all(|relay| links.url(*relay).is_some())
+}
+
+#[test]
+fn more_tickets_than_there_is_room_for_push_out_nothing_that_is_of_use() {
+    let (mut world, relays) = well_connected();
+    for n in 0..60 {
+        let urls = eight(1_000 + 8 * n).into_iter();
+        let target = PeerTarget {
+            relays: urls.map(|url| (url, vec![])).collect(),
+            ..world.target()
+        };
+        let now = world.now;
+        let client = &mut world.hosts[CLIENT].node;
+        let peer = client.connect(now, target);
+        let dial = client.peers[&peer].dial.as_ref().unwrap();
+        assert_eq!(dial.relays.len(), 8, "ticket {n}");
+        let new = dial.relays.clone();
+        assert!(knows_all(&world, &new), "ticket {n}");
+        world.hosts[CLIENT].node.close_peer(now, peer);
+        world.pass(ms(1_000));
+    }
+    assert!(knows_all(&world, &relays));
+}
+
+/// Its relays are others each second, and do not pile up.
+#[test]
+fn a_peer_that_names_ever_new_relays_has_those_that_it_left_forgotten() {
+    let (mut world, relays) = well_connected();
+    let target = PeerTarget {
+        relays: vec![(relay_url(0), vec![]), (relay_url(70), vec![])],
+        ..world.target()
+    };
+    world.connect_to(target);
+    world.pass(ms(1_000));
+    for n in 0..60 {
+        says(&mut world, 100 + n, eight(1_000 + 8 * n as usize));
+        world.pass(ms(1_000));
+    }
+    assert!(knows_all(&world, &relays));
+    let known = world.hosts[CLIENT].node.links.relays().count();
+    assert!(known < 220, "{known}");
+    assert_eq!(world.hosts[CLIENT].failed, None);
+}
