@@ -109,8 +109,9 @@ impl Builder {
         self
     }
     /// The relays of the map in this file, which is followed: another map in it takes the place of the one before within a few seconds
-    /// (a minute where the system does not tell of changed files), as [`Endpoint::set_relay_map`] does it. What is no map, or names no
-    /// relay, is logged and changes nothing. `bind` reads it first, and fails if it is of no use then.
+    /// (within a minute where the system does not tell that it changed, as on a disk of another machine), as
+    /// [`Endpoint::set_relay_map`] does it. What is no map, or names no relay, is logged and changes nothing. `bind` reads it
+    /// first, and fails if it is of no use then.
     pub fn relay_map_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.relay_map = MapSource::File(path.into());
         self

@@ -5,13 +5,14 @@
 //! map, or names no relay changes nothing: it is logged, once, and the last good map stays in force until there is another.
 //!
 //! Contents are compared, not times: copies keep their times, and a folder mounted into a container changes by a symbolic
-//! link. The file is read on a thread of its own, where one that hangs, on a network's disk, holds up nobody.
+//! link. The file is read on a thread of its own, and the kernel is told there to watch it: both walk the path, and on a
+//! network's disk that does not answer either hangs, which is to hold up nobody.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::notice::Notice;
 use super::{RelayMap, RelayMapError, RelayMapFault, of_text, read};
@@ -19,7 +20,7 @@ use crate::driver::Input;
 
 /// Between two looks at a file that changes: a program writes a file of some kilobytes in less.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long the first reading may take: as an admission token's.
+/// How long the first reading may take, and others before that is said: as an admission token's.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Follows one file.
@@ -79,9 +80,9 @@ impl Follower {
     pub(crate) async fn run(mut self, driver: mpsc::Sender<Input>) {
         let mut notice = Notice::new(&self.path);
         loop {
-            // Before the file is read: what changes after that is told of.
-            notice.arm();
-            match self.look(read_apart(&self.path).await) {
+            let found;
+            (notice, found) = look_apart(&self.path, notice).await;
+            match self.look(found) {
                 Look::Nothing => notice.wait().await,
                 Look::Unsettled => {}
                 Look::Map(map) => {
@@ -128,13 +129,39 @@ impl Follower {
     }
 }
 
-/// On a thread of its own.
-async fn read_apart(path: &Path) -> Result<String, RelayMapFault> {
-    let path = path.to_owned();
-    match spawn_blocking(move || read(&path)).await {
-        Ok(text) => text,
-        Err(error) => Err(RelayMapFault::Read(error.to_string())),
+/// Has the file watched, and reads it.
+async fn look_apart(path: &Path, mut notice: Notice) -> (Notice, Result<String, RelayMapFault>) {
+    let slow = || {
+        tracing::warn!(
+            map = %path.display(),
+            "the relay map is not read within {PATIENCE:?}: its disk does not answer; the map before stays in force"
+        );
+    };
+    let file = path.to_owned();
+    let looked = apart(PATIENCE, slow, move || {
+        // Before the file is read: what changes after that is told of.
+        notice.arm();
+        let found = read(&file);
+        (notice, found)
+    });
+    looked.await.unwrap_or_else(|error| {
+        let found = Err(RelayMapFault::Read(error.to_string()));
+        (Notice::new(path), found)
+    })
+}
+
+/// On a thread of its own, however long it takes; `slow` is for saying so, once.
+async fn apart<T: Send + 'static>(
+    patience: Duration,
+    slow: impl FnOnce(),
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let mut looking = spawn_blocking(look);
+    if let Ok(looked) = tokio::time::timeout(patience, &mut looking).await {
+        return looked;
     }
+    slow();
+    looking.await
 }
 
 #[cfg(test)]
@@ -223,5 +250,36 @@ mod tests {
         assert_eq!(follower.look(commented()), Look::Unsettled);
         assert_eq!(follower.look(commented()), Look::Nothing);
         assert_eq!(follower.look(commented()), Look::Nothing);
+    }
+
+    /// The disk answers only after it was said that it does not: nobody else was held up.
+    #[tokio::test]
+    async fn a_look_that_hangs_holds_up_nobody_and_is_told_of_once() {
+        let (answer, disk) = std::sync::mpsc::channel();
+        let mut told = 0;
+        let look = move || disk.recv_timeout(Duration::from_secs(5));
+        let slow = || {
+            told += 1;
+            answer.send("a map").unwrap();
+        };
+        let found = apart(Duration::from_millis(10), slow, look).await;
+        assert_eq!((found.unwrap(), told), (Ok("a map"), 1));
+        let soon = apart(PATIENCE, || told += 1, || "at once").await;
+        assert_eq!((soon.unwrap(), told), ("at once", 1));
+    }
+
+    /// What the kernel is told, and what is read, in that order.
+    #[tokio::test]
+    async fn a_look_watches_the_file_and_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relays.toml");
+        std::fs::write(&file, text(&["a"])).unwrap();
+        let (notice, found) = look_apart(&file, Notice::new(&file)).await;
+        assert_eq!(found, Ok(text(&["a"])));
+        assert_eq!(notice.is_armed(), cfg!(target_os = "linux"));
+        std::fs::remove_file(&file).unwrap();
+        let (notice, found) = look_apart(&file, notice).await;
+        assert!(matches!(found, Err(RelayMapFault::Read(_))));
+        assert!(!notice.is_armed());
     }
 }

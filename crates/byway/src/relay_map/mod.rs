@@ -18,6 +18,7 @@
 //!
 //! | file | idea |
 //! |---|---|
+//! | `read` | what a file holds, if it is a file |
 //! | `parse` | from the text to regions, with the line of what is wrong |
 //! | `follow` | the file is read again when it changes |
 //! | `notice` | when that may be |
@@ -25,16 +26,17 @@
 pub(crate) mod follow;
 mod notice;
 mod parse;
+mod read;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use byway_wire::relay::RelayUrlError;
 use byway_wire::text::printable;
 use byway_wire::{RelayUrl, relay, ticket};
+use read::read;
 
 /// Most regions: more than any provider has.
 pub const MAX_REGIONS: usize = 64;
@@ -181,21 +183,6 @@ fn of_text(
     })
 }
 
-/// What a file holds, if it is not too much.
-fn read(path: &Path) -> Result<String, RelayMapFault> {
-    let failed = |error: std::io::Error| RelayMapFault::Read(error.to_string());
-    let mut text = Vec::new();
-    std::fs::File::open(path)
-        .map_err(failed)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    if text.len() > MAX_FILE {
-        return Err(RelayMapFault::TooLong);
-    }
-    String::from_utf8(text).map_err(|_| RelayMapFault::NoText)
-}
-
 /// Why there is no map: what is wrong, in which line of which file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RelayMapError {
@@ -238,6 +225,11 @@ pub enum RelayMapFault {
     /// The file cannot be read.
     #[error("the relay map cannot be read: {0}")]
     Read(String),
+    /// It is a pipe, a folder or a device.
+    #[error(
+        "a relay map is a file, and this is none: a node follows it, and reads it again and again"
+    )]
+    NoFile,
     /// It is something else.
     #[error("a relay map has at most {MAX_FILE} bytes, and this is longer")]
     TooLong,

@@ -2,8 +2,8 @@
 //!
 //! On Linux the kernel says so (inotify), of the very file that is there now: written, touched, renamed away, written over by
 //! another. So an idle node need not wake up to look. It still does once a minute, for what the kernel does not see: a disk of
-//! another machine, a symbolic link on the way that points elsewhere. Where there is no such word, or no such file now, it
-//! looks every ten seconds.
+//! another machine, a symbolic link on the way that points elsewhere. Where nothing is watched (there is no such file now, or
+//! the system is another one) it looks every ten seconds.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,13 +37,19 @@ impl Notice {
         }
     }
 
-    /// What happens to the file from now on is noticed. It may be another file than before.
+    /// What happens to the file from now on is noticed. It may be another file than before. Walks the path, which may hang: not
+    /// for a thread on which others wait.
     pub(super) fn arm(&mut self) {
         #[cfg(target_os = "linux")]
         {
             let kernel = self.kernel.as_mut();
             self.armed = kernel.is_some_and(|kernel| kernel.watch(&self.path).is_ok());
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed
     }
 
     /// Waits until the file may be another one.

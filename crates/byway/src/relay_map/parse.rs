@@ -408,22 +408,4 @@ url = "quic://later.test"
         assert_eq!(error(&many), Fault::TooManyAddresses);
         assert_eq!(error(&"#".repeat(MAX_FILE + 1)), Fault::TooLong);
     }
-
-    #[test]
-    fn a_file_that_is_not_there_or_no_text_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("relays.toml");
-        let said = || RelayMap::load(&file).unwrap_err().to_string();
-        assert!(
-            said().contains("relays.toml: the relay map cannot be read"),
-            "{}",
-            said()
-        );
-        std::fs::write(&file, b"\xff\xfe").unwrap();
-        assert!(said().contains("UTF-8"), "{}", said());
-        std::fs::write(&file, "[[region]]\n").unwrap();
-        assert!(said().contains("relays.toml: line 1: "), "{}", said());
-        std::fs::write(&file, TWO).unwrap();
-        assert_eq!(RelayMap::load(&file).unwrap(), parse(TWO).unwrap());
-    }
 }
