@@ -98,7 +98,7 @@ pub use check::{Found, FoundCertificate, FoundKeys};
 pub use identity::CertificateStatus;
 pub use inherited::Inherited;
 pub use ipnet::IpNet;
-pub use limits::{EgressLimits, HandshakeLimits, Limits, kpps, mbit};
+pub use limits::{EgressLimits, HandshakeLimits, LimitError, Limits, kpps, mbit};
 pub use server::{Server, Stats};
 pub use stats::DataStats;
 

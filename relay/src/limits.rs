@@ -1,9 +1,44 @@
 //! Limits that an operator may set; the defaults are design section 12's. Each is enforced where its subject lives, counted, and its
 //! refusal is told to whoever met it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use byway_relay_core::io::NodeRate;
+
+/// What each may be, by the name and in the unit of its setting. Less would not work, and more would bound nothing.
+pub(crate) mod ranges {
+    use std::ops::RangeInclusive;
+
+    pub(crate) const CHANNELS: RangeInclusive<u32> = 1..=65_536;
+    pub(crate) const LINKS_PER_NODE: RangeInclusive<u32> = 1..=1_024;
+    pub(crate) const LINKS_PER_PROCESS: RangeInclusive<u32> = 2..=64;
+    pub(crate) const UNANSWERED_OPENS: RangeInclusive<u32> = 1..=1_024;
+    pub(crate) const SHED_ABOVE: RangeInclusive<u32> = 10..=100;
+    pub(crate) const CONNECTIONS: RangeInclusive<u32> = 1..=10_000;
+    pub(crate) const STUN: RangeInclusive<u32> = 1..=10_000;
+    pub(crate) const STUN_IN_ALL: RangeInclusive<u32> = 1..=1_000_000;
+    pub(crate) const HANDSHAKES: RangeInclusive<u32> = 8..=65_536;
+    pub(crate) const UNPROVED: RangeInclusive<u32> = 0..=65_536;
+    pub(crate) const HANDSHAKE_SECONDS: RangeInclusive<u32> = 1..=60;
+    pub(crate) const WELCOME_SECONDS: RangeInclusive<u32> = 1..=120;
+    pub(crate) const HANDSHAKE_KIB: RangeInclusive<u32> = 2..=1_024;
+    pub(crate) const EGRESS_KIB: RangeInclusive<u32> = 128..=16_384;
+    pub(crate) const EGRESS_MS: RangeInclusive<u32> = 1..=10_000;
+    pub(crate) const STALL_SECONDS: RangeInclusive<u32> = 1..=60;
+}
+
+/// A limit that cannot be kept.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the limit '{name}' is {value}, and may be {} to {}", range.start(), range.end())]
+pub struct LimitError {
+    /// Of its setting.
+    pub name: &'static str,
+    /// In the unit of its setting, rounded up.
+    pub value: u32,
+    /// In the same.
+    pub range: RangeInclusive<u32>,
+}
 
 /// Bytes in a second, of megabits.
 pub fn mbit(n: u32) -> u64 {
@@ -99,6 +134,65 @@ impl Default for EgressLimits {
 }
 
 impl Limits {
+    /// An error if one of them is none that a relay can keep.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let rounded = |n: u128, of: u128| u32::try_from(n.div_ceil(of)).unwrap_or(u32::MAX);
+        let seconds = |time: Duration| rounded(time.as_nanos(), 1_000_000_000);
+        let ms = |time: Duration| rounded(time.as_nanos(), 1_000_000);
+        let kib = |bytes: u32| bytes.div_ceil(1_024);
+        let (handshakes, egress) = (&self.handshakes, &self.egress);
+        for (name, value, range) in [
+            ("channels", self.channels, ranges::CHANNELS),
+            (
+                "links_per_node",
+                self.links_per_node,
+                ranges::LINKS_PER_NODE,
+            ),
+            (
+                "links_per_process",
+                self.links_per_process,
+                ranges::LINKS_PER_PROCESS,
+            ),
+            (
+                "unanswered_opens",
+                self.unanswered_opens,
+                ranges::UNANSWERED_OPENS,
+            ),
+            ("shed_above", self.shed_above, ranges::SHED_ABOVE),
+            ("connections", self.connections, ranges::CONNECTIONS),
+            ("stun", self.stun, ranges::STUN),
+            ("stun_in_all", self.stun_in_all, ranges::STUN_IN_ALL),
+            ("handshakes", handshakes.under_way, ranges::HANDSHAKES),
+            ("unproved", handshakes.prove_above, ranges::UNPROVED),
+            (
+                "handshake_seconds",
+                seconds(handshakes.within),
+                ranges::HANDSHAKE_SECONDS,
+            ),
+            (
+                "welcome_seconds",
+                seconds(handshakes.welcome_within),
+                ranges::WELCOME_SECONDS,
+            ),
+            (
+                "handshake_kib",
+                kib(handshakes.buffered),
+                ranges::HANDSHAKE_KIB,
+            ),
+            ("egress_kib", kib(egress.bytes), ranges::EGRESS_KIB),
+            ("egress_ms", ms(egress.age), ranges::EGRESS_MS),
+            (
+                "stall_seconds",
+                seconds(egress.stall),
+                ranges::STALL_SECONDS,
+            ),
+        ] {
+            if !range.contains(&value) {
+                return Err(LimitError { name, value, range });
+            }
+        }
+        Ok(())
+    }
     /// What a node of a relay that is open to anybody may send if nothing else is said: a video call of ten, and a tenth of what one core
     /// forwards (design section 12).
     pub fn public_rate() -> NodeRate {
@@ -129,5 +223,36 @@ impl Default for Limits {
             handshakes: HandshakeLimits::default(),
             egress: EgressLimits::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_kept_and_what_cannot_is_named() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let wrong = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            let error = limits.check().unwrap_err();
+            (error.name, error.value)
+        };
+        assert_eq!(wrong(|l| l.connections = 0), ("connections", 0));
+        assert_eq!(wrong(|l| l.stun_in_all = 0), ("stun_in_all", 0));
+        assert_eq!(wrong(|l| l.handshakes.under_way = 7), ("handshakes", 7));
+        assert_eq!(wrong(|l| l.egress.age = Duration::ZERO), ("egress_ms", 0));
+        let max = u32::MAX;
+        assert_eq!(
+            wrong(|l| l.egress.stall = Duration::MAX),
+            ("stall_seconds", max)
+        );
+        assert_eq!(wrong(|l| l.egress.bytes = 65_536), ("egress_kib", 64));
+        let error = wrong(|l| l.handshakes.welcome_within = Duration::from_millis(120_001));
+        assert_eq!(error, ("welcome_seconds", 121));
+        let mut short = Limits::default();
+        short.egress.stall = Duration::from_millis(1);
+        assert_eq!(short.check(), Ok(()), "a part of a second is no mistake");
     }
 }

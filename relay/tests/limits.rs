@@ -6,6 +6,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use byway_relay::{Server, ServerConfig};
 use byway_wire::relay::control::{CloseReason, Control, RefuseReason, Role};
 use byway_wire::relay::frame::Frame;
 use byway_wire::stun::{self, TransactionId};
@@ -202,14 +203,19 @@ async fn what_waits_for_a_tls_link_ends_at_the_limits_that_were_set() {
     })
     .await;
     let (_client, agent) = bridged(&server).await;
-    let stats = tokio::select! {
-        () = agent.flood(9) => unreachable!("it has no end"),
-        stats = until(&server, "the cut", |s| s.data.stalled == 1) => stats,
+    let cut = async {
+        until(&server, "it is stuck", |s| s.data.tls_dropped_full > 0).await;
+        let stuck = Instant::now();
+        let stats = until(&server, "the cut", |s| s.data.stalled == 1).await;
+        (stats, stuck.elapsed())
     };
-    assert!(
-        stats.data.tls_dropped_full > 0 && stats.data.tls_dropped_old == 0,
-        "{stats:?}"
-    );
+    let (stats, took) = tokio::select! {
+        () = agent.flood(9) => unreachable!("it has no end"),
+        cut = cut => cut,
+    };
+    assert_eq!(stats.data.tls_dropped_old, 0, "{stats:?}");
+    // The usual would be two seconds.
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
 }
 
 #[tokio::test]
@@ -235,7 +241,7 @@ async fn echoes_of_a_tls_link_have_a_budget() {
 }
 
 /// 8 Mbit/s: a megabyte a second.
-fn megabyte(config: &mut byway_relay::ServerConfig) {
+fn megabyte(config: &mut ServerConfig) {
     config.limits.node_rate.bytes = Some(1_000_000);
 }
 
@@ -333,4 +339,15 @@ async fn a_relay_that_uses_most_of_its_descriptors_lets_nobody_new_in_and_keeps_
     let again = async { while !is_let_in(addr(&server)).await {} };
     soon("there is room again", again).await;
     UdpNode::welcome(&server, 7, Role::Client).await;
+}
+
+#[tokio::test]
+async fn a_relay_does_not_start_with_limits_that_it_cannot_keep() {
+    let mut config = ServerConfig::dev();
+    config.limits.connections = 0;
+    let error = Server::start(config).await.unwrap_err().to_string();
+    assert!(
+        error.contains("'connections' is 0, and may be 1 to 10000"),
+        "{error}"
+    );
 }

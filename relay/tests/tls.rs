@@ -458,7 +458,8 @@ async fn a_node_that_does_not_read_is_cut_and_others_go_on() {
     tokio::select! {
         () = agent.flood(9) => {}
         stats = until(&server, "the cut", |s| s.data.stalled == 1) => {
-            assert!(stats.data.tls_dropped_full > 0 && stats.load.links == 2 || stats.load.links == 3);
+            assert!(stats.data.tls_dropped_full > 0, "{stats:?}");
+            assert!(matches!(stats.load.links, 2 | 3), "{stats:?}");
         }
     }
     assert!(other.echo().await.is_empty());

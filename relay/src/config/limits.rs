@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::layers::layers;
 use super::resolve::{Fault, fault};
+use crate::limits::ranges;
 use crate::{Limits, NodeRate, kpps, mbit};
 
 /// Highest rate of a node, in megabits or in thousands of datagrams: beyond it a limit limits nothing.
@@ -170,56 +171,56 @@ impl LimitSettings {
             (
                 "limits.channels",
                 self.channels,
-                1..=65_536,
+                ranges::CHANNELS,
                 &mut limits.channels,
             ),
             (
                 "limits.links_per_node",
                 self.links_per_node,
-                1..=1_024,
+                ranges::LINKS_PER_NODE,
                 &mut limits.links_per_node,
             ),
             (
                 "limits.links_per_process",
                 self.links_per_process,
-                2..=64,
+                ranges::LINKS_PER_PROCESS,
                 &mut limits.links_per_process,
             ),
             (
                 "limits.unanswered_opens",
                 self.unanswered_opens,
-                1..=1_024,
+                ranges::UNANSWERED_OPENS,
                 &mut limits.unanswered_opens,
             ),
             (
                 "limits.connections",
                 self.connections,
-                1..=10_000,
+                ranges::CONNECTIONS,
                 &mut limits.connections,
             ),
-            ("limits.stun", self.stun, 1..=10_000, &mut limits.stun),
+            ("limits.stun", self.stun, ranges::STUN, &mut limits.stun),
             (
                 "limits.stun_in_all",
                 self.stun_in_all,
-                1..=1_000_000,
+                ranges::STUN_IN_ALL,
                 &mut limits.stun_in_all,
             ),
             (
                 "limits.shed_above",
                 self.shed_above,
-                10..=100,
+                ranges::SHED_ABOVE,
                 &mut limits.shed_above,
             ),
             (
                 "limits.handshakes",
                 self.handshakes,
-                8..=65_536,
+                ranges::HANDSHAKES,
                 &mut handshakes.under_way,
             ),
             (
                 "limits.unproved",
                 self.unproved,
-                0..=65_536,
+                ranges::UNPROVED,
                 &mut handshakes.prove_above,
             ),
         ] {
@@ -231,19 +232,19 @@ impl LimitSettings {
             (
                 "limits.handshake_seconds",
                 self.handshake_seconds,
-                1..=60,
+                ranges::HANDSHAKE_SECONDS,
                 &mut handshakes.within,
             ),
             (
                 "limits.welcome_seconds",
                 self.welcome_seconds,
-                1..=120,
+                ranges::WELCOME_SECONDS,
                 &mut handshakes.welcome_within,
             ),
             (
                 "limits.stall_seconds",
                 self.stall_seconds,
-                1..=60,
+                ranges::STALL_SECONDS,
                 &mut egress.stall,
             ),
         ] {
@@ -251,13 +252,17 @@ impl LimitSettings {
                 *to = seconds(value);
             }
         }
-        if let Some(n) = within("limits.handshake_kib", self.handshake_kib, 2..=1_024)? {
+        if let Some(n) = within(
+            "limits.handshake_kib",
+            self.handshake_kib,
+            ranges::HANDSHAKE_KIB,
+        )? {
             handshakes.buffered = kib(n);
         }
-        if let Some(n) = within("limits.egress_kib", self.egress_kib, 128..=16_384)? {
+        if let Some(n) = within("limits.egress_kib", self.egress_kib, ranges::EGRESS_KIB)? {
             egress.bytes = kib(n);
         }
-        if let Some(n) = within("limits.egress_ms", self.egress_ms, 1..=10_000)? {
+        if let Some(n) = within("limits.egress_ms", self.egress_ms, ranges::EGRESS_MS)? {
             egress.age = Duration::from_millis(n.into());
         }
         if limits.links_per_node < limits.links_per_process {

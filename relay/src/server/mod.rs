@@ -82,6 +82,7 @@ impl Server {
     }
     /// The same, on sockets that are bound already, for those addresses of `config.listen` for which there are any.
     pub async fn start_on(config: ServerConfig, inherited: Inherited) -> anyhow::Result<Self> {
+        config.limits.check()?;
         let now = Instant::now();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shards = if config.shards == 0 {

@@ -13,6 +13,9 @@ use super::{Board, Jwks, JwksUrl};
 use crate::pause::Part;
 use crate::stats::{Counters, bump};
 
+/// The longest of the times that may be set.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+
 /// Those who ask, one for each URL: none waits for another's server.
 #[derive(Debug)]
 pub(in super::super) struct Refreshers(Vec<Refresher>);
@@ -26,6 +29,17 @@ impl Refreshers {
         // Without URLs nobody need be trusted: there are machines without any root.
         if jwks.urls.is_empty() {
             return Ok(Self(Vec::new()));
+        }
+        // Of nothing a provider would be asked without end, and no clock counts for ever.
+        for (name, time) in [
+            ("patience", jwks.patience),
+            ("first_retry", jwks.first_retry),
+            ("refresh", jwks.refresh),
+        ] {
+            anyhow::ensure!(
+                !time.is_zero() && time <= LONGEST,
+                "keys by URL: '{name}' is {time:?}, and may be up to {LONGEST:?}"
+            );
         }
         let client = Arc::new(Client::new(jwks).context("keys by URL")?);
         let refresher = |(n, url): (usize, &JwksUrl)| Refresher {
