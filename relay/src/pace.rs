@@ -1,5 +1,5 @@
-//! Counts what a link asks of the relay in a second: control messages, each of which takes the one lock for a moment, and
-//! pings.
+//! Counts what a link asks of the relay in a second: control messages, each of which takes the one lock for a moment, pings, and data
+//! that is for nobody.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ pub(crate) const MESSAGES: u32 = 4_000;
 /// WebSocket pings of one link in a second; a node sends one every 20 s. Each is answered by the WebSocket itself, behind
 /// the outbox's back: a node that pinged and never read would fill our memory with answers.
 pub(crate) const PINGS: u32 = 10;
+/// KiB of a TLS link in a second that are for nobody: of channels that are not its node's, too large, or echoes. No node's rate counts them, and each
+/// had to be decrypted. What is on its way when a channel ends is less.
+pub(crate) const STRAYS: u32 = 4 * 1_024;
 /// What a token costs, in messages: a signature is verified, by each of the operator's keys in turn.
 const TOKEN: u32 = 400;
 /// What a record costs, in messages: a signature is verified, and every peer may hear of it.

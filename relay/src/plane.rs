@@ -144,15 +144,14 @@ impl Plane {
         }
     }
 
-    /// A data frame of a TLS link, whose node is at `ip`. `message` is the frame as it came, for passing on unchanged. Gives how long nothing more is to be
-    /// read of the link, for its node sent more than it may.
+    /// A data frame of a TLS link, whose node is at `ip`. `message` is the frame as it came, for passing on unchanged.
     pub(crate) fn forward_tls(
         &self,
         (link, ip): (LinkId, IpAddr),
         own: &Outbox,
         data: DataFrame,
         counters: &Counters,
-    ) -> Duration {
+    ) -> Taken {
         let DataFrame {
             channel,
             segment,
@@ -164,7 +163,7 @@ impl Plane {
         add(&counters.tls_in_bytes, payload.len() as u64);
         if segment.min(payload.len()) > self.max_datagram {
             add(&counters.dropped_oversize, count);
-            return Duration::ZERO;
+            return Taken::Stray;
         }
         if channel == ChannelId::ECHO {
             if self.budgets.echoes.take(Instant::now(), ip) {
@@ -173,7 +172,7 @@ impl Plane {
             } else {
                 add(&counters.dropped_rate, count);
             }
-            return Duration::ZERO;
+            return Taken::Stray;
         }
         let bytes = payload.len() as u64;
         let routed = self
@@ -197,7 +196,7 @@ impl Plane {
         if routed.is_none() {
             add(&counters.dropped_unbound, count);
         }
-        routed.unwrap_or_default()
+        routed.map_or(Taken::Stray, Taken::Ours)
     }
 
     /// Sends a datagram back to where something came from.
@@ -239,6 +238,15 @@ impl Plane {
         let shards = self.sockets.get(listener)?;
         shards.get(shard % shards.len()).map(AsRef::as_ref)
     }
+}
+
+/// What became of a data frame of a TLS link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// It was of a channel of the node's. So long nothing more is to be read of the link: its node sent more than it may.
+    Ours(Duration),
+    /// It was for nobody, or an echo.
+    Stray,
 }
 
 /// A data frame, taken apart.

@@ -341,6 +341,29 @@ async fn a_relay_that_uses_most_of_its_descriptors_lets_nobody_new_in_and_keeps_
     UdpNode::welcome(&server, 7, Role::Client).await;
 }
 
+/// What is for nobody is decrypted all the same: whoever sends it is read more slowly, and no node's rate says so.
+#[tokio::test]
+async fn a_tls_link_that_sends_what_is_for_nobody_is_held_back() {
+    let server = start().await;
+    let mut client = TlsNode::welcome(&server, 1, Role::Client).await;
+    let junk = Frame::Data {
+        channel: channel(77),
+        segment: 1_000,
+        payload: vec![1; 60_000].into(),
+    };
+    // More than is read of them in a second.
+    for _ in 0..100 {
+        client.send(junk.encode()).await;
+    }
+    let stats = until(&server, "all are dropped", |s| {
+        s.data.dropped_unbound == 100 * 60
+    })
+    .await;
+    assert!(stats.data.tls_held_back > 0, "{stats:?}");
+    client.say(Control::Ping { token: 4 }).await;
+    assert!(matches!(client.hear().await, Control::Pong { token: 4 }));
+}
+
 #[tokio::test]
 async fn a_relay_does_not_start_with_limits_that_it_cannot_keep() {
     let mut config = ServerConfig::dev();

@@ -22,7 +22,7 @@ use crate::hub::{Carrier, LinkHandle, NewLink};
 use crate::limits::EgressLimits;
 use crate::outbox::{CloseOnDrop, Outbox};
 use crate::pace::{self, Pace};
-use crate::plane::DataFrame;
+use crate::plane::{DataFrame, Taken};
 use crate::stats::{add, bump};
 
 /// Keeps middleboxes awake, and finds out about nodes that vanished.
@@ -163,6 +163,7 @@ where
 {
     let mut pace = Pace::new(Instant::now(), pace::MESSAGES);
     let mut pings = Pace::new(Instant::now(), pace::PINGS);
+    let mut strays = Pace::new(Instant::now(), pace::STRAYS);
     loop {
         let message = match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
@@ -197,7 +198,12 @@ where
                     message: whole,
                 };
                 let plane = &context.plane;
-                let wait = plane.forward_tls((link.id(), ip), outbox, data, &context.counters);
+                let kib = data.message.len().div_ceil(1_024) as u32;
+                let wait = match plane.forward_tls((link.id(), ip), outbox, data, &context.counters)
+                {
+                    Taken::Ours(wait) => wait,
+                    Taken::Stray => strays.step(Instant::now(), kib).unwrap_or_default(),
+                };
                 if !wait.is_zero() {
                     bump(&context.counters.tls_held_back);
                     tokio::time::sleep(wait).await;
