@@ -9,6 +9,7 @@ use byway_core::discovery::{
     GatewayPort, NatReport, RelayRow, SecondNat, ServerRow, prefer, quic_filtered,
 };
 use byway_core::io::Carrier;
+use byway_core::node::Node;
 use byway_wire::relay::STUN_PORT;
 use tokio::task::JoinSet;
 
@@ -24,8 +25,8 @@ const MTU: Duration = Duration::from_millis(1_200);
 /// From the beginning, to hear of the gateway's port. One that gives ports does so within a second, by UPnP too. That it gives
 /// none is known when the last protocol's time is over: UPnP's, 3.25 s after the first question.
 const GATEWAY: Duration = Duration::from_secs(4);
-/// Most relays that are looked at: a map of regions, and no flood of handshakes.
-const MAX_RELAYS: usize = 32;
+/// Most relays that are looked at: those that are linked to for this.
+const MAX_RELAYS: usize = Node::MAX_ASKED;
 
 impl Endpoint {
     /// Finds out everything a [`NatReport`] can say: what [`Endpoint::discover`] does, and how relays are reached by each
@@ -78,18 +79,23 @@ impl Endpoint {
         Arc::new(report)
     }
 
-    /// Waits until every relay is linked or has said why not, or until it is too late.
+    /// Waits until every relay that is looked at is linked or has said why not, or until it is too late.
     async fn settled_links(&self) {
-        if self.inner.shared.own_relays.load().is_empty() {
+        let relays = self.inner.shared.own_relays.load_full();
+        let relays = relays.get(..MAX_RELAYS).unwrap_or(&relays);
+        if relays.is_empty() {
             return;
         }
         let mut links = self.links();
-        let known = |link: &LinkStatus| link.carrier.is_some() || link.error.is_some();
+        let is_asked = |link: &LinkStatus| relays.contains(&link.relay);
+        let known =
+            |link: &LinkStatus| !is_asked(link) || link.carrier.is_some() || link.error.is_some();
         let all = links.wait_for(|links| links.iter().all(known));
         // Whichever are up by then are reported as up.
         let _ = tokio::time::timeout(LINK, all).await;
         // Where one carrier has failed the other may still be on its way.
-        let up = links.wait_for(|links| links.iter().all(|link| link.carrier.is_some()));
+        let is_up = |link: &LinkStatus| !is_asked(link) || link.carrier.is_some();
+        let up = links.wait_for(|links| links.iter().all(is_up));
         let _ = tokio::time::timeout(OTHER_CARRIER, up).await;
     }
 

@@ -242,6 +242,11 @@ impl Links {
     pub(crate) fn had_us(&self, url: &RelayUrl) -> bool {
         self.of_url(url).is_some_and(|r| r.last_carrier.is_some())
     }
+    /// The relays of these URLs.
+    pub(crate) fn known_as(&self, urls: &[RelayUrl]) -> Vec<RelayId> {
+        let known = self.relays.iter().filter(|(_, r)| urls.contains(&r.url));
+        known.map(|(&id, _)| id).collect()
+    }
     fn of_url(&self, url: &RelayUrl) -> Option<&Relay> {
         self.relays.values().find(|r| r.url == *url)
     }

@@ -419,6 +419,7 @@ impl Links {
     pub(crate) fn get(&self, id: LinkId) -> Option<&Link> {
         self.links.get(&id)
     }
+    #[cfg(test)]
     pub(crate) fn relays(&self) -> impl Iterator<Item = RelayId> {
         self.relays.keys().copied()
     }

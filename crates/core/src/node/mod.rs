@@ -445,7 +445,7 @@ impl Node {
             peer.needs(&self.links, now, &mut needed);
         }
         if self.discovery.is_wanted(now) {
-            needed.extend(self.links.relays());
+            needed.extend(self.relays_to_ask());
         }
         if self.links.is_any_leaving() {
             needed.extend(self.relays_in_use());

@@ -67,6 +67,10 @@ impl OwnRelays {
 }
 
 impl Node {
+    /// How many of its own relays a node asks at most, the first of them, how they are reached ([`Node::refresh`]): a map of
+    /// regions, and no flood of handshakes.
+    pub const MAX_ASKED: usize = 32;
+
     /// Keep a link to this relay (an agent's relays; a client's only while a peer needs them), whatever a map says.
     pub fn add_relay(&mut self, now: Instant, url: RelayUrl, addrs: Vec<SocketAddr>) -> RelayId {
         self.now = now;
@@ -145,6 +149,13 @@ impl Node {
             }
         }
         list
+    }
+
+    /// Those that are linked to for who asks how relays are reached. What peers are reached through is linked for that.
+    pub(super) fn relays_to_ask(&self) -> Vec<RelayId> {
+        let mut own = self.own_relays();
+        own.truncate(Self::MAX_ASKED);
+        self.links.known_as(&own)
     }
 
     fn listed(&self, map: &[RelayUrl]) -> Vec<RelayUrl> {

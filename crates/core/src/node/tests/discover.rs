@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::world::*;
-use crate::io::{Event, Way};
+use crate::io::{Event, MapRelay, Way};
 use crate::node::Node;
 
 const SERVER: ([u8; 4], u16) = ([192, 0, 2, 53], 3478);
@@ -149,4 +149,31 @@ fn who_asks_for_all_there_is_to_know_hears_how_large_a_datagram_may_be() {
     assert!(world.run_for(ms(500), |world| known(world) == Some(full)));
     // An echo of the search is not one of the link's test.
     assert!(world.hosts[AGENT].node.links.ready_udp().is_some());
+}
+
+/// Who asks wants to know how relays are reached; a map may name more than anybody waits for.
+#[test]
+fn of_a_large_map_the_first_relays_are_linked_to_for_who_asks_and_no_flood() {
+    let mut world = World::new();
+    let now = world.now;
+    let relay = |n: usize| MapRelay {
+        url: relay_url(n),
+        addrs: Vec::new(),
+        region: "one".to_owned(),
+    };
+    let mut target = world.target();
+    let node = &mut world.hosts[CLIENT].node;
+    // A ticket's relays are no part of the question.
+    target.relays = (200..208).map(|n| (relay_url(n), vec![])).collect();
+    let peer = node.connect(now, target);
+    node.close_peer(now, peer);
+    node.set_relay_map(now, (100..140).map(relay).collect());
+    while node.poll_event().is_some() {}
+    node.refresh(now);
+    let dialled = std::iter::from_fn(|| node.poll_event()).filter_map(|event| match event {
+        Event::Dial { url, .. } => Some(url),
+        _ => None,
+    });
+    let first: Vec<_> = (100..132).map(relay_url).collect();
+    assert_eq!(dialled.collect::<Vec<_>>(), first);
 }
