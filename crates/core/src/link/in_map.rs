@@ -68,7 +68,8 @@ impl InMap {
 }
 
 impl Links {
-    /// The map names these relays from now on, each with whether it is to be kept. `spared`: see [`Links::make_room`].
+    /// The map names these relays from now on, each with whether it is to be kept; what is gone from it was dropped before.
+    /// `spared`: see [`Links::make_room`].
     pub(crate) fn set_map(
         &mut self,
         map: impl IntoIterator<Item = (RelayUrl, Vec<SocketAddr>, bool)>,
@@ -100,17 +101,26 @@ impl Links {
                     InMap::Waits { named }
                 }
                 (Some(false), _) => InMap::Named,
-                (None, InMap::Named | InMap::Gone) => InMap::Gone,
+                (None, InMap::Gone) => InMap::Gone,
                 (None, _) => InMap::No,
             };
         }
         for id in gone {
             self.take_back(id);
         }
+        known
+    }
+
+    /// What the map named, and nobody kept for that, is gone from it unless it `stays`.
+    pub(crate) fn drop_from_map(&mut self, stays: impl Fn(&RelayUrl) -> bool) {
+        for r in self.relays.values_mut() {
+            if r.in_map == InMap::Named && !stays(&r.url) {
+                r.in_map = InMap::Gone;
+            }
+        }
         for id in self.relays.keys().copied().collect::<Vec<_>>() {
             self.note_idle(id);
         }
-        known
     }
 
     /// Relays that stood in for one which is left now are kept no longer than it is.

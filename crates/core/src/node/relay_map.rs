@@ -95,6 +95,10 @@ impl Node {
     /// node knows now by the map.
     pub fn set_relay_map(&mut self, now: Instant, map: Vec<MapRelay>) -> Vec<(RelayId, RelayUrl)> {
         self.now = now;
+        // Two of the largest maps are as many relays as a node knows: the one before makes room first.
+        let stays = |url: &RelayUrl| map.iter().any(|relay| relay.url == *url);
+        self.links.drop_from_map(stays);
+        self.settle(now);
         for relay in &map {
             self.add_relay_servers(now, &relay.url, &relay.addrs);
         }

@@ -399,3 +399,18 @@ fn what_is_gone_from_a_clients_map_is_dropped_when_no_tunnel_needs_it_any_more()
         assert_eq!(world.hosts[CLIENT].dropped.len(), usize::from(!back));
     }
 }
+
+/// Half of what a node knows each, and there is a tunnel besides.
+#[test]
+fn the_largest_map_in_place_of_another_one_is_known_as_a_whole() {
+    for host in [CLIENT, AGENT] {
+        let mut world = tunnel(&[0], &[0]);
+        let now = world.now;
+        let mut known = |from: usize| {
+            let relays: Vec<usize> = (from..from + 128).collect();
+            let node = &mut world.hosts[host].node;
+            node.set_relay_map(now, map(&relays)).len()
+        };
+        assert_eq!([100, 300, 500, 100].map(&mut known), [128; 4]);
+    }
+}
