@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
+use tokio_websockets::{ClientBuilder, Config, Limits, Message, WebSocketStream};
 
 use super::{Connected, Dial, Egress, Ended, Links, connect_relay, round_trip};
 use crate::socket::{Injected, Reassembler, ToDriver, Virtual};
@@ -48,6 +48,9 @@ const EXPORTER: &[u8] = b"EXPORTER-byway-link";
 /// What is read from the kernel at once, in bytes. rustls asks for 4 KiB at a time, each of which would be a system call, and may have the kernel tell
 /// the relay that there is room again: more packets than the data itself needs.
 const READ_AHEAD: usize = 64 * 1024;
+
+/// What is written at once, in bytes: few enough that control, and the age of data, are looked at again soon.
+const TOGETHER: usize = 64 * 1024;
 
 type Socket = WebSocketStream<TlsStream<BufReader<TcpStream>>>;
 
@@ -110,6 +113,7 @@ async fn connect(
         .uri(&upgrade_uri(&dial.url))
         .map_err(broken)?
         .limits(Limits::default().max_payload_len(Some(DATA_HEADER_LEN + MAX_DATA)))
+        .config(Config::default().flush_threshold(TOGETHER))
         .connect_on(stream)
         .await
         .map_err(|error| LinkError::Protocol(format!("no upgrade to a WebSocket: {error}")))?;
