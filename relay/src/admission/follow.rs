@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use byway_relay_core::{Admission, TokenKey, TokenRules};
 
-use super::files::{Files, Marks};
+use super::files::Marks;
 use super::jwks::{Board, JwksUrl, Sets};
 use super::keys::{TooManyKeys, together};
 use super::list::Change;
+use super::reader::{Reader, Saw};
 use super::{Age, Loaded, TokenSources};
 use crate::hub::Hub;
 use crate::stats::{Counters, bump};
@@ -141,43 +142,6 @@ async fn look(
     }
 }
 
-/// Who reads the files, on whatever thread.
-#[derive(Debug)]
-pub(super) struct Reader {
-    tokens: TokenSources,
-    files: Files,
-}
-
-/// What was seen of the files.
-#[derive(Debug)]
-pub(super) struct Saw {
-    /// What they were before they were read, and after: what is written meanwhile is read again at the next look.
-    before: Marks,
-    after: Marks,
-    /// None: they are what was loaded.
-    read: Option<anyhow::Result<Loaded>>,
-}
-
-impl Reader {
-    pub(super) fn new(tokens: TokenSources) -> Self {
-        let paths = tokens.keys.iter().chain(&tokens.revoked).cloned();
-        Self {
-            files: Files::new(paths.collect()),
-            tokens,
-        }
-    }
-
-    fn look(&self, loaded: Option<&Marks>) -> Saw {
-        let before = self.files.marks();
-        let read = (loaded != Some(&before)).then(|| self.tokens.load());
-        Saw {
-            after: self.files.marks(),
-            before,
-            read,
-        }
-    }
-}
-
 /// What a look found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -253,11 +217,11 @@ impl Follower {
                 found.errors.extend(too_many.map(told));
                 found
             }
-            Err(error) => Found {
-                errors: vec![error],
-                refused: self.settle().refused,
-                ..Found::default()
-            },
+            Err(error) => {
+                let mut found = self.settle();
+                found.errors.push(error);
+                found
+            }
         }
     }
 

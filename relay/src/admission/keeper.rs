@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use byway_relay_core::{Admission, TokenRules};
 
-use super::follow::{Follower, Reader, follow};
+use super::follow::{Follower, follow};
 use super::jwks::{Board, Refreshers, Source};
 use super::keys::together;
+use super::reader::Reader;
 use super::{AdmissionSource, Age, Jwks, TokenSources};
 use crate::hub::Hub;
 use crate::stats::Counters;

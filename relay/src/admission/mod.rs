@@ -5,6 +5,7 @@
 //! | `keys` | issuers' public keys, from PEM, JWK and JWKS files |
 //! | `files` | whether files changed |
 //! | `jwks/` | keys that are published at URLs |
+//! | `reader` | what files say, read where it may hang |
 //! | `follow` | what files and URLs say, also when they say something else |
 //! | `keeper` | all of it together, from the start of a relay on |
 //! | `age` | for how long what is in force may not be what they say |
@@ -19,6 +20,7 @@ mod jwks;
 mod keeper;
 mod keys;
 mod list;
+mod reader;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -137,11 +137,7 @@ impl Socket {
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
         let count = bytes.div_ceil(segment) as u64;
         match sent {
-            Ok(()) => {
-                bump(&counters.udp_sends);
-                add(&counters.udp_out, count);
-                add(&counters.udp_out_bytes, bytes as u64);
-            }
+            Ok(()) => went(counters, count, bytes),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => add(&counters.dropped_full, count),
             // Whoever is refused, and why, is found out one by one.
             Err(_) => return false,
@@ -166,10 +162,7 @@ impl Socket {
             src_ip: to.local_ip.filter(|_| self.wildcard),
         };
         let Err(e) = self.try_send(&transmit) else {
-            bump(&counters.udp_sends);
-            add(&counters.udp_out, count);
-            add(&counters.udp_out_bytes, contents.len() as u64);
-            return;
+            return went(counters, count, contents.len());
         };
         match e.raw_os_error() {
             Some(EIO | EINVAL | EMSGSIZE) if count > 1 => {
@@ -197,6 +190,13 @@ impl Socket {
         }
         sent
     }
+}
+
+/// One send took so many datagrams, and bytes.
+fn went(counters: &Counters, count: u64, bytes: usize) {
+    bump(&counters.udp_sends);
+    add(&counters.udp_out, count);
+    add(&counters.udp_out_bytes, bytes as u64);
 }
 
 /// False for addresses to which a send fails in ways that concern the whole socket, or that nobody should get answers at.
