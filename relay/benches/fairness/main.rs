@@ -39,12 +39,17 @@ fn main() {
         row
     };
     let mut table = Table::begin();
-    table.alone("UDP, alone", measured(&|s| udp::measure(s, 0)));
-    table.beside("UDP, beside a flood", measured(&|s| udp::measure(s, 1)));
+    let udp = |flood| measured(&|s| udp::measure(s, flood));
+    table.alone("UDP, alone", udp(udp::Flood::None));
     table.beside(
-        "UDP, beside two threads of it",
-        measured(&|s| udp::measure(s, 2)),
+        "UDP, beside twice of what is forwarded",
+        udp(udp::Flood::Twice),
     );
+    table.beside(
+        "UDP, beside a thread that floods",
+        udp(udp::Flood::Threads(1)),
+    );
+    table.beside("UDP, beside two of them", udp(udp::Flood::Threads(2)));
     let tls = |flood| measured(&|s| tls::measure(s, flood));
     table.alone("TLS, alone", tls(Flood::None));
     table.beside("TLS, beside a flood to another", tls(Flood::ToAnother));

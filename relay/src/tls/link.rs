@@ -24,6 +24,7 @@ use crate::outbox::{CloseOnDrop, Outbox};
 use crate::pace::{self, Pace};
 use crate::plane::{DataFrame, Taken};
 use crate::stats::{add, bump};
+use crate::tls::turn::Turn;
 
 /// Keeps middleboxes awake, and finds out about nodes that vanished.
 const PING: Duration = Duration::from_secs(20);
@@ -164,11 +165,15 @@ where
     let mut pace = Pace::new(Instant::now(), pace::MESSAGES);
     let mut pings = Pace::new(Instant::now(), pace::PINGS);
     let mut strays = Pace::new(Instant::now(), pace::STRAYS);
+    let mut turn = Turn::default();
     loop {
         let message = match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(_)) | None) | Err(_) => return ReadEnd::Broken,
         };
+        if turn.is_over(message.as_payload().len()) {
+            tokio::task::yield_now().await;
+        }
         if message.is_ping() && pings.step(Instant::now(), 1).is_some() {
             link.malformed("too many pings");
             return ReadEnd::Refused;

@@ -6,3 +6,4 @@ pub(crate) mod link;
 pub(crate) mod plain;
 pub(crate) mod read_ahead;
 pub(crate) mod stream;
+pub(crate) mod turn;

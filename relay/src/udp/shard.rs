@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::plane::{Origin, Plane};
 use crate::stats::{Counters, add, bump};
 use crate::udp::control::{MAX_DATAGRAM, QuicDatagram};
+use crate::udp::portion::Portion;
 use crate::udp::runs::{Run, What, runs};
 use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
@@ -106,7 +107,9 @@ impl Shard {
         let mut errors = 0u32;
         let mut batches = 0u64;
         let mut shares = Shares::new();
+        let mut portion = Portion::new();
         loop {
+            let asked = portion.buffers();
             let received = {
                 let mut chunks = memory.chunks_mut(BUFFER);
                 let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -114,7 +117,7 @@ impl Shard {
                 tokio::select! {
                     biased;
                     _ = self.stop.wait_for(|stop| *stop) => return,
-                    received = socket.recv(&mut buffers, &mut meta) => received,
+                    received = socket.recv(&mut buffers[..asked], &mut meta) => received,
                 }
             };
             match received {
@@ -122,15 +125,18 @@ impl Shard {
                     errors = 0;
                     let began = batches.is_multiple_of(TIMED).then(Instant::now);
                     batches += 1;
-                    shares.received(n == BATCH_SIZE, Instant::now);
+                    shares.received(n == asked, Instant::now);
                     let mut trains = Trains::new(socket.max_segments());
+                    let mut sends = 0;
                     for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..n]) {
                         let buffer = &buffer[..meta.len.min(BUFFER)];
-                        self.handle(buffer, meta, &mut shares, &mut trains);
+                        sends += self.handle(buffer, meta, &mut shares, &mut trains);
                     }
                     for train in trains.rest() {
                         self.plane.forward_udp(&train, &self.counters);
+                        sends += 1;
                     }
+                    portion.took(n, sends);
                     if let Some(began) = began {
                         self.plane.delays.forwarded.observe(began.elapsed());
                     }
@@ -147,13 +153,14 @@ impl Shard {
         }
     }
 
+    /// Gives how many sends it took.
     fn handle<'a>(
         &self,
         buffer: &'a [u8],
         meta: &RecvMeta,
         shares: &mut Shares,
         trains: &mut Trains<'a>,
-    ) {
+    ) -> usize {
         let from = Origin {
             addr: canonical(meta.addr),
             local_ip: meta.dst_ip,
@@ -161,6 +168,7 @@ impl Shard {
             shard: self.index,
             ecn: meta.ecn,
         };
+        let mut sends = 0;
         for run in runs(buffer, meta.stride) {
             add(&self.counters.udp_in, run.count());
             add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
@@ -171,6 +179,7 @@ impl Shard {
                         && let Some(train) = trains.push(channel, &from, &run)
                     {
                         self.plane.forward_udp(&train, &self.counters);
+                        sends += 1;
                     }
                 }
                 What::Other(Kind::Quic) => {
@@ -182,6 +191,7 @@ impl Shard {
                     if let Some(run) = self.share(&run, &from, shares) {
                         for datagram in run.datagrams() {
                             self.stun(datagram, &from);
+                            sends += 1;
                         }
                     }
                 }
@@ -189,6 +199,7 @@ impl Shard {
                 What::Other(_) => add(&self.counters.dropped_unknown, run.count()),
             }
         }
+        sends
     }
 
     /// What of a run is within its source's share. Whoever is not linked is one source together with all others of whom that is true:

@@ -204,6 +204,8 @@ async fn read(links: &Links, link: LinkId, mut stream: SplitStream<Socket>) -> L
             Ok(None) => return LinkError::Broken("the relay ended the link".to_owned()),
             Err(_) => return LinkError::TimedOut,
         };
+        // What was read ahead takes no turn of the runtime: a relay that sends what is for nobody would let nobody else have one.
+        tokio::task::coop::consume_budget().await;
         // Pings are answered by the library; pongs have done their work by arriving.
         if !message.is_binary() {
             continue;
