@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use byway_relay_core::io::NodeRate;
+use byway_wire::relay::egress;
 
 /// What each may be, by the name and in the unit of its setting. Less would not work, and more would bound nothing.
 pub(crate) mod ranges {
@@ -103,7 +104,8 @@ pub struct HandshakeLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EgressLimits {
-    /// Bytes of data, 128 KiB (two of the largest frames) to 16 MiB. Beyond it the oldest of the longest lane is dropped.
+    /// Bytes of data, 128 KiB (two of the largest frames) to 16 MiB. A link that takes more than that in ten milliseconds has room for as much as
+    /// it takes, up to four times this. Beyond it the oldest of the longest lane is dropped.
     pub bytes: u32,
     /// How long data waits, 1 ms to 10 s. What is older is dropped.
     pub age: Duration,
@@ -126,8 +128,8 @@ impl Default for HandshakeLimits {
 impl Default for EgressLimits {
     fn default() -> Self {
         Self {
-            bytes: 256 * 1024,
-            age: Duration::from_millis(50),
+            bytes: egress::LEAST_BYTES as u32,
+            age: egress::MAX_AGE,
             stall: Duration::from_secs(2),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Control goes first and is never dropped here; when it grows beyond its bound its node does not read, and the link
 //! ends. Data is bounded in bytes and in age: a datagram that waited 50 ms is worth less than the one behind it, because
-//! the tunnel inside has its own retransmission. Beyond the bytes the longest lane loses its oldest frame. Between
+//! the tunnel inside has its own retransmission. How many bytes go by how fast the link is ([`byway_wire::relay::egress`]); beyond them the longest lane loses
+//! its oldest frame. Between
 //! channels the turn is by deficit round robin (Shreedhar and Varghese): each lane may send a quantum a round, so a
 //! bulk transfer cannot starve a terminal beside it.
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use byway_wire::ChannelId;
+use byway_wire::relay::egress::Room;
 
 use crate::limits::EgressLimits;
 
@@ -24,6 +26,7 @@ const QUANTUM: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     limits: EgressLimits,
+    room: Room,
     control: VecDeque<Bytes>,
     control_bytes: usize,
     lanes: HashMap<ChannelId, Lane>,
@@ -71,6 +74,7 @@ impl Queue {
     pub(crate) fn new(limits: EgressLimits) -> Self {
         Self {
             limits,
+            room: Room::new(limits.bytes as usize),
             ..Self::default()
         }
     }
@@ -89,8 +93,8 @@ impl Queue {
         if let Some(lane) = self.lanes.get_mut(&channel) {
             self.data_bytes -= lane.expire(now, self.limits.age, &mut dropped);
         }
-        let most = self.limits.bytes as usize;
-        while self.data_bytes + frame.len() > most && self.data_bytes > 0 {
+        let beside = self.room.bytes_beside(now, self.data_bytes, frame.len());
+        while self.data_bytes > beside {
             self.drop_from_longest();
             dropped.full += 1;
         }
@@ -157,6 +161,7 @@ impl Queue {
                     lane.deficit -= frame.len();
                     lane.bytes -= frame.len();
                     self.data_bytes -= frame.len();
+                    self.room.took(now, frame.len());
                     if lane.frames.is_empty() {
                         self.lanes.remove(&channel);
                         self.round.pop_front();
@@ -320,6 +325,34 @@ mod tests {
         assert_eq!(dropped as usize + out.len(), 21);
         assert!(out.contains(&100), "the quiet channel lost nothing");
         assert!(out.contains(&19) && !out.contains(&0));
+    }
+
+    #[test]
+    fn a_link_that_takes_much_has_room_for_more_until_it_stops() {
+        let mut queue = Queue::default();
+        let mut now = Instant::now();
+        let fill = |queue: &mut Queue, now| {
+            let push = |n| queue.push_data(now, channel(1), frame(n, 16 * 1024)).full;
+            (0..100).map(push).sum::<u64>()
+        };
+        assert_eq!(fill(&mut queue, now), 84, "256 KiB");
+        for _ in 0..20 {
+            drain(&mut queue, now);
+            now += Duration::from_millis(1);
+            for n in 0..16 {
+                queue.push_data(now, channel(1), frame(n, 16 * 1024));
+            }
+        }
+        drain(&mut queue, now);
+        assert_eq!(fill(&mut queue, now), 36, "1 MiB");
+        // Nothing is taken any more: what waits stays until it is old, and does not grow.
+        now += Duration::from_millis(40);
+        queue.push_data(now, channel(2), frame(2, 16 * 1024));
+        assert_eq!(queue.data_bytes, 1024 * 1024);
+        now += Duration::from_millis(11);
+        queue.expire(now);
+        assert_eq!(queue.data_bytes, 16 * 1024);
+        assert_eq!(fill(&mut queue, now), 85);
     }
 
     #[test]

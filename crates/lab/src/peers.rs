@@ -61,9 +61,16 @@ fn compare(rounds: usize, form: Form) -> bool {
             return false;
         }
     };
+    let ways = match way::chosen() {
+        Ok(ways) => ways,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return false;
+        }
+    };
     let mut samples: BTreeMap<Way, Vec<_>> = BTreeMap::new();
     for round in 1..=rounds {
-        for way in Way::ALL {
+        for &way in &ways {
             match harness::quietly(move || way.play(mib)) {
                 Ok(sample) => {
                     eprintln!("round {round} of {rounds}, {}: {sample}", way.title());

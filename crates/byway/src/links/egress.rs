@@ -2,23 +2,19 @@
 //!
 //! QUIC above measures and retransmits by itself; a deep queue below it would only add delay that it takes for distance.
 //! So data never blocks: when the queue is full its oldest goes, and what waited longer than 50 ms goes when its turn
-//! comes. Control messages have a lane of their own, in front and never dropped.
+//! comes. How much may wait goes by how fast the link is ([`byway_wire::relay::egress`]). Control messages have a lane of their own, in front and never dropped.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
 use byway_wire::ChannelId;
+use byway_wire::relay::egress::{MAX_AGE, Room};
 use byway_wire::relay::frame::{DATA_HEADER_LEN, data_header};
 use tokio::sync::Notify;
-
-/// Most bytes that wait (design section 12).
-const MAX_BYTES: usize = 256 * 1024;
-/// Oldest age of data when it is written (design section 12).
-const MAX_AGE: Duration = Duration::from_millis(50);
 
 /// The queue of one TLS link.
 #[derive(Debug)]
@@ -33,6 +29,7 @@ pub(crate) struct Egress {
 struct Queue {
     frames: VecDeque<(Instant, BytesMut)>,
     bytes: usize,
+    room: Room,
 }
 
 impl Egress {
@@ -67,15 +64,16 @@ impl Egress {
         let Ok(mut queue) = self.queue.lock() else {
             return;
         };
-        queue.bytes += frame.len();
-        queue.frames.push_back((now, frame));
-        while queue.bytes > MAX_BYTES {
-            let Some((_, oldest)) = queue.frames.pop_front() else {
-                break;
-            };
+        let waiting = queue.bytes;
+        let beside = queue.room.bytes_beside(now, waiting, frame.len());
+        while queue.bytes > beside
+            && let Some((_, oldest)) = queue.frames.pop_front()
+        {
             queue.bytes -= oldest.len();
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        queue.bytes += frame.len();
+        queue.frames.push_back((now, frame));
         drop(queue);
         self.filled.notify_one();
     }
@@ -86,6 +84,7 @@ impl Egress {
         while let Some((at, frame)) = queue.frames.pop_front() {
             queue.bytes -= frame.len();
             if now.saturating_duration_since(at) <= MAX_AGE {
+                queue.room.took(now, frame.len());
                 return Some(frame);
             }
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -106,11 +105,14 @@ impl Egress {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn egress() -> Egress {
         Egress::new(Some("192.0.2.1:443".parse().unwrap()))
     }
+    const MS: Duration = Duration::from_millis(1);
     fn frame(n: u8, len: usize) -> BytesMut {
         BytesMut::from(&vec![n; len][..])
     }
@@ -120,9 +122,9 @@ mod tests {
         let egress = egress();
         let now = Instant::now();
         egress.push(now, frame(1, 10));
-        egress.push(now + Duration::from_millis(40), frame(2, 10));
+        egress.push(now + 40 * MS, frame(2, 10));
         assert_eq!(egress.pop(now + MAX_AGE).unwrap()[0], 1);
-        let later = now + MAX_AGE + Duration::from_millis(1);
+        let later = now + MAX_AGE + MS;
         assert_eq!(egress.pop(later).unwrap()[0], 2);
         assert_eq!(egress.pop(later), None);
     }
@@ -132,7 +134,7 @@ mod tests {
         let egress = egress();
         let now = Instant::now();
         egress.push(now, frame(1, 10));
-        assert_eq!(egress.pop(now + MAX_AGE + Duration::from_millis(1)), None);
+        assert_eq!(egress.pop(now + MAX_AGE + MS), None);
         assert_eq!(egress.dropped(), 1);
     }
 
@@ -148,5 +150,31 @@ mod tests {
             .collect();
         assert_eq!(left, [1, 2, 3, 4]);
         assert_eq!(egress.queue.lock().unwrap().bytes, 0);
+    }
+
+    #[test]
+    fn a_fast_link_has_room_for_more_and_what_waits_is_not_cut_when_it_stops() {
+        let egress = egress();
+        let mut now = Instant::now();
+        for _ in 0..20 {
+            for n in 0..4 {
+                egress.push(now, frame(n, 60 * 1024));
+            }
+            while egress.pop(now).is_some() {}
+            now += MS;
+        }
+        let fill = |now| (0..30).for_each(|n| egress.push(now, frame(n, 60 * 1024)));
+        let left = || egress.queue.lock().unwrap().frames.len();
+        fill(now);
+        assert_eq!((left(), egress.dropped()), (17, 13), "1 MiB");
+        // It took nothing for a moment: no more waits than before, and no less.
+        now += 30 * MS;
+        egress.push(now, frame(99, 60 * 1024));
+        assert_eq!((left(), egress.dropped()), (17, 14));
+        // All of it is old later, and it begins anew.
+        now += MAX_AGE;
+        assert_eq!(egress.pop(now).unwrap()[0], 99);
+        fill(now);
+        assert_eq!(left(), 4);
     }
 }

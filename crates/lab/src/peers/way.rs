@@ -1,5 +1,6 @@
 //! The ways that are compared, and one transfer by each.
 
+use std::env;
 use std::fmt;
 use std::time::Duration;
 
@@ -74,6 +75,25 @@ impl fmt::Display for Sample {
             per_gib(self.others()),
         )
     }
+}
+
+/// All ways, or those that `BYWAY_LAB_WAYS` names, such as `iroh,byway_tls`: whoever works on one of them.
+pub(super) fn chosen() -> Result<Vec<Way>> {
+    match env::var("BYWAY_LAB_WAYS") {
+        Ok(names) => named(&names),
+        Err(_) => Ok(Way::ALL.to_vec()),
+    }
+}
+
+fn named(names: &str) -> Result<Vec<Way>> {
+    let one = |name: &str| {
+        let way = Way::ALL.into_iter().find(|way| way.name() == name);
+        way.with_context(|| {
+            let known = Way::ALL.map(Way::name).join(", ");
+            format!("BYWAY_LAB_WAYS: no way is named {name:?}; there are {known}")
+        })
+    };
+    names.split(',').map(str::trim).map(one).collect()
 }
 
 impl Way {
@@ -225,6 +245,19 @@ fn read<T, const N: usize>(readings: [Result<T>; N]) -> Result<[T; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ways_are_chosen_by_name() {
+        assert_eq!(
+            named("byway_tls, iroh").unwrap(),
+            [Way::BywayTls, Way::Iroh]
+        );
+        let error = named("iroh,tls").unwrap_err().to_string();
+        assert!(
+            error.contains("\"tls\"") && error.contains("byway_tls"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_path_of_another_kind_is_no_figure() {

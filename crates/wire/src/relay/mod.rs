@@ -4,6 +4,7 @@ pub mod control;
 mod convert;
 pub mod cookie;
 pub mod data;
+pub mod egress;
 pub mod frame;
 mod proto;
 mod url;
