@@ -324,6 +324,9 @@ impl Builder {
         let watched = Arc::clone(&socket);
         let watch_sockets = async move { watched.watch().await };
         tasks.push(tokio::spawn(watch_sockets).abort_handle());
+        let held = Arc::clone(&socket);
+        let send_held = async move { held.send_waiting().await };
+        tasks.push(tokio::spawn(send_held).abort_handle());
         if let Some(follower) = follower {
             tasks.push(tokio::spawn(follower.run(input.clone())).abort_handle());
         }

@@ -11,6 +11,16 @@ pub(crate) fn insert(
     segment: usize,
 ) {
     out.clear();
+    append(out, header, contents, segment);
+}
+
+/// The same behind what `out` holds.
+pub(crate) fn append(
+    out: &mut Vec<u8>,
+    header: &[u8; HEADER_LEN],
+    contents: &[u8],
+    segment: usize,
+) {
     out.reserve(contents.len() + contents.len().div_ceil(segment.max(1)) * HEADER_LEN);
     for payload in contents.chunks(segment.max(1)) {
         out.extend_from_slice(header);

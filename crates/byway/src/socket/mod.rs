@@ -23,6 +23,7 @@ mod send;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod together;
 mod udp;
 
 use std::io::{self, IoSliceMut};
@@ -37,6 +38,7 @@ use extra::Extra;
 use list::AllWritable;
 use own::Own;
 use quinn::udp::{RecvMeta, Transmit};
+use together::Waiting;
 use tokio::sync::mpsc;
 
 pub(crate) use addr::Virtual;
@@ -84,12 +86,16 @@ pub(crate) struct Socket {
     inject: mpsc::Sender<Injected>,
     driver: mpsc::Sender<ToDriver>,
     max_receive_segments: usize,
+    waiting: Waiting,
     /// Nothing leaves for direct paths: a firewall rule, for tests.
     #[cfg(test)]
     pub(crate) direct_blocked: std::sync::atomic::AtomicBool,
     /// Nothing leaves for any peer, by whatever way, while the links go on.
     #[cfg(test)]
     pub(crate) peers_blocked: std::sync::atomic::AtomicBool,
+    /// The kernel has no room for what was held.
+    #[cfg(test)]
+    full: std::sync::atomic::AtomicBool,
 }
 
 impl Socket {
@@ -119,10 +125,13 @@ impl Socket {
             driver,
             // quinn's receive memory is payload x segments x 32; a buffer of the kernel's is never above 64 KiB.
             max_receive_segments: if max_payload > 1500 { gro.min(8) } else { gro },
+            waiting: Waiting::default(),
             #[cfg(test)]
             direct_blocked: std::sync::atomic::AtomicBool::new(false),
             #[cfg(test)]
             peers_blocked: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            full: std::sync::atomic::AtomicBool::new(false),
         };
         Ok((Arc::new(socket), to_driver))
     }
@@ -146,6 +155,13 @@ impl Socket {
     /// Binds sockets anew that the system ends, or closes them, for ever.
     pub(crate) async fn watch(&self) {
         tokio::join!(self.own.watch(), self.extra.watch());
+    }
+
+    /// Most datagrams of one send.
+    fn segments(&self) -> usize {
+        let sockets = self.own.list.load();
+        let most = sockets.iter().map(|socket| socket.gso_segments()).max();
+        most.unwrap_or(1).min(MAX_SEGMENTS)
     }
 
     /// The system has ended a socket: it is bound anew, or closed.
@@ -244,14 +260,7 @@ impl quinn::AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.own
-            .list
-            .load()
-            .iter()
-            .map(|socket| socket.gso_segments())
-            .max()
-            .unwrap_or(1)
-            .min(MAX_SEGMENTS)
+        self.segments()
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -12,6 +12,7 @@ use byway_wire::relay::data::HEADER_LEN;
 
 use super::recent::Recent;
 use super::tables::Tables;
+use super::together::Held;
 use crate::links::Egress;
 use crate::tunnel::parts::RouteCounters;
 
@@ -88,6 +89,7 @@ pub(crate) struct PeerRoute {
     /// What QUIC takes for the MTU of the peer's tunnels, written by congestion control.
     pub(crate) mtu: Arc<LargestMtu>,
     pub(super) fragment_id: AtomicU16,
+    pub(super) held: Held,
 }
 
 impl PeerRoute {
@@ -101,6 +103,7 @@ impl PeerRoute {
             flow_wanted: AtomicBool::new(false),
             mtu: Arc::default(),
             fragment_id: AtomicU16::new(0),
+            held: Held::default(),
         }
     }
 

@@ -3,8 +3,8 @@
 //! | route | a batch becomes |
 //! |---|---|
 //! | none yet | each datagram goes to the driver, which puts it into `Open` (the first flight) |
-//! | direct | one `sendmsg` with segmentation offload |
-//! | channel on a UDP link | a header in front of each segment, then one `sendmsg` |
+//! | direct | one `sendmsg` with segmentation offload, a full batch together with the next one ([`super::together`]) |
+//! | channel on a UDP link | a header in front of each segment, then the same |
 //! | channel on a TLS link | one data frame in the link's bounded queue, which drops by age and never blocks |
 //!
 //! Nothing but `WouldBlock` is ever returned, because quinn ends a connection for any other error: a refused send is
@@ -30,11 +30,11 @@ use byway_wire::relay::data::HEADER_LEN;
 
 /// A batch of datagrams of one size, the last possibly shorter.
 #[derive(Clone, Copy)]
-struct Batch<'a> {
-    contents: &'a [u8],
+pub(super) struct Batch<'a> {
+    pub(super) contents: &'a [u8],
     /// None: one datagram.
-    segment: Option<usize>,
-    ecn: Option<EcnCodepoint>,
+    pub(super) segment: Option<usize>,
+    pub(super) ecn: Option<EcnCodepoint>,
 }
 
 impl<'a> Batch<'a> {
@@ -113,7 +113,7 @@ impl Socket {
             self.counters.probe_too_large.add();
             return Ok(());
         }
-        self.send_fitting(route, primary, snapshot.primary_max, batch)?;
+        self.send_primary(route, primary, &snapshot, batch)?;
         route
             .counters
             .add_sent(primary.kind(), batch.contents.len() as u64);
@@ -134,7 +134,7 @@ impl Socket {
     /// narrow network. What is larger is from before the path shrank: quinn
     /// cannot be told, and as the parts arrive it finds no black hole, so it goes in two parts for as long as data stays on
     /// this path.
-    fn send_fitting(
+    pub(super) fn send_fitting(
         &self,
         route: &PeerRoute,
         leg: &Leg,
@@ -224,9 +224,7 @@ impl Socket {
     fn send_by(&self, leg: &Leg, batch: Batch<'_>) -> io::Result<()> {
         match &leg.via {
             #[cfg(test)]
-            _ if self.peers_blocked.load(Ordering::Relaxed) => Ok(()),
-            #[cfg(test)]
-            Via::Direct { .. } if self.direct_blocked.load(Ordering::Relaxed) => Ok(()),
+            _ if self.is_blocked(leg) => Ok(()),
             Via::Direct { socket, remote } => self.send_udp(*socket, *remote, batch, Some(leg)),
             Via::Udp {
                 socket,
@@ -249,8 +247,15 @@ impl Socket {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_blocked(&self, leg: &Leg) -> bool {
+        let direct = matches!(leg.via, Via::Direct { .. });
+        self.peers_blocked.load(Ordering::Relaxed)
+            || direct && self.direct_blocked.load(Ordering::Relaxed)
+    }
+
     /// One or a few `sendmsg`, none above what the kernel takes.
-    fn send_udp(
+    pub(super) fn send_udp(
         &self,
         socket: SocketId,
         remote: SocketAddr,

@@ -67,6 +67,8 @@ fn side(mut server: Option<quinn::ServerConfig>) -> Side {
     )
     .unwrap();
     socket.tables.insert_peer(Arc::clone(&route));
+    let held = Arc::clone(&socket);
+    tokio::spawn(async move { held.send_waiting().await });
     let (_, addr) = socket.bound().next().unwrap();
     Side {
         socket,
