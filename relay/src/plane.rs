@@ -21,6 +21,7 @@ use crate::limit::{Prefix, PrefixLimiter, Rate};
 use crate::outbox::{Outbox, Queued};
 use crate::stats::{Counters, add, bump};
 use crate::table::{Table, Way};
+use crate::udp::runs::Run;
 use crate::udp::socket::{Destination, Socket, sendable};
 use crate::udp::trains::Train;
 
@@ -94,14 +95,21 @@ impl Origin {
 }
 
 impl Plane {
-    /// Relay data that came to a UDP shard.
-    pub(crate) fn forward_udp(&self, train: &Train<'_>, counters: &Counters) {
+    /// Whether a run's datagrams are as long as they may be, and not only headers.
+    pub(crate) fn carries(&self, run: &Run<'_>) -> bool {
+        (1..=self.max_datagram).contains(&run.segment.saturating_sub(HEADER_LEN))
+    }
+
+    /// Relay data that came to a UDP shard. False if nothing of it was passed on, which is cheap.
+    pub(crate) fn forward_udp(&self, train: &Train<'_>, counters: &Counters) -> bool {
         let (channel, from) = (train.channel, &train.from);
         if train.segment <= HEADER_LEN {
-            return add(&counters.dropped_unknown, train.count);
+            add(&counters.dropped_unknown, train.count);
+            return false;
         }
         if train.segment - HEADER_LEN > self.max_datagram {
-            return add(&counters.dropped_oversize, train.count);
+            add(&counters.dropped_oversize, train.count);
+            return false;
         }
         if channel == ChannelId::ECHO {
             if !self.table.is_source(from.addr) {
@@ -117,13 +125,15 @@ impl Plane {
                         counters,
                     );
                 }
+                return true;
             } else {
                 // A proof takes a few; beyond that this would be a way round what a node may send.
                 add(&counters.dropped_rate, train.count);
             }
-            return;
+            return false;
         }
         let load = (train.count, train.payload());
+        let mut passed_on = false;
         let routed = self.table.route(
             channel,
             Source::Udp(from.addr),
@@ -131,17 +141,22 @@ impl Plane {
             |way, quota| match way {
                 _ if !quota.take(load.0, load.1) => add(&counters.dropped_rate, load.0),
                 Way::Udp { to, listener } => {
+                    passed_on = true;
                     if let Some(socket) = self.socket(*listener, from.shard) {
                         socket.send(*to, from.ecn, train.pieces(), train.segment, counters);
                     }
                 }
-                Way::Tls(outbox) => queue(outbox, channel, to_frame(train), load.0, counters),
+                Way::Tls(outbox) => {
+                    passed_on = true;
+                    queue(outbox, channel, to_frame(train), load.0, counters);
+                }
                 Way::Gone => add(&counters.dropped_gone, load.0),
             },
         );
         if routed.is_none() {
             self.unbound(train, counters);
         }
+        passed_on
     }
 
     /// A data frame of a TLS link, whose node is at `ip`. `message` is the frame as it came, for passing on unchanged.

@@ -345,14 +345,15 @@ mod tests {
         }
         drain(&mut queue, now);
         assert_eq!(fill(&mut queue, now), 36, "1 MiB");
-        // Nothing is taken any more: what waits stays until it is old, and does not grow.
+        // Nothing is taken any more: each frame that is added costs two.
         now += Duration::from_millis(40);
-        queue.push_data(now, channel(2), frame(2, 16 * 1024));
-        assert_eq!(queue.data_bytes, 1024 * 1024);
-        now += Duration::from_millis(11);
-        queue.expire(now);
-        assert_eq!(queue.data_bytes, 16 * 1024);
-        assert_eq!(fill(&mut queue, now), 85);
+        for n in 1..=10 {
+            queue.push_data(now, channel(2), frame(2, 16 * 1024));
+            assert_eq!(queue.data_bytes, (64 - n) * 16 * 1024);
+        }
+        // However long it goes on.
+        let fills = fill(&mut queue, now);
+        assert_eq!((queue.data_bytes, fills), (MAX, 138));
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub struct LimitSettings {
         env = "BYWAY_RELAY_MAX_HANDSHAKE_KIB"
     )]
     pub handshake_kib: Option<u32>,
-    /// Data that waits for one node's TLS link, in KiB, 16-16384. Default: 256.
+    /// Data that waits for one node's TLS link, in KiB, 128-16384; up to four times as much for a link that takes it in ten milliseconds. Default: 256.
     #[arg(
         long = "max-egress-kib",
         value_name = "KIB",

@@ -3,10 +3,10 @@
 //! A runtime lets a task go on for so many reads of its socket. What was read ahead takes none: of 64 KiB each, so many reads would be half a second in
 //! which nobody else on this thread is heard.
 
-/// What is handled in one turn, in bytes: what is read at once. It takes a few hundred microseconds, be it in a few frames or in many small ones.
+/// What is handled in one turn, in bytes: what is read at once. It takes some half a millisecond, be it in a few frames or in many small ones.
 const TURN: usize = 64 * 1024;
-/// What a frame costs beside its bytes, in bytes: as much time as so many take to decrypt.
-const FRAME: usize = 128;
+/// What a frame costs beside its bytes, in bytes: a send to somebody on a UDP link, a few microseconds, takes as long as decrypting as many.
+const FRAME: usize = 512;
 
 /// What a link has handled in this turn.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ mod tests {
             first
         };
         assert_eq!(until_over(16 * 1024), 4);
-        assert_eq!(until_over(0), 513);
+        assert_eq!(until_over(0), 129);
         assert_eq!(until_over(TURN), 1);
     }
 }

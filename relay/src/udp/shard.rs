@@ -16,12 +16,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::plane::{Origin, Plane};
 use crate::stats::{Counters, add, bump};
 use crate::udp::control::{MAX_DATAGRAM, QuicDatagram};
-use crate::udp::portion::Portion;
+use crate::udp::portion::{Portion, Work};
 use crate::udp::runs::{Run, What, runs};
 use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
-use crate::udp::trains::Trains;
+use crate::udp::trains::{Train, Trains};
 use crate::vital::Sentinel;
 
 /// A GRO buffer never holds more than an IP packet can say of itself.
@@ -121,22 +121,22 @@ impl Shard {
                 }
             };
             match received {
-                Ok(n) => {
+                Ok((n, waited)) => {
                     errors = 0;
                     let began = batches.is_multiple_of(TIMED).then(Instant::now);
                     batches += 1;
-                    shares.received(n == asked, Instant::now);
+                    // Whoever had to wait had nothing left.
+                    shares.received(n == asked && !waited, Instant::now);
                     let mut trains = Trains::new(socket.max_segments());
-                    let mut sends = 0;
+                    let mut work = Work::default();
                     for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..n]) {
                         let buffer = &buffer[..meta.len.min(BUFFER)];
-                        sends += self.handle(buffer, meta, &mut shares, &mut trains);
+                        self.handle(buffer, meta, &mut shares, &mut trains, &mut work);
                     }
                     for train in trains.rest() {
-                        self.plane.forward_udp(&train, &self.counters);
-                        sends += 1;
+                        work.done(self.plane.forward_udp(&train, &self.counters));
                     }
-                    portion.took(n, sends);
+                    portion.took(n, work);
                     if let Some(began) = began {
                         self.plane.delays.forwarded.observe(began.elapsed());
                     }
@@ -153,14 +153,14 @@ impl Shard {
         }
     }
 
-    /// Gives how many sends it took.
     fn handle<'a>(
         &self,
         buffer: &'a [u8],
         meta: &RecvMeta,
         shares: &mut Shares,
         trains: &mut Trains<'a>,
-    ) -> usize {
+        work: &mut Work,
+    ) {
         let from = Origin {
             addr: canonical(meta.addr),
             local_ip: meta.dst_ip,
@@ -168,18 +168,25 @@ impl Shard {
             shard: self.index,
             ecn: meta.ecn,
         };
-        let mut sends = 0;
         for run in runs(buffer, meta.stride) {
             add(&self.counters.udp_in, run.count());
             add(&self.counters.udp_in_bytes, run.bytes.len() as u64);
             shares.see(run.count());
             match run.what {
                 What::Relay(channel) => {
-                    if let Some(run) = self.share(&run, &from, shares)
-                        && let Some(train) = trains.push(channel, &from, &run)
-                    {
-                        self.plane.forward_udp(&train, &self.counters);
-                        sends += 1;
+                    let Some(run) = self.share(&run, &from, shares) else {
+                        // The next receive's may be within their shares.
+                        work.done(true);
+                        continue;
+                    };
+                    // A datagram that is too long would take the shorter one behind it along.
+                    let train = if self.plane.carries(&run) {
+                        trains.push(channel, &from, &run)
+                    } else {
+                        Some(Train::new(channel, from, &run))
+                    };
+                    if let Some(train) = train {
+                        work.done(self.plane.forward_udp(&train, &self.counters));
                     }
                 }
                 What::Other(Kind::Quic) => {
@@ -190,8 +197,7 @@ impl Shard {
                 What::Other(Kind::Stun) => {
                     if let Some(run) = self.share(&run, &from, shares) {
                         for datagram in run.datagrams() {
-                            self.stun(datagram, &from);
-                            sends += 1;
+                            work.done(self.stun(datagram, &from));
                         }
                     }
                 }
@@ -199,7 +205,6 @@ impl Shard {
                 What::Other(_) => add(&self.counters.dropped_unknown, run.count()),
             }
         }
-        sends
     }
 
     /// What of a run is within its source's share. Whoever is not linked is one source together with all others of whom that is true:
@@ -235,9 +240,13 @@ impl Shard {
         }
     }
 
-    fn stun(&self, datagram: &[u8], from: &Origin) {
+    /// False if it was not answered.
+    fn stun(&self, datagram: &[u8], from: &Origin) -> bool {
         let (bytes, amplifies, counter) = match stun::answer(datagram, from.addr) {
-            Verdict::Ignore => return bump(&self.counters.stun_ignored),
+            Verdict::Ignore => {
+                bump(&self.counters.stun_ignored);
+                return false;
+            }
             Verdict::Answer { bytes, amplifies } => {
                 (bytes, amplifies, &self.counters.stun_answered)
             }
@@ -246,9 +255,11 @@ impl Shard {
             }
         };
         if amplifies && !self.plane.budgets.stun.take(Instant::now(), from.addr.ip()) {
-            return bump(&self.counters.stun_limited);
+            bump(&self.counters.stun_limited);
+            return false;
         }
         bump(counter);
         self.plane.reply(from, &bytes, &self.counters);
+        true
     }
 }

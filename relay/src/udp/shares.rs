@@ -2,7 +2,7 @@
 //!
 //! A shard that cannot keep up would lose what does not fit into its socket, from everybody alike: a terminal beside a flood loses as large
 //! a part of its few datagrams as the flood of its many. Most of the cost of a datagram is in sending it, so a shard that is
-//! behind (every receive of the last 5 ms gave a full batch) receives all and sends less: in each round of 5 ms no source may send more than
+//! behind (every receive of the last 5 ms had something at once, and as many buffers as it asked for) receives all and sends less: in each round of 5 ms no source may send more than
 //! the share, and what it sends beyond is dropped. The share shrinks while the shard stays behind and grows once it has caught up, so that
 //! it settles where all shares together are what the shard can do: the busiest lose, and as much as each other, and who stays below loses
 //! nothing (max-min fairness). When nobody loses anything any more, nothing is counted any more either.
@@ -36,7 +36,7 @@ const LEAST: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Shares {
     hasher: RandomState,
-    /// Since when every receive gave a full batch.
+    /// Since when every receive gave all that it asked for, at once.
     full_since: Option<Instant>,
     shedding: Option<Shedding>,
 }

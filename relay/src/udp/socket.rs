@@ -70,17 +70,22 @@ impl Socket {
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
     }
+    /// How many buffers were filled, and whether it had to wait for that.
     pub(crate) async fn recv(
         &self,
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let state = self.state.load_full();
-        self.io
-            .async_io(Interest::READABLE, || {
-                state.recv((&self.io).into(), bufs, meta)
-            })
-            .await
+        let mut waited = false;
+        let received = self.io.async_io(Interest::READABLE, || {
+            let received = state.recv((&self.io).into(), bufs, meta);
+            let nothing = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
+            waited |= received.as_ref().is_err_and(nothing);
+            received
+        });
+        let received = received.await?;
+        Ok((received, waited))
     }
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.io.writable().await

@@ -2,15 +2,15 @@
 //!
 //! The tunnels inside take every queue for distance, and fill any that drops only when it is full. So a link that hardly moves has room for
 //! 256 KiB, which is 20 ms at 100 Mbit/s. On a fast one that is less than a millisecond: no longer than programs wait for a processor, and a queue
-//! that overflows for such a pause costs the tunnel a third of its window. So a link has room for what it took in the last ten milliseconds too, up to four
-//! times as much: the bytes grow with its speed, the delay does not.
+//! that overflows for such a pause costs the tunnel a third of its window. So a link has room for what it took in ten milliseconds too, up to four times as
+//! much. What it took is what its writer was given, a batch ahead of the network.
 
 use std::time::{Duration, Instant};
 
 /// Bytes that a link always has room for.
 pub const LEAST_BYTES: usize = 256 * 1024;
 /// A fast link has room for so many times as much.
-pub const FAST: usize = 4;
+pub const MOST_TIMES: usize = 4;
 /// How long data waits. What is older is dropped: the tunnel has sent it again, or will.
 pub const MAX_AGE: Duration = Duration::from_millis(50);
 /// What a link took in this time there is room for.
@@ -46,14 +46,15 @@ impl Room {
     /// How many bytes may wait now.
     pub fn bytes(&mut self, now: Instant) -> usize {
         self.look(now);
-        let most = self.least.saturating_mul(FAST);
+        let most = self.least.saturating_mul(MOST_TIMES);
         self.taken.max(self.before).clamp(self.least, most)
     }
 
-    /// How many bytes may wait when `frame` is added to `waiting`: a queue that was longer while the link was faster is not cut for it; it grows no
-    /// more, and age does the rest.
+    /// How many bytes of `waiting` may stay when `frame` is added. A queue that was longer while the link was faster is not cut at once: a pause is
+    /// not to lose all that a fast link had. It shrinks by as much as is added, and by age.
     pub fn bytes_beside(&mut self, now: Instant, waiting: usize, frame: usize) -> usize {
-        self.bytes(now).max(waiting).saturating_sub(frame)
+        let shrinks_to = waiting.saturating_sub(frame);
+        self.bytes(now).max(shrinks_to).saturating_sub(frame)
     }
 
     /// Ends a window that is over.
@@ -63,9 +64,9 @@ impl Room {
         if since < WINDOW {
             return;
         }
-        // One that was not looked at for longer is of that much less.
-        let windows = since.as_nanos() / WINDOW.as_nanos();
-        self.before = usize::try_from(self.taken as u128 / windows).unwrap_or(usize::MAX);
+        // What was taken in longer than a window is less in one.
+        let before = self.taken as u128 * WINDOW.as_nanos() / since.as_nanos();
+        self.before = usize::try_from(before).unwrap_or(usize::MAX);
         (self.taken, self.began) = (0, Some(now));
     }
 }
@@ -104,14 +105,14 @@ mod tests {
         // Nothing, 100 and 500 Mbit/s, 2.4 Gbit/s.
         assert_eq!(
             rooms,
-            [LEAST_BYTES, LEAST_BYTES, 625_000, FAST * LEAST_BYTES]
+            [LEAST_BYTES, LEAST_BYTES, 625_000, MOST_TIMES * LEAST_BYTES]
         );
     }
 
     #[test]
     fn a_link_that_stands_still_has_the_least() {
         let (mut room, now) = after(300_000);
-        assert_eq!(room.bytes(now + WINDOW), FAST * LEAST_BYTES);
+        assert_eq!(room.bytes(now + WINDOW), MOST_TIMES * LEAST_BYTES);
         assert_eq!(room.bytes(now + WINDOW * 2), LEAST_BYTES);
         // However long nobody looked.
         let (mut room, now) = after(300_000);
@@ -119,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_already_is_not_cut() {
+    fn what_waits_already_is_cut_little_by_little() {
         let (mut room, now) = after(0);
         assert_eq!(room.bytes_beside(now, 1_000, 100), LEAST_BYTES - 100);
         let longer = 2 * LEAST_BYTES;
-        assert_eq!(room.bytes_beside(now, longer, 100), longer - 100);
+        assert_eq!(room.bytes_beside(now, longer, 100), longer - 200);
         assert_eq!(Room::new(50).bytes_beside(now, 0, 100), 0);
     }
 }
