@@ -1,7 +1,8 @@
 //! The socket beneath quinn: real UDP sockets and TLS links below, virtual addresses above.
 //!
 //! quinn knows each peer by one address that never changes ([`addr`]); which path carries a datagram is decided here,
-//! for each batch, by reading the peer's route ([`route`], [`tables`]): no lock is taken for data. [`send`] and
+//! for each batch, by reading the peer's route ([`route`], [`tables`]): no lock is taken for that, and one of the peer's own for what is
+//! held of it ([`together`]). [`send`] and
 //! [`recv`] are the two directions, [`demux`] tells what a received datagram is.
 //!
 //! The socket never returns an error but `WouldBlock` (quinn would end the connection or the endpoint), and it is

@@ -2,8 +2,8 @@
 //!
 //! quinn hands over ten datagrams at a time, twice for each time that it drives a connection which has much to send. Each such batch costs a walk through the
 //! kernel, its firewalls, and all that is on the way, a relay included; most of it is the same for twenty datagrams. So a full batch is held until
-//! the next one of its peer comes, and leaves with it. When none comes it leaves by a task of the socket's own, as soon as that has its turn: behind
-//! those who were ready, the connection itself among them, but no later.
+//! the next one of its peer comes, and leaves with it. When none comes it leaves by a task of the socket's own, as soon as the runtime gives that a turn. No
+//! clock is waited for; on a runtime of one thread that is busy with other work the last batch waits for that, as everything of the connection's does.
 //!
 //! Only full batches are held: where there is less to say it is said at once, behind what was held. Order is kept, so is what the kernel has no
 //! room for: quinn hears of that with its next batch. TLS links have a queue already, which does the same.
@@ -124,12 +124,15 @@ impl Socket {
         snapshot: &Snapshot,
         batch: Batch<'_>,
     ) -> io::Result<()> {
-        let fits = batch.segment.is_some_and(|s| s <= snapshot.primary_max);
+        let fits = batch.segment.unwrap_or(batch.contents.len()) <= snapshot.primary_max;
         // A copy by the standby is to leave at the same time.
         let may_wait = fits
             && !snapshot.duplicate
             && !leg.one_by_one.load(Ordering::Relaxed)
-            && batch.contents.len() >= FULL * batch.segment.unwrap_or(usize::MAX);
+            && !matches!(leg.via, Via::Tls { .. })
+            && batch
+                .segment
+                .is_some_and(|segment| batch.contents.len() == FULL * segment);
         let held = &route.held;
         if !may_wait && !held.some.load(Ordering::Acquire) {
             return self.send_fitting(route, leg, snapshot.primary_max, batch);
@@ -137,7 +140,7 @@ impl Socket {
         let mut slot = held.lock();
         if let Some(ready) = &mut *slot {
             let before = ready.bytes.len();
-            let together = !snapshot.duplicate && ready.goes_with(leg, batch);
+            let together = fits && !snapshot.duplicate && ready.goes_with(leg, batch);
             if together {
                 ready.append(batch.contents);
             }
@@ -196,10 +199,16 @@ impl Socket {
     pub(crate) async fn send_waiting(&self) {
         loop {
             self.waiting.bell.notified().await;
-            for peer in self.waiting.take() {
-                while self.try_held(peer).is_err() {
-                    self.writable().await;
+            let mut blocked = self.waiting.take();
+            loop {
+                blocked.retain(|peer| self.try_held(*peer).is_err());
+                if blocked.is_empty() {
+                    break;
                 }
+                self.writable().await;
+                // A socket that is about to be renewed counts as writable, and is not.
+                tokio::task::yield_now().await;
+                blocked.extend(self.waiting.take());
             }
         }
     }
@@ -396,6 +405,47 @@ mod tests {
         let mut buffer = [0; 2_048];
         let there = std::iter::from_fn(|| other.recv(&mut buffer).ok().map(|_| buffer[0]));
         assert_eq!(there.collect::<Vec<_>>(), numbers(10, 21));
+    }
+
+    #[tokio::test]
+    async fn what_the_path_does_not_carry_any_more_is_cut_in_two_and_goes_behind() {
+        let pair = Pair::new();
+        pair.send(0, 10, 0).unwrap();
+        let narrow = SEGMENT as u16 - 10;
+        pair.follow(&Route {
+            primary_max: narrow,
+            max_datagram: narrow,
+            ..route_to(&pair.there, false)
+        });
+        pair.send(10, 10, 0).unwrap();
+        let parts = vec![0x83; 20];
+        assert_eq!(pair.received(), [numbers(0, 10), parts].concat());
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_tried_again_and_holds_up_nobody() {
+        let pair = Pair::new();
+        pair.socket.full.store(true, Ordering::Relaxed);
+        pair.send(0, 10, 0).unwrap();
+        let socket = Arc::clone(&pair.socket);
+        let sends = tokio::spawn(async move { socket.send_waiting().await });
+        // It is refused, and goes on trying, without holding up this runtime of one thread.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pair.received().is_empty());
+        pair.socket.full.store(false, Ordering::Relaxed);
+        let mut all = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while all.len() < 10 {
+                all.extend(pair.received());
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(all, numbers(0, 10));
+        sends.abort();
     }
 
     #[tokio::test]
