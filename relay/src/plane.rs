@@ -95,22 +95,30 @@ impl Origin {
 }
 
 impl Plane {
-    /// Whether a run's datagrams are as long as they may be, and not only headers.
-    pub(crate) fn carries(&self, run: &Run<'_>) -> bool {
-        (1..=self.max_datagram).contains(&run.segment.saturating_sub(HEADER_LEN))
+    /// What of a run is as long as it may be, and not only headers. Before runs are put together: a shorter datagram behind one that is too long is
+    /// not to be dropped with it.
+    pub(crate) fn sized<'a>(&self, run: Run<'a>, counters: &Counters) -> Option<Run<'a>> {
+        if run.segment <= HEADER_LEN {
+            add(&counters.dropped_unknown, run.count());
+            return None;
+        }
+        let fits = |run: &Run<'_>| run.segment - HEADER_LEN <= self.max_datagram;
+        if fits(&run) {
+            return Some(run);
+        }
+        let last = run
+            .shorter_last()
+            .filter(|last| last.segment > HEADER_LEN && fits(last));
+        add(
+            &counters.dropped_oversize,
+            run.count() - u64::from(last.is_some()),
+        );
+        last
     }
 
-    /// Relay data that came to a UDP shard. False if nothing of it was passed on, which is cheap.
+    /// Relay data that came to a UDP shard, of sizes that it may have. False if nothing of it was passed on, which is cheap.
     pub(crate) fn forward_udp(&self, train: &Train<'_>, counters: &Counters) -> bool {
         let (channel, from) = (train.channel, &train.from);
-        if train.segment <= HEADER_LEN {
-            add(&counters.dropped_unknown, train.count);
-            return false;
-        }
-        if train.segment - HEADER_LEN > self.max_datagram {
-            add(&counters.dropped_oversize, train.count);
-            return false;
-        }
         if channel == ChannelId::ECHO {
             if !self.table.is_source(from.addr) {
                 self.unbound(train, counters);

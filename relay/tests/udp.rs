@@ -447,6 +447,12 @@ async fn what_is_too_long_is_dropped_and_counted() {
         assert_eq!(agent.recv_data().await, data(9, n, 1_008));
     }
     assert_eq!(server.stats().data.dropped_oversize, 50);
+    // Nor does it where the kernel has merged them, or the last one is too long as well.
+    let batch = |last: usize| [data(9, 200, 1_100).repeat(3), data(9, 50, last)].concat();
+    client.send_batch(&batch(1_009), 1_100);
+    client.send_batch(&batch(1_008), 1_100);
+    assert_eq!(agent.recv_data().await, data(9, 50, 1_008));
+    assert_eq!(server.stats().data.dropped_oversize, 50 + 4 + 3);
 }
 
 #[tokio::test]

@@ -33,6 +33,15 @@ impl<'a> Run<'a> {
     pub(crate) fn count(&self) -> u64 {
         self.bytes.len().div_ceil(self.segment) as u64
     }
+    /// The last datagram, if it is shorter than the others.
+    pub(crate) fn shorter_last(&self) -> Option<Self> {
+        let len = self.bytes.len() % self.segment;
+        (len > 0).then(|| Self {
+            bytes: &self.bytes[self.bytes.len() - len..],
+            segment: len,
+            ..*self
+        })
+    }
     /// Its first `count` datagrams; none if that is none.
     pub(crate) fn first(&self, count: u64) -> Option<Self> {
         let len = self

@@ -21,7 +21,7 @@ use crate::udp::runs::{Run, What, runs};
 use crate::udp::shares::Shares;
 use crate::udp::socket::Socket;
 use crate::udp::stun::{self, Verdict};
-use crate::udp::trains::{Train, Trains};
+use crate::udp::trains::Trains;
 use crate::vital::Sentinel;
 
 /// A GRO buffer never holds more than an IP packet can say of itself.
@@ -179,13 +179,11 @@ impl Shard {
                         work.done(true);
                         continue;
                     };
-                    // A datagram that is too long would take the shorter one behind it along.
-                    let train = if self.plane.carries(&run) {
-                        trains.push(channel, &from, &run)
-                    } else {
-                        Some(Train::new(channel, from, &run))
+                    let Some(run) = self.plane.sized(run, &self.counters) else {
+                        work.done(false);
+                        continue;
                     };
-                    if let Some(train) = train {
+                    if let Some(train) = trains.push(channel, &from, &run) {
                         work.done(self.plane.forward_udp(&train, &self.counters));
                     }
                 }

@@ -1,9 +1,9 @@
 //! The socket beneath quinn: real UDP sockets and TLS links below, virtual addresses above.
 //!
 //! quinn knows each peer by one address that never changes ([`addr`]); which path carries a datagram is decided here,
-//! for each batch, by reading the peer's route ([`route`], [`tables`]): no lock is taken for that, and one of the peer's own for what is
-//! held of it ([`together`]). [`send`] and
-//! [`recv`] are the two directions, [`demux`] tells what a received datagram is.
+//! for each batch, by reading the peer's route ([`route`], [`tables`]): no lock is taken for that, and one of the
+//! peer's own for what is held of it ([`together`]). [`send`] and [`recv`] are the two directions, [`demux`] tells what a
+//! received datagram is.
 //!
 //! The socket never returns an error but `WouldBlock` (quinn would end the connection or the endpoint), and it is
 //! writable only when all its UDP sockets are, because quinn's poller cannot say for which destination it waits.
@@ -158,13 +158,6 @@ impl Socket {
         tokio::join!(self.own.watch(), self.extra.watch());
     }
 
-    /// Most datagrams of one send.
-    fn segments(&self) -> usize {
-        let sockets = self.own.list.load();
-        let most = sockets.iter().map(|socket| socket.gso_segments()).max();
-        most.unwrap_or(1).min(MAX_SEGMENTS)
-    }
-
     /// The system has ended a socket: it is bound anew, or closed.
     fn take_out(&self, id: SocketId) {
         if usize::from(id.0) < self.own.list.load().len() {
@@ -261,7 +254,9 @@ impl quinn::AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.segments()
+        let sockets = self.own.list.load();
+        let most = sockets.iter().map(|socket| socket.gso_segments()).max();
+        most.unwrap_or(1).min(MAX_SEGMENTS)
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use byway_core::io::{PeerId, SocketId};
+use quinn::AsyncUdpSocket;
 use quinn::udp::EcnCodepoint;
 use tokio::sync::Notify;
 
@@ -62,18 +63,13 @@ impl Held {
 }
 
 impl Ready {
-    /// A full batch as it would leave by UDP. None: it does not, or two would be more than one send.
-    fn of(leg: &Leg, batch: Batch<'_>) -> Option<Self> {
-        let segment = batch.segment?;
+    /// A batch as it would leave by UDP. None: it does not.
+    fn of(leg: &Leg, segment: usize, batch: Batch<'_>) -> Option<Self> {
         let (socket, remote) = match &leg.via {
             Via::Direct { socket, remote } => (*socket, *remote),
             Via::Udp { socket, relay, .. } => (*socket, *relay),
             Via::Tls { .. } => return None,
         };
-        let full = batch.contents.len() == FULL * segment;
-        if !full || 2 * FULL * (segment + HEADER_LEN) > MAX_PAYLOAD {
-            return None;
-        }
         let mut ready = Self {
             leg: leg.clone(),
             socket,
@@ -125,16 +121,17 @@ impl Socket {
         batch: Batch<'_>,
     ) -> io::Result<()> {
         let fits = batch.segment.unwrap_or(batch.contents.len()) <= snapshot.primary_max;
-        // A copy by the standby is to leave at the same time.
-        let may_wait = fits
-            && !snapshot.duplicate
-            && !leg.one_by_one.load(Ordering::Relaxed)
-            && !matches!(leg.via, Via::Tls { .. })
-            && batch
-                .segment
-                .is_some_and(|segment| batch.contents.len() == FULL * segment);
+        // Full, and no more than one send together with another. A copy by the standby is to leave at the same time.
+        let may_wait = batch.segment.filter(|segment| {
+            batch.contents.len() == FULL * segment
+                && 2 * FULL * (segment + HEADER_LEN) <= MAX_PAYLOAD
+                && fits
+                && !snapshot.duplicate
+                && !leg.one_by_one.load(Ordering::Relaxed)
+                && !matches!(leg.via, Via::Tls { .. })
+        });
         let held = &route.held;
-        if !may_wait && !held.some.load(Ordering::Acquire) {
+        if may_wait.is_none() && !held.some.load(Ordering::Acquire) {
             return self.send_fitting(route, leg, snapshot.primary_max, batch);
         }
         let mut slot = held.lock();
@@ -155,9 +152,9 @@ impl Socket {
                 return Ok(());
             }
         }
-        if may_wait
-            && self.segments() >= 2 * FULL
-            && let Some(ready) = Ready::of(leg, batch)
+        if let Some(segment) = may_wait
+            && self.max_transmit_segments() >= 2 * FULL
+            && let Some(ready) = Ready::of(leg, segment, batch)
         {
             *slot = Some(ready);
             held.some.store(true, Ordering::Release);
