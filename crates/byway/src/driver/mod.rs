@@ -461,10 +461,10 @@ impl Driver {
     /// Shows the node's record, and where it says that the node is found.
     pub(crate) fn show_record(&self) {
         let record = self.node.record();
-        if **self.shared.record.load() == *record {
+        if **self.shared.record.borrow() == *record {
             return;
         }
-        self.shared.record.store(Arc::new(record.clone()));
+        self.shared.record.send_replace(Arc::new(record.clone()));
         let relays = &record.record().relays;
         self.shared.found_at.send_if_modified(|shown| {
             let news = shown != relays;

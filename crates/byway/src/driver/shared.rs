@@ -19,8 +19,8 @@ const LOOKUPS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The node's own record, for greetings.
-    pub(crate) record: ArcSwap<SignedRecord>,
+    /// The node's own record, for greetings and for those who have been greeted.
+    pub(crate) record: watch::Sender<Arc<SignedRecord>>,
     /// The relays that it names.
     pub(crate) found_at: watch::Sender<Vec<RelayUrl>>,
     /// All relays that are configured, or in the relay map.
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(record: SignedRecord) -> Self {
         Self {
-            record: ArcSwap::from_pointee(record),
+            record: watch::Sender::new(Arc::new(record)),
             found_at: watch::Sender::new(Vec::new()),
             own_relays: ArcSwap::default(),
             lookups: Semaphore::new(LOOKUPS),

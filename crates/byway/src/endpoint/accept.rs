@@ -17,7 +17,7 @@ use super::tunnels;
 use crate::driver::{Input, Lease, Shared};
 use crate::socket::Virtual;
 use crate::tls;
-use crate::tunnel::{Tunnel, close_code, greeting};
+use crate::tunnel::{Tunnel, close_code, greeting, records};
 
 /// Tunnels that may wait for [`super::Endpoint::accept`]; beyond, each waits in its own task.
 pub(super) const QUEUE: usize = 128;
@@ -109,9 +109,14 @@ async fn admit(
         connection.close(close_code(CloseCode::NotAllowed), b"");
         return None;
     }
-    let own = (**shared.record.load()).clone();
-    match greeting::greet_as_agent(&connection, own, node, admission).await {
-        Ok(record) => Some((tunnels::establish(connection, lease, monitor), record)),
+    let own = (**shared.record.borrow()).clone();
+    match greeting::greet_as_agent(&connection, own.clone(), node, admission).await {
+        Ok(greeted) => {
+            let news = shared.record.subscribe();
+            tokio::spawn(records::tell(greeted.later, own, news));
+            let tunnel = tunnels::establish(connection, lease, monitor);
+            Some((tunnel, greeted.record))
+        }
         Err(error) => {
             tracing::info!(node = %node.short(), %error, "client refused");
             tunnels::linger(connection, lease);

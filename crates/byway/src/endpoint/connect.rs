@@ -132,8 +132,8 @@ async fn open(
             "the agent proved another key than the ticket's".to_owned(),
         ));
     }
-    let own = (**inner.shared.record.load()).clone();
-    let greeted = greeting::greet_as_client(&connection, own, ticket.secret.as_ref())
+    let own = (**inner.shared.record.borrow()).clone();
+    let mut records = greeting::greet_as_client(&connection, own, ticket.secret.as_ref())
         .await
         .map_err(|error| match connection.close_reason() {
             Some(reason) => ConnectError::from_connection(&reason, began.elapsed()),
@@ -142,9 +142,11 @@ async fn open(
     // Nobody waits for the agent's greeting; if it refuses, the tunnel says so.
     let (node, id, input) = (ticket.node, peer.id, inner.input.clone());
     tokio::spawn(async move {
-        if let Ok(record) = greeted.record(node).await {
+        while let Ok(Some(record)) = records.next(node).await {
             // An endpoint that is closed has no use for it.
-            let _ = input.send(Input::Record(id, record)).await;
+            if input.send(Input::Record(id, record)).await.is_err() {
+                return;
+            }
         }
     });
     Ok(tunnels::establish(connection, lease, &monitor))

@@ -5,7 +5,8 @@
 //! connection (so it is worth nothing on another). It closes its side of the stream and goes on at once: headers and
 //! bytes of other streams leave in the same flight. The agent takes that stream first, checks that the record is of the
 //! key TLS proved, then its [`Admission`], answers with its own record, and only then looks at other streams. What
-//! fails is closed with [`CloseCode::NotAllowed`] or [`CloseCode::Protocol`].
+//! fails is closed with [`CloseCode::NotAllowed`] or [`CloseCode::Protocol`]. What the agent's record becomes later follows
+//! on the same stream ([`super::records`]).
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use byway_wire::{NodeId, SignedRecord, TicketSecret};
 use quinn::Connection;
 
 use super::message::{self, ReadMessageError};
-use super::{RecvStream, close_code};
+use super::records::AgentRecords;
+use super::{SendStream, close_code};
 
 /// The label of the TLS exporter (RFC 9266 shows the habit; ours must differ from every other protocol's).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-byway-tunnel";
@@ -65,20 +67,13 @@ impl From<ReadMessageError> for GreetError {
     }
 }
 
-/// The agent's greeting, on its way to the client.
-#[derive(Debug)]
-pub(crate) struct AgentGreeting {
-    connection: Connection,
-    recv: RecvStream,
-}
-
 /// Sends the client's greeting; must be the first use of the connection. It returns as soon as the greeting is queued,
-/// without waiting for the agent: read [`AgentGreeting::record`] beside the tunnel's first streams.
+/// without waiting for the agent: read [`AgentRecords::next`] beside the tunnel's first streams.
 pub(crate) async fn greet_as_client(
     connection: &Connection,
     record: SignedRecord,
     secret: Option<&TicketSecret>,
-) -> Result<AgentGreeting, GreetError> {
+) -> Result<AgentRecords, GreetError> {
     let proof = match secret {
         Some(secret) => Some(secret.tunnel_proof(&exporter(connection)?)),
         None => None,
@@ -92,37 +87,26 @@ pub(crate) async fn greet_as_client(
         })?;
     // Harmless if it fails: the agent reads no further than the greeting.
     let _ = send.finish();
-    Ok(AgentGreeting {
-        connection: connection.clone(),
-        recv,
-    })
+    Ok(AgentRecords::new(connection.clone(), recv))
 }
 
-impl AgentGreeting {
-    /// The agent's current record, which overrides any relay's copy. `expected` is the node that was dialled.
-    pub(crate) async fn record(mut self, expected: NodeId) -> Result<SignedRecord, GreetError> {
-        let answer = async {
-            let greeting: Greeting = message::read(&mut self.recv).await?;
-            if greeting.record.node() != expected {
-                return Err(GreetError::WrongNode);
-            }
-            Ok(greeting.record)
-        };
-        // No deadline: the path may be slow or away for hours; the connection's own timeout ends it.
-        let result = answer.await;
-        close_on_error(&self.connection, result)
-    }
+/// A client that was let in.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    /// Its record.
+    pub(crate) record: SignedRecord,
+    /// Where it is told what the agent's record becomes ([`super::records::tell`]).
+    pub(crate) later: SendStream,
 }
 
-/// Reads and verifies the client's greeting, answers it, and returns the client's record. `remote` is the identity TLS
-/// proved. On failure the connection is closed with the matching code. Nothing else must have taken the connection's
-/// streams before.
+/// Reads and verifies the client's greeting, and answers it. `remote` is the identity TLS proved. On failure the
+/// connection is closed with the matching code. Nothing else must have taken the connection's streams before.
 pub(crate) async fn greet_as_agent(
     connection: &Connection,
     own: SignedRecord,
     remote: NodeId,
     admission: &Admission,
-) -> Result<SignedRecord, GreetError> {
+) -> Result<Greeted, GreetError> {
     let result =
         match tokio::time::timeout(DEADLINE, verify_client(connection, own, remote, admission))
             .await
@@ -138,7 +122,7 @@ async fn verify_client(
     own: SignedRecord,
     remote: NodeId,
     admission: &Admission,
-) -> Result<SignedRecord, GreetError> {
+) -> Result<Greeted, GreetError> {
     let (mut send, mut recv) = connection
         .accept_bi()
         .await
@@ -160,10 +144,11 @@ async fn verify_client(
         proof: None,
     };
     // Its failure means that the client is gone, which the tunnel will find out.
-    if message::write(&mut send, &answer).await.is_ok() {
-        let _ = send.finish();
-    }
-    Ok(greeting.record)
+    let _ = message::write(&mut send, &answer).await;
+    Ok(Greeted {
+        record: greeting.record,
+        later: send,
+    })
 }
 
 /// By key, by secret, or because anyone may. Every secret is tried, so that time does not tell which one matched.
@@ -190,7 +175,7 @@ fn exporter(connection: &Connection) -> Result<[u8; 32], GreetError> {
     Ok(out)
 }
 
-fn close_on_error<T>(
+pub(super) fn close_on_error<T>(
     connection: &Connection,
     result: Result<T, GreetError>,
 ) -> Result<T, GreetError> {

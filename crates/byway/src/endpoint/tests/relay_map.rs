@@ -108,6 +108,34 @@ async fn a_map_that_is_given_may_be_given_anew_and_a_configured_relay_stays() {
 }
 
 #[tokio::test]
+async fn who_is_on_a_direct_path_alone_learns_from_the_agent_where_it_is_now() {
+    let (first, second) = (relay().await, relay().await);
+    let bound = builder().relay_map(map(&[&first]));
+    let agent = bound.accept(admission()).bind().await.unwrap();
+    agent.online(DEADLINE).await.unwrap();
+    let client = builder().bind().await.unwrap();
+    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
+    for tunnel in [&near, &far] {
+        let mut path = tunnel.path();
+        within(path.wait_for(|path| path.kind == PathKind::Direct))
+            .await
+            .unwrap();
+    }
+    // The relay that both know is gone, and with it whoever could pass anything on.
+    first.stop().await;
+    let mut links = client.links();
+    let found = second.url();
+    agent.set_relay_map(map(&[&second])).await;
+    let up = |links: &Vec<LinkStatus>| {
+        links
+            .iter()
+            .any(|link| link.relay == found && link.carrier.is_some())
+    };
+    within(links.wait_for(up)).await.unwrap();
+    exchange(&near, &far).await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_map_is_refused_at_the_start() {
     let first = relay().await;
     let dir = tempfile::tempdir().unwrap();

@@ -1,64 +1,12 @@
 //! Each reason for which an agent must refuse, over real QUIC connections on loopback.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-
-use byway_wire::{Instance, ProbeSecret, Record, SecretKey};
 use quinn::VarInt;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use super::*;
-use crate::tls;
 use crate::tunnel::TunnelClosed;
+use crate::tunnel::ends::{Ends, ends, key, record};
 
 const SECRET: [u8; 32] = [9; 32];
-
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_bytes(&[n; 32])
-}
-
-fn record(n: u8) -> SignedRecord {
-    SignedRecord::sign(
-        &key(n),
-        Record {
-            id: byway_wire::NodeInstance {
-                node: key(n).node_id(),
-                instance: Instance(1),
-            },
-            probe_key: ProbeSecret::from_bytes([n; 32]).public(),
-            epoch: 1,
-            seq: 1,
-            relays: Vec::new(),
-        },
-    )
-}
-
-/// Both ends of a connection between client 1 and agent 2, and the endpoints that keep it.
-struct Ends {
-    client: Connection,
-    agent: Connection,
-    _endpoints: [quinn::Endpoint; 2],
-}
-
-async fn ends() -> Ends {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = QuicServerConfig::try_from(tls::tunnel_server(&key(2)).unwrap()).unwrap();
-    let server = quinn::ServerConfig::with_crypto(Arc::new(server));
-    let server = quinn::Endpoint::server(server, any).unwrap();
-    let client = QuicClientConfig::try_from(tls::tunnel_client(&key(1)).unwrap()).unwrap();
-    let mut dialler = quinn::Endpoint::client(any).unwrap();
-    dialler.set_default_client_config(quinn::ClientConfig::new(Arc::new(client)));
-    let name = key(2).node_id().server_name();
-    let dialled = dialler
-        .connect(server.local_addr().unwrap(), &name)
-        .unwrap();
-    let (client, agent) = tokio::join!(dialled, async { server.accept().await.unwrap().await });
-    Ends {
-        client: client.unwrap(),
-        agent: agent.unwrap(),
-        _endpoints: [server, dialler],
-    }
-}
 
 fn by_secret() -> Admission {
     Admission {
@@ -78,15 +26,15 @@ async fn answer(
 ) -> (Option<GreetError>, Ends) {
     let ends = ends().await;
     let secret = secret.map(TicketSecret::from_bytes);
-    let greeted = greet_as_client(&ends.client, record(record_of), secret.as_ref())
+    let mut records = greet_as_client(&ends.client, record(record_of), secret.as_ref())
         .await
         .unwrap();
     let agent = greet_as_agent(&ends.agent, record(2), key(1).node_id(), admission).await;
     match agent {
         Ok(seen) => {
-            assert_eq!(seen.node(), key(1).node_id());
-            let answer = greeted.record(key(2).node_id()).await.unwrap();
-            assert_eq!(answer.node(), key(2).node_id());
+            assert_eq!(seen.record.node(), key(1).node_id());
+            let answer = records.next(key(2).node_id()).await.unwrap();
+            assert_eq!(answer.unwrap().node(), key(2).node_id());
             (None, ends)
         }
         Err(error) => (Some(error), ends),
@@ -201,7 +149,7 @@ async fn what_is_no_greeting_is_a_breach_of_protocol() {
 #[tokio::test]
 async fn an_agent_that_answers_for_another_node_is_left() {
     let ends = ends().await;
-    let greeted = greet_as_client(&ends.client, record(1), None)
+    let mut records = greet_as_client(&ends.client, record(1), None)
         .await
         .unwrap();
     let anyone = Admission {
@@ -211,6 +159,6 @@ async fn an_agent_that_answers_for_another_node_is_left() {
     greet_as_agent(&ends.agent, record(3), key(1).node_id(), &anyone)
         .await
         .unwrap();
-    let error = greeted.record(key(2).node_id()).await.unwrap_err();
+    let error = records.next(key(2).node_id()).await.unwrap_err();
     assert!(matches!(error, GreetError::WrongNode), "{error}");
 }

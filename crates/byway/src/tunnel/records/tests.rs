@@ -1,0 +1,128 @@
+//! What an agent says of itself after the greeting, over real QUIC connections on loopback.
+
+use byway_core::io::Admission;
+use quinn::VarInt;
+
+use super::*;
+use crate::tunnel::ends::{Ends, ends, key, record};
+use crate::tunnel::greeting::{greet_as_agent, greet_as_client};
+use byway_wire::tunnel::CloseCode;
+
+/// The agent's record as its `seq`-th change leaves it.
+fn changed(seq: u64) -> SignedRecord {
+    let mut content = record(2).record().clone();
+    content.seq = seq;
+    SignedRecord::sign(&key(2), content)
+}
+
+/// Both sides, greeted: what the client hears by, and what the agent speaks by.
+async fn greeted() -> (Ends, AgentRecords, SendStream) {
+    let ends = ends().await;
+    let mut records = greet_as_client(&ends.client, record(1), None)
+        .await
+        .unwrap();
+    records.pause = Duration::from_millis(20);
+    let anyone = Admission {
+        anyone: true,
+        ..Admission::default()
+    };
+    let client = greet_as_agent(&ends.agent, record(2), key(1).node_id(), &anyone)
+        .await
+        .unwrap();
+    let first = records.next(key(2).node_id()).await.unwrap();
+    assert_eq!(first, Some(record(2)));
+    (ends, records, client.later)
+}
+
+#[tokio::test]
+async fn what_the_record_becomes_is_told_and_of_many_changes_the_last() {
+    let (_ends, mut records, later) = greeted().await;
+    // It became another between the greeting and now.
+    let own = watch::Sender::new(Arc::new(changed(2)));
+    let telling = tokio::spawn(tell(later, record(2), own.subscribe()));
+    let heard = records.next(key(2).node_id()).await.unwrap();
+    assert_eq!(heard, Some(changed(2)));
+    for seq in 3..=9 {
+        own.send_replace(Arc::new(changed(seq)));
+    }
+    // Some are left out, the last never.
+    let mut seq = 2;
+    while seq < 9 {
+        let heard = records.next(key(2).node_id()).await.unwrap().unwrap();
+        assert!(heard.record().seq > seq, "{seq}, then {heard:?}");
+        seq = heard.record().seq;
+    }
+    // The agent's endpoint ends.
+    drop(own);
+    assert_eq!(records.next(key(2).node_id()).await.unwrap(), None);
+    telling.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_says_much_is_heard_slowly() {
+    let (_ends, mut records, mut later) = greeted().await;
+    for seq in 2..=4 {
+        let greeting = Greeting {
+            record: changed(seq),
+            proof: None,
+        };
+        message::write(&mut later, &greeting).await.unwrap();
+    }
+    let began = std::time::Instant::now();
+    for seq in 2..=4 {
+        let heard = records.next(key(2).node_id()).await.unwrap();
+        assert_eq!(heard, Some(changed(seq)));
+    }
+    assert!(began.elapsed() >= 3 * records.pause);
+}
+
+#[tokio::test]
+async fn the_telling_ends_with_the_tunnel_and_with_a_client_that_wants_no_more() {
+    let own = watch::Sender::new(Arc::new(record(2)));
+    let (_ends, records, later) = greeted().await;
+    let telling = tokio::spawn(tell(later, record(2), own.subscribe()));
+    // As a client does that reads the greeting alone.
+    drop(records);
+    telling.await.unwrap();
+
+    let (ends, _records, later) = greeted().await;
+    let telling = tokio::spawn(tell(later, record(2), own.subscribe()));
+    ends.client.close(VarInt::from_u32(0), b"");
+    telling.await.unwrap();
+    assert_eq!(own.receiver_count(), 0);
+}
+
+#[tokio::test]
+async fn an_agent_of_before_ends_its_half_and_harms_nothing() {
+    let (ends, mut records, mut later) = greeted().await;
+    later.finish().unwrap();
+    assert_eq!(records.next(key(2).node_id()).await.unwrap(), None);
+    assert!(ends.client.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn another_nodes_record_ends_the_tunnel_and_so_does_what_is_none() {
+    let (ends, mut records, mut later) = greeted().await;
+    let greeting = Greeting {
+        record: record(3),
+        proof: None,
+    };
+    message::write(&mut later, &greeting).await.unwrap();
+    let refused = records.next(key(2).node_id()).await;
+    assert!(matches!(refused, Err(GreetError::WrongNode)), "{refused:?}");
+    closed(&ends, CloseCode::NotAllowed).await;
+
+    let (ends, mut records, mut later) = greeted().await;
+    later.write_all(b"\xff\xff\xff\xff").await.unwrap();
+    let refused = records.next(key(2).node_id()).await;
+    let malformed = matches!(refused, Err(GreetError::Malformed(_)));
+    assert!(malformed, "{refused:?}");
+    closed(&ends, CloseCode::Protocol).await;
+}
+
+async fn closed(ends: &Ends, code: CloseCode) {
+    let quinn::ConnectionError::ApplicationClosed(close) = ends.agent.closed().await else {
+        panic!("not closed by the client");
+    };
+    assert_eq!(close.error_code, VarInt::from_u32(code as u32));
+}
