@@ -44,9 +44,11 @@ async fn a_relay_that_drains_names_where_to_go_and_ends_when_the_last_node_has_l
     // What is established goes on.
     client.send_data(&data(9, 1, 500));
     assert_eq!(agent.recv_data().await, data(9, 1, 500));
-    // Newcomers are told why they are refused, and do not keep it from ending.
+    // Newcomers are told where else to go and why they are refused, and do not keep it from ending.
     let mut late = UdpNode::connect(&server, 4).await;
     late.say(&hello(4, Role::Client)).await;
+    let (left, named) = told(late.hear().await);
+    assert!(left <= 60_000 && named == 1, "{left} ms, {named}");
     let refused = late.hear().await;
     let shutdown = RefuseReason::Shutdown;
     assert!(matches!(refused, Control::Refused { reason, .. } if reason == shutdown));

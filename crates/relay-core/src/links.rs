@@ -99,18 +99,7 @@ impl Relay {
             let detail = format!("this relay speaks version {VERSION}");
             return self.refuse(now, id, RefuseReason::Version, &detail);
         }
-        // Only now, for a node that has said nothing yet may have nowhere to hear it. Who is here and lost its link is no newcomer: its
-        // channels wait for it.
         let me = hello.record.record().id;
-        let may_come = match self.ending {
-            Ending::No => true,
-            Ending::At(..) => self.sessions.contains_key(&me),
-            Ending::Now => false,
-        };
-        if !may_come {
-            self.counters.refused_shutdown += 1;
-            return self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
-        }
         if hello.record.node() != info.node {
             self.counters.refused_identity += 1;
             let detail = "the record is not of the key that connected";
@@ -135,6 +124,18 @@ impl Relay {
                 return self.refuse(now, id, reason, &error.to_string());
             }
         };
+        // Only now, for a node that has said nothing yet may have nowhere to hear it, and where else to go is for those who may come in.
+        // Who is here and lost its link is no newcomer: its channels wait for it.
+        let may_come = match self.ending {
+            Ending::No => true,
+            Ending::At(..) => self.sessions.contains_key(&me),
+            Ending::Now => false,
+        };
+        if !may_come {
+            self.counters.refused_shutdown += 1;
+            self.say_farewell(now, id);
+            return self.refuse(now, id, RefuseReason::Shutdown, "the relay is going away");
+        }
         if self.sessions.get(&me).is_some_and(|s| s.role != hello.role) {
             return self.violation(now, id, "another role than on the first link");
         }

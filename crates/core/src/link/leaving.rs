@@ -11,6 +11,9 @@
 //!
 //! A relay that was left is not dialled for some seconds, and then again by the usual back-off: while it drains it refuses
 //! newcomers, and what answers after that is its successor. It is as good as any other from its `Welcome` on.
+//!
+//! A newcomer that it refuses is told the same before: whom it calls has gone to the alternates, or will. It was in no hurry to
+//! leave, for it has not come in, so it looks there at once.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -69,7 +72,7 @@ impl Leaving {
 }
 
 impl Links {
-    /// The relay of a link will stop in `deadline`.
+    /// The relay of a link will stop in `deadline`. One that has not welcomed us will not do so any more.
     pub(crate) fn handle_going_away(
         &mut self,
         cx: &mut Cx<'_>,
@@ -77,11 +80,15 @@ impl Links {
         deadline: Duration,
         mut alternates: Vec<RelayUrl>,
     ) {
-        let relay = self.links.get(&link).filter(|l| l.is_ready());
-        let Some(relay) = relay.map(|l| l.relay) else {
+        let known = self.links.get(&link).filter(|l| l.is_usable());
+        let Some(relay) = known.map(|l| l.relay) else {
             cx.counters.control_unexpected += 1;
             return;
         };
+        let welcomed = self
+            .links
+            .values()
+            .any(|l| l.relay == relay && l.is_ready());
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -90,6 +97,18 @@ impl Links {
         }
         self.out.push_back(Output::WillStop { relay });
         alternates.truncate(MAX_NAMED);
+        if !welcomed {
+            r.leaving = Leaving::Left {
+                until: cx.now + cx.rng.between(AWAY.0, AWAY.1),
+                alternates: alternates.clone(),
+            };
+            self.out.push_back(Output::Leave {
+                relay,
+                alternates,
+                lasted: false,
+            });
+            return;
+        }
         let spread = (deadline / SPREAD).min(SPREAD_MAX);
         r.leaving = Leaving::Announced {
             at: cx.now + cx.rng.between(Duration::ZERO, spread),

@@ -277,3 +277,18 @@ fn a_token_is_no_violation_where_none_is_asked_for() {
     );
     assert_eq!(refused(&events, 1), None);
 }
+
+#[test]
+fn who_may_not_come_in_is_not_told_where_else_to_go() {
+    let mut bench = bench();
+    bench
+        .relay
+        .handle_going_away(bench.now, Duration::from_secs(30), Vec::new());
+    let events = come(&mut bench, 1, 1, Role::Client, None);
+    assert_eq!(refused(&events, 1), Some(RefuseReason::NotAdmitted));
+    assert!(!has(&events, 1, "GoingAway"));
+    let good = token(2, 1_000 + HOUR, json!({}));
+    let events = come(&mut bench, 2, 2, Role::Client, Some(good));
+    assert!(has(&events, 2, "GoingAway"));
+    assert_eq!(refused(&events, 2), Some(RefuseReason::Shutdown));
+}

@@ -187,10 +187,42 @@ fn nodes_leave_spread_over_a_quarter_of_the_time_that_they_have() {
     assert!(left[23] < ms(14_500), "{left:?}");
 }
 
+/// Its ticket is older than the upgrade, and the agent has gone already.
 #[test]
-fn a_relay_before_its_welcome_has_nothing_to_say_of_going_away() {
+fn a_newcomer_is_sent_where_the_agent_has_gone() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.direct_open = false;
+    world.relays.push(Relay::new());
+    world.pass(ms(2_000));
+    world.announce_end(0, ms(8_000), &[1]);
+    assert!(world.run_for(ms(10_000), |w| w.relays[0].links.is_empty()));
+    assert!(world.relays[1].has_link(AGENT, Carrier::Udp));
+    let only_the_first = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
+    world.connect_to(only_the_first);
+    assert!(world.run_for(ms(1_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+    assert_eq!(in_use(&world), 1);
+}
+
+/// An agent that starts meanwhile, and knows no other, is to be found where it is looked for.
+#[test]
+fn an_agent_that_comes_too_late_goes_where_it_is_sent_and_comes_back() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.relays.push(Relay::new());
+    world.announce_end(0, ms(8_000), &[1]);
+    assert!(world.run_for(ms(2_000), |w| w.relays[1].has_link(AGENT, Carrier::Udp)));
+    // Both carriers have been refused.
+    world.pass(ms(1_000));
+    world.succeed(0);
+    assert!(world.run_for(ms(30_000), |w| w.relays[0].has_link(AGENT, Carrier::Udp)));
+    assert!(world.run_for(ms(60_000), |w| !w.relays[1].has_link(AGENT, Carrier::Udp)));
+}
+
+#[test]
+fn a_relay_that_we_have_said_nothing_to_has_nothing_to_say_of_going_away() {
     let mut world = World::with(config(Role::Client), config(Role::Agent), 2);
-    world.relays[0].drains = true;
     world.connect();
     world.pass(ms(5));
     let link = world.link_of(CLIENT);

@@ -115,6 +115,8 @@ pub(super) struct Relay {
     pub(super) mute: bool,
     /// It stops soon: who comes now is sent away.
     pub(super) drains: bool,
+    /// What it said of its end, and says to newcomers.
+    pub(super) last_words: Option<Control>,
     /// The one token that admits, and for how many seconds; without, everybody is admitted for good.
     pub(super) admits: Option<(AdmissionToken, u32)>,
 }
@@ -133,6 +135,7 @@ impl Relay {
             waits: Vec::new(),
             mute: false,
             drains: false,
+            last_words: None,
             admits: None,
             log: Vec::new(),
         }
@@ -751,20 +754,22 @@ impl World {
     }
     /// A relay says that it will stop, and welcomes nobody any more.
     pub(super) fn announce_end(&mut self, relay: usize, deadline: Duration, alternates: &[usize]) {
+        let message = Control::GoingAway {
+            deadline_ms: deadline.as_millis() as u32,
+            alternates: alternates.iter().copied().map(relay_url).collect(),
+        };
         self.relays[relay].drains = true;
+        self.relays[relay].last_words = Some(message.clone());
         let links: Vec<(usize, LinkId)> = self.relays[relay].links.keys().copied().collect();
         for link in links {
-            let message = Control::GoingAway {
-                deadline_ms: deadline.as_millis() as u32,
-                alternates: alternates.iter().copied().map(relay_url).collect(),
-            };
-            self.say_to(link, message);
+            self.say_to(link, message.clone());
         }
     }
     /// Another process in the place of one that has no links any more.
     pub(super) fn succeed(&mut self, relay: usize) {
         assert!(self.relays[relay].links.is_empty());
         self.relays[relay].drains = false;
+        self.relays[relay].last_words = None;
     }
     pub(super) fn kill_relay(&mut self, relay: usize) {
         self.relays[relay].alive = false;
@@ -884,6 +889,10 @@ impl World {
                 };
                 let admits = relay.admits.clone();
                 if let Some(reason) = refusal {
+                    if let (RefuseReason::Shutdown, Some(said)) = (reason, &relay.last_words) {
+                        let said = said.clone();
+                        self.say_to(from, said);
+                    }
                     let refused = Control::Refused {
                         reason,
                         detail: "no".to_owned(),
