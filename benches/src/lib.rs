@@ -5,6 +5,7 @@
 //!
 //! `cargo run --release -p byway-benches --bin throughput` prints the table.
 
+pub mod bare_forwarder;
 pub mod fleet;
 pub mod measure;
 pub mod raw_quinn;

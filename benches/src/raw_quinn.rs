@@ -1,4 +1,4 @@
-//! The ceiling: quinn alone on loopback, with Byway's cipher, key exchange and MTU bound.
+//! The ceiling: quinn alone, with Byway's cipher, key exchange and MTU bound.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 /// Two quinn endpoints with one connection.
 #[derive(Debug)]
@@ -38,32 +39,39 @@ fn transport() -> quinn::TransportConfig {
     transport
 }
 
+/// For the side that listens, and the certificate that it shows.
+pub fn server() -> Result<(quinn::ServerConfig, CertificateDer<'static>)> {
+    let cert = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
+    let key = PrivatePkcs8KeyDer::from(cert.signing_key.serialize_der());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.cert.der().clone()], key.into())?;
+    tls.alpn_protocols = vec![b"raw".to_vec()];
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport()));
+    Ok((config, cert.cert.der().clone()))
+}
+
+/// For the side that dials one with this certificate, as `localhost`.
+pub fn client(certificate: CertificateDer<'static>) -> Result<quinn::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate)?;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"raw".to_vec()];
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
+}
+
 impl RawQuinn {
     /// Binds two endpoints on loopback and connects them.
     pub async fn connect() -> Result<Self> {
-        let cert = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
-        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(cert.signing_key.serialize_der());
-        let mut server_tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.cert.der().clone()], key.into())?;
-        server_tls.alpn_protocols = vec![b"raw".to_vec()];
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(cert.cert.der().clone())?;
-        let mut client_tls = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        client_tls.alpn_protocols = vec![b"raw".to_vec()];
-
-        let transport = Arc::new(transport());
-        let mut server_config =
-            quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server_tls)?));
-        server_config.transport_config(transport.clone());
-        let mut client_config =
-            quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client_tls)?));
-        client_config.transport_config(transport);
-
+        let (server_config, certificate) = server()?;
+        let client_config = client(certificate)?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listening = quinn::Endpoint::server(server_config, any)?;
         let dialling = quinn::Endpoint::client(any)?;

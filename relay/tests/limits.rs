@@ -173,13 +173,13 @@ async fn an_address_is_proved_from_the_first_handshake_on_if_that_was_set() {
 }
 
 #[tokio::test]
-async fn a_host_beyond_its_part_of_the_handshakes_that_were_set_is_refused() {
+async fn there_is_no_more_room_for_handshakes_than_was_set() {
     let server = start_with(|config| {
         config.limits.handshakes.under_way = 8;
         config.trusted_proxies.clear();
     })
     .await;
-    // This machine's own have no part, but there is no more room than for eight.
+    // A host's part of it is tested where it is judged: this machine's own has none.
     let mut held = Vec::new();
     for _ in 0..8 {
         held.push(TcpStream::connect(addr(&server)).await.unwrap());

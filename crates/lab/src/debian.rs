@@ -16,6 +16,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("microsocks", "microsocks"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
+    ("pebble", "pebble"),
     ("promtool", "prometheus"),
     ("scp", "openssh-client"),
     ("setpriv", "util-linux"),

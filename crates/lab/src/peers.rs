@@ -9,6 +9,8 @@
 //! less work than anybody's relay on a real internet has. Byway is played by each kind of link. Both ends run the same code
 //! over either library (`benches/transfer`), built with the same profile.
 //!
+//! First of all comes what nobody can better here: raw quinn, through a forwarder that looks at nothing.
+//!
 //! | a round, for each way | |
 //! |---|---|
 //! | a new world, its relay, the two ends | nothing is left of the one before |

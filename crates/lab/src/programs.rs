@@ -5,6 +5,7 @@ mod certified;
 mod coturn;
 pub mod miniupnpd;
 mod nat64;
+mod pebble;
 mod peers;
 mod proxy;
 mod sshd;
@@ -24,7 +25,8 @@ pub use byway::{
 pub use certified::{Authority, Certificate};
 pub use coturn::{PORT as COTURN_PORT, coturn};
 pub(crate) use nat64::{in_ipv6, translator};
-pub use peers::{Peer, field, iroh_relay, peer_binary};
+pub use pebble::Pebble;
+pub use peers::{Peer, bare_forwarder, field, iroh_relay, peer_binary};
 pub use proxy::{Proxy, http_on, microsocks, socks_on, tinyproxy};
 pub use sshd::{Sshd, on_client, ssh_tools};
 pub use typist::Typist;

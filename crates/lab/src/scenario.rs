@@ -1,6 +1,7 @@
 //! The scenarios, by group.
 
 mod abuse;
+mod acme;
 pub mod beside;
 mod broken_ipv6;
 mod carry;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Scenario> {
         proxy::SCENARIOS,
         openssh::SCENARIOS,
         interop::SCENARIOS,
+        acme::SCENARIOS,
         errors::SCENARIOS,
         waste::SCENARIOS,
     ]

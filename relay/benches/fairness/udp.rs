@@ -91,11 +91,10 @@ pub(crate) fn measure(server: &Server, flood: Flood) -> Row {
                 }
             }
         }
+        let _ends = Ends(flooding.over);
         let began = Instant::now();
         let back = type_on(&typist.raw(), typist.relay);
-        let (after, time) = (server.stats().data, began.elapsed().as_secs_f64());
-        flooding.over.store(true, Ordering::Relaxed);
-        (back, after, time)
+        (back, server.stats().data, began.elapsed().as_secs_f64())
     });
     stop.store(true, Ordering::Relaxed);
     echoes.join().unwrap();
@@ -112,6 +111,15 @@ pub(crate) fn measure(server: &Server, flood: Flood) -> Row {
         sent: rate(sent.load(Ordering::Relaxed)),
         forwarded: rate(after.udp_out - before.udp_out),
         dropped: rate(after.dropped_share - before.dropped_share),
+    }
+}
+
+/// Ends the flood with who types, also where that one panics: the scope waits for the flood.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

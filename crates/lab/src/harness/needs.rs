@@ -48,7 +48,7 @@ impl Need {
                 ours.iter().find_map(|binary| no_binary(binary, BUILD))
             }
             Self::IrohBinaries => {
-                let ours = ["byway-peer", "byway-relay"].map(programs::binary);
+                let ours = ["bare-peer", "byway-peer", "byway-relay"].map(programs::binary);
                 let theirs = ["iroh-peer", "iroh-relay"].map(programs::peer_binary);
                 let all = ours.iter().chain(&theirs);
                 all.into_iter()

@@ -316,6 +316,7 @@ mod tests {
     fn run() -> BTreeMap<Way, Vec<Sample>> {
         let rounds = |seconds: [f64; 3], relay: f64| seconds.map(|s| sample(s, relay)).to_vec();
         BTreeMap::from([
+            (Way::Bare, rounds([1.0, 1.0, 1.0], 0.5)),
             (Way::Iroh, rounds([8.0, 4.0, 16.0], 4.0)),
             (Way::IrohPlain, rounds([4.0, 4.0, 4.0], 2.0)),
             (Way::BywayUdp, rounds([4.0, 1.0, 2.0], 1.0)),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cpu::{self, Threads};
 use crate::process::Running;
-use crate::programs::{Authority, Peer, READY, Relay, field, iroh_relay};
+use crate::programs::{Authority, Peer, READY, Relay, bare_forwarder, field, iroh_relay};
 use crate::world::{Place, Traffic, World};
 
 /// A GiB at a MiB a second, and more.
@@ -21,6 +21,8 @@ const STRAY: u64 = 1_000;
 /// Over which library, and by what its ends reach their relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Way {
+    /// Nobody's: raw quinn through a forwarder that looks at nothing, which is the most that there is.
+    Bare,
     Iroh,
     IrohPlain,
     BywayUdp,
@@ -106,11 +108,18 @@ fn named(names: &str) -> Result<Vec<Way>> {
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 4] = [Self::Iroh, Self::IrohPlain, Self::BywayUdp, Self::BywayTls];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Bare,
+        Self::Iroh,
+        Self::IrohPlain,
+        Self::BywayUdp,
+        Self::BywayTls,
+    ];
 
     /// In JSON.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Bare => "bare",
             Self::Iroh => "iroh",
             Self::IrohPlain => "iroh_plain",
             Self::BywayUdp => "byway_udp",
@@ -121,6 +130,7 @@ impl Way {
     /// In tables.
     pub(super) fn title(self) -> &'static str {
         match self {
+            Self::Bare => "raw quinn, bare forwarder",
             Self::Iroh => "iroh",
             Self::IrohPlain => "iroh, no TLS",
             Self::BywayUdp => "Byway, UDP link",
@@ -176,6 +186,7 @@ impl Way {
     /// Starts the relay, and knows the ends that use it.
     fn relay(self, world: &World) -> Result<(Running, Peer)> {
         match self {
+            Self::Bare => bare_forwarder(&world.relay),
             Self::Iroh => {
                 let authority = Authority::new("iroh-authority")?;
                 let (relay, url) = iroh_relay(world, &world.relay, Some(&authority))?;
@@ -197,6 +208,7 @@ impl Way {
     /// What its library calls the path, at either end, whenever it says so.
     fn check_path(self, path: &Value) -> Result<()> {
         let wanted = match self {
+            Self::Bare => "forwarder",
             Self::Iroh | Self::IrohPlain => "relay",
             Self::BywayUdp => "relay_udp",
             Self::BywayTls => "relay_tls",
@@ -212,7 +224,7 @@ impl Way {
     /// What a host's own counters saw.
     fn check_traffic(self, host: &str, seen: Traffic, bytes: u64) -> Result<()> {
         let carried = match self {
-            Self::BywayUdp => seen.relay_udp,
+            Self::Bare | Self::BywayUdp => seen.relay_udp,
             Self::Iroh | Self::IrohPlain | Self::BywayTls => seen.relay_tcp,
         };
         ensure!(
@@ -271,6 +283,7 @@ mod tests {
     #[test]
     fn a_path_of_another_kind_is_no_figure() {
         for (way, path) in [
+            (Way::Bare, "forwarder"),
             (Way::Iroh, "relay"),
             (Way::IrohPlain, "relay"),
             (Way::BywayUdp, "relay_udp"),
@@ -301,8 +314,10 @@ mod tests {
             assert!(way.check_traffic("client", tcp, bytes).is_ok());
             assert!(way.check_traffic("client", udp, bytes).is_err());
         }
-        assert!(Way::BywayUdp.check_traffic("client", udp, bytes).is_ok());
-        assert!(Way::BywayUdp.check_traffic("client", tcp, bytes).is_err());
+        for way in [Way::Bare, Way::BywayUdp] {
+            assert!(way.check_traffic("client", udp, bytes).is_ok());
+            assert!(way.check_traffic("client", tcp, bytes).is_err());
+        }
         let direct = Traffic {
             direct: bytes,
             ..udp

@@ -62,7 +62,15 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Starts the program on a host, as these arguments say.
+    /// Starts the program on the relay's host, as these arguments say.
+    pub fn start_as(
+        world: &World,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Self> {
+        Self::start_with(world, &world.relay, arguments)
+    }
+
+    /// The same on a host.
     pub(super) fn start_with(
         internet: &Internet,
         place: &Place,

@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,6 +52,15 @@ impl Peer {
         Self {
             program: peer_binary("iroh-peer"),
             arguments: [relay].into_iter().chain(trusts).collect(),
+            listening: None,
+        }
+    }
+
+    /// Over raw quinn, through the forwarder at this address.
+    fn bare(forwarder: Ipv4Addr) -> Self {
+        Self {
+            program: binary("bare-peer"),
+            arguments: vec![format!("--forwarder={forwarder}")],
             listening: None,
         }
     }
@@ -118,6 +128,15 @@ pub fn iroh_relay(
     // It tells nobody that it is ready.
     place.until_served_at(port)?;
     Ok((relay, url))
+}
+
+/// Starts a forwarder that looks at nothing on a host. Gives the ends that use it, too.
+pub fn bare_forwarder(place: &Place) -> Result<(Running, Peer)> {
+    let mut command = place.namespace.command(binary("bare-peer"));
+    command.arg("forward").arg(place.addr.to_string());
+    let forwarder = Running::start("forwarder", &mut command)?;
+    forwarder.first_line("readiness", READY)?;
+    Ok((forwarder, Peer::bare(place.addr)))
 }
 
 /// A field of a line in which an end tells something.
