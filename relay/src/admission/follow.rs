@@ -374,6 +374,16 @@ mod tests {
             .collect()
     }
 
+    #[test]
+    fn a_relay_without_a_list_is_sure_of_it_at_once() {
+        let mut desk = Desk::new("");
+        desk.tokens.revoked = None;
+        let mut follower = desk.follower();
+        let found = follower.look();
+        assert!(!found.unsure && found.errors.is_empty() && found.rules.is_none());
+        assert!(follower.follower.loaded.is_some());
+    }
+
     /// A permission that is given, or a disk that comes back, does not change the file.
     #[test]
     fn a_load_that_failed_is_tried_again_at_every_look_until_it_succeeds() {

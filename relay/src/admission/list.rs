@@ -12,7 +12,7 @@ use byway_wire::NodeId;
 const MAX_REVOKED: usize = 200_000;
 
 /// A list as its file holds it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct List {
     /// Entries whose line ends.
     whole: BTreeSet<String>,
@@ -22,6 +22,18 @@ pub(super) struct List {
     ends: bool,
     /// It holds a comment: somebody wrote it, even if nobody is on it.
     commented: bool,
+}
+
+/// That of a relay that has none: nobody is on it, and nobody is writing it.
+impl Default for List {
+    fn default() -> Self {
+        Self {
+            whole: BTreeSet::new(),
+            last: None,
+            ends: true,
+            commented: false,
+        }
+    }
 }
 
 /// What a list means to one that is in force.
