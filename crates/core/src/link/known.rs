@@ -47,17 +47,18 @@ impl Links {
         Some(id)
     }
 
-    /// Knows a relay that another one named. None when relays have named enough that are in use.
+    /// Knows a relay that another one named. None when relays have named enough that are in use, or `spared`.
     pub(crate) fn add_alternate(
         &mut self,
         by: RelayId,
         url: RelayUrl,
         kept: bool,
+        spared: impl Fn(RelayId) -> bool,
     ) -> Option<RelayId> {
         let known = self.relays.values().any(|r| r.url == url);
         let named = self.relays.values().filter(|r| r.named.is_some());
         let full = !known && named.count() >= MAX_ALTERNATES;
-        if full && !self.forget_one_idle_if(|_, r| r.named.is_some()) {
+        if full && !self.forget_one_idle_if(|id, r| r.named.is_some() && !spared(id)) {
             return None;
         }
         // What was known before is what it was: no other relay makes it one that is kept.

@@ -48,7 +48,7 @@ pub(super) enum Leaving {
     },
     /// Whoever can goes elsewhere, to these for one.
     Now { alternates: Vec<RelayUrl> },
-    /// There is no link any more; nobody is to come back before that.
+    /// There is no link any more, or none that was welcomed; no other round is begun before that.
     Left {
         until: Instant,
         alternates: Vec<RelayUrl>,
@@ -61,6 +61,13 @@ impl Leaving {
             Self::Announced { at, .. } => Some(*at),
             Self::Left { until, .. } => Some(*until),
             Self::No | Self::Now { .. } => None,
+        }
+    }
+    /// When a relay that was left, or does not let us in any more, may be dialled again.
+    pub(super) fn left_until(&self) -> Option<Instant> {
+        match self {
+            Self::Left { until, .. } => Some(*until),
+            Self::No | Self::Announced { .. } | Self::Now { .. } => None,
         }
     }
     pub(super) fn is_now(&self) -> bool {
@@ -85,10 +92,13 @@ impl Links {
             cx.counters.control_unexpected += 1;
             return;
         };
-        let welcomed = self
-            .links
-            .values()
-            .any(|l| l.relay == relay && l.is_ready());
+        let welcomed = known.is_some_and(super::Link::is_ready);
+        let mut others = self.links.values().filter(|l| l.relay == relay);
+        if !welcomed && others.any(super::Link::is_ready) {
+            // Two processes behind one name, of which only the other is to stop. It refuses this link, and that is all.
+            cx.counters.control_unexpected += 1;
+            return;
+        }
         let Some(r) = self.relays.get_mut(&relay) else {
             return;
         };

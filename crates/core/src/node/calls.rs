@@ -28,6 +28,8 @@ pub(super) const SECOND_RELAY_AFTER: Duration = Duration::from_secs(1);
 /// An unanswered `Open` is given up; a relay answers at the latest after the 2 s that it waits for any absent peer, or after as
 /// much more as it was asked to wait.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// A relay that answered sooner than this that the peer is not there did not wait for it, as relays do for two seconds.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// For a peer that is known to have been here, and not to be here now, a relay is asked to wait this long: so the peer's return
 /// is told when it happens. A sleep is of hours, and the tunnel goes on after it.
 const RETURN_WAIT: Duration = Duration::from_secs(30);
@@ -66,6 +68,7 @@ impl Node {
             next_start: now,
             deadline: now + CALL_LIMIT,
             refusals: Default::default(),
+            absent: false,
             errors: Default::default(),
             collisions: 0,
         };
@@ -413,6 +416,14 @@ impl Node {
                 (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => {
                     calling.collisions += 1;
                 }
+                // It may be on its way there from a relay that stops, for which agents take their time. A relay that does not wait for it
+                // is not asked all the time.
+                (CloseReason::Offline, Some(_))
+                    if sent + ASKED_AGAIN_AFTER <= now
+                        && dial.relays.iter().any(|&r| self.links.will_stop(r)) =>
+                {
+                    calling.absent = true;
+                }
                 (_, Some(relay)) => {
                     calling.refusals.insert(relay, reason);
                 }
@@ -597,7 +608,7 @@ fn verdict(
     if let Some(reason) = calling.refusals.values().find(|r| !offline(r)) {
         return Some(PeerError::NotAllowed(*reason));
     }
-    if !calling.refusals.is_empty() {
+    if calling.absent || !calling.refusals.is_empty() {
         return Some(PeerError::Offline);
     }
     if !channels.is_empty() || dial.relays.iter().any(|&r| links.usable(r).is_some()) {

@@ -15,6 +15,7 @@ use byway_wire::relay::control::CloseReason;
 
 use super::Node;
 use super::peer::{Peer, Stage};
+use super::relay_map::is_in_a_dial;
 use crate::cx::cx;
 use crate::io::{LinkId, PeerId, RelayId, Way};
 
@@ -47,7 +48,8 @@ impl Node {
         let kept = self.links.is_kept(relay);
         for url in alternates {
             self.make_room(&[]);
-            let Some(other) = self.links.add_alternate(relay, url, kept) else {
+            let spared = |relay| is_in_a_dial(&self.peers, relay);
+            let Some(other) = self.links.add_alternate(relay, url, kept, spared) else {
                 self.counters.control_unexpected += 1;
                 continue;
             };
@@ -59,6 +61,14 @@ impl Node {
                 {
                     dial.relays.push(other);
                 }
+            }
+        }
+        // Who calls by it alone need not wait until it has refused both carriers.
+        for peer in self.peers.values_mut() {
+            if let (Some(dial), Stage::Calling(calling)) = (&peer.dial, &mut peer.stage)
+                && dial.relays.contains(&relay)
+            {
+                calling.next_start = now;
             }
         }
         // Whatever made a second channel wait has nothing to do with this; but a relay that sends everybody away at once must not have us
@@ -83,8 +93,10 @@ impl Node {
         let named: Vec<(RelayId, RelayUrl)> = relays.iter().copied().flat_map(named).collect();
         for (by, url) in named {
             self.make_room(relays);
+            let peers = &self.peers;
+            let spared = |relay| relays.contains(&relay) || is_in_a_dial(peers, relay);
             if relays.len() < super::calls::MAX_RELAYS
-                && let Some(other) = self.links.add_alternate(by, url, false)
+                && let Some(other) = self.links.add_alternate(by, url, false, spared)
                 && !relays.contains(&other)
             {
                 relays.push(other);

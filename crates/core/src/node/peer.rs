@@ -91,6 +91,8 @@ pub(super) struct Calling {
     pub(super) deadline: Instant,
     /// Relays that said no, and how.
     pub(super) refusals: BTreeMap<RelayId, CloseReason>,
+    /// A relay said that the peer is not there, and it may come yet.
+    pub(super) absent: bool,
     /// Relays that could not be reached: rounds that failed, and the last error.
     pub(super) errors: BTreeMap<RelayId, (u32, LinkError)>,
     /// Channel ids that were in use.

@@ -223,7 +223,7 @@ impl Node {
             self.forget_relay_servers(now, &url);
         }
         // Who was reached through it may look for it again.
-        if !self.is_in_a_dial(relay) {
+        if !is_in_a_dial(&self.peers, relay) {
             self.links.forget(relay);
         }
         self.events.push_back(Event::RelayDropped { relay });
@@ -235,7 +235,7 @@ impl Node {
         let Some(url) = self.links.url(relay).cloned() else {
             return;
         };
-        if self.is_in_a_dial(relay) || self.own.configured.contains(&url) {
+        if is_in_a_dial(&self.peers, relay) || self.own.configured.contains(&url) {
             return;
         }
         let namesake = self.links.has_namesake(relay);
@@ -245,11 +245,6 @@ impl Node {
             }
             self.events.push_back(Event::RelayDropped { relay });
         }
-    }
-
-    fn is_in_a_dial(&self, relay: RelayId) -> bool {
-        let mut dials = self.peers.values().filter_map(|peer| peer.dial.as_ref());
-        dials.any(|dial| dial.relays.contains(&relay))
     }
 
     /// Knows a relay from now on; `new` are others that are about to be used. None when there are too many that are of use.
@@ -278,8 +273,13 @@ fn is_spared(
     relay: RelayId,
     url: &RelayUrl,
 ) -> bool {
+    configured.contains(url) || is_in_a_dial(peers, relay)
+}
+
+/// True of a relay at which a peer is looked for.
+pub(super) fn is_in_a_dial(peers: &BTreeMap<PeerId, Peer>, relay: RelayId) -> bool {
     let mut dials = peers.values().filter_map(|peer| peer.dial.as_ref());
-    configured.contains(url) || dials.any(|dial| dial.relays.contains(&relay))
+    dials.any(|dial| dial.relays.contains(&relay))
 }
 
 #[cfg(test)]

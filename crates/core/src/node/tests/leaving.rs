@@ -206,6 +206,90 @@ fn a_newcomer_is_sent_where_the_agent_has_gone() {
     assert_eq!(in_use(&world), 1);
 }
 
+/// Agents take their time to leave, and a newcomer cannot wait where they still are.
+#[test]
+fn a_newcomer_that_is_there_before_the_agent_waits_for_it() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.direct_open = false;
+    world.relays.push(Relay::new());
+    world.relays[1].patience = ms(2_000);
+    world.pass(ms(2_000));
+    world.announce_end(0, ms(24_000), &[1]);
+    world.pass(ms(200));
+    assert!(world.relays[1].links.is_empty(), "the agent has not gone");
+    let only_the_first = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
+    let began = world.elapsed();
+    world.connect_to(only_the_first.clone());
+    // Neither carrier's refusal is waited for.
+    assert!(world.run_for(ms(200), |w| { w.relays[1].has_link(CLIENT, Carrier::Udp) }));
+    assert!(world.run_for(ms(9_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+    assert!(world.elapsed() - began > ms(500), "it was there first");
+    assert_eq!(in_use(&world), 1);
+    // It refused once by each carrier, and was left alone for a while.
+    let refused = world.relays[0].log.iter().filter(|m| **m == "Hello");
+    assert!(refused.count() <= 1 + 2 * 4);
+}
+
+/// And if it does not come, that is said: not that its relay stops.
+#[test]
+fn a_newcomer_whose_agent_does_not_come_hears_that_it_is_offline() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.relays.push(Relay::new());
+    world.relays[1].patience = ms(2_000);
+    world.relays[0].drains = true;
+    world.relays[0].last_words = Some(Control::GoingAway {
+        deadline_ms: 60_000,
+        alternates: vec![relay_url(1)],
+    });
+    let only_the_first = PeerTarget {
+        relays: vec![(relay_url(0), vec![])],
+        ..world.target()
+    };
+    world.break_links(AGENT);
+    world.udp_open[AGENT] = false;
+    world.tls_open = false;
+    world.connect_to(only_the_first);
+    assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
+    assert!(matches!(
+        world.hosts[CLIENT].failed,
+        Some(PeerError::Offline)
+    ));
+    // Every two seconds, and not all the time.
+    assert!(world.relays[1].waits.len() <= 6);
+}
+
+/// Two processes behind one name, of which the other one stops.
+#[test]
+fn what_refuses_another_link_of_ours_takes_nothing_from_the_one_in_use() {
+    let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+    world.direct_open = false;
+    world.udp_open[CLIENT] = false;
+    world.connect();
+    assert!(world.run_for(ms(5_000), |w| {
+        w.both(|k| k == Some(PathKind::RelayTls) || k == Some(PathKind::RelayUdp))
+    }));
+    assert!(world.relays[0].has_link(CLIENT, Carrier::Tls));
+    let hellos = |w: &World| w.relays[0].log.iter().filter(|m| **m == "Hello").count();
+    let before = hellos(&world);
+    world.udp_open[CLIENT] = true;
+    world.relays[0].drains = true;
+    world.relays[0].last_words = Some(Control::GoingAway {
+        deadline_ms: 4_000,
+        alternates: vec![],
+    });
+    let from = world.elapsed();
+    talk(&mut world, ms(70_000));
+    assert!(hellos(&world) > before, "UDP was tried");
+    assert!(world.relays[0].has_link(CLIENT, Carrier::Tls));
+    assert_unharmed(&world, from);
+    // It is used, not merely kept: a call goes there.
+    let relay = world.hosts[CLIENT].node.links.relays().next().unwrap();
+    assert!(!world.hosts[CLIENT].node.links.will_stop(relay));
+}
+
 /// An agent that starts meanwhile, and knows no other, is to be found where it is looked for.
 #[test]
 fn an_agent_that_comes_too_late_goes_where_it_is_sent_and_comes_back() {

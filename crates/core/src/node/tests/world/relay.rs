@@ -21,6 +21,8 @@ pub(in crate::node::tests) struct Relay {
     pub(in crate::node::tests) waits: Vec<u32>,
     /// Says nothing to an `Open` for a peer that is not here.
     pub(in crate::node::tests) mute: bool,
+    /// How long it waits for a peer that is not here before it says so.
+    pub(in crate::node::tests) patience: Duration,
     /// It stops soon: who comes now is sent away.
     pub(in crate::node::tests) drains: bool,
     /// What it said of its end, and says to newcomers.
@@ -42,6 +44,7 @@ impl Relay {
             fickle: false,
             waits: Vec::new(),
             mute: false,
+            patience: Duration::ZERO,
             drains: false,
             last_words: None,
             admits: None,
@@ -176,11 +179,18 @@ impl World {
                     if relay.mute {
                         return;
                     }
-                    self.say_to(
-                        from,
-                        Control::Closed {
-                            channel: open.channel,
-                            reason: CloseReason::Offline,
+                    let offline = Control::Closed {
+                        channel: open.channel,
+                        reason: CloseReason::Offline,
+                    };
+                    let (host, link) = from;
+                    let after = relay.patience + self.relay_delay;
+                    self.later(
+                        after,
+                        Happening::ToNode {
+                            host,
+                            link,
+                            message: offline,
                         },
                     );
                     return;
