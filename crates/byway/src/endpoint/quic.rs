@@ -25,8 +25,9 @@ const STREAM_WINDOW: u32 = 12_500_000;
 /// A stream that nobody reads must not stall the others soon: eight of them fill the connection. The same bound holds
 /// for what may wait unacknowledged on the sending side.
 const CONNECTION_WINDOW: u32 = 8 * STREAM_WINDOW;
-/// Streams the other side may have open: a browser opens six connections a host, an IDE a few hundred.
-const STREAMS: u32 = 1024;
+/// Streams the other side may have open: a browser opens six connections a host, an IDE a few hundred. And that of the
+/// greeting, which stays for as long as the tunnel.
+const STREAMS: u32 = 1024 + 1;
 /// What waits in datagrams, each way: 10 ms at 1 Gbit/s. The oldest goes first.
 const DATAGRAMS: usize = 1_250_000;
 /// Handshakes that wait for the accept loop, and what each may have sent meanwhile (design section 12).

@@ -47,9 +47,19 @@ pub(crate) async fn write(
 
 /// Reads one message. The length is checked before anything is allocated for it.
 pub(crate) async fn read<M: Message>(recv: &mut RecvStream) -> Result<M, ReadMessageError> {
+    read_or_end(recv).await?.ok_or(ReadMessageError::Ended)
+}
+
+/// The same where the stream may end instead, though not within a message.
+pub(crate) async fn read_or_end<M: Message>(
+    recv: &mut RecvStream,
+) -> Result<Option<M>, ReadMessageError> {
     let mut prefix = [0; LENGTH_PREFIX];
-    recv.read_exact(&mut prefix).await?;
+    match recv.read_exact(&mut prefix).await {
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+        result => result?,
+    }
     let mut body = vec![0; decode_length(prefix)?];
     recv.read_exact(&mut body).await?;
-    Ok(M::decode(Bytes::from(body))?)
+    Ok(Some(M::decode(Bytes::from(body))?))
 }

@@ -3,10 +3,10 @@
 //! # What runs on it
 //!
 //! The client's first bidirectional stream carries the greeting (`greeting`): the client's record and its proof that
-//! it holds the ticket's secret; what the agent's record becomes while the tunnel lasts follows there (`records`). The client waits for no answer: streams it opens behind it leave in the same flight,
-//! and the agent looks at none of them before the greeting is verified. Each later stream begins with a
-//! [`StreamHeader`], which `dispatch` reads on the accepting side and by which it hands the stream to the forwarding
-//! server, to the embedding program, or to an echo. QUIC datagrams begin with a flow number (`datagram`).
+//! it holds the ticket's secret. The client waits for no answer: streams it opens behind it leave in the same flight,
+//! and the agent looks at none of them before the greeting is verified. What the agent's record becomes while the tunnel
+//! lasts follows there (`records`). Each later stream begins with a [`StreamHeader`], which `dispatch` reads on the
+//! accepting side and by which it hands the stream to the forwarding server, to the embedding program, or to an echo. QUIC datagrams begin with a flow number (`datagram`).
 //!
 //! # How long it lives
 //!

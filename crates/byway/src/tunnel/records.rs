@@ -19,8 +19,8 @@ use super::greeting::{GreetError, close_on_error};
 use super::message::{self, ReadMessageError};
 use super::{RecvStream, SendStream};
 
-/// Between two records that a client takes. An agent's relays change by the hour; one that says more waits, and its
-/// newest words are among those that come.
+/// Between two records that an agent tells, and that a client takes. Relays change by the hour; of more changes the last
+/// one counts.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The agent's half of the greeting's stream, as the client reads it.
@@ -52,13 +52,13 @@ impl AgentRecords {
             tokio::time::sleep(self.pause).await;
         }
         // No deadline: the path may be slow or away for hours; the connection's own timeout ends it.
-        let result = match message::read::<Greeting>(&mut self.recv).await {
+        let read = message::read_or_end::<Greeting>(&mut self.recv).await;
+        let result = match read {
             // Agents of before end their half with the greeting.
-            Err(ReadMessageError::Ended | ReadMessageError::Reset(_)) if self.greeted => {
-                return Ok(None);
-            }
-            Ok(greeting) if greeting.record.node() == expected => Ok(Some(greeting.record)),
-            Ok(_) => Err(GreetError::WrongNode),
+            Ok(None) | Err(ReadMessageError::Reset(_)) if self.greeted => return Ok(None),
+            Ok(Some(greeting)) if greeting.record.node() == expected => Ok(Some(greeting.record)),
+            Ok(Some(_)) => Err(GreetError::WrongNode),
+            Ok(None) => Err(ReadMessageError::Ended.into()),
             Err(error) => Err(error.into()),
         };
         self.greeted = true;
@@ -67,9 +67,17 @@ impl AgentRecords {
 }
 
 /// Tells the client on the agent's half of the greeting's stream what the agent's record has become since `said`, until
-/// the client has heard enough, the tunnel ends, or the agent does. Records that come faster than the path takes them are
-/// left out: the newest counts.
+/// the client has heard enough, the tunnel ends, or the agent does.
 pub(crate) async fn tell(
+    send: SendStream,
+    said: SignedRecord,
+    records: watch::Receiver<Arc<SignedRecord>>,
+) {
+    tell_every(PAUSE, send, said, records).await;
+}
+
+async fn tell_every(
+    pause: Duration,
     mut send: SendStream,
     mut said: SignedRecord,
     mut records: watch::Receiver<Arc<SignedRecord>>,
@@ -87,6 +95,7 @@ pub(crate) async fn tell(
                 if message::write(&mut send, &greeting).await.is_err() {
                     return;
                 }
+                tokio::time::sleep(pause).await;
             }
             if records.changed().await.is_err() {
                 return;
