@@ -1,4 +1,4 @@
-//! The ceiling of a comparison through a relay: the same work ([`byway_transfer`]) over raw quinn, through a forwarder that does
+//! A reference for a comparison through a relay: the same work ([`byway_transfer`]) over raw quinn, through a forwarder that does
 //! nothing but forward.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -9,7 +9,8 @@
 //! less work than anybody's relay on a real internet has. Byway is played by each kind of link. Both ends run the same code
 //! over either library (`benches/transfer`), built with the same profile.
 //!
-//! First of all comes what nobody can better here: raw quinn, through a forwarder that looks at nothing.
+//! First of all comes a reference that is nobody's: raw quinn with its defaults, through a forwarder that looks at nothing. What the
+//! forwarder takes is what this network costs; the ends are no bound, for a library may hand the kernel more at a time.
 //!
 //! | a round, for each way | |
 //! |---|---|

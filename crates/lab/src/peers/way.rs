@@ -21,7 +21,7 @@ const STRAY: u64 = 1_000;
 /// Over which library, and by what its ends reach their relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Way {
-    /// Nobody's: raw quinn through a forwarder that looks at nothing, which is the most that there is.
+    /// Nobody's: raw quinn through a forwarder that looks at nothing.
     Bare,
     Iroh,
     IrohPlain,
