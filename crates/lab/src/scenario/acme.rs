@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result, ensure};
 use byway_sim::model::Access::{Open, PortRestricted};
 
-use super::SHORT;
+use super::{LONG, SHORT};
 use crate::harness::{Need, Scenario, say};
 use crate::programs::{Agent, Authority, Options, Pebble, Relay, ping, until_direct};
 use crate::world::ipv6::RELAY_NAME;
@@ -55,7 +55,7 @@ fn relay(world: &World, pebble: &Pebble) -> Result<Relay> {
     fs::write(
         &file,
         format!(
-            "listen = [\"{at}\"]\nadmission = \"open\"\n[acme]\ndomains = [\"{RELAY_NAME}\"]\n\
+            "listen = [\"{at}\"]\nadmission = \"open\"\ndrain_seconds = 0\n[acme]\ndomains = [\"{RELAY_NAME}\"]\n\
              contact = [\"ops@relay.lab\"]\ncache = \"{}\"\ndirectory = \"{}\"\nroots = [\"{}\"]\n",
             cache.display(),
             pebble.directory,
@@ -104,9 +104,9 @@ fn certified() -> Result<()> {
     drop(stranger);
     world.agent.trusts = Some(pebble.root.clone());
 
-    // What was had is kept: nobody is asked again.
+    // What was had is kept: nobody is asked again. The agent before was killed, and nobody waits for it.
     first.process.signal("TERM")?;
-    first.process.finish(SHORT)?.success()?;
+    first.process.finish(LONG)?.success()?;
     let second = relay(&world, &pebble)?;
     works(&world, &second.url)?;
     ensure!(

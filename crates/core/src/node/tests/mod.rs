@@ -4,6 +4,7 @@ mod chaos;
 mod discover;
 mod failover;
 mod hostile;
+mod hostile_relays;
 mod leaving;
 mod left_out;
 mod life;
