@@ -33,6 +33,7 @@ mod links;
 mod peer;
 mod predict;
 mod relay_map;
+mod reopening;
 mod sprays;
 #[cfg(test)]
 mod tests;
