@@ -49,6 +49,9 @@ impl Pebble {
         // It would wait up to 15 seconds before each proof, to show that clients wait.
         command.env("PEBBLE_VA_NOSLEEP", "1");
         let process = Running::start("pebble", &mut command)?;
+        process.wait_for("Pebble's start", READY, |line| {
+            line.text.contains("ACME directory available").then_some(())
+        })?;
         let root = internet.dir().join("pebble-root.pem");
         poll("Pebble's root", READY, || {
             let mut curl = place.namespace.command("curl");
