@@ -76,11 +76,12 @@ impl Driver {
 
     /// The map, or the peer that had named it, names the relay no more, and it was left.
     pub(super) fn relay_dropped(&mut self, relay: RelayId) {
+        // First: whoever sees a link gone finds its relay gone, too.
+        self.show_own_relays();
         if let Some(url) = self.link_table.forget(relay) {
             tracing::info!(%url, "the relay is named no more, and was left");
             self.publish_links();
         }
-        self.show_own_relays();
     }
 
     /// Shows which relays are this node's own.

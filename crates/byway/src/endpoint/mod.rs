@@ -207,6 +207,13 @@ impl Endpoint {
         self.inner.shared.found_at.subscribe()
     }
 
+    /// The relays of this node, linked or not: those of [`Builder::relay`], then those of the map that is in force, in its order, and
+    /// then those that it names no more and the node has no other for yet. A client's are those that it looks at
+    /// ([`Endpoint::netcheck`]). Which of them has the node, [`Endpoint::links`] says.
+    pub fn own_relays(&self) -> Vec<RelayUrl> {
+        self.inner.shared.own_relays.load().to_vec()
+    }
+
     /// Puts another relay map in the place of the one before, while everything runs. A node that accepts links to the relays that
     /// are new. Those that are gone it leaves once it is linked to another one and its tunnels have moved there, if their clients can
     /// be reached by it; no stream is lost. Relays of [`Builder::relay`], and those that tickets name, stay. A file that is

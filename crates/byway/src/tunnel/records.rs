@@ -49,7 +49,11 @@ impl AgentRecords {
         expected: NodeId,
     ) -> Result<Option<SignedRecord>, GreetError> {
         if self.greeted {
-            tokio::time::sleep(self.pause).await;
+            // What is over is let go of at once: a connection is held by its streams.
+            tokio::select! {
+                () = tokio::time::sleep(self.pause) => {}
+                _ = self.connection.closed() => return Ok(None),
+            }
         }
         // No deadline: the path may be slow or away for hours; the connection's own timeout ends it.
         let read = message::read_or_end::<Greeting>(&mut self.recv).await;

@@ -48,7 +48,7 @@ pub(super) enum Leaving {
     },
     /// Whoever can goes elsewhere, to these for one.
     Now { alternates: Vec<RelayUrl> },
-    /// There is no link any more, or none that was welcomed; no other round is begun before that.
+    /// There is no link any more, or none that was welcomed. It is dialled before that for a call or a peer without a channel alone.
     Left {
         until: Instant,
         alternates: Vec<RelayUrl>,
@@ -63,11 +63,15 @@ impl Leaving {
             Self::No | Self::Now { .. } => None,
         }
     }
-    /// When a relay that was left, or does not let us in any more, may be dialled again.
-    pub(super) fn left_until(&self) -> Option<Instant> {
+    /// Until when a relay is left alone that would be dialled again then: that of one that was left, or does not let us in any more, is put
+    /// off together with it.
+    pub(super) fn rest_until(&mut self, at: Instant) -> Instant {
         match self {
-            Self::Left { until, .. } => Some(*until),
-            Self::No | Self::Announced { .. } | Self::Now { .. } => None,
+            Self::Left { until, .. } => {
+                *until = at.max(*until);
+                *until
+            }
+            Self::No | Self::Announced { .. } | Self::Now { .. } => at,
         }
     }
     pub(super) fn is_now(&self) -> bool {

@@ -362,8 +362,8 @@ impl Links {
         let delay = backoff::delay(cx.rng, r.failures, &error);
         r.failures = r.failures.saturating_add(1);
         let until = r.left_out.first_free(mode, cx.now).max(cx.now + delay);
-        // One that stops and says so refuses whoever comes.
-        let until = r.leaving.left_until().map_or(until, |at| until.max(at));
+        // One that stops and says so refuses whoever comes, and what it named is of use until it is asked anew.
+        let until = r.leaving.rest_until(until);
         r.phase = Phase::Resting { until };
         // What a relay named is not called for ever: nobody here asked for it.
         if r.named.is_some() && r.failures > NAMED_ROUNDS {

@@ -27,8 +27,8 @@ pub(super) const SECOND_RELAY_AFTER: Duration = Duration::from_secs(1);
 /// An unanswered `Open` is given up; a relay answers at the latest after the 2 s that it waits for any absent peer, or after as
 /// much more as it was asked to wait.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
-/// A relay that answered sooner than this that the peer is not there did not wait for it, as relays do for two seconds.
-const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// As long as a relay waits for a peer. One that answers sooner that it is not there has no room to wait for it, and is asked again then.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// For a peer that is known to have been here, and not to be here now, a relay is asked to wait this long: so the peer's return
 /// is told when it happens. A sleep is of hours, and the tunnel goes on after it.
 const RETURN_WAIT: Duration = Duration::from_secs(30);
@@ -55,6 +55,7 @@ impl Node {
             let linked = self.links.usable(relay).is_some();
             (self.links.will_stop(relay), !linked)
         });
+        let moving = relays.iter().any(|&relay| self.links.will_stop(relay));
         let calling = Calling {
             first: Vec::new(),
             second: Vec::new(),
@@ -64,7 +65,8 @@ impl Node {
             next_start: now,
             deadline: now + CALL_LIMIT,
             refusals: Default::default(),
-            absent: false,
+            moving,
+            again: Default::default(),
             errors: Default::default(),
             collisions: 0,
         };
@@ -194,7 +196,9 @@ impl Node {
         }
         // The next relay starts when its time has come, or at once when all before it failed.
         let failed = |c: &Calling, relay: &RelayId| {
-            c.refusals.contains_key(relay) || c.errors.contains_key(relay)
+            c.refusals.contains_key(relay)
+                || c.errors.contains_key(relay)
+                || c.again.contains_key(relay)
         };
         while calling.started < dial.relays.len()
             && (calling.next_start <= now
@@ -209,7 +213,7 @@ impl Node {
         if calling.open_at > now || channels.iter().any(waited_for) {
             return;
         }
-        let next = dial.relays[..calling.started].iter().find_map(|&relay| {
+        let usable = dial.relays[..calling.started].iter().filter_map(|&relay| {
             // An `Open` on a link that connected and then said no more (UDP that is cut off after its handshake) does not
             // keep us from opening on the one that was welcomed.
             let link = self.links.usable(relay)?;
@@ -217,9 +221,12 @@ impl Node {
                 c.relay == relay
                     && !matches!(c.state, ChannelState::Opening { link: l, .. } if l != link)
             };
+            let later = calling.again.get(&relay).is_some_and(|at| *at > now);
             let done = calling.refusals.contains_key(&relay) || channels.iter().any(open_there);
-            (!done).then_some((relay, link))
+            (!done && !later).then_some((relay, link))
         });
+        // Those that were not asked yet first, or one that is asked again and again would keep them from it.
+        let next = usable.min_by_key(|(relay, _)| calling.again.get(relay));
         if let Some((relay, link)) = next {
             self.open(now, id, relay, link);
         }
@@ -412,13 +419,11 @@ impl Node {
                 (CloseReason::ChannelInUse, _) if calling.collisions < COLLISIONS => {
                     calling.collisions += 1;
                 }
-                // It may be on its way there from a relay that stops, for which agents take their time. A relay that does not wait for it
-                // is not asked all the time.
-                (CloseReason::Offline, Some(_))
-                    if sent + ASKED_AGAIN_AFTER <= now
-                        && dial.relays.iter().any(|&r| self.links.will_stop(r)) =>
-                {
-                    calling.absent = true;
+                // It may be on its way there from a relay that stops, for which agents take their time.
+                (CloseReason::Offline, Some(relay)) if calling.moving => {
+                    calling
+                        .again
+                        .insert(relay, now.max(sent + ASKED_AGAIN_AFTER));
                 }
                 (_, Some(relay)) => {
                     calling.refusals.insert(relay, reason);
@@ -544,7 +549,7 @@ fn verdict(
     if let Some(reason) = calling.refusals.values().find(|r| !offline(r)) {
         return Some(PeerError::NotAllowed(*reason));
     }
-    if calling.absent || !calling.refusals.is_empty() {
+    if !calling.again.is_empty() || !calling.refusals.is_empty() {
         return Some(PeerError::Offline);
     }
     if !channels.is_empty() || dial.relays.iter().any(|&r| links.usable(r).is_some()) {

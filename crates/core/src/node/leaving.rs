@@ -63,12 +63,12 @@ impl Node {
                 }
             }
         }
-        // Who calls by it alone need not wait until it has refused both carriers.
+        // Who calls by it alone need not wait until it has refused both carriers, but perhaps until the peer has left it.
         for peer in self.peers.values_mut() {
             if let (Some(dial), Stage::Calling(calling)) = (&peer.dial, &mut peer.stage)
                 && dial.relays.contains(&relay)
             {
-                calling.next_start = now;
+                (calling.next_start, calling.moving) = (now, true);
             }
         }
         // Whatever made a second channel wait has nothing to do with this; but a relay that sends everybody away at once must not have us

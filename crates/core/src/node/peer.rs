@@ -91,8 +91,10 @@ pub(super) struct Calling {
     pub(super) deadline: Instant,
     /// Relays that said no, and how.
     pub(super) refusals: BTreeMap<RelayId, CloseReason>,
-    /// A relay said that the peer is not there, and it may come yet.
-    pub(super) absent: bool,
+    /// A relay by which it was called stops: the peer may be on its way to another one.
+    pub(super) moving: bool,
+    /// Relays that said that it is not there, and when they may be asked again, where it may come yet.
+    pub(super) again: BTreeMap<RelayId, Instant>,
     /// Relays that could not be reached: rounds that failed, and the last error.
     pub(super) errors: BTreeMap<RelayId, (u32, LinkError)>,
     /// Channel ids that were in use.
@@ -235,6 +237,8 @@ impl Peer {
                     .as_ref()
                     .is_some_and(|d| calling.started < d.relays.len());
                 wake = earliest(wake, more.then_some((calling.next_start, "next relay")));
+                let again = calling.again.values().filter(|at| **at > now).min();
+                wake = earliest(wake, again.map(|at| (*at, "relay that is asked again")));
                 let waits = calling.open_at > now;
                 earliest(wake, waits.then_some((calling.open_at, "first flight")))
             }

@@ -105,6 +105,7 @@ async fn a_map_that_is_given_may_be_given_anew_and_a_configured_relay_stays() {
         linked && urls == [third.url(), second.url()]
     };
     within(links.wait_for(up)).await.unwrap();
+    assert_eq!(agent.own_relays(), [third.url(), second.url()]);
 }
 
 #[tokio::test]
@@ -162,5 +163,6 @@ async fn a_client_looks_at_the_relays_of_its_map() {
     let report = within(client.netcheck()).await;
     let urls: Vec<_> = report.relays.iter().map(|row| row.url.clone()).collect();
     assert_eq!(urls, [first.url(), second.url()]);
+    assert_eq!(client.own_relays(), urls);
     assert!(named(&client).is_empty(), "nobody finds a client");
 }

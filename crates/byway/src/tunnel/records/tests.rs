@@ -62,7 +62,7 @@ async fn what_the_record_becomes_is_told_and_of_many_changes_the_last() {
     let telling = start_telling(SHORT, later, &own);
     let heard = next(&mut records).await.unwrap();
     assert_eq!(heard, Some(changed(2)));
-    // While it pauses, one takes the place of the other.
+    // Of those that come at once the last.
     for seq in 3..=9 {
         own.send_replace(Arc::new(changed(seq)));
     }
@@ -73,7 +73,7 @@ async fn what_the_record_becomes_is_told_and_of_many_changes_the_last() {
     within(telling).await.unwrap();
 }
 
-/// A client that is asleep is not told of everything that was true meanwhile.
+/// However often it changes.
 #[tokio::test]
 async fn an_agent_says_no_more_than_one_in_a_pause() {
     let (_ends, mut records, later) = greeted().await;
@@ -126,9 +126,12 @@ async fn the_telling_ends_with_the_tunnel_and_with_a_client_that_wants_no_more()
     drop(records);
     within(telling).await.unwrap();
 
-    let (ends, _records, later) = greeted().await;
+    let (ends, mut records, later) = greeted().await;
     let telling = start_telling(SHORT, later, &own);
+    records.pause = Duration::from_secs(3_600);
+    let hearing = tokio::spawn(async move { next(&mut records).await });
     ends.client.close(VarInt::from_u32(0), b"");
+    assert!(matches!(within(hearing).await.unwrap(), Ok(None)));
     within(telling).await.unwrap();
     assert_eq!(own.receiver_count(), 0);
 }

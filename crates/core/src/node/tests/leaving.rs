@@ -222,7 +222,7 @@ fn a_newcomer_that_is_there_before_the_agent_waits_for_it() {
         ..world.target()
     };
     let began = world.elapsed();
-    world.connect_to(only_the_first.clone());
+    world.connect_to(only_the_first);
     // Neither carrier's refusal is waited for.
     assert!(world.run_for(ms(200), |w| { w.relays[1].has_link(CLIENT, Carrier::Udp) }));
     assert!(world.run_for(ms(9_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
@@ -251,14 +251,40 @@ fn a_newcomer_whose_agent_does_not_come_hears_that_it_is_offline() {
     world.break_links(AGENT);
     world.udp_open[AGENT] = false;
     world.tls_open = false;
+    let began = world.elapsed();
     world.connect_to(only_the_first);
     assert!(world.run_for(ms(12_000), |w| w.hosts[CLIENT].failed.is_some()));
+    assert!(world.elapsed() - began > ms(9_500), "it was waited for");
     assert!(matches!(
         world.hosts[CLIENT].failed,
         Some(PeerError::Offline)
     ));
     // Every two seconds, and not all the time.
     assert!(world.relays[1].waits.len() <= 6);
+}
+
+/// A ticket names many, and it is asked for at each, though the first ones are asked again and again.
+#[test]
+fn a_newcomer_asks_at_the_last_of_many_relays_as_well() {
+    for patience in [ms(0), ms(2_000)] {
+        let mut world = World::with(config(Role::Client), config(Role::Agent), 1);
+        world.direct_open = false;
+        world.relays.resize_with(6, Relay::new);
+        for relay in &mut world.relays[1..5] {
+            relay.patience = patience;
+        }
+        let now = world.now;
+        world.hosts[AGENT].node.add_relay(now, relay_url(5), vec![]);
+        world.pass(ms(2_000));
+        world.relays[0].drains = true;
+        world.relays[0].last_words = Some(Control::GoingAway {
+            deadline_ms: 60_000,
+            alternates: vec![],
+        });
+        world.connect();
+        assert!(world.run_for(ms(9_000), |w| w.both(|k| k == Some(PathKind::RelayUdp))));
+        assert_eq!(in_use(&world), 5);
+    }
 }
 
 /// Two processes behind one name, of which the other one stops.
