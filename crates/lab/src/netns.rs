@@ -39,7 +39,8 @@ impl Namespace {
         &self.name
     }
 
-    /// A command that will run inside. It dies with the thread that starts it, however that ends.
+    /// A command that will run inside. It dies with the thread that starts it, however that ends, and of a hang-up where it
+    /// does not say otherwise: whoever plays under `nohup` would have programs ignore it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command
@@ -51,6 +52,8 @@ impl Namespace {
                 "--pdeathsig",
                 "KILL",
                 "--",
+                "env",
+                "--default-signal=HUP",
             ])
             .arg(program);
         command
