@@ -1,12 +1,12 @@
 //! The least that a relay could be: datagrams from one side go out to the other, as they came.
 //!
-//! It has a port for either side, and knows of a side nothing but the address that its last datagram came from. It receives
+//! It has a port for either side, and knows of a side nothing but the address that its first datagram came from. It receives
 //! with GRO and sends with GSO, as everybody here does; looks at nothing; and waits where the kernel has no room, so that it
 //! drops nothing itself.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
@@ -24,7 +24,7 @@ const ROOM: usize = 15 * 512 * 1024;
 struct Side {
     io: UdpSocket,
     state: UdpSocketState,
-    heard_from: Mutex<Option<SocketAddr>>,
+    heard_from: OnceLock<SocketAddr>,
 }
 
 impl Side {
@@ -37,23 +37,8 @@ impl Side {
         Ok(Self {
             io: UdpSocket::from_std(socket)?,
             state,
-            heard_from: Mutex::default(),
+            heard_from: OnceLock::new(),
         })
-    }
-
-    fn heard_from(&self) -> Option<SocketAddr> {
-        *self
-            .heard_from
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hear(&self, from: SocketAddr) {
-        let mut heard = self
-            .heard_from
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *heard = Some(from);
     }
 
     async fn receive(
@@ -96,8 +81,8 @@ async fn pass(from: &Side, to: &Side) -> io::Result<()> {
     loop {
         let received = from.receive(&mut memory, &mut meta).await?;
         for (buffer, meta) in memory.chunks(BUFFER).zip(&meta[..received]) {
-            from.hear(meta.addr);
-            let Some(destination) = to.heard_from() else {
+            from.heard_from.get_or_init(|| meta.addr);
+            let Some(&destination) = to.heard_from.get() else {
                 continue;
             };
             let transmit = Transmit {

@@ -3,8 +3,9 @@
 //! Control goes first and is never dropped here; when it grows beyond its bound its node does not read, and the link
 //! ends. Data is bounded in bytes and in age: a datagram that waited 50 ms is worth less than the one behind it, because
 //! the tunnel inside has its own retransmission. How many bytes go by how fast the link is
-//! ([`byway_wire::relay::egress`]); beyond them the longest lane loses its oldest frame. Between channels the turn is by deficit round robin (Shreedhar and Varghese): each lane may send a quantum a round, so a
-//! bulk transfer cannot starve a terminal beside it.
+//! ([`byway_wire::relay::egress`]); beyond them the longest lane loses its oldest frame. Between channels the turn is by
+//! deficit round robin (Shreedhar and Varghese): each lane may send a quantum a round, so a bulk transfer cannot starve a
+//! terminal beside it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -9,6 +9,7 @@ use byway_benches::bare_forwarder::{self, PORTS};
 use byway_benches::raw_quinn;
 use byway_transfer::{Connection, Sizes};
 use clap::Parser;
+use data_encoding::HEXLOWER;
 use rustls::pki_types::CertificateDer;
 
 /// One end of a transfer, or what is between them.
@@ -76,8 +77,7 @@ async fn main() -> Result<()> {
                 socket,
                 Arc::new(quinn::TokioRuntime),
             )?;
-            let hex: String = certificate.iter().map(|b| format!("{b:02x}")).collect();
-            byway_transfer::say_address(&hex);
+            byway_transfer::say_address(&HEXLOWER.encode(&certificate));
             let incoming = endpoint.accept().await.context("the endpoint closed")?;
             byway_transfer::listen(&Raw(incoming.await?)).await?;
             endpoint.wait_idle().await;
@@ -88,7 +88,9 @@ async fn main() -> Result<()> {
             mib,
             certificate,
         } => {
-            let certificate = CertificateDer::from(unhex(&certificate)?);
+            let certificate = HEXLOWER.decode(certificate.as_bytes());
+            let certificate = certificate.context("the certificate is no hexadecimal")?;
+            let certificate = CertificateDer::from(certificate);
             let endpoint = quinn::Endpoint::client(any.into())?;
             let forwarder = SocketAddr::new(forwarder, PORTS[1]);
             let connecting =
@@ -107,15 +109,4 @@ async fn main() -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn unhex(text: &str) -> Result<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    let bytes = pairs.map(|pair| {
-        let pair = std::str::from_utf8(pair)?;
-        Ok(u8::from_str_radix(pair, 16)?)
-    });
-    bytes
-        .collect::<Result<_>>()
-        .context("the certificate is no hexadecimal")
 }

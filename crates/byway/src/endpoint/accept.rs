@@ -109,11 +109,11 @@ async fn admit(
         connection.close(close_code(CloseCode::NotAllowed), b"");
         return None;
     }
-    let own = (**shared.record.borrow()).clone();
-    match greeting::greet_as_agent(&connection, own.clone(), node, admission).await {
+    let mut own = shared.record.subscribe();
+    let current = (**own.borrow_and_update()).clone();
+    match greeting::greet_as_agent(&connection, current, node, admission).await {
         Ok(greeted) => {
-            let news = shared.record.subscribe();
-            tokio::spawn(records::tell(greeted.later, own, news));
+            tokio::spawn(records::tell(greeted.later, own, records::PAUSE));
             let tunnel = tunnels::establish(connection, lease, monitor);
             Some((tunnel, greeted.record))
         }

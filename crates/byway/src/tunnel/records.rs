@@ -21,7 +21,7 @@ use super::{RecvStream, SendStream};
 
 /// Between two records that an agent tells, and that a client takes. Relays change by the hour; of more changes the last
 /// one counts.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// The agent's half of the greeting's stream, as the client reads it.
 #[derive(Debug)]
@@ -70,40 +70,24 @@ impl AgentRecords {
     }
 }
 
-/// Tells the client on the agent's half of the greeting's stream what the agent's record has become since `said`, until
-/// the client has heard enough, the tunnel ends, or the agent does.
+/// Tells the client on the agent's half of the greeting's stream what the agent's record becomes after what `records` has
+/// shown, until the client has heard enough, the tunnel ends, or the agent does; one in a `pause` at most ([`PAUSE`]).
 pub(crate) async fn tell(
-    send: SendStream,
-    said: SignedRecord,
-    records: watch::Receiver<Arc<SignedRecord>>,
-) {
-    tell_every(PAUSE, send, said, records).await;
-}
-
-async fn tell_every(
-    pause: Duration,
     mut send: SendStream,
-    mut said: SignedRecord,
     mut records: watch::Receiver<Arc<SignedRecord>>,
+    pause: Duration,
 ) {
     let stopped = send.stopped();
     let telling = async {
-        loop {
-            let record = Arc::clone(&records.borrow_and_update());
-            if *record != said {
-                said = (*record).clone();
-                let greeting = Greeting {
-                    record: said.clone(),
-                    proof: None,
-                };
-                if message::write(&mut send, &greeting).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(pause).await;
-            }
-            if records.changed().await.is_err() {
+        while records.changed().await.is_ok() {
+            let greeting = Greeting {
+                record: (**records.borrow_and_update()).clone(),
+                proof: None,
+            };
+            if message::write(&mut send, &greeting).await.is_err() {
                 return;
             }
+            tokio::time::sleep(pause).await;
         }
     };
     tokio::select! {

@@ -63,21 +63,18 @@ impl Node {
                 }
             }
         }
-        // Who calls by it alone need not wait until it has refused both carriers, but perhaps until the peer has left it.
         for peer in self.peers.values_mut() {
-            if let (Some(dial), Stage::Calling(calling)) = (&peer.dial, &mut peer.stage)
-                && dial.relays.contains(&relay)
-            {
+            let Some(dial) = &mut peer.dial else { continue };
+            if !dial.relays.contains(&relay) {
+                continue;
+            }
+            // Who calls by it alone need not wait until it has refused both carriers, but perhaps until the peer has left it.
+            if let Stage::Calling(calling) = &mut peer.stage {
                 (calling.next_start, calling.moving) = (now, true);
             }
-        }
-        // Whatever made a second channel wait has nothing to do with this; but a relay that sends everybody away at once must not have us
-        // try all the others.
-        for peer in self.peers.values_mut() {
-            if let Some(dial) = &mut peer.dial
-                && lasted
-                && dial.relays.contains(&relay)
-            {
+            // Whatever made a second channel wait has nothing to do with this; but a relay that sends everybody away at once must not
+            // have us try all the others.
+            if lasted {
                 (dial.standby_at, dial.standby_failures) = (now, 0);
             }
         }

@@ -62,16 +62,16 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Starts the program on the relay's host, as these arguments say.
-    pub fn start_as(
-        world: &World,
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    ) -> Result<Self> {
-        Self::start_with(world, &world.relay, arguments)
+    /// Starts the program on the relay's host with this configuration.
+    pub fn start_configured(world: &World, config: &str) -> Result<Self> {
+        let place = &world.relay;
+        let file = home(world, &place.name)?.join("relay.toml");
+        fs::write(&file, config)?;
+        Self::start_with(world, place, [OsStr::new("--config"), file.as_os_str()])
     }
 
-    /// The same on a host.
-    pub(super) fn start_with(
+    /// Starts the program on a host, as these arguments say.
+    fn start_with(
         internet: &Internet,
         place: &Place,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,

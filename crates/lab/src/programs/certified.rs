@@ -1,6 +1,5 @@
 //! Certificates that somebody answers for: public authorities, a company's own, and relays known by name instead of a pin.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -9,7 +8,6 @@ use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::Relay;
-use super::byway::home;
 use crate::world::{Internet, World};
 
 /// Who signs certificates.
@@ -77,10 +75,9 @@ impl Relay {
     /// trusts. `strict`: it refuses links whose TLS is not ended by itself.
     pub fn start_certified(world: &World, certificate: &Certificate, strict: bool) -> Result<Self> {
         let place = &world.relay;
-        let config = home(world, &place.name)?.join("relay.toml");
-        fs::write(
-            &config,
-            format!(
+        let mut relay = Self::start_configured(
+            world,
+            &format!(
                 "listen = [\"{}\", \"{}\"]\nname = \"lab\"\nregion = \"lab\"\nadmission = \"open\"\n\
                  cert = \"{}\"\nkey = \"{}\"\nrequire_channel_binding = {strict}\n",
                 place.at(443),
@@ -89,8 +86,6 @@ impl Relay {
                 certificate.key.display(),
             ),
         )?;
-        let arguments = [OsStr::new("--config"), config.as_os_str()];
-        let mut relay = Self::start_with(world, place, arguments)?;
         let pinned = relay.url.find('#');
         relay.url.truncate(pinned.unwrap_or(relay.url.len()));
         Ok(relay)

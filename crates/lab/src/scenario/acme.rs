@@ -1,7 +1,5 @@
 //! Certificates that the relay orders by itself, of an authority that is not ours.
 
-use std::ffi::OsStr;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
@@ -50,11 +48,10 @@ fn world(leads_to: Ipv4Addr) -> Result<(World, Pebble)> {
 }
 
 fn relay(world: &World, pebble: &Pebble) -> Result<Relay> {
-    let file = world.dir().join("acme.toml");
     let (at, cache) = (world.relay.at(443), world.dir().join("acme"));
-    fs::write(
-        &file,
-        format!(
+    let relay = Relay::start_configured(
+        world,
+        &format!(
             "listen = [\"{at}\"]\nadmission = \"open\"\ndrain_seconds = 0\n[acme]\ndomains = [\"{RELAY_NAME}\"]\n\
              contact = [\"ops@relay.lab\"]\ncache = \"{}\"\ndirectory = \"{}\"\nroots = [\"{}\"]\n",
             cache.display(),
@@ -62,7 +59,6 @@ fn relay(world: &World, pebble: &Pebble) -> Result<Relay> {
             pebble.trusted.display()
         ),
     )?;
-    let relay = Relay::start_as(world, [OsStr::new("--config"), file.as_os_str()])?;
     // It goes by its name, and by no pin.
     ensure!(
         relay.url == format!("https://{RELAY_NAME}:443"),

@@ -2,61 +2,36 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_tunnel_runs_over_the_udp_link() {
+/// The client's end of a tunnel that has carried something by a relay, where the two are linked to it so, and the relay's URL.
+async fn relayed(client: LinkMode, agent_by: LinkMode) -> (Tunnel, RelayUrl) {
     let relay = relay().await;
-    let agent = agent(&relay, builder().direct(false).links(LinkMode::Udp)).await;
-    let client = builder()
-        .direct(false)
-        .links(LinkMode::Udp)
-        .bind()
-        .await
-        .unwrap();
+    let agent = agent(&relay, builder().direct(false).links(agent_by)).await;
+    let client = builder().direct(false).links(client).bind().await.unwrap();
     let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
     assert_eq!(near.remote(), agent.node_id());
     assert_eq!(far.remote(), client.node_id());
     exchange(&near, &far).await;
-    assert_eq!(near.path().borrow().kind, PathKind::RelayUdp);
-    assert_eq!(near.path().borrow().relay, Some(relay.url()));
-    let sent = near.stats().sent_by_kind;
-    assert!(
-        sent[1] > 1024 * 1024 && sent[0] == 0 && sent[2] == 0,
-        "{sent:?}"
-    );
+    (near, relay.url())
 }
 
 #[tokio::test]
-async fn a_tunnel_runs_over_the_tls_link() {
-    let relay = relay().await;
-    let agent = agent(&relay, builder().direct(false).links(LinkMode::Tls)).await;
-    let client = builder()
-        .direct(false)
-        .links(LinkMode::Tls)
-        .bind()
-        .await
-        .unwrap();
-    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
-    exchange(&near, &far).await;
-    assert_eq!(near.path().borrow().kind, PathKind::RelayTls);
-    let sent = near.stats().sent_by_kind;
-    assert!(
-        sent[2] > 1024 * 1024 && sent[0] == 0 && sent[1] == 0,
-        "{sent:?}"
-    );
-}
-
-#[tokio::test]
-async fn one_side_on_udp_and_one_on_tls_meet_at_the_relay() {
-    let relay = relay().await;
-    let agent = agent(&relay, builder().direct(false).links(LinkMode::Tls)).await;
-    let client = builder()
-        .direct(false)
-        .links(LinkMode::Udp)
-        .bind()
-        .await
-        .unwrap();
-    let (near, far) = pair(&client, &agent, &agent.ticket(None)).await;
-    exchange(&near, &far).await;
+async fn a_tunnel_runs_over_either_kind_of_link_or_both() {
+    use LinkMode::{Tls, Udp};
+    for (client, agent, kind) in [
+        (Udp, Udp, PathKind::RelayUdp),
+        (Tls, Tls, PathKind::RelayTls),
+        (Udp, Tls, PathKind::RelayUdp),
+    ] {
+        let (near, relay) = relayed(client, agent).await;
+        assert_eq!(near.path().borrow().kind, kind);
+        assert_eq!(near.path().borrow().relay, Some(relay));
+        // All of it, and nothing by another kind.
+        let sent = near.stats().sent_by_kind;
+        let (by, total) = (sent.iter().max().unwrap(), sent.iter().sum::<u64>());
+        assert!(*by > 1024 * 1024 && *by == total, "{sent:?}");
+        let place = 1 + usize::from(kind == PathKind::RelayTls);
+        assert_eq!(sent[place], *by);
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn start_telling(
     later: SendStream,
     own: &watch::Sender<Arc<SignedRecord>>,
 ) -> JoinHandle<()> {
-    tokio::spawn(tell_every(pause, later, record(2), own.subscribe()))
+    tokio::spawn(tell(later, own.subscribe(), pause))
 }
 
 /// The agent's record as its `seq`-th change leaves it.
@@ -57,9 +57,12 @@ async fn greeted() -> (Ends, AgentRecords, SendStream) {
 #[tokio::test]
 async fn what_the_record_becomes_is_told_and_of_many_changes_the_last() {
     let (_ends, mut records, later) = greeted().await;
+    let own = watch::Sender::new(Arc::new(record(2)));
+    let mut shown = own.subscribe();
+    shown.borrow_and_update();
     // It became another between the greeting and now.
-    let own = watch::Sender::new(Arc::new(changed(2)));
-    let telling = start_telling(SHORT, later, &own);
+    own.send_replace(Arc::new(changed(2)));
+    let telling = tokio::spawn(tell(later, shown, SHORT));
     let heard = next(&mut records).await.unwrap();
     assert_eq!(heard, Some(changed(2)));
     // Of those that come at once the last.
@@ -77,7 +80,7 @@ async fn what_the_record_becomes_is_told_and_of_many_changes_the_last() {
 #[tokio::test]
 async fn an_agent_says_no_more_than_one_in_a_pause() {
     let (_ends, mut records, later) = greeted().await;
-    let own = watch::Sender::new(Arc::new(changed(2)));
+    let own = watch::Sender::new(Arc::new(record(2)));
     let long = Duration::from_millis(300);
     let began = std::time::Instant::now();
     let telling = start_telling(long, later, &own);

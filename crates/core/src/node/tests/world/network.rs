@@ -238,17 +238,15 @@ impl World {
         }
     }
     pub(in crate::node::tests) fn break_links_to(&mut self, host: usize, relay: usize) {
-        let links: Vec<LinkId> = self
-            .links
-            .iter()
-            .filter(|((h, _), (r, _))| *h == host && *r == relay)
-            .map(|((_, l), _)| *l)
-            .collect();
-        for link in links {
+        self.lose_links(host, relay, &LinkError::TimedOut);
+    }
+    pub(super) fn lose_links(&mut self, host: usize, relay: usize, error: &LinkError) {
+        let links = self.links.iter();
+        let links = links.filter(|((h, _), (r, _))| *h == host && *r == relay);
+        for link in links.map(|((_, l), _)| *l).collect::<Vec<_>>() {
             self.unlink(host, link);
-            self.hosts[host]
-                .node
-                .handle_link_lost(self.now, link, LinkError::TimedOut);
+            let node = &mut self.hosts[host].node;
+            node.handle_link_lost(self.now, link, error.clone());
         }
     }
     pub(super) fn happen(&mut self, happening: Happening) {

@@ -87,20 +87,7 @@ impl World {
         self.relays[relay].alive = false;
         self.relays[relay].channels.clear();
         for host in 0..self.hosts.len() {
-            let links: Vec<LinkId> = self
-                .links
-                .iter()
-                .filter(|((h, _), (r, _))| *h == host && *r == relay)
-                .map(|((_, l), _)| *l)
-                .collect();
-            for link in links {
-                self.unlink(host, link);
-                self.hosts[host].node.handle_link_lost(
-                    self.now,
-                    link,
-                    LinkError::Broken("killed".into()),
-                );
-            }
+            self.lose_links(host, relay, &LinkError::Broken("killed".into()));
         }
     }
     pub(in crate::node::tests) fn say_to(&mut self, to: (usize, LinkId), message: Control) {
